@@ -1,0 +1,41 @@
+"""SPLADE retrieval for LangChain and LlamaIndex: offline, explained, from a laptop to a cluster."""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Hit",
+    "SparseEmbedding",
+    "SparseTextEmbedding",
+    "SpladeError",
+    "SpladeIndex",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from splade_retriever.encoder import SparseTextEmbedding
+    from splade_retriever.errors import SpladeError
+    from splade_retriever.index import Hit, SpladeIndex
+    from splade_retriever.sparse import SparseEmbedding
+
+_HOME = {
+    "Hit": "index",
+    "SparseEmbedding": "sparse",
+    "SparseTextEmbedding": "encoder",
+    "SpladeError": "errors",
+    "SpladeIndex": "index",
+}
+
+
+def __getattr__(name: str) -> object:
+    # PEP 562: a public name is imported when first used, so importing the package costs nothing.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(f"splade_retriever.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'splade_retriever' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
