@@ -1,0 +1,175 @@
+"""The sparse vector: ids of the model's vocabulary and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splade_retriever.errors import InputError
+
+__all__ = ["SparseEmbedding", "TokenReader"]
+
+_SHOWN_IN_A_NOTEBOOK = 20
+
+
+class TokenReader(Protocol):
+    """What reads ids back: the model's own tokenizer."""
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary entries of `ids`, in their order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseEmbedding:
+    """Weights over a vocabulary, only those above zero.
+
+    The arrays are read-only, so one embedding can be shared between threads.
+
+    Attributes:
+        values: Shape (active,), float32, > 0: the weights.
+        indices: Shape (active,), int32, ascending, unique: ids in the model's vocabulary.
+
+    Raises:
+        InputError: If the arrays differ in length, an id repeats or is negative, or a weight is not a
+            finite number above zero.
+    """
+
+    values: NDArray[np.float32]
+    indices: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        indices = _as_ids(self.indices)
+        if values.ndim != 1 or values.shape != indices.shape:
+            raise InputError(
+                f"A sparse embedding needs one weight per id in two flat arrays, got values of shape "
+                f"{values.shape} and indices of shape {indices.shape}."
+            )
+        if np.any(indices[1:] <= indices[:-1]):
+            order = np.argsort(indices, kind="stable")
+            indices, values = indices[order], values[order]
+        _check(indices, values)
+        object.__setattr__(self, "values", _read_only(values))
+        object.__setattr__(self, "indices", _read_only(indices))
+
+    @classmethod
+    def from_dense(cls, row: ArrayLike) -> SparseEmbedding:
+        """Keep the entries of a dense row that are above zero.
+
+        Args:
+            row: Shape (vocab,); finite, >= 0.
+
+        Raises:
+            InputError: If the row is not flat, or holds a negative or non-finite weight.
+        """
+        dense = np.asarray(row, dtype=np.float32)
+        if dense.ndim != 1:
+            raise InputError(f"A dense row must be flat, got shape {dense.shape}.")
+        indices = np.flatnonzero(dense).astype(np.int32)
+        return cls(values=dense[indices], indices=indices)
+
+    @classmethod
+    def from_dict(cls, weights: Mapping[int, float]) -> SparseEmbedding:
+        """Build from `{id: weight}`, in any order; the inverse of `as_dict`."""
+        return cls(
+            values=np.fromiter(weights.values(), dtype=np.float32, count=len(weights)),
+            indices=_as_ids(list(weights)),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of active dimensions."""
+        return len(self.indices)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseEmbedding):
+            return NotImplemented
+        return np.array_equal(self.indices, other.indices) and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash((self.indices.tobytes(), self.values.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"SparseEmbedding(values={self.values!r}, indices={self.indices!r})"
+
+    def as_object(self) -> dict[str, NDArray[Any]]:
+        """Return `{"values": ..., "indices": ...}`, the two arrays by name."""
+        return {"values": self.values, "indices": self.indices}
+
+    def as_dict(self) -> dict[int, float]:
+        """Return `{id: weight}`, ascending by id."""
+        return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
+
+    def dot(self, other: SparseEmbedding) -> float:
+        """Score another embedding against this one: the dot product, unbounded, 0.0 without a shared id."""
+        _, mine, theirs = np.intersect1d(self.indices, other.indices, assume_unique=True, return_indices=True)
+        return float(self.values[mine].astype(np.float64) @ other.values[theirs].astype(np.float64))
+
+    def top(self, k: int) -> SparseEmbedding:
+        """Keep the `k` heaviest weights, ascending by id; on ties the lower id stays.
+
+        Raises:
+            InputError: If `k` is negative.
+        """
+        if k < 0:
+            raise InputError(f"top(k) needs k >= 0, got {k}.")
+        if k >= len(self):
+            return self
+        kept = np.sort(self._heaviest_first()[:k])
+        return SparseEmbedding(values=self.values[kept], indices=self.indices[kept])
+
+    def tokens_and_weights(self, tokenizer: TokenReader) -> dict[str, float]:
+        """Return `{token: weight}`, the heaviest first, read with the model's own tokenizer."""
+        order = self._heaviest_first()
+        tokens = tokenizer.tokens(self.indices[order].tolist())
+        return dict(zip(tokens, self.values[order].tolist(), strict=True))
+
+    def _heaviest_first(self) -> NDArray[np.intp]:
+        return np.argsort(-self.values, kind="stable")
+
+    def _repr_html_(self) -> str:
+        order = self._heaviest_first()[:_SHOWN_IN_A_NOTEBOOK]
+        rows = "".join(
+            f"<tr><td>{index}</td><td>{escape(f'{value:.3f}')}</td></tr>"
+            for index, value in zip(self.indices[order].tolist(), self.values[order].tolist(), strict=True)
+        )
+        rest = len(self) - len(order)
+        more = f"<p>and {rest} lighter ones</p>" if rest > 0 else ""
+        return (
+            f"<p>SparseEmbedding, {len(self)} active dimensions</p>"
+            f"<table><tr><th>id</th><th>weight</th></tr>{rows}</table>{more}"
+        )
+
+
+def _as_ids(indices: ArrayLike) -> NDArray[np.int32]:
+    ids = np.asarray(indices)
+    if ids.size == 0:
+        return np.zeros(ids.shape, dtype=np.int32)
+    if ids.dtype.kind not in "iu":
+        raise InputError(f"Token ids must be integers, got an array of {ids.dtype}.")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise InputError(f"Token ids must lie in 0..2147483647, found {low if low < 0 else high}.")
+    return ids.astype(np.int32)
+
+
+def _check(indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:
+    repeated = np.flatnonzero(indices[1:] == indices[:-1])
+    if len(repeated):
+        raise InputError(f"Token id {indices[repeated[0]]} stands twice; give each id one weight.")
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(bad):
+        raise InputError(
+            f"Weights must be finite and above 0, found {values[bad[0]]} for token id {indices[bad[0]]}."
+        )
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view() if array.flags.writeable is False else array.copy()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,84 @@
+"""SparseEmbedding: invariants, arithmetic, conversions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splade_retriever import SparseEmbedding
+from splade_retriever.errors import InputError
+
+weights = st.dictionaries(st.integers(0, 200), st.floats(0.015625, 10, width=32), max_size=40)
+
+
+@given(weights)
+def test_a_dictionary_survives_the_round_trip(mapping):
+    embedding = SparseEmbedding.from_dict(mapping)
+    assert embedding.as_dict() == dict(sorted(mapping.items()))
+    assert SparseEmbedding.from_dict(embedding.as_dict()) == embedding
+    assert embedding.indices.dtype == np.int32
+    assert embedding.values.dtype == np.float32
+
+
+@given(weights, weights)
+def test_dot_is_the_sum_of_products_over_shared_ids(one, two):
+    expected = sum(one[i] * two[i] for i in one.keys() & two.keys())
+    assert SparseEmbedding.from_dict(one).dot(SparseEmbedding.from_dict(two)) == pytest.approx(expected)
+
+
+@given(weights, st.integers(0, 50))
+def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k):
+    top = SparseEmbedding.from_dict(mapping).top(k)
+    assert sorted(top.values.tolist()) == sorted(mapping.values())[max(0, len(mapping) - k) :]
+    assert top.indices.tolist() == sorted(top.indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "message"),
+    [
+        ([1.0, 2.0], [7, 7], "Token id 7 stands twice"),
+        ([1.0], [-1], "found -1"),
+        ([float("nan")], [3], "found nan for token id 3"),
+        ([0.0], [3], "found 0.0 for token id 3"),
+        ([-1.0], [3], "found -1.0"),
+        ([1.0], [1, 2], "one weight per id"),
+        ([1.0], [1.5], "must be integers"),
+        ([1.0], [2**40], "found 1099511627776"),
+    ],
+)
+def test_a_bad_vector_is_refused_with_the_value_found(values, indices, message):
+    with pytest.raises(InputError, match=message):
+        SparseEmbedding(values=np.array(values), indices=np.array(indices))
+
+
+def test_the_arrays_cannot_be_changed_from_outside():
+    ids = np.array([1, 2], dtype=np.int32)
+    embedding = SparseEmbedding(values=np.array([1, 2], dtype=np.float32), indices=ids)
+    ids[0] = 99
+    assert embedding.indices.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        embedding.values[0] = 5
+
+
+def test_ids_in_any_order_are_sorted_with_their_weights():
+    embedding = SparseEmbedding(values=np.array([3.0, 1.0]), indices=np.array([9, 4]))
+    assert embedding.as_dict() == {4: 1.0, 9: 3.0}
+
+
+def test_from_dense_keeps_what_is_above_zero():
+    assert SparseEmbedding.from_dense([0, 0.5, 0, 2]).as_dict() == {1: 0.5, 3: 2.0}
+
+
+def test_tokens_come_heaviest_first():
+    class Letters:
+        def tokens(self, ids):
+            return [chr(97 + i) for i in ids]
+
+    embedding = SparseEmbedding.from_dict({0: 0.5, 1: 2.0, 2: 1.0})
+    assert list(embedding.tokens_and_weights(Letters()).items()) == [("b", 2.0), ("c", 1.0), ("a", 0.5)]
+
+
+def test_an_empty_embedding_is_allowed_and_scores_nothing():
+    empty = SparseEmbedding.from_dict({})
+    assert len(empty) == 0
+    assert empty.dot(SparseEmbedding.from_dict({1: 1.0})) == 0.0
