@@ -1,0 +1,345 @@
+"""One collection of a store: opened or created, checked against what it remembers, and called."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from splade_retriever.documents import OWN_KEY, Document, Layout, point_id
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    IndexClosedError,
+    InputError,
+    NotSupportedError,
+)
+from splade_retriever.ingest import Stored
+from splade_retriever.remember import MEMORY_SETTINGS, Memory, check_settings
+from splade_retriever.server import connect, guarded
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+    from qdrant_client.client_base import QdrantBase
+
+    from splade_retriever.filters import FilterLike
+
+__all__ = ["Collection", "Creation", "open_client"]
+
+_POINTS_PER_CALL: Final = 64
+"""Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """How a new collection is laid down; none of it changes what a search finds."""
+
+    datatype: str | None = None
+    on_disk: bool | None = None
+    shard_number: int | None = None
+    replication_factor: int | None = None
+
+
+def open_client(
+    location: str, *, create: bool, api_key: str | None, prefer_grpc: bool, timeout_s: int | None
+) -> "QdrantBase":
+    """Open the store at a location.
+
+    Raises:
+        CollectionNotFoundError: If the folder is not there and may not be made.
+    """
+    if location.startswith(("http://", "https://")):
+        return connect(location, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s)
+    if not create and location != ":memory:" and not Path(location).is_dir():
+        raise CollectionNotFoundError(
+            f"there is no index folder at {location!r}. Check the path, or pass create=True."
+        )
+    from splade_retriever.edge import EdgeClient
+
+    client: QdrantBase = EdgeClient(location)
+    return client
+
+
+class Collection:
+    """A collection through its client; every request of an index passes here."""
+
+    def __init__(self, client: "QdrantBase", name: str, location: str, *, owned: bool) -> None:
+        self.client = client
+        self.name = name
+        self.location = location
+        self.owned = owned
+        self.closed = False
+        self.one_thread = _is_local_mode(client)
+        """qdrant-client's local mode: plain Python over lists, and SQLite bound to one thread."""
+        self.layout = Layout()
+        self.memory: Memory | None = None
+        self._lock = threading.Lock()
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Say whether the store has it."""
+        return bool(self.call("collection_exists"))
+
+    def create(self, memory: Memory, creation: Creation) -> None:
+        """Create it, remembering how.
+
+        Raises:
+            NotSupportedError: If the store cannot keep the memory.
+        """
+        from qdrant_client import models
+
+        vectors = {}
+        if memory.dense_name is not None and memory.dense_size is not None:
+            vectors[memory.dense_name] = models.VectorParams(
+                size=memory.dense_size, distance=models.Distance.COSINE
+            )
+        datatype = None if creation.datatype is None else models.Datatype(creation.datatype)
+        sparse = models.SparseVectorParams(
+            index=models.SparseIndexParams(datatype=datatype, on_disk=creation.on_disk)
+        )
+        cluster = {"shard_number": creation.shard_number, "replication_factor": creation.replication_factor}
+        try:
+            self.call(
+                "create_collection",
+                vectors_config=vectors,
+                sparse_vectors_config={memory.vector_name: sparse},
+                metadata=memory.to_metadata(),
+                **{name: value for name, value in cluster.items() if value is not None},
+            )
+        except Exception:
+            # Another process may have created it since we looked; then its memory is checked below.
+            if not self.exists():
+                raise
+        found = self._read_memory()
+        if found is None:
+            self.call("delete_collection")
+            raise NotSupportedError(
+                f"the store at {self.location!r} does not keep a collection's metadata, in which the "
+                f"model is "
+                "remembered. Use a Qdrant server of version 1.16 or newer."
+            )
+        check_settings(found, {name: getattr(memory, name) for name in MEMORY_SETTINGS}, self.name)
+        self.memory, self.layout = found, found.layout
+
+    def open(self, asked: Mapping[str, Any], names: Mapping[str, str | None], layout: Layout | None) -> None:
+        """Read what the collection remembers, and check it.
+
+        Args:
+            asked: Field of `Memory` -> value asked for, None where left open.
+            names: "sparse" and "dense" -> name of the vector that is needed, None where it is not.
+            layout: Where the payload keeps things, for a collection that another program made; None to
+                recognise it.
+
+        Raises:
+            CollectionMismatchError: Another layout, other settings, or a vector is missing.
+        """
+        params = self.call("get_collection").config.params
+        self._check_vector_names(params, names)
+        self.memory = self._read_memory()
+        if self.memory is None:
+            self.layout = layout or self._foreign_layout()
+        else:
+            self.layout = self.memory.layout
+            check_settings(self.memory, asked, self.name)
+
+    def adopt(self, memory: Memory) -> None:
+        """Let a collection that another program made remember how its vectors are made."""
+        adopted = replace(memory, layout=self.layout)
+        self.call("update_collection", metadata=adopted.to_metadata())
+        self.memory = adopted
+
+    def _read_memory(self) -> Memory | None:
+        return Memory.from_metadata(self.call("get_collection").config.metadata, self.name)
+
+    def _check_vector_names(self, params: "models.CollectionParams", names: Mapping[str, str | None]) -> None:
+        found = {
+            "sparse": sorted(params.sparse_vectors or {}),
+            "dense": sorted(params.vectors) if isinstance(params.vectors, dict) else [],
+        }
+        for kind, wanted in names.items():
+            if wanted is not None and wanted not in found[kind]:
+                told = ", ".join(repr(name) for side in found.values() for name in side) or "none"
+                option = "vector_name" if kind == "sparse" else "dense_name"
+                raise CollectionMismatchError(
+                    f"collection {self.name!r} has no {kind} vector named {wanted!r} (found: {told}). "
+                    f"Pass {option}=... or use a new collection."
+                )
+
+    def _foreign_layout(self) -> Layout:
+        points, _ = self.call("scroll", limit=1, with_payload=True)
+        return Layout.of_payload(points[0].payload or {}) if points else Layout(native_ids=True)
+
+    def index_fields(self, fields: Mapping[str, str], tenant_field: str | None) -> None:
+        """Give metadata fields an index in the engine, where they have none.
+
+        Raises:
+            InputError: For a kind of index that there is not.
+        """
+        if not fields and tenant_field is None:
+            return
+        from qdrant_client import models
+
+        from splade_retriever.filters import field_path
+
+        schemas: dict[str, Any] = {}
+        for key, kind in fields.items():
+            try:
+                schemas[key] = models.PayloadSchemaType(kind)
+            except ValueError:
+                allowed = ", ".join(item.value for item in models.PayloadSchemaType)
+                raise InputError(
+                    f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}."
+                ) from None
+        if tenant_field is not None:
+            schemas[tenant_field] = models.KeywordIndexParams(
+                type=models.KeywordIndexType.KEYWORD, is_tenant=True
+            )
+        if self.one_thread:  # local mode has no such indexes, finds the same without them, and warns
+            return
+        present = self.call("get_collection").payload_schema
+        for key, schema in schemas.items():
+            path = field_path(key, metadata_key=self.layout.metadata_key)
+            if path not in present:
+                self.call("create_payload_index", field_name=path, field_schema=schema)
+
+    # -- documents -------------------------------------------------------------------------------------------
+
+    def lookup(self, documents: Sequence[Document]) -> dict[str, Stored]:
+        """Read what is stored of these documents, by id."""
+        return self.stored([document.id for document in documents])
+
+    def stored(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """Read what is stored under these ids; missing ones are left out."""
+        points = {point_id(id, self.layout): id for id in ids}
+        metadata_key = self.layout.metadata_key
+        found: dict[str, Stored] = {}
+        fields = [OWN_KEY] if metadata_key is None else [OWN_KEY, metadata_key]
+        for record in self.call("retrieve", ids=list(points), with_payload=fields):
+            payload = record.payload or {}
+            own = payload.get(OWN_KEY) or {}
+            metadata = None if metadata_key is None else payload.get(metadata_key)
+            windows = (own.get("window") or {}).get("of", 1)
+            found[points[record.id]] = Stored(own.get("hash"), metadata or {}, windows)
+        return found
+
+    def upsert(self, documents: Sequence[Sequence["models.PointStruct"]]) -> None:
+        """Write documents, each given as its points, which go in one call: none is ever half there."""
+        waiting: list[models.PointStruct] = []
+        for points in documents:
+            if waiting and len(waiting) + len(points) > _POINTS_PER_CALL:
+                self.call("upsert", points=waiting, wait=True)
+                waiting = []
+            waiting.extend(points)
+        if waiting:
+            self.call("upsert", points=waiting, wait=True)
+
+    def delete_points(self, points: Sequence[str | int]) -> None:
+        """Delete points by the engine's ids."""
+        if points:
+            from qdrant_client import models
+
+            self.call("delete", points_selector=models.PointIdsList(points=[*points]), wait=True)
+
+    def delete_by(self, filter: "models.Filter") -> None:
+        """Delete all points that a filter finds."""
+        from qdrant_client import models
+
+        self.call("delete", points_selector=models.FilterSelector(filter=filter), wait=True)
+
+    def set_metadata(self, id: str, metadata: Mapping[str, Any], windows: int) -> None:
+        """Replace the metadata of a document and of all its windows.
+
+        Raises:
+            NotSupportedError: Where metadata lies inside LlamaIndex nodes.
+        """
+        if self.layout.metadata_key is None:
+            raise NotSupportedError(
+                f"collection {self.name!r} keeps metadata inside LlamaIndex nodes, which are not "
+                f"rewritten in "
+                "place. Add the document again."
+            )
+        points = [point_id(id, self.layout, n) for n in range(windows)]
+        payload = {self.layout.metadata_key: dict(metadata)}
+        self.call("set_payload", payload=payload, points=points, wait=True)
+
+    def scroll(
+        self, filter: "models.Filter | None", *, batch_size: int, with_vectors: list[str] | bool
+    ) -> Iterator["models.Record"]:
+        """Walk over all points that a filter finds."""
+        offset: Any = None
+        while True:
+            records, offset = self.call(
+                "scroll",
+                scroll_filter=filter,
+                limit=batch_size,
+                offset=offset,
+                with_payload=True,
+                with_vectors=with_vectors,
+            )
+            yield from records
+            if offset is None:
+                return
+
+    def filter(self, filter: "FilterLike | None") -> "models.Filter | None":
+        """Translate a filter for this collection's layout."""
+        if filter is None:
+            return None
+        from splade_retriever.filters import to_qdrant_filter
+
+        return to_qdrant_filter(
+            filter, metadata_key=self.layout.metadata_key, content_key=self.layout.content_key
+        )
+
+    def of_documents(self, filter: "models.Filter | None") -> "models.Filter | None":
+        """Narrow a filter to one point a document."""
+        if not self.has_windows:
+            return filter
+        from qdrant_client import models
+
+        later = models.FieldCondition(key=f"{OWN_KEY}.window.n", range=models.Range(gt=0))
+        return models.Filter(must=None if filter is None else [filter], must_not=[later])
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether a document may take several points."""
+        return self.memory is not None and self.memory.windows == "points"
+
+    # -- the store -------------------------------------------------------------------------------------------
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call the client for this collection; the one place where the store is talked to.
+
+        Raises:
+            IndexClosedError: After `close`.
+            ServerError: The server is away.
+            StorageError: The store failed.
+        """
+        self.check_open()
+        request = getattr(self.client, method)
+        with self._lock if self.one_thread else contextlib.nullcontext():
+            return guarded(
+                lambda: request(self.name, **arguments),
+                doing=f"{method.replace('_', ' ')} in collection {self.name!r}",
+            )
+
+    def check_open(self) -> None:
+        """Raise IndexClosedError after `close`."""
+        if self.closed:
+            raise IndexClosedError(
+                f"the index at {self.location!r} is closed. Open it again with SpladeIndex(...)."
+            )
+
+    def close(self) -> None:
+        """Close the client, if the index opened it; a second call does nothing."""
+        if not self.closed:
+            self.closed = True
+            if self.owned:
+                self.client.close()
+
+
+def _is_local_mode(client: "QdrantBase") -> bool:
+    from qdrant_client.local.qdrant_local import QdrantLocal
+
+    return isinstance(getattr(client, "_client", None), QdrantLocal)

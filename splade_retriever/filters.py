@@ -1,0 +1,309 @@
+"""Filters: plain dicts (or qdrant-client's own) -> `models.Filter`.
+
+The language, all of it:
+
+    {"lang": "en"}                          equal
+    {"lang": ["en", "de"]}                  any of these
+    {"year": {"$gte": 2020, "$lt": 2024}}   a range of numbers, datetimes or ISO 8601 strings
+    {"author.name": "Ada"}                  a nested key; {"author": {"name": "Ada"}} is the same
+    {"$or": [...]}, {"$and": [...]}, {"$not": {...}}
+    {"$text": "lunar orbit"}                all these words in the document's text
+
+Entries of one dict must all hold. Operators of a field: `$eq $ne $gt $gte $lt $lte $in $nin $all $contains
+$exists $text $not`. A field that holds a list matches where one of its elements does.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final, TypeAlias
+
+from qdrant_client import models
+
+from splade_retriever.errors import FilterError
+
+__all__ = ["FilterLike", "field_path", "to_qdrant_filter"]
+
+FilterLike: TypeAlias = Mapping[str, Any] | models.Filter
+"""What every `filter=` argument takes: the plain dict language, or a filter of qdrant-client as it is."""
+
+_INT64: Final = 2**63
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\[\d*\])?")
+_RANGE_WORDS: Final = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
+
+
+def to_qdrant_filter(
+    filter: FilterLike | None, *, metadata_key: str | None = "metadata", content_key: str = "page_content"
+) -> models.Filter | None:
+    """Translate a filter for the engine.
+
+    What Qdrant does with types holds here too: `True` is not 1; an int equals ints only (2020 does not find
+    2020.0), while a float is looked for as the range [x, x] and so finds both; a string is compared whole and
+    by case. `$ne`, `$nin` and `$not` also keep documents that lack the field. The bounds of one range must
+    hold for one and the same element of a list. A field exists where it holds anything but null or an empty
+    list.
+
+    Args:
+        filter: The plain dict of this module's docstring; or a `models.Filter`, which is returned as it is
+            and whose keys address the payload (`metadata.year`); or None.
+        metadata_key: Where the payload keeps the metadata; None for metadata at the payload's top level.
+        content_key: Where the payload keeps the text, for the top-level `$text`.
+
+    Returns:
+        The engine's filter; None where there is nothing to filter by (None, `{}`).
+
+    Raises:
+        FilterError: Naming the key or operator that cannot be expressed, and what is allowed.
+    """
+    if filter is None or isinstance(filter, models.Filter):
+        return filter
+    if not isinstance(filter, Mapping):
+        raise FilterError(
+            f"filter is a {type(filter).__name__}, expected a dict or qdrant_client.models.Filter. "
+            'Write it as {"key": value}.'
+        )
+    conditions = _all_of(filter, "" if metadata_key is None else f"{metadata_key}.", content_key)
+    return models.Filter(must=conditions) if conditions else None
+
+
+def field_path(key: str, *, metadata_key: str | None = "metadata") -> str:
+    """Write a metadata key as the engine's JSON path.
+
+    A dot goes one level down. A part with other characters than letters, digits, `_` and `-` is quoted, so
+    `file name` works; a key that itself contains a dot is written with quotes: `'"a.b".c'`.
+
+    Raises:
+        FilterError: If a part is empty or a quote is not closed.
+    """
+    path = _path(key)
+    return path if metadata_key is None else f"{metadata_key}.{path}"
+
+
+def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[models.Condition]:
+    conditions: list[models.Condition] = []
+    for key, value in filter.items():
+        if not isinstance(key, str):
+            raise FilterError(f"filter key {key!r} is a {type(key).__name__}, expected a string.")
+        if key in ("$and", "$or"):
+            branches = [
+                models.Filter(must=_clauses(key, item, prefix, content_key)) for item in _list(key, value)
+            ]
+            conditions.append(
+                models.Filter(must=branches) if key == "$and" else models.Filter(should=branches)  # type: ignore[arg-type]
+            )
+        elif key == "$not":
+            conditions.append(_negated([models.Filter(must=_clauses(key, value, prefix, content_key))]))
+        elif key == "$text":
+            conditions.append(_text(content_key, "$text", value))
+        elif key.startswith("$"):
+            raise FilterError(
+                f"filter has the operator {key!r} where a key is expected; "
+                f"allowed here: $and, $or, $not, $text. An operator of a field goes inside: "
+                f'{{"year": {{{key!r}: ...}}}}.'
+            )
+        else:
+            conditions.extend(_field(prefix + _path(key), key, value))
+    return conditions
+
+
+def _clauses(operator: str, value: object, prefix: str, content_key: str) -> list[models.Condition]:
+    if isinstance(value, models.Filter):
+        return [value]
+    if not isinstance(value, Mapping) or not value:
+        raise FilterError(
+            f"{operator} holds {value!r}, expected a filter that is not empty, such as {{'lang': 'en'}}."
+        )
+    return _all_of(value, prefix, content_key)
+
+
+def _list(operator: str, value: object) -> list[Any]:
+    if not isinstance(value, list | tuple) or not value:
+        raise FilterError(f"{operator} holds {value!r}, expected a list of filters with at least one.")
+    return list(value)
+
+
+def _field(path: str, key: str, value: object) -> list[models.Condition]:
+    """Conditions of one field; `key` is the user's word for it, for messages."""
+    if not isinstance(value, Mapping):
+        return [
+            _one_of(path, key, value) if isinstance(value, list | tuple | set) else _equal(path, key, value)
+        ]
+    operators = [word for word in value if isinstance(word, str) and word.startswith("$")]
+    if not operators:
+        if not value:
+            raise FilterError(f"filter key {key!r} holds an empty dict; give a value or an operator.")
+        return [
+            condition
+            for inner, inner_value in value.items()
+            for condition in _field(f"{path}.{_path(inner)}", f"{key}.{inner}", inner_value)
+        ]
+    if len(operators) != len(value):
+        plain = next(word for word in value if word not in operators)
+        raise FilterError(f"filter key {key!r} mixes the operator {operators[0]!r} with the key {plain!r}.")
+    conditions: list[models.Condition] = []
+    bounds = {word: value[word] for word in operators if word in _RANGE_WORDS}
+    if bounds:
+        conditions.append(_range(path, key, bounds))
+    for word in operators:
+        if word not in _RANGE_WORDS:
+            conditions.append(_operator(word, key)(path, key, value[word]))
+    return conditions
+
+
+def _operator(word: str, key: str) -> Callable[[str, str, Any], models.Condition]:
+    try:
+        return _OPERATORS[word]
+    except KeyError:
+        allowed = ", ".join(sorted([*_OPERATORS, *_RANGE_WORDS]))
+        raise FilterError(
+            f"filter key {key!r} has the unknown operator {word!r}; allowed: {allowed}."
+        ) from None
+
+
+def _equal(path: str, key: str, value: object) -> models.Condition:
+    if isinstance(value, str):
+        return models.FieldCondition(key=path, match=models.MatchValue(value=_utf8(key, value)))
+    if isinstance(value, bool):
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+    if isinstance(value, int):
+        if not -_INT64 <= value < _INT64:
+            raise FilterError(
+                f"filter key {key!r} is compared with {value}, beyond the 64 bits of the engine."
+            )
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+    if isinstance(value, float | date):
+        # The engine matches strings, ints and bools exactly; a float or a time is a range of one point.
+        return _range(path, key, {"$gte": value, "$lte": value})
+    raise FilterError(
+        f"filter key {key!r} is compared with {value!r}, a {type(value).__name__}; allowed: str, int, "
+        f"float, bool, "
+        'datetime. To ask for a missing or null field write {"$exists": False}.'
+    )
+
+
+def _one_of(path: str, key: str, value: object) -> models.Condition:
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise FilterError(f"$in of filter key {key!r} holds {value!r}, expected a list of values.")
+    values = list(value)
+    words = [_utf8(key, item) for item in values if isinstance(item, str)]
+    numbers = [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+    others = [item for item in values if not isinstance(item, str | int) or isinstance(item, bool)]
+    for number in numbers:
+        _equal(path, key, number)  # for its check of the size
+    choices: list[models.Condition] = [_equal(path, key, item) for item in others]
+    # MatchAny takes strings or ints, not both; an empty one is the engine's way to say "nothing".
+    if words or not values:
+        choices.append(models.FieldCondition(key=path, match=models.MatchAny(any=words)))
+    if numbers:
+        choices.append(models.FieldCondition(key=path, match=models.MatchAny(any=numbers)))
+    return choices[0] if len(choices) == 1 else models.Filter(should=choices)
+
+
+def _every(path: str, key: str, value: object) -> models.Condition:
+    if not isinstance(value, list | tuple | set) or not value:
+        raise FilterError(
+            f"$all of filter key {key!r} holds {value!r}, expected a list with at least one value."
+        )
+    return models.Filter(must=[_equal(path, key, item) for item in value])
+
+
+def _exists(path: str, key: str, value: object) -> models.Condition:
+    if not isinstance(value, bool):
+        raise FilterError(f"$exists of filter key {key!r} holds {value!r}, expected True or False.")
+    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+    return _negated([empty]) if value else empty
+
+
+def _text(path: str, key: str, value: object) -> models.Condition:
+    if not isinstance(value, str) or not re.search(r"[^\W_]", value):
+        raise FilterError(
+            f"$text of filter key {key!r} holds {value!r}, expected a string with at least one word."
+        )
+    return models.FieldCondition(key=path, match=models.MatchText(text=_utf8(key, value)))
+
+
+def _field_not(path: str, key: str, value: object) -> models.Condition:
+    if not isinstance(value, Mapping):
+        raise FilterError(f"$not of filter key {key!r} holds {value!r}, expected operators; or use $ne.")
+    return _negated([models.Filter(must=_field(path, key, value))])
+
+
+def _negated(conditions: Sequence[models.Condition]) -> models.Filter:
+    return models.Filter(must_not=list(conditions))
+
+
+_OPERATORS: Final[dict[str, Callable[[str, str, Any], models.Condition]]] = {
+    "$eq": _equal,
+    "$ne": lambda path, key, value: _negated([_equal(path, key, value)]),
+    "$in": _one_of,
+    "$nin": lambda path, key, value: _negated([_one_of(path, key, value)]),
+    "$all": _every,
+    "$contains": _equal,
+    "$exists": _exists,
+    "$text": _text,
+    "$not": _field_not,
+}
+
+
+def _range(path: str, key: str, bounds: Mapping[str, object]) -> models.FieldCondition:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in bounds.values()):
+        for word, value in bounds.items():
+            if not math.isfinite(value):  # type: ignore[arg-type]
+                raise FilterError(f"{word} of filter key {key!r} holds {value!r}, expected a finite number.")
+        numbers = {_RANGE_WORDS[word]: value for word, value in bounds.items()}
+        return models.FieldCondition(key=path, range=models.Range(**numbers))  # type: ignore[arg-type]
+    times = {_RANGE_WORDS[word]: _time(word, key, value) for word, value in bounds.items()}
+    return models.FieldCondition(key=path, range=models.DatetimeRange(**times))
+
+
+def _time(word: str, key: str, value: object) -> datetime:
+    """Read a point in time; without a zone it is UTC, as the engine reads stored strings."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise FilterError(
+                f"{word} of filter key {key!r} holds the string {value!r}; strings have no order in the "
+                f"engine, "
+                "only numbers, datetimes and ISO 8601 strings (2023-08-23T12:33:00Z) have."
+            ) from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
+        raise FilterError(
+            f"{word} of filter key {key!r} holds {value!r}, a {type(value).__name__}; "
+            "allowed: numbers, or datetimes and ISO 8601 strings, not both in one range."
+        )
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _path(key: object) -> str:
+    if not isinstance(key, str):
+        raise FilterError(f"filter key {key!r} is a {type(key).__name__}, expected a string.")
+    parts = re.findall(r'"[^"]*"|[^."]+|\.|"', _utf8(key, key))
+    names, dots = parts[::2], parts[1::2]
+    broken = (
+        not names
+        or len(names) == len(dots)
+        or any(dot != "." for dot in dots)
+        or any(name in (".", '"') or name == '""' for name in names)
+    )
+    if broken:
+        raise FilterError(
+            f"filter key {key!r} is not a path: parts are joined by single dots, and a part with a dot in "
+            f"it is "
+            "put in double quotes."
+        )
+    return ".".join(name if name[0] == '"' or _BARE_KEY.fullmatch(name) else f'"{name}"' for name in names)
+
+
+def _utf8(key: str, value: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise FilterError(
+            f"filter key {key!r}: {value!r} holds half a surrogate pair and is no valid text; clean the "
+            f"string."
+        ) from None
+    return value

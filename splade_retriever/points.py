@@ -1,0 +1,105 @@
+"""Documents -> points: windows, encoding, pruning, payload."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from splade_retriever.documents import Document, Layout, content_hash, point_id, to_payload
+from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.queries import to_sparse_vector
+from splade_retriever.remember import Memory
+from splade_retriever.seams import DenseEncoder, Encoder
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["pruned", "to_points"]
+
+
+def to_points(
+    batch: Sequence[Document], memory: Memory, layout: Layout, encoder: Encoder, dense: DenseEncoder | None
+) -> list[list[models.PointStruct]]:
+    """Encode documents into their points.
+
+    1. cut long texts into windows, where the collection has them;
+    2. encode all windows of the batch at once;
+    3. merge windows by maximum, where the collection says so;
+    4. prune, and join vectors and payload.
+
+    A text without a single token gets no sparse vector: it can be read, never found.
+
+    Returns:
+        The points of each document, in order.
+
+    Raises:
+        InputError: If the encoder gives another number of vectors.
+        CollectionMismatchError: If the dense encoder is missing or gives vectors of another length.
+    """
+    spans = _spans(batch, memory, encoder)
+    texts = [doc.text[start:end] for doc, own in zip(batch, spans, strict=True) for start, end in own]
+    vectors = list(encoder.passage_embed(texts))
+    if len(vectors) != len(texts):
+        raise InputError(
+            f"the model gave {len(vectors)} vectors for {len(texts)} texts, expected one a text. Nothing "
+            f"of this "
+            "batch was written; mend the encoder."
+        )
+    if memory.windows == "merge":
+        from splade_retriever.windows import merged
+
+        vectors = merged(vectors, [len(own) for own in spans])
+        spans = [[(0, len(document.text))] for document in batch]
+        texts = [document.text for document in batch]
+    dense_vectors = None if memory.dense_name is None else _dense_vectors(texts, memory, dense)
+    recipe = memory.recipe()
+    points: list[list[models.PointStruct]] = []
+    at = 0
+    for document, own in zip(batch, spans, strict=True):
+        hash = content_hash(document.text, document.extra, recipe)
+        windows = []
+        for n, (start, end) in enumerate(own):
+            window = (n, len(own), start, end) if len(own) > 1 else None
+            vector: dict[str, Any] = {}
+            weights = pruned(vectors[at], memory.max_active_dims, memory.min_weight)
+            if len(weights):
+                vector[memory.vector_name] = to_sparse_vector(weights)
+            if dense_vectors is not None and memory.dense_name is not None:
+                vector[memory.dense_name] = [float(value) for value in dense_vectors[at]]
+            payload = to_payload(document, layout, hash, window)
+            windows.append(
+                models.PointStruct(id=point_id(document.id, layout, n), payload=payload, vector=vector)
+            )
+            at += 1
+        points.append(windows)
+    return points
+
+
+def _spans(batch: Sequence[Document], memory: Memory, encoder: Encoder) -> list[list[tuple[int, int]]]:
+    if memory.windows == "cut":
+        return [[(0, len(document.text))] for document in batch]
+    from splade_retriever.windows import spans_of
+
+    return spans_of([document.text for document in batch], encoder, overlap=memory.window_overlap)
+
+
+def _dense_vectors(texts: list[str], memory: Memory, dense: DenseEncoder | None) -> Sequence[Sequence[float]]:
+    if dense is None:
+        raise CollectionMismatchError(
+            f"the collection has dense vectors {memory.dense_name!r}, but no dense= is given to encode new "
+            "documents. Nothing was written. Open it with its dense encoder."
+        )
+    vectors = dense.embed_documents(texts)
+    sizes = sorted({len(vector) for vector in vectors})
+    if len(vectors) != len(texts) or sizes != [memory.dense_size]:
+        raise CollectionMismatchError(
+            f"the dense encoder gave {len(vectors)} vectors of lengths {sizes}, expected {len(texts)} of "
+            f"{memory.dense_size}. Nothing of this batch was written. Use the collection's dense encoder."
+        )
+    return vectors
+
+
+def pruned(embedding: SparseEmbedding, most: int | None, min_weight: float = 0.0) -> SparseEmbedding:
+    """Leave out weights below `min_weight`, then keep the `most` heaviest (None: all)."""
+    if min_weight > 0.0:
+        kept = embedding.values >= min_weight
+        embedding = SparseEmbedding(values=embedding.values[kept], indices=embedding.indices[kept])
+    return embedding if most is None or len(embedding) <= most else embedding.top(most)
