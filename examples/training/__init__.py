@@ -1,0 +1,1 @@
+"""The pipeline of the bundled model: prepare, train, export, evaluate."""

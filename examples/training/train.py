@@ -1,0 +1,260 @@
+"""Train the bundled model, on a CPU or a GPU, for a given time; resumable.
+
+    python -m examples.training.train --data runs/data --out runs/model --minutes 90
+
+One step takes a batch of pairs from one source and adds four losses over the in-batch score matrix S = Q D^T:
+
+1. contrastive, both ways: cross-entropy of S against the diagonal (arXiv 1807.03748); no text stands twice;
+2. distillation: KL divergence from the dense teacher's in-batch cosines x 20 (after arXiv 2010.02666);
+3. FLOPS: sum over the vocabulary of the squared mean weight (arXiv 2004.05665), for documents and queries;
+4. a little L1 on queries.
+
+The regularisers grow quadratically over the first 30 % of the run (arXiv 2109.10086).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from examples.training.model import Splade, Teacher
+
+log = logging.getLogger(__name__)
+
+# How often a source is drawn: question-style sets count double, word definitions little.
+DRAW = {"squad-part": 2.0, "nq-part": 2.0, "medquad": 1.5, "science-qa": 2.0, "oewn": 0.3}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result, beside the data."""
+
+    seed: int = 13
+    batch: int = 48
+    head_rate: float = 2e-3
+    layer_rate: float = 5e-5
+    warm_up: float = 0.03
+    frozen: int = 3
+    keep_text: int = 512
+    keep_query: int = 256
+    teacher_scale: float = 20.0
+    distillation: float = 1.0
+    flops_text: float = 2e-3
+    flops_query: float = 4e-3
+    l1_query: float = 1e-3
+    ramp: float = 0.3
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("runs/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/model"))
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument(
+        "--steps", type=int, default=None, help="stop after this many steps instead of by time"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action="store_true", help="run the layers in bfloat16")
+    for name, default in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    recipe = Recipe(**{name: getattr(arguments, name) for name in asdict(Recipe())})
+    Run(recipe, arguments.data, arguments.out, device=arguments.device, bf16=arguments.bf16).train(
+        seconds=arguments.minutes * 60, steps=arguments.steps
+    )
+
+
+class Pairs:
+    """The tokenised pairs of one source, ordered by topic."""
+
+    def __init__(self, file: Path) -> None:
+        stored = np.load(file)
+        self.name = file.stem
+        self._ids = {name: stored[name] for name in ("query", "text")}
+        self._ends = {name: stored[f"{name}_end"] for name in ("query", "text")}
+        self._keys = stored["text_key"]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def draw(self, size: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Pick `size` neighbours with different texts, from a random place."""
+        start = int(random.integers(len(self)))
+        window = (start + np.arange(min(len(self), size * 3))) % len(self)
+        _, first = np.unique(self._keys[window], return_index=True)
+        return window[np.sort(first)][:size]
+
+    def tensors(self, name: str, rows: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, (rows, tokens), padded with 0."""
+        ends = self._ends[name]
+        texts = [self._ids[name][ends[row - 1] if row else 0 : ends[row]] for row in rows]
+        ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for place, text in enumerate(texts):
+            ids[place, : len(text)] = text
+            mask[place, : len(text)] = 1
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def start_weights(frequency: NDArray[np.int64], documents: int) -> Tensor:
+    """Weigh each vocabulary entry by its document frequency; entries that no text holds are barred.
+
+    The product of the query's and the document's weight starts near 0.56 x IDF (the IDF of BM25).
+    """
+    idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
+    weights = 0.75 * np.sqrt(idf)
+    weights[frequency == 0] = 0.75 * np.sqrt(idf.max())
+    weights[:999] = np.where(
+        frequency[:999] >= documents, 0, weights[:999]
+    )  # [CLS], [SEP] stand in every text
+    weights[:104] = 0  # [PAD] and the unused entries
+    weights[[101, 102, 103]] = 0
+    return torch.tensor(weights, dtype=torch.float32).clamp(max=2.6)
+
+
+def losses(
+    queries: Tensor, texts: Tensor, teacher: Tensor, recipe: Recipe, pressure: float
+) -> dict[str, Tensor]:
+    """Return the weighted losses of one batch by name.
+
+    Args:
+        queries: Shape (batch, vocab), weights.
+        texts: Shape (batch, vocab), weights; row i answers query i.
+        teacher: Shape (batch, batch), the teacher's cosines.
+        recipe: The factors.
+        pressure: 0..1, how far the regularisers are ramped up.
+    """
+    scores = queries @ texts.T
+    diagonal = torch.arange(len(scores), device=scores.device)
+    target = functional.softmax(teacher * recipe.teacher_scale, dim=1)
+    return {
+        "contrastive": (
+            functional.cross_entropy(scores, diagonal) + functional.cross_entropy(scores.T, diagonal)
+        )
+        / 2,
+        "distillation": recipe.distillation
+        * functional.kl_div(functional.log_softmax(scores, dim=1), target, reduction="batchmean"),
+        "flops": pressure
+        * (
+            recipe.flops_text * texts.mean(0).square().sum()
+            + recipe.flops_query * queries.mean(0).square().sum()
+        ),
+        "l1": pressure * recipe.l1_query * queries.sum(1).mean(),
+    }
+
+
+class Run:
+    """One training run: model, optimiser, data, checkpoint."""
+
+    def __init__(
+        self, recipe: Recipe, data: Path, out: Path, *, device: str = "cpu", bf16: bool = False
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.out, self.device, self.bf16 = recipe, out, device, bf16
+        out.mkdir(parents=True, exist_ok=True)
+        counted = np.load(data / "frequency.npz")
+        self.model = Splade(start_weights(counted["frequency"], int(counted["documents"])), recipe.frozen).to(
+            device
+        )
+        self.teacher = Teacher(recipe.frozen).to(device)
+        self.sources = [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
+        draw = np.array([DRAW.get(source.name, 1.0) * len(source) for source in self.sources])
+        self.draw = draw / draw.sum()
+        layers = [p for p in self.model.encoder.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": layers, "rate": recipe.layer_rate},
+                {"params": list(self.model.head.parameters()), "rate": recipe.head_rate},
+            ],
+            weight_decay=0.0,
+        )
+        self.step, self.spent = 0, 0.0
+        if (out / "checkpoint.pt").exists():
+            self._load()
+
+    def train(self, *, seconds: float, steps: int | None = None) -> None:
+        """Train until the time or the steps are used up; a checkpoint every two minutes and at the end."""
+        begun = saved = time.monotonic() - self.spent
+        while (done := self._share(begun, seconds, steps)) < 1:
+            parts = self._one_step(done)
+            self.step += 1
+            if self.step % 50 == 0:
+                log.info(self._line(parts, time.monotonic() - begun))
+            if time.monotonic() - saved > 120:
+                saved = time.monotonic()
+                self._save(saved - begun)
+        self._save(time.monotonic() - begun)
+        log.info("finished: %d steps, %.1f minutes", self.step, self.spent / 60)
+
+    def _share(self, begun: float, seconds: float, steps: int | None) -> float:
+        return self.step / steps if steps else (time.monotonic() - begun) / seconds
+
+    def _one_step(self, done: float) -> dict[str, float]:
+        recipe = self.recipe
+        random = np.random.default_rng((recipe.seed, self.step))
+        source = self.sources[random.choice(len(self.sources), p=self.draw)]
+        rows = source.draw(recipe.batch, random)
+        rate = min(1.0, done / recipe.warm_up) * (1 - done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["rate"] * rate
+        queries, query_dense = self._forward(*source.tensors("query", rows, self.device), recipe.keep_query)
+        texts, text_dense = self._forward(*source.tensors("text", rows, self.device), recipe.keep_text)
+        pressure = min(1.0, done / recipe.ramp) ** 2
+        parts = losses(queries, texts, query_dense @ text_dense.T, recipe, pressure)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimiser.step()
+        active = {"query_dims": queries, "text_dims": texts}
+        return {name: float(value) for name, value in parts.items()} | {
+            name: float((weights > 0).sum(1).float().mean()) for name, weights in active.items()
+        }
+
+    def _forward(self, ids: Tensor, mask: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
+            lower = self.model.lower(ids, mask)
+            dense = self.teacher(lower, mask)
+            weights = self.model.head(self.model.upper(lower, mask), ids, mask, keep)
+        return weights.float(), dense.float()
+
+    def _line(self, parts: dict[str, float], seconds: float) -> str:
+        shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+        texts = 2 * self.recipe.batch * self.step / seconds
+        return f"step {self.step} {seconds / 60:.1f} min, {texts:.0f} texts/s: {shown}"
+
+    def _save(self, spent: float) -> None:
+        self.spent = spent
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "spent": spent,
+            "recipe": asdict(self.recipe),
+        }
+        torch.save(state, self.out / "checkpoint.tmp")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+        (self.out / "recipe.json").write_text(json.dumps(asdict(self.recipe), indent=2))
+
+    def _load(self) -> None:
+        state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
+        if state["recipe"] != asdict(self.recipe):
+            raise SystemExit(f"{self.out} was begun with another recipe; give another --out to start anew.")
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.spent = state["step"], state["spent"]
+
+
+if __name__ == "__main__":
+    main()
