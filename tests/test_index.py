@@ -715,7 +715,7 @@ def test_adding_to_a_hybrid_collection_without_its_dense_encoder_writes_nothing(
     assert sparse_only.count() == 4
 
 
-# -- threads and async ----------------------------------------------------------------------------------------
+# -- threads and async --------------------------------------------------------------------------------------
 
 
 def test_eight_threads_search_while_one_adds() -> None:
