@@ -124,7 +124,7 @@ class LexicalHead(nn.Module):
         start: Shape (vocab,): the weight a token gives itself before training; 0 bars the entry for good.
     """
 
-    skip, scale, threshold = 6.0, 0.15, 3.0
+    skip, scale, threshold = 6.0, 0.15, 4.0
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()

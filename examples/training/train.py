@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 # How often a source is drawn: question-style sets count double, word definitions little.
 DRAW = {"squad-part": 2.0, "nq-part": 2.0, "medquad": 1.5, "science-qa": 2.0, "oewn": 0.3}
 
+UNUSED = 999  # entries below this id are special, unused or punctuation
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -109,18 +111,14 @@ class Pairs:
 
 
 def start_weights(frequency: NDArray[np.int64], documents: int) -> Tensor:
-    """Weigh each vocabulary entry by its document frequency; entries that no text holds are barred.
+    """Weigh each vocabulary entry by its document frequency; unused entries are barred.
 
     The product of the query's and the document's weight starts near 0.56 x IDF (the IDF of BM25).
     """
     idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
     weights = 0.75 * np.sqrt(idf)
-    weights[frequency == 0] = 0.75 * np.sqrt(idf.max())
-    weights[:999] = np.where(
-        frequency[:999] >= documents, 0, weights[:999]
-    )  # [CLS], [SEP] stand in every text
-    weights[:104] = 0  # [PAD] and the unused entries
-    weights[[101, 102, 103]] = 0
+    weights[frequency >= documents] = 0  # [CLS] and [SEP] stand in every text
+    weights[:UNUSED][frequency[:UNUSED] == 0] = 0  # [PAD], [MASK] and the entries that BERT left unused
     return torch.tensor(weights, dtype=torch.float32).clamp(max=2.6)
 
 
@@ -218,7 +216,7 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
         active = {"query_dims": queries, "text_dims": texts}
-        return {name: float(value) for name, value in parts.items()} | {
+        return {name: float(value.detach()) for name, value in parts.items()} | {
             name: float((weights > 0).sum(1).float().mean()) for name, weights in active.items()
         }
 
