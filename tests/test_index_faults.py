@@ -1,0 +1,277 @@
+"""Faults, made for real: killed processes, a locked, read-only or full folder, poisoned streams."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splade_retriever.errors import IndexLockedError, InputError, SpladeError, StorageError
+from splade_retriever.index import SpladeIndex
+from tests.words import WordEncoder
+
+ROOT = Path(__file__).parent.parent
+
+ADDING = """
+import sys
+from splade_retriever.index import SpladeIndex
+from tests.words import WordEncoder
+
+def told(ids):
+    print(*ids, flush=True)
+
+start = int(sys.argv[2])
+with SpladeIndex(sys.argv[1], model=WordEncoder()) as index:
+    print("open", flush=True)
+    index.add(
+        (f"moon text {n}" for n in range(start, 1_000_000)),
+        ({"n": n} for n in range(start, 1_000_000)),
+        (f"id {n}".replace(" ", "_") for n in range(start, 1_000_000)),
+        batch_size=16,
+        on_written=told,
+    )
+"""
+
+HOLDING = """
+import sys
+from splade_retriever.index import SpladeIndex
+from tests.words import WordEncoder
+
+with SpladeIndex(sys.argv[1], model=WordEncoder()) as index:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_killed_at_any_moment_the_index_opens_with_every_acknowledged_document(tmp_path: Path) -> None:
+    folder = str(tmp_path / "index")
+    acknowledged: list[str] = []
+    moments = random.Random(7)
+    for _ in range(4):
+        process = start(ADDING, folder, str(len(acknowledged)))
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "open\n"
+            # From the first acknowledgement on, kill it somewhere in the middle of the work.
+            acknowledged += process.stdout.readline().split()
+            time.sleep(moments.uniform(0.0, 0.3))
+        finally:
+            process.kill()
+        # A line that the kill cut short was not told in whole.
+        acknowledged += [id for line in process.stdout if line.endswith("\n") for id in line.split()]
+        process.wait()
+        process.stdout.close()
+        if process.stdin is not None:
+            process.stdin.close()
+
+        with SpladeIndex(folder, model=WordEncoder()) as index:
+            found = {hit.id: hit for hit in index.get(acknowledged)}
+            assert set(found) == set(acknowledged)
+            assert all(hit.text == f"moon text {hit.metadata['n']}" for hit in found.values())
+            assert len(index.search("moon", k=len(acknowledged))) == len(acknowledged)
+            assert index.count() >= len(acknowledged)
+            # What was written and not yet told may be there too, but whole.
+            assert all(hit.text.startswith("moon text") and hit.metadata for hit in index.scroll())
+    assert len(acknowledged) >= 64
+
+
+def test_an_interrupted_add_encodes_only_what_is_missing(tmp_path: Path) -> None:
+    def texts(until: int) -> Iterator[str]:
+        for n in range(1000):
+            if n == until:
+                raise KeyboardInterrupt
+            yield f"text {n}"
+
+    with SpladeIndex(tmp_path, model=WordEncoder()) as index, pytest.raises(KeyboardInterrupt):
+        index.add(texts(600), ids=(str(n) for n in range(1000)), batch_size=50)
+
+    encoder = WordEncoder()
+    with SpladeIndex(tmp_path, model=encoder) as index:
+        index.add(texts(-1), ids=(str(n) for n in range(1000)), batch_size=50)
+        assert index.count() == 1000
+    assert encoder.encoded == 400
+
+
+def test_a_second_process_is_told_in_plain_words_that_the_folder_is_taken(tmp_path: Path) -> None:
+    process = start(HOLDING, str(tmp_path / "index"))
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(IndexLockedError, match="another process"):
+            SpladeIndex(tmp_path / "index", model=WordEncoder())
+    finally:
+        process.communicate(timeout=30)
+
+    with SpladeIndex(tmp_path / "index", model=WordEncoder()) as index:
+        assert index.count() == 0
+
+
+def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("not a folder")
+
+    with pytest.raises(StorageError, match="index"):
+        SpladeIndex(tmp_path / "index", model=WordEncoder())
+
+
+def mounted(folder: Path, options: str) -> bool:
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    if shutil.which("mount") is None or not mounted(folder, "size=256m"):
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_folder_is_told_and_harms_nothing(small_disk: Path) -> None:
+    with SpladeIndex(small_disk / "index", model=WordEncoder()) as index:
+        index.add(["moon"], ids=["a"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    with pytest.raises(StorageError, match=r"read-only|Read-only|written"):
+        SpladeIndex(small_disk / "index", model=WordEncoder()).add(["more"], ids=["b"])
+    with pytest.raises(StorageError):
+        SpladeIndex(small_disk / "new", model=WordEncoder())
+
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    with SpladeIndex(small_disk / "index", model=WordEncoder()) as index:
+        assert [hit.id for hit in index.search("moon")] == ["a"]
+
+
+FILLING = """
+import os, sys
+from pathlib import Path
+from splade_retriever.errors import StorageError
+from splade_retriever.index import SpladeIndex
+from tests.words import WordEncoder
+
+disk = Path(sys.argv[1])
+with SpladeIndex(disk / "index", model=WordEncoder()) as index:
+    index.add([f"moon {n}" for n in range(100)], ids=[str(n) for n in range(100)])
+    free = os.statvfs(disk)
+    with open(disk / "ballast", "wb") as ballast:
+        ballast.write(b"x" * max(0, free.f_bavail * free.f_frsize - 3_000_000))
+    told = []
+    try:
+        index.add(
+            ("moon " + " ".join(f"w{n}x{i}" for i in range(300)) for n in range(100, 100_000)),
+            ids=(str(n) for n in range(100, 100_000)),
+            batch_size=64,
+            on_written=told.extend,
+        )
+    except StorageError as error:
+        print("StorageError", len(told), error, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_full_disk_is_told_and_loses_nothing_acknowledged(small_disk: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLING, str(small_disk)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "StorageError" in done.stdout, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    told = int(done.stdout.split()[1])
+
+    (small_disk / "ballast").unlink()
+    with SpladeIndex(small_disk / "index", model=WordEncoder()) as index:
+        found = {hit.id for hit in index.get([str(n) for n in range(100 + told)])}
+        assert len(found) == 100 + told
+        index.add(["moon again"], ids=["after"])
+        assert index.get(["after"])[0].text == "moon again"
+
+
+def test_a_poisoned_stream_is_stored_but_for_the_poison(tmp_path: Path) -> None:
+    poison: list[Any] = [None, b"bytes", "\ud800", 5, ["list"], float("nan")]
+    texts: Any = (poison[n % len(poison)] if n % 10 == 3 else f"moon {n}" for n in range(500))
+    bad: list[Any] = []
+
+    with SpladeIndex(tmp_path, model=WordEncoder()) as index:
+        ids = index.add(texts, on_error=bad.append, batch_size=32)
+
+        assert [fault.position for fault in bad] == list(range(3, 500, 10))
+        assert len(ids) == index.count() == 450
+
+
+def test_an_encoder_that_fails_in_the_middle_leaves_whole_documents(tmp_path: Path) -> None:
+    class Failing(WordEncoder):
+        def passage_embed(self, texts: Any) -> Any:
+            for vector in super().passage_embed(texts):
+                if self.encoded == 150:
+                    raise RuntimeError("out of memory")
+                yield vector
+
+    told: list[str] = []
+    with SpladeIndex(tmp_path, model=Failing()) as index:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            index.add([f"moon {n}" for n in range(300)], batch_size=32, on_written=told.extend)
+        assert len(told) == index.count() == 128
+
+
+def test_an_encoder_that_gives_too_few_vectors_is_told(tmp_path: Path) -> None:
+    class Short(WordEncoder):
+        def passage_embed(self, texts: Any) -> Any:
+            return iter(list(super().passage_embed(texts))[1:])
+
+    with SpladeIndex(tmp_path, model=Short()) as index:
+        with pytest.raises(InputError, match="2 vectors for 3 texts"):
+            index.add(["a", "b", "c"])
+        assert index.count() == 0
+
+
+def test_closing_while_another_thread_adds_ends_that_add_with_our_own_error(tmp_path: Path) -> None:
+    index = SpladeIndex(tmp_path, model=WordEncoder())
+    faults: list[BaseException] = []
+    told: list[str] = []
+    begun = threading.Event()
+
+    def written(ids: list[str]) -> None:
+        told.extend(ids)
+        begun.set()
+
+    def adding() -> None:
+        try:
+            index.add((f"moon {n}" for n in range(1_000_000)), batch_size=16, on_written=written)
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            faults.append(error)
+
+    thread = threading.Thread(target=adding)
+    thread.start()
+    begun.wait(30)
+    index.close()
+    thread.join(30)
+
+    assert len(faults) == 1
+    assert isinstance(faults[0], SpladeError)
+    with SpladeIndex(tmp_path, model=WordEncoder()) as again:
+        assert len(again.get(told)) == len(told)
