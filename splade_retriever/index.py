@@ -4,17 +4,23 @@ interface."""
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from splade_retriever import documents as docs
+from splade_retriever.batcher import Batcher
 from splade_retriever.collection import Collection, Creation, open_client
 from splade_retriever.documents import BadInput, Branch, Hit, Layout
-from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    InputError,
+    UnknownModelError,
+)
 from splade_retriever.ingest import Batch, OnError, ingest
-from splade_retriever.remember import Memory, check_encoder
+from splade_retriever.remember import Memory, check_encoder, differences
 from splade_retriever.seams import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -23,7 +29,8 @@ if TYPE_CHECKING:
     from qdrant_client.client_base import QdrantBase
 
     from splade_retriever.filters import FilterLike
-    from splade_retriever.queries import Fusion, Mode, Query
+    from splade_retriever.queries import Ask, Fusion, Mode
+    from splade_retriever.search import Searcher
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -123,6 +130,7 @@ class SpladeIndex:
         self._dense = dense
         self._query_max_active_dims = query_max_active_dims
         self._lock = threading.RLock()
+        self._batcher: Batcher[Ask, list[Hit]] = Batcher(self._answer)
         if client is not None and self._location != ":memory:":
             raise InputError(f"both client= and the location {self._location!r} are given. Pass one of them.")
         opened = client or open_client(
@@ -205,16 +213,23 @@ class SpladeIndex:
     def _named_model(self, name: str | None) -> Encoder:
         from splade_retriever.encoder import SparseTextEmbedding
 
-        options: dict[str, Any] = {}
-        if name is None and self._store.memory is not None:
-            made_by = self._store.memory.encoder
-            name = str(made_by["model"]) if made_by.get("model") else None
-            options = {
-                key: made_by[key]
-                for key in ("precision", "max_length", "revision")
-                if made_by.get(key) is not None
-            }
-        return SparseTextEmbedding(name, lazy_load=True, **options)
+        memory = self._store.memory
+        if name is not None or memory is None:
+            return SparseTextEmbedding(name, lazy_load=True)
+        bundled = SparseTextEmbedding(lazy_load=True)
+        if not differences(memory, bundled.fingerprint):
+            return bundled
+        made_by = {key: value for key, value in memory.encoder.items() if value is not None}
+        settings: dict[str, Any] = {
+            key: made_by[key] for key in ("precision", "max_length", "revision") if key in made_by
+        }
+        try:
+            return SparseTextEmbedding(str(made_by.get("model")), lazy_load=True, **settings)
+        except UnknownModelError as error:
+            raise CollectionMismatchError(
+                f"collection {self.collection!r} was made by model {made_by.get('model')!r}, which cannot be "
+                "opened by its name here. Pass model= with the encoder that made it."
+            ) from error
 
     def _check_model(self, encoder: Encoder) -> None:
         if self._store.memory is not None:
@@ -428,99 +443,76 @@ class SpladeIndex:
             FilterError: Bad filter.
             CollectionMismatchError: The model is not the collection's.
         """
-        from splade_retriever import queries
-
-        queries.check_page(k, offset)
-        engine_filter = self._store.filter(filter)
-        asked = self._query(query, mode or ("sparse" if self._dense is None else "hybrid"))
-        if asked is None:
-            return []
-        names = self._names
-        fusion = fusion or queries.Fusion()
-        request = queries.query_request(
-            asked,
-            names,
-            engine_filter,
-            limit=1,
-            fusion=fusion,
+        ask = self._ask(
+            query,
+            filter,
+            k=k,
+            offset=offset,
             score_threshold=score_threshold,
-            with_vector=[names["sparse"]] if with_vectors else False,
+            with_vectors=with_vectors,
+            mode=mode,
+            fusion=fusion,
         )
-        branches: dict[Any, dict[str, Branch]] = {}
+        return self._searcher.many([ask])[0]
 
-        def fetch(limit: int) -> list[Hit]:
-            points = self._ranked(request, limit)
-            if points and request.prefetch and not branches:
-                branches.update(self._branches(asked, engine_filter, fusion))
-            return [
-                docs.to_hit(point, self._store.layout, names["sparse"], branches.get(point.id))
-                for point in points
+    def search_batch(
+        self,
+        queries: Iterable[str | SparseEmbedding],
+        k: int = 10,
+        filter: "FilterLike | None" = None,
+        *,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        with_vectors: bool = False,
+        mode: "Mode | None" = None,
+        fusion: "Fusion | None" = None,
+    ) -> list[list[Hit]]:
+        """Search for several queries in one go: they are encoded as one batch, and the store is called once.
+
+        Arguments and errors are those of `search`; the answers come in the order of the queries.
+        """
+        if isinstance(queries, str):
+            raise InputError("queries is one str, expected several. Pass [query].")
+        return self._searcher.many(
+            [
+                self._ask(
+                    query,
+                    filter,
+                    k=k,
+                    offset=offset,
+                    score_threshold=score_threshold,
+                    with_vectors=with_vectors,
+                    mode=mode,
+                    fusion=fusion,
+                )
+                for query in queries
             ]
+        )
 
-        return queries.page(fetch, k, offset)
+    def _ask(self, query: str | SparseEmbedding, filter: "FilterLike | None", **rest: Any) -> "Ask":
+        from splade_retriever.queries import Ask, Fusion
 
-    def _query(self, query: str | SparseEmbedding, mode: "Mode") -> "Query | None":
-        """Encode a query for a mode; None where it can find nothing."""
-        from splade_retriever.points import pruned
-        from splade_retriever.queries import Query
-
-        if mode not in ("sparse", "dense", "hybrid"):
-            raise InputError(f"search got mode={mode!r}, expected 'sparse', 'dense' or 'hybrid'.")
-        if mode != "sparse" and self._dense is None:
+        rest["mode"] = rest["mode"] or ("sparse" if self._dense is None else "hybrid")
+        rest["fusion"] = rest["fusion"] or Fusion()
+        if rest["mode"] in ("dense", "hybrid") and self._dense is None:
             raise InputError(
-                f"search got mode={mode!r}, but the index has no dense encoder. Open it with dense=."
+                f"search got mode={rest['mode']!r}, but the index has no dense encoder. Open it with dense=."
             )
-        sparse: SparseEmbedding | None = None
-        if isinstance(query, str):
-            fault = docs.fault_of_json("query", query)
-            if fault:
-                raise InputError(f"search: {fault}.")
-            if mode != "dense":
-                sparse = next(iter(self.model.query_embed(query)))
-        elif isinstance(query, SparseEmbedding) and mode == "sparse":
-            sparse = query
-        else:
-            raise InputError(
-                f"search got a query of type {type(query).__name__} in mode {mode!r}, expected a string, or a "
-                "SparseEmbedding in mode 'sparse'."
-            )
-        if sparse is not None:
-            sparse = pruned(sparse, self._query_max_active_dims) or None
-        dense = None
-        if mode != "sparse" and self._dense is not None and isinstance(query, str) and query.strip():
-            dense = self._dense.embed_query(query)
-        return None if sparse is None and dense is None else Query(sparse=sparse, dense=dense)
+        return Ask(query=query, filter=self._store.filter(filter), **rest)
 
-    def _ranked(self, request: "models.QueryRequest", limit: int) -> list["models.ScoredPoint"]:
-        """The best points, at most one a document."""
-        take = limit
-        while True:
-            asked = request.model_copy(update={"limit": take})
-            (answer,) = self._store.call("query_batch_points", requests=[asked])
-            points: list[models.ScoredPoint] = answer.points
-            if not self._store.has_windows:
-                return points
-            best: dict[str, models.ScoredPoint] = {}
-            for point in points:
-                best.setdefault(_own_id(point), point)
-            if len(best) >= limit or len(points) < take:
-                return list(best.values())[:limit]
-            take *= 2
+    def _answer(self, asks: "Sequence[Ask]") -> "list[list[Hit] | Exception]":
+        return self._searcher.each(asks)
 
-    def _branches(
-        self, asked: "Query", filter: "models.Filter | None", fusion: "Fusion"
-    ) -> dict[Any, dict[str, Branch]]:
-        from splade_retriever import queries
+    @cached_property
+    def _searcher(self) -> "Searcher":
+        from splade_retriever.search import Searcher
 
-        requests = [
-            queries.query_request(
-                side, self._names, filter, limit=fusion.depth, fusion=fusion, with_payload=False
-            )
-            for side in (replace(asked, dense=None), replace(asked, sparse=None))
-        ]
-        answers = self._store.call("query_batch_points", requests=requests)
-        return queries.branches_of(
-            {name: answer.points for name, answer in zip(("sparse", "dense"), answers, strict=True)}
+        return Searcher(
+            self._store,
+            self._names,
+            model=lambda: self.model,
+            dense=self._dense,
+            max_active_dims=self._query_max_active_dims,
         )
 
     def get(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
@@ -607,18 +599,19 @@ class SpladeIndex:
         mode: "Mode | None" = None,
         fusion: "Fusion | None" = None,
     ) -> list[Hit]:
-        """Do what `search` does, in a worker thread."""
-        return await asyncio.to_thread(
-            self.search,
+        """Do what `search` does, off the loop; searches that wait at the same time are answered together."""
+        self._store.check_open()
+        ask = self._ask(
             query,
-            k,
             filter,
+            k=k,
             offset=offset,
             score_threshold=score_threshold,
             with_vectors=with_vectors,
             mode=mode,
             fusion=fusion,
         )
+        return await asyncio.wrap_future(self._batcher.submit(ask))
 
     async def aget(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
         """Do what `get` does, in a worker thread."""
@@ -637,6 +630,7 @@ class SpladeIndex:
     def close(self) -> None:
         """Close the store, if this index opened it; a second call does nothing."""
         self._store.close()
+        self._batcher.close()
 
     def __enter__(self) -> Self:
         return self
@@ -651,11 +645,6 @@ class SpladeIndex:
         model = None if self._store.memory is None else self._store.memory.encoder.get("model")
         state = ", closed" if self._store.closed else ""
         return f"SpladeIndex({at}, collection={self.collection!r}, model={model!r}{state})"
-
-
-def _own_id(point: "models.ScoredPoint") -> str:
-    own = (point.payload or {}).get(docs.OWN_KEY) or {}
-    return str(own.get("id", point.id))
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:

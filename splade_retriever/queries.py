@@ -1,12 +1,12 @@
 """Searches as pure functions: what is asked -> the engine's request; the engine's answer -> ranked hits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from qdrant_client import models
 
-from splade_retriever.documents import Branch, Hit
+from splade_retriever.documents import OWN_KEY, Branch, fault_of_json
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
 
@@ -15,9 +15,9 @@ __all__ = [
     "Mode",
     "Query",
     "branches_of",
-    "check_page",
-    "page",
+    "own_id",
     "query_request",
+    "settle",
     "to_sparse_vector",
 ]
 
@@ -60,6 +60,42 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """One search, checked."""
+
+    query: str | SparseEmbedding
+    k: int = 10
+    filter: models.Filter | None = None
+    offset: int = 0
+    score_threshold: float | None = None
+    with_vectors: bool = False
+    mode: Mode = "sparse"
+    fusion: Fusion = field(default_factory=Fusion)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("k", self.k, 1), ("offset", self.offset, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"search got {name}={value!r}, expected an int of {least} or more.")
+        if self.mode not in ("sparse", "dense", "hybrid"):
+            raise InputError(f"search got mode={self.mode!r}, expected 'sparse', 'dense' or 'hybrid'.")
+        if isinstance(self.query, str):
+            fault = fault_of_json("query", self.query)
+            if fault:
+                raise InputError(f"search: {fault}.")
+        elif not isinstance(self.query, SparseEmbedding) or self.mode != "sparse":
+            raise InputError(
+                f"search got a query of type {type(self.query).__name__} in mode {self.mode!r}, expected "
+                f"a string, "
+                "or a SparseEmbedding in mode 'sparse'."
+            )
+
+    @property
+    def want(self) -> int:
+        """Documents to rank: those of the page and those before it."""
+        return self.offset + self.k
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A query as the engine needs it; a side that is None is not asked."""
 
@@ -72,39 +108,22 @@ def to_sparse_vector(embedding: SparseEmbedding) -> models.SparseVector:
     return models.SparseVector(indices=embedding.indices.tolist(), values=embedding.values.tolist())
 
 
-def check_page(k: int, offset: int) -> None:
-    """Check the size and start of a page of hits.
-
-    Raises:
-        InputError: If k < 1 or offset < 0, or they are no ints.
-    """
-    for name, value, least in (("k", k, 1), ("offset", offset, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"search got {name}={value!r}, expected an int of {least} or more.")
-
-
 def query_request(
     query: Query,
     names: Mapping[str, str],
-    filter: models.Filter | None,
+    ask: Ask,
     *,
     limit: int,
-    fusion: Fusion,
-    score_threshold: float | None = None,
-    with_payload: bool = True,
-    with_vector: list[str] | bool = False,
+    only_branch: bool = False,
 ) -> models.QueryRequest:
     """Build the engine's request.
 
     Args:
         query: With one side, a search by it; with both, a fused search.
         names: "sparse" and "dense" -> the vector's name in the collection.
-        filter: Applied in each branch.
+        ask: What is asked for; its filter holds in each branch, its threshold for the final score.
         limit: How many points are asked for.
-        fusion: How two sides are joined.
-        score_threshold: Lowest score; of the fused score where there are two sides.
-        with_payload: Whether payloads come along.
-        with_vector: Names of vectors that come along.
+        only_branch: True for one branch's ranking as it enters the fusion: ids and scores alone.
     """
     sides: list[tuple[str, Any]] = []
     if query.sparse is not None:
@@ -113,21 +132,22 @@ def query_request(
         sides.append((names["dense"], list(query.dense)))
     shared: dict[str, Any] = {
         "limit": limit,
-        "score_threshold": score_threshold,
-        "with_payload": with_payload,
-        "with_vector": with_vector,
+        "score_threshold": None if only_branch else ask.score_threshold,
+        "with_payload": not only_branch,
+        "with_vector": [names["sparse"]] if ask.with_vectors and not only_branch else False,
     }
     if len(sides) == 1:
         ((using, vector),) = sides
         return models.QueryRequest(
-            query=models.NearestQuery(nearest=vector), using=using, filter=filter, **shared
+            query=models.NearestQuery(nearest=vector), using=using, filter=ask.filter, **shared
         )
     prefetch = [
         models.Prefetch(
-            query=models.NearestQuery(nearest=vector), using=using, filter=filter, limit=fusion.depth
+            query=models.NearestQuery(nearest=vector), using=using, filter=ask.filter, limit=ask.fusion.depth
         )
         for using, vector in sides
     ]
+    fusion = ask.fusion
     fused: models.RrfQuery | models.FusionQuery
     if fusion.method == "rrf":
         weights = None if fusion.weights is None else list(fusion.weights)
@@ -146,23 +166,34 @@ def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[An
     return found
 
 
-def page(fetch: Callable[[int], list[Hit]], k: int, offset: int) -> list[Hit]:
-    """Take one page of a ranking whose order is the same each time: by score, then by id.
+def settle(points: Sequence[models.ScoredPoint], take: int, want: int) -> list[models.ScoredPoint] | int:
+    """Reduce an answer to one point a document, in an order that is the same each time.
 
-    Engines order equal scores as they like. So the page is read with one more place, and, where the score of
+    Engines order equal scores as they like. So one place more than wanted is read, and, where the score of
     the last place goes on beyond it, further, until all that share it are seen and the ids can decide.
 
     Args:
-        fetch: The best n hits for a given n, at most one a document, best first.
-        k: Hits of the page.
-        offset: Hits before it.
+        points: The engine's answer, best first.
+        take: How many points it was asked for.
+        want: Documents wanted.
+
+    Returns:
+        Points by score, then by id; or how many to ask for in order to know.
     """
-    want = offset + k
-    limit = want + 1
-    while True:
-        hits = fetch(limit)
-        exhausted = len(hits) < limit
-        tied = not exhausted and hits[-1].score == hits[want - 1].score
-        if not tied or limit > want + _MOST_TIES:
-            return sorted(hits, key=lambda hit: (-hit.score, hit.id))[offset:want]
-        limit = want + 2 * (limit - want)
+    best: dict[str, models.ScoredPoint] = {}
+    for point in points:
+        best.setdefault(own_id(point), point)
+    ranked = list(best.items())
+    if len(points) == take:
+        if len(ranked) <= want:
+            return 2 * take
+        if ranked[-1][1].score == ranked[want - 1][1].score and take <= want + _MOST_TIES:
+            return want + 2 * (take - want)
+    ranked.sort(key=lambda item: (-item[1].score, item[0]))
+    return [point for _, point in ranked[:want]]
+
+
+def own_id(point: models.ScoredPoint | models.Record) -> str:
+    """Give the user's id of a point's document."""
+    own = (point.payload or {}).get(OWN_KEY) or {}
+    return str(own.get("id", point.id))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from splade_retriever.documents import Layout
 from splade_retriever.errors import CollectionMismatchError, InputError
 
-__all__ = ["MEMORY_KEY", "MEMORY_SETTINGS", "Memory", "check_encoder", "check_settings"]
+__all__ = ["MEMORY_KEY", "MEMORY_SETTINGS", "Memory", "check_encoder", "check_settings", "differences"]
 
 MEMORY_KEY: Final = "splade_retriever"
 MEMORY_SETTINGS: Final = ("windows", "window_overlap", "max_active_dims", "min_weight")
@@ -78,17 +78,24 @@ class Memory:
         return json.dumps(made_by, sort_keys=True)
 
 
+def differences(
+    memory: Memory, encoder: Mapping[str, str | int | None]
+) -> dict[str, tuple[str | int | None, str | int | None]]:
+    """Compare fingerprints: what differs -> (remembered, given)."""
+    return {
+        key: (memory.encoder.get(key), encoder.get(key))
+        for key in sorted({*memory.encoder, *encoder})
+        if memory.encoder.get(key) != encoder.get(key)
+    }
+
+
 def check_encoder(memory: Memory, encoder: Mapping[str, str | int | None], collection: str) -> None:
     """Refuse an encoder whose vectors do not fit those of the collection.
 
     Raises:
         CollectionMismatchError: Naming both sides, what differs, and the way out.
     """
-    differing = {
-        key: (memory.encoder.get(key), encoder.get(key))
-        for key in sorted({*memory.encoder, *encoder})
-        if memory.encoder.get(key) != encoder.get(key)
-    }
+    differing = differences(memory, encoder)
     if not differing:
         return
     told = "; ".join(f"{key} {theirs!r} there, {ours!r} here" for key, (theirs, ours) in differing.items())

@@ -368,6 +368,14 @@ def test_bad_arguments_of_a_search_are_named(index: SpladeIndex, arguments: Any,
         index.search(**{"query": "moon", **arguments})
 
 
+def test_several_queries_are_answered_in_one_go_as_each_alone(index: SpladeIndex) -> None:
+    index.add(MOON, ids=["a", "b", "c"])
+    queries = ["moon", "", "rover lander", "zebra", next(WordEncoder().query_embed("lander"))]
+
+    assert index.search_batch(queries, k=2) == [index.search(query, k=2) for query in queries]
+    assert index.search_batch([]) == []
+
+
 # -- get, scroll, count, delete, update ----------------------------------------------------------------------
 
 
@@ -784,3 +792,45 @@ def test_a_cancelled_add_ends_soon_and_keeps_what_was_acknowledged() -> None:
         asyncio.run(run(index))
         assert time.monotonic() - started < 20
         assert index.count() >= len(told)
+
+
+def test_searches_that_wait_at_the_same_time_are_encoded_together() -> None:
+    sizes: list[int] = []
+
+    class Slow(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            sizes.append(len(query))
+            time.sleep(0.02)
+            return super().query_embed(query)
+
+    async def run(index: SpladeIndex) -> None:
+        hits = await asyncio.gather(*(index.asearch(text) for text in MOON * 10))
+        assert [found[0].text for found in hits] == MOON * 10
+        with pytest.raises(InputError):
+            await index.asearch("moon", k=0)
+
+    with SpladeIndex(client=QdrantClient(":memory:"), model=Slow()) as index:
+        index.add(MOON)
+        asyncio.run(run(index))
+
+    assert sum(sizes) == 30
+    assert len(sizes) <= 4
+
+
+def test_a_search_that_fails_spoils_no_other_that_waits_with_it() -> None:
+    class Picky(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            time.sleep(0.02)
+            if "poison" in query:
+                raise RuntimeError("poison")
+            return super().query_embed(query)
+
+    async def run(index: SpladeIndex) -> list[Any]:
+        asked = ["moon", "poison", "rover", "lander"]
+        return await asyncio.gather(*map(index.asearch, asked), return_exceptions=True)
+
+    with SpladeIndex(client=QdrantClient(":memory:"), model=Picky()) as index:
+        index.add(MOON)
+        answers = asyncio.run(run(index))
+
+    assert [type(answer) for answer in answers] == [list, RuntimeError, list, list]

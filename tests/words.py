@@ -4,16 +4,43 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from splade_retriever.sparse import SparseEmbedding
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words as tokens: where they lie, and how many were cut off."""
+
+    offsets: list[tuple[int, int]]
+    truncated: int
+
+
+class WordTokenizer:
+    """One token a word, however long; satisfies `splade_retriever.windows.WindowTokenizer`."""
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Words]:
+        spans = [[match.span() for match in re.finditer(r"\w+", text)] for text in texts]
+        return [Words(own[: self.max_length], max(0, len(own) - self.max_length)) for own in spans]
 
 
 class WordEncoder:
     """Encodes words by hash; satisfies `splade_retriever.seams.Encoder` and counts what it is given."""
 
-    def __init__(self, model: str = "words", **fingerprint: str | int | None) -> None:
-        self.fingerprint: dict[str, str | int | None] = {"model": model, "max_length": 512, **fingerprint}
+    def __init__(
+        self, model: str = "words", *, max_length: int = 512, **fingerprint: str | int | None
+    ) -> None:
+        self.fingerprint: dict[str, str | int | None] = {
+            "model": model,
+            "max_length": max_length,
+            **fingerprint,
+        }
+        self.tokenizer = WordTokenizer(max_length)
         self.encoded = 0
         self._lock = threading.Lock()
 
@@ -28,7 +55,8 @@ class WordEncoder:
             yield self._vector(text)
 
     def _vector(self, text: str) -> SparseEmbedding:
-        counts = Counter(zlib.crc32(word.encode()) % 30_000 for word in re.findall(r"\w+", text.lower()))
+        words = re.findall(r"\w+", text.lower())[: self.tokenizer.max_length]
+        counts = Counter(zlib.crc32(word.encode()) % 30_000 for word in words)
         return SparseEmbedding(values=[float(n) for n in counts.values()], indices=list(counts))
 
 

@@ -1,0 +1,133 @@
+"""Long documents: cut into overlapping windows that the model can read, and merged back into one vector."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from splade_retriever.errors import InputError
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["WindowTokenizer", "merged", "spans_of"]
+
+_CHARACTERS_PER_TOKEN = 8
+"""A piece of text this long per token is nearly always enough to fill a window; if not, it is doubled."""
+
+
+class _Encoding(Protocol):
+    @property
+    def offsets(self) -> Sequence[tuple[int, int]]: ...
+
+    @property
+    def truncated(self) -> int: ...
+
+
+@runtime_checkable
+class WindowTokenizer(Protocol):
+    """What cutting needs of an encoder's `tokenizer`."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads, special ones included."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[_Encoding]:
+        """Tokenise, cut at `max_length` and say how many tokens that cost."""
+        ...
+
+
+def spans_of(texts: Sequence[str], encoder: object, *, overlap: int) -> list[list[tuple[int, int]]]:
+    """Cut texts into windows of as many tokens as the model reads.
+
+    A window ends between two words where its second half has such a place, and the next begins about
+    `overlap` tokens before that. Together the windows cover the text without a gap.
+
+    Args:
+        texts: The documents.
+        encoder: An encoder with a `tokenizer` (`WindowTokenizer`).
+        overlap: Tokens that neighbours share; at most half a window is used.
+
+    Returns:
+        For each text its windows as (start, end) in characters; one window for a text that fits.
+
+    Raises:
+        InputError: If the encoder has no tokenizer.
+    """
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if not isinstance(tokenizer, WindowTokenizer):
+        raise InputError(
+            f"the encoder {type(encoder).__name__} has no tokenizer, which cutting into windows needs. "
+            "Use SparseTextEmbedding, or windows='cut'."
+        )
+    size = tokenizer.max_length * _CHARACTERS_PER_TOKEN
+    first = tokenizer.encode_batch([text[:size] for text in texts])
+    return [
+        [(0, len(text))]
+        if not encoding.truncated and len(text) <= size
+        else _windows(text, tokenizer, size, overlap)
+        for text, encoding in zip(texts, first, strict=True)
+    ]
+
+
+def _windows(text: str, tokenizer: WindowTokenizer, size: int, overlap: int) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    start = 0
+    while True:
+        end, following = _next_window(text, start, tokenizer, size, overlap)
+        spans.append((start, end))
+        if end == len(text):
+            return spans
+        start = following
+
+
+def _next_window(
+    text: str, start: int, tokenizer: WindowTokenizer, size: int, overlap: int
+) -> tuple[int, int]:
+    """Find where the window that begins at `start` ends, and where the one after it begins."""
+    while True:
+        piece = text[start : start + size]
+        (encoding,) = tokenizer.encode_batch([piece])
+        if encoding.truncated:
+            break
+        if start + len(piece) == len(text):
+            return len(text), len(text)
+        size *= 2  # few tokens in many characters, such as a long run of blanks
+    tokens = [span for span in encoding.offsets if span[1] > span[0]]
+    half = len(tokens) // 2
+    # The last token that a blank follows: no word is cut in two, and its tokens stay what they are.
+    last = next(
+        (n for n in range(len(tokens) - 1, half, -1) if piece[tokens[n][1] : tokens[n][1] + 1].isspace()),
+        len(tokens) - 1,
+    )
+    end = start + tokens[last][1]
+    if overlap == 0 or last == 0:
+        return end, end
+    shared = max(1, last + 1 - min(overlap, half))
+    begin = next(
+        (n for n in range(shared, last + 1) if piece[tokens[n][0] - 1 : tokens[n][0]].isspace()), shared
+    )
+    return end, start + tokens[begin][0]
+
+
+def merged(vectors: Sequence[SparseEmbedding], counts: Sequence[int]) -> list[SparseEmbedding]:
+    """Merge each document's windows by the maximum of each weight.
+
+    The maximum over tokens that SPLADE pools with is the maximum over windows of their maxima.
+
+    Args:
+        vectors: All windows, document after document.
+        counts: How many windows each document has.
+    """
+    documents = []
+    start = 0
+    for count in counts:
+        own = vectors[start : start + count]
+        start += count
+        if count == 1:
+            documents.append(own[0])
+            continue
+        indices, places = np.unique(np.concatenate([part.indices for part in own]), return_inverse=True)
+        values = np.zeros(len(indices), dtype=np.float32)
+        np.maximum.at(values, places, np.concatenate([part.values for part in own]))
+        documents.append(SparseEmbedding(values=values, indices=indices))
+    return documents
