@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.client_base import QdrantBase
 
+    from splade_retriever.explain import Explanation
     from splade_retriever.filters import FilterLike
     from splade_retriever.queries import Ask, Fusion, Mode
     from splade_retriever.search import Searcher
@@ -503,6 +504,23 @@ class SpladeIndex:
     def _answer(self, asks: "Sequence[Ask]") -> "list[list[Hit] | Exception]":
         return self._searcher.each(asks)
 
+    def explain(self, query: str, hit: Hit) -> "Explanation":
+        """Say why a hit was found: the tokens that made its score, and the words of its text they stand for.
+
+        Args:
+            query: The one that found it.
+            hit: Its stored vector is read again unless the search was made `with_vectors`.
+
+        Returns:
+            Contributions whose sum is the hit's score; of a hybrid search's hit, its sparse score. With the
+            `datatype` "float16" or "uint8" engines may score with weights rounded so, but give them back as
+            they came: then the sum is the score before rounding.
+
+        Raises:
+            InputError: If the hit is stored no more, or the model has no tokenizer that reads ids back.
+        """
+        return self._searcher.explain(query, hit)
+
     @cached_property
     def _searcher(self) -> "Searcher":
         from splade_retriever.search import Searcher
@@ -612,6 +630,10 @@ class SpladeIndex:
             fusion=fusion,
         )
         return await asyncio.wrap_future(self._batcher.submit(ask))
+
+    async def aexplain(self, query: str, hit: Hit) -> "Explanation":
+        """Do what `explain` does, in a worker thread."""
+        return await asyncio.to_thread(self.explain, query, hit)
 
     async def aget(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
         """Do what `get` does, in a worker thread."""

@@ -1,16 +1,19 @@
 """Searches of a collection: encode, ask the engine, read the answer; several at once in as few calls as
-one."""
+one; and why a hit was found."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from splade_retriever.collection import Collection
-from splade_retriever.documents import Branch, Hit, to_hit
+from splade_retriever.documents import Branch, Hit, point_id, to_hit
+from splade_retriever.errors import InputError
+from splade_retriever.explain import Explanation, LiteralTokenizer, explain
 from splade_retriever.points import pruned
 from splade_retriever.queries import Ask, Query, branches_of, query_request, settle
 from splade_retriever.seams import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.windows import spans_of
 
 __all__ = ["Searcher"]
 
@@ -85,6 +88,60 @@ class Searcher:
                 return [error]
             logger.debug("a batch of %d searches failed, running them one by one", len(asks), exc_info=True)
             return [answer for ask in asks for answer in self.each([ask])]
+
+    def explain(self, query: str, hit: Hit) -> Explanation:
+        """Split a hit's sparse score into what each token gave.
+
+        Raises:
+            InputError: If the encoder has no tokenizer to read tokens with, or the hit is stored no more.
+        """
+        encoder = self._model()
+        tokenizer = getattr(encoder, "tokenizer", None)
+        if not isinstance(tokenizer, LiteralTokenizer):
+            raise InputError(
+                f"the encoder {type(encoder).__name__} has no tokenizer that reads ids back as tokens, which "
+                "explain needs. Use SparseTextEmbedding."
+            )
+        (encoded,) = encoder.query_embed([query])
+        query_vector = pruned(encoded, self._max_active_dims)
+        scored = hit if hit.vector is not None else self._scored(hit, query_vector)
+        windows = None if scored.window == hit.window or scored.window is None else [scored.window]
+        memory = self._store.memory
+        if memory is not None and memory.windows == "merge":
+            (windows,) = spans_of([hit.text], encoder, overlap=memory.window_overlap)
+        return explain(
+            query,
+            hit.text,
+            query_vector=query_vector,
+            document_vector=scored.vector or SparseEmbedding.from_dict({}),
+            tokenizer=tokenizer,
+            windows=windows,
+        )
+
+    def _scored(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:
+        """Read what is stored of a hit, with its vector.
+
+        Of a document kept as windows: the hit's own window, or, for a hit that is the whole document, the one
+        that fits the query best.
+        """
+        stored = self._store.stored([hit.id]).get(hit.id)
+        windows = range(0 if stored is None else stored.windows)
+        records = self._store.call(
+            "retrieve",
+            ids=[point_id(hit.id, self._store.layout, n) for n in windows],
+            with_payload=True,
+            with_vectors=[self._names["sparse"]],
+        )
+        found = [to_hit(record, self._store.layout, self._names["sparse"]) for record in records]
+        fitting = [window for window in found if hit.window in (None, window.window)]
+        if not fitting:
+            raise InputError(
+                f"document {hit.id!r} is not stored any more as it was found; it was deleted or replaced "
+                "since. Search again."
+            )
+        return max(
+            fitting, key=lambda window: 0.0 if window.vector is None else window.vector.dot(query_vector)
+        )
 
     def _encode(self, asks: Sequence[Ask]) -> list[Query | None]:
         """Encode queries; None for one that can find nothing."""

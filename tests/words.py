@@ -12,21 +12,41 @@ from splade_retriever.sparse import SparseEmbedding
 
 @dataclass(frozen=True)
 class Words:
-    """Words as tokens: where they lie, and how many were cut off."""
+    """Words as tokens: what they are, where they lie, and how many were cut off."""
 
+    ids: list[int]
     offsets: list[tuple[int, int]]
     truncated: int
 
 
 class WordTokenizer:
-    """One token a word, however long; satisfies `splade_retriever.windows.WindowTokenizer`."""
+    """One token a word, however long; satisfies `WindowTokenizer` and `LiteralTokenizer`.
+
+    Its vocabulary is the words it has seen.
+    """
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
+        self._seen: dict[int, str] = {}
+
+    def id_of(self, word: str) -> int:
+        found = zlib.crc32(word.lower().encode()) % 30_000
+        self._seen[found] = word.lower()
+        return found
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        return [self._seen[id] for id in ids]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Words]:
-        spans = [[match.span() for match in re.finditer(r"\w+", text)] for text in texts]
-        return [Words(own[: self.max_length], max(0, len(own) - self.max_length)) for own in spans]
+        matches = [list(re.finditer(r"\w+", text)) for text in texts]
+        return [
+            Words(
+                [self.id_of(match[0]) for match in own[: self.max_length]],
+                [match.span() for match in own[: self.max_length]],
+                max(0, len(own) - self.max_length),
+            )
+            for own in matches
+        ]
 
 
 class WordEncoder:
@@ -56,7 +76,7 @@ class WordEncoder:
 
     def _vector(self, text: str) -> SparseEmbedding:
         words = re.findall(r"\w+", text.lower())[: self.tokenizer.max_length]
-        counts = Counter(zlib.crc32(word.encode()) % 30_000 for word in words)
+        counts = Counter(self.tokenizer.id_of(word) for word in words)
         return SparseEmbedding(values=[float(n) for n in counts.values()], indices=list(counts))
 
 
