@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 __all__ = [
+    "INPUTS",
     "OWN_KEY",
     "BadInput",
     "Branch",
@@ -32,6 +33,9 @@ __all__ = [
 
 OWN_KEY: Final = "_splade"
 """The one payload key that is ours: the user's id, the content hash, the window, an adapter's extra."""
+
+INPUTS: Final = ("texts", "metadatas", "ids", "extras", "encoded_texts", "vectors")
+"""What `add` takes of each document, each a list, an iterator or None, walked in step."""
 
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
 _INT64: Final = 2**63
@@ -76,6 +80,10 @@ class Document:
     text: str
     metadata: dict[str, Any]
     extra: dict[str, Any] | None = None
+    encoded_text: str | None = None
+    """What is encoded in place of the text, where that differs."""
+    vector: SparseEmbedding | None = None
+    """The sparse vector, where it was computed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +140,20 @@ def _native_id(id: str) -> str | int | None:
         return None
 
 
-def content_hash(text: str, extra: Mapping[str, Any] | None, recipe: str) -> str:
+def content_hash(document: Document, recipe: str) -> str:
     """Hash what decides a document's stored vectors and text.
 
     Args:
-        text: The document.
-        extra: The adapter's own data, which is rewritten together with the text.
+        document: The document; its extra counts, since it is rewritten together with the text.
         recipe: The encoders' fingerprints, pruning and windows, as one string.
     """
-    tail = "" if extra is None else json.dumps(extra, sort_keys=True)
-    # Lengths keep the three parts apart.
+    text = document.text
+    tail = "" if document.extra is None else json.dumps(document.extra, sort_keys=True)
+    if document.encoded_text is not None:
+        tail += f"{len(document.encoded_text)}:{document.encoded_text}"
+    if document.vector is not None:
+        tail += f"{document.vector.indices.tobytes().hex()}:{document.vector.values.tobytes().hex()}"
+    # Lengths keep the parts apart.
     head = f"{len(recipe)}:{recipe}{len(text)}:{text}{tail}"
     return blake2b(head.encode("utf-8"), digest_size=16).hexdigest()
 
@@ -235,48 +247,43 @@ def whole_hit(windows: Sequence[Hit]) -> Hit:
     return Hit(id=first.id, text=text, metadata=first.metadata, extra=first.extra, vector=None)
 
 
-def check_inputs(*, texts: object, metadatas: object, ids: object, extras: object) -> None:
+def check_inputs(inputs: Sequence[object]) -> None:
     """Check what can be known of `add`'s arguments as a whole, before anything is read.
+
+    Args:
+        inputs: In the order of `INPUTS`.
 
     Raises:
         InputError: A single string where many are expected, or lists of different lengths.
     """
-    for name, value in (("texts", texts), ("ids", ids)):
-        if isinstance(value, str | bytes):
-            raise InputError(f"{name} is one {type(value).__name__}, expected several. Pass [{name[:-1]}].")
-    for name, value in (("texts", texts), ("metadatas", metadatas), ("ids", ids), ("extras", extras)):
+    named = dict(zip(INPUTS, inputs, strict=True))
+    for name in ("texts", "ids", "encoded_texts"):
+        if isinstance(named[name], str | bytes):
+            kind = type(named[name]).__name__
+            raise InputError(f"{name} is one {kind}, expected several. Pass [{name[:-1]}].")
+    for name, value in named.items():
         if isinstance(value, Mapping) or not (value is None or isinstance(value, Iterable)):
             raise InputError(f"{name} is a {type(value).__name__}, expected a list or an iterator.")
-    if texts is None:
+    if named["texts"] is None:
         raise InputError("texts is None, expected a list or an iterator of strings.")
-    sizes = {
-        name: len(value)
-        for name, value in (("texts", texts), ("metadatas", metadatas), ("ids", ids), ("extras", extras))
-        if isinstance(value, Sequence)
-    }
+    sizes = {name: len(value) for name, value in named.items() if isinstance(value, Sequence)}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{size} {name}" for name, size in sizes.items())
         raise InputError(f"add got lists of different lengths: {told}. Nothing was written; make them equal.")
 
 
-def read_documents(
-    texts: Iterable[str],
-    metadatas: Iterable[Mapping[str, Any] | None] | None,
-    ids: Iterable[str | None] | None,
-    extras: Iterable[Mapping[str, Any] | None] | None,
-) -> Iterator[Document | BadInput]:
+def read_documents(inputs: Sequence[Iterable[Any] | None]) -> Iterator[Document | BadInput]:
     """Walk the inputs in step, each element once, and check it; nothing is read ahead.
 
     An id that is None, or an `ids` that is None, gives a random UUID4.
 
+    Args:
+        inputs: In the order of `INPUTS`.
+
     Raises:
         InputError: When one input ends before the others.
     """
-    walks = [
-        (name, iter(value))
-        for name, value in (("texts", texts), ("metadatas", metadatas), ("ids", ids), ("extras", extras))
-        if value is not None
-    ]
+    walks = [(name, iter(value)) for name, value in zip(INPUTS, inputs, strict=True) if value is not None]
     position = 0
     while True:
         row: dict[str, Any] = {}
@@ -298,12 +305,23 @@ def read_documents(
 
 
 def _document(
-    position: int, text: object, metadata: object = None, id: object = None, extra: object = None
+    position: int,
+    text: object,
+    *,
+    metadata: object = None,
+    id: object = None,
+    extra: object = None,
+    encoded_text: object = None,
+    vector: object = None,
 ) -> Document | BadInput:
     known_id = id if isinstance(id, str) else None
     reason = _fault_of_text("text", text)
     if reason is None and id is not None:
         reason = _fault_of_text("id", id) or ("id is an empty string" if id == "" else None)
+    if reason is None and encoded_text is not None:
+        reason = _fault_of_text("encoded_text", encoded_text)
+    if reason is None and vector is not None and not isinstance(vector, SparseEmbedding):
+        reason = f"vector is a {type(vector).__name__}, expected a SparseEmbedding"
     for name, value in (("metadata", metadata), ("extra", extra)):
         if reason is None and value is not None:
             reason = (
@@ -322,6 +340,8 @@ def _document(
         # A copy that the caller's later changes cannot reach while it waits for its turn.
         metadata=_copied(metadata) or {},
         extra=_copied(extra),
+        encoded_text=encoded_text if isinstance(encoded_text, str) and encoded_text != text else None,
+        vector=vector if isinstance(vector, SparseEmbedding) else None,
     )
 
 

@@ -246,6 +246,8 @@ class SpladeIndex:
         ids: Iterable[str | None] | None = None,
         *,
         extras: Iterable[Mapping[str, Any] | None] | None = None,
+        encoded_texts: Iterable[str | None] | None = None,
+        vectors: Iterable[SparseEmbedding | None] | None = None,
         batch_size: int = 256,
         show_progress: bool = False,
         on_error: OnError = "raise",
@@ -265,6 +267,10 @@ class SpladeIndex:
             ids: One string (or None) a text, of any kind. Without one a document gets a random UUID4, and so
                 is never taken for another.
             extras: One dict (or None) a text that is kept beside the metadata (`Hit.extra`); for adapters.
+            encoded_texts: One string (or None) a text that is encoded in its place, such as the text under
+                its title; what is stored and given back stays the text.
+            vectors: One sparse vector (or None) a text, computed before by the collection's model and not
+                pruned; such a text is not encoded again.
             batch_size: Documents to encode and write together.
             show_progress: Show a progress bar.
             on_error: "raise", or a function that is called with each `BadInput` (`a_list.append` collects
@@ -282,7 +288,7 @@ class SpladeIndex:
             StorageError: The store failed; what `on_written` was told of is kept.
         """
         return self._add(
-            (texts, metadatas, ids, extras),
+            (texts, metadatas, ids, extras, encoded_texts, vectors),
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,
@@ -292,7 +298,7 @@ class SpladeIndex:
 
     def _add(
         self,
-        inputs: tuple[Any, Any, Any, Any],
+        inputs: tuple[Any, ...],
         *,
         batch_size: int,
         show_progress: bool,
@@ -301,7 +307,7 @@ class SpladeIndex:
         stop: threading.Event,
     ) -> list[str]:
         self._store.check_open()
-        docs.check_inputs(**dict(zip(("texts", "metadatas", "ids", "extras"), inputs, strict=True)))
+        docs.check_inputs(inputs)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"add got batch_size={batch_size!r}, expected an int of 1 or more.")
         if on_error != "raise" and not callable(on_error):
@@ -309,7 +315,7 @@ class SpladeIndex:
         texts = inputs[0]
         if on_error == "raise" and all(part is None or isinstance(part, Sequence) for part in inputs):
             # Lists can be read twice: find the fault before the first write.
-            for read in docs.read_documents(*inputs):
+            for read in docs.read_documents(inputs):
                 if isinstance(read, BadInput):
                     raise InputError(f"input {read.position} of add: {read.reason}. Nothing was written.")
         memory = self._store.memory
@@ -336,9 +342,9 @@ class SpladeIndex:
                     on_written(ids)
 
             return ingest(
-                docs.read_documents(*inputs),
+                docs.read_documents(inputs),
                 batch_size=batch_size,
-                hash_of=lambda document: docs.content_hash(document.text, document.extra, recipe),
+                hash_of=lambda document: docs.content_hash(document, recipe),
                 lookup=self._store.lookup,
                 encode=lambda batch: to_points(batch, memory, self._store.layout, encoder, self._dense),
                 write=self._write,
@@ -583,6 +589,8 @@ class SpladeIndex:
         ids: Iterable[str | None] | None = None,
         *,
         extras: Iterable[Mapping[str, Any] | None] | None = None,
+        encoded_texts: Iterable[str | None] | None = None,
+        vectors: Iterable[SparseEmbedding | None] | None = None,
         batch_size: int = 256,
         show_progress: bool = False,
         on_error: OnError = "raise",
@@ -592,7 +600,7 @@ class SpladeIndex:
         stop = threading.Event()
         work = asyncio.to_thread(
             self._add,
-            (texts, metadatas, ids, extras),
+            (texts, metadatas, ids, extras, encoded_texts, vectors),
             batch_size=batch_size,
             show_progress=show_progress,
             on_error=on_error,

@@ -21,7 +21,7 @@ def to_points(
     """Encode documents into their points.
 
     1. cut long texts into windows, where the collection has them;
-    2. encode all windows of the batch at once;
+    2. encode all windows of the batch at once, but for documents that bring their vector;
     3. merge windows by maximum, where the collection says so;
     4. prune, and join vectors and payload.
 
@@ -34,27 +34,24 @@ def to_points(
         InputError: If the encoder gives another number of vectors.
         CollectionMismatchError: If the dense encoder is missing or gives vectors of another length.
     """
-    spans = _spans(batch, memory, encoder)
-    texts = [doc.text[start:end] for doc, own in zip(batch, spans, strict=True) for start, end in own]
-    vectors = list(encoder.passage_embed(texts))
-    if len(vectors) != len(texts):
-        raise InputError(
-            f"the model gave {len(vectors)} vectors for {len(texts)} texts, expected one a text. Nothing "
-            f"of this "
-            "batch was written; mend the encoder."
-        )
+    encoded_texts = [doc.text if doc.encoded_text is None else doc.encoded_text for doc in batch]
+    _check_parts(batch, memory)
+    spans = _spans(batch, encoded_texts, memory, encoder)
+    texts = [text[start:end] for text, own in zip(encoded_texts, spans, strict=True) for start, end in own]
+    ready = [doc.vector for doc, own in zip(batch, spans, strict=True) for _ in own]
+    vectors = _vectors(texts, ready, encoder)
     if memory.windows == "merge":
         from splade_retriever.windows import merged
 
         vectors = merged(vectors, [len(own) for own in spans])
-        spans = [[(0, len(document.text))] for document in batch]
-        texts = [document.text for document in batch]
+        spans = [[(0, len(text))] for text in encoded_texts]
+        texts = encoded_texts
     dense_vectors = None if memory.dense_name is None else _dense_vectors(texts, memory, dense)
     recipe = memory.recipe()
     points: list[list[models.PointStruct]] = []
     at = 0
     for document, own in zip(batch, spans, strict=True):
-        hash = content_hash(document.text, document.extra, recipe)
+        hash = content_hash(document, recipe)
         windows = []
         for n, (start, end) in enumerate(own):
             window = (n, len(own), start, end) if len(own) > 1 else None
@@ -73,12 +70,51 @@ def to_points(
     return points
 
 
-def _spans(batch: Sequence[Document], memory: Memory, encoder: Encoder) -> list[list[tuple[int, int]]]:
+def _check_parts(batch: Sequence[Document], memory: Memory) -> None:
+    """Refuse what does not fit together with windows.
+
+    Raises:
+        InputError: An encoded text of its own, which has no windows that could be shown; or a ready vector of
+            a text that may need several.
+    """
+    for document in batch:
+        for name, value in (("encoded_texts", document.encoded_text), ("vectors", document.vector)):
+            if value is not None and memory.windows == "points":
+                raise InputError(
+                    f"document {document.id!r} comes with {name}, but the collection keeps each window of "
+                    "a text by itself (windows='points'). Nothing of this batch was written. Leave "
+                    f"{name} out, or use a collection with windows='cut' or 'merge'."
+                )
+
+
+def _spans(
+    batch: Sequence[Document], texts: list[str], memory: Memory, encoder: Encoder
+) -> list[list[tuple[int, int]]]:
+    whole = [[(0, len(text))] for text in texts]
     if memory.windows == "cut":
-        return [[(0, len(document.text))] for document in batch]
+        return whole
     from splade_retriever.windows import spans_of
 
-    return spans_of([document.text for document in batch], encoder, overlap=memory.window_overlap)
+    spans = spans_of(texts, encoder, overlap=memory.window_overlap)
+    return [
+        all_of_it if doc.vector is not None else own
+        for doc, all_of_it, own in zip(batch, whole, spans, strict=True)
+    ]
+
+
+def _vectors(
+    texts: list[str], ready: list[SparseEmbedding | None], encoder: Encoder
+) -> list[SparseEmbedding]:
+    """Encode the texts that have no vector yet."""
+    missing = [text for text, vector in zip(texts, ready, strict=True) if vector is None]
+    encoded = list(encoder.passage_embed(missing)) if missing else []
+    if len(encoded) != len(missing):
+        raise InputError(
+            f"the model gave {len(encoded)} vectors for {len(missing)} texts, expected one a text. Nothing "
+            "of this batch was written; mend the encoder."
+        )
+    news = iter(encoded)
+    return [next(news) if vector is None else vector for vector in ready]
 
 
 def _dense_vectors(texts: list[str], memory: Memory, dense: DenseEncoder | None) -> Sequence[Sequence[float]]:

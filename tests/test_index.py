@@ -77,6 +77,50 @@ def test_two_equal_texts_without_ids_are_two_documents(index: SpladeIndex) -> No
     assert index.count() == 2
 
 
+def test_a_text_of_its_own_is_encoded_and_the_text_is_what_comes_back(index: SpladeIndex) -> None:
+    index.add(["It landed."], ids=["a"], encoded_texts=["Chandrayaan-3: It landed."])
+
+    assert [(hit.id, hit.text) for hit in index.search("chandrayaan")] == [("a", "It landed.")]
+
+
+def test_another_encoded_text_is_encoded_again_and_the_same_is_not(client: Any) -> None:
+    model = WordEncoder()
+    index = SpladeIndex(client=client, model=model)
+    for title in ("Moon", "Moon", "Mars"):
+        index.add(["It landed."], ids=["a"], encoded_texts=[f"{title}: It landed."])
+
+    assert model.encoded == 2
+    assert [hit.id for hit in index.search("mars")] == ["a"]
+
+
+def test_a_ready_vector_is_stored_and_its_text_not_encoded(client: Any) -> None:
+    model = WordEncoder()
+    index = SpladeIndex(client=client, model=model)
+    (ready,) = model.query_embed("mars")
+
+    index.add(["first", "second"], ids=["a", "b"], vectors=[ready, None])
+
+    assert model.encoded == 1
+    assert [hit.id for hit in index.search("mars")] == ["a"]
+    assert index.get(["a"], with_vectors=True)[0].vector == ready
+
+
+@pytest.mark.parametrize(
+    "given", [{"encoded_texts": ["title: text"]}, {"vectors": [SparseEmbedding(values=[1.0], indices=[1])]}]
+)
+def test_a_collection_of_windows_refuses_vectors_and_encoded_texts(client: Any, given: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder(), windows="points")
+
+    with pytest.raises(InputError, match="windows='points'"):
+        index.add(["text"], **given)
+    assert index.count() == 0
+
+
+def test_what_is_no_vector_is_bad_input(index: SpladeIndex) -> None:
+    with pytest.raises(InputError, match="vector is a list, expected a SparseEmbedding"):
+        index.add(["text"], vectors=[[0.5]])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize(
     "id",
     ["a", "with space", "ünïcode ☾", "550e8400-e29b-41d4-a716-446655440000", "17", "x" * 5000, "a#1", "\n"],
