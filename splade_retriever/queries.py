@@ -32,7 +32,8 @@ class Fusion:
     """How a hybrid search joins its two rankings, inside the engine.
 
     Source:
-        RRF: Cormack, Clarke, Buettcher, SIGIR 2009: sum over branches of weight / (k + rank).
+        RRF: Cormack, Clarke, Buettcher, SIGIR 2009; with weights as Qdrant has it: sum over branches of
+        1 / (rank / weight + k - 1), ranks from 1.
         DBSF: scores normalised by mean and three standard deviations of each branch, then summed (Qdrant).
     """
 
@@ -57,6 +58,12 @@ class Fusion:
                     f"fusion weights are {self.weights!r}, expected (sparse, dense), each >= 0 and not "
                     f"both 0."
                 )
+
+    @property
+    def best_score(self) -> float:
+        """The RRF score of a document that is first in both rankings: no hybrid score is higher."""
+        weights = self.weights or (1.0, 1.0)
+        return sum(1.0 / (1.0 / weight + self.rrf_k - 1.0) for weight in weights if weight > 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,216 @@
+"""SPLADE as LlamaIndex's sparse embedding: a component, a pipeline step, a pair of functions."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.schema import BaseNode, TransformComponent
+
+from splade_retriever.errors import InputError
+from splade_retriever.llama_index.nodes import attach_vector, encoded_text
+from splade_retriever.seams import Encoder
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["SparseEncoderFn", "SparseOnly", "SpladeSparseEmbedding", "opened_encoder", "sparse_encoders"]
+
+SparseEncoderFn: TypeAlias = Callable[[list[str]], tuple[list[list[int]], list[list[float]]]]
+"""Texts -> ids and weights, one list of each a text: what `QdrantVectorStore` of LlamaIndex takes."""
+
+
+def opened_encoder(model: Encoder | str | None) -> Encoder:
+    """Give an encoder as it is, or the one of that name (None: the bundled one), opened when first used."""
+    if model is None or isinstance(model, str):
+        from splade_retriever.encoder import SparseTextEmbedding
+
+        return SparseTextEmbedding(model, lazy_load=True)
+    return model
+
+
+def sparse_encoders(model: Encoder | str | None = None) -> tuple[SparseEncoderFn, SparseEncoderFn]:
+    """Make `sparse_doc_fn` and `sparse_query_fn` for LlamaIndex's own `QdrantVectorStore`.
+
+    The two share one model, and queries go through its query side.
+
+    Args:
+        model: An encoder, a model's name, or None for the bundled model.
+
+    Returns:
+        The function for documents and the one for queries.
+
+    Raises:
+        UnknownModelError: If there is no model of that name.
+    """
+    encoder = opened_encoder(model)
+
+    def encode_documents(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
+        return _as_lists(list(encoder.passage_embed(texts)))
+
+    def encode_queries(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
+        return _as_lists(list(encoder.query_embed(texts)))
+
+    return encode_documents, encode_queries
+
+
+def _as_lists(embeddings: Sequence[SparseEmbedding]) -> tuple[list[list[int]], list[list[float]]]:
+    return [e.indices.tolist() for e in embeddings], [e.values.tolist() for e in embeddings]
+
+
+class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: ignore[misc]  # two serialisers
+    """SPLADE as a sparse embedding of LlamaIndex, and as a step of an `IngestionPipeline`.
+
+    As a step it encodes each node's content, under its metadata, and lets the node carry the vector to
+    `SpladeVectorStore`, which does not encode it again; so a pipeline's cache keeps the vectors too.
+
+    Serialised by the model's name: `from_dict(data)` opens it again, and `from_dict(data, model=encoder)`
+    takes an encoder that has no name to open it by.
+    """
+
+    model_name: str = Field(default="", description="Name or folder of the model; empty for the bundled one.")
+    fingerprint: dict[str, Any] = Field(
+        default_factory=dict, description="What decides the model's vectors; a pipeline's cache goes by it."
+    )
+
+    _encoder: Encoder = PrivateAttr()
+    _given: Encoder | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        model_name: str = "",
+        *,
+        model: Encoder | None = None,
+        embed_batch_size: int = 64,
+        num_workers: int | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Choose the model; its weights are loaded when first used.
+
+        Args:
+            model_name: A model's name or folder; empty for the bundled model.
+            model: A ready encoder in its place.
+            embed_batch_size: Texts that go to the model, and into one event, together.
+            num_workers: Batches that run at once in the async methods.
+            fingerprint: What the model must have; written by `to_dict`.
+
+        Raises:
+            UnknownModelError: If there is no model of that name.
+            InputError: If the model has another fingerprint.
+        """
+        encoder = opened_encoder(model_name or None) if model is None else model
+        found = dict(encoder.fingerprint)
+        if fingerprint and dict(fingerprint) != found:
+            raise InputError(
+                f"SpladeSparseEmbedding was serialised with the model {dict(fingerprint)}, found {found}: "
+                "their vectors cannot be compared. Pass model= with the encoder it had."
+            )
+        fields: dict[str, Any] = {
+            "model_name": model_name or ("" if model is None else str(found.get("model", ""))),
+            "embed_batch_size": embed_batch_size,
+            "num_workers": num_workers,
+            "fingerprint": found,
+        }
+        super().__init__(**fields)
+        self._encoder = encoder
+        self._given = model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pipeline's worker processes open the model for themselves; an encoder of one's own travels along.
+        return _rebuilt, (self.to_dict(), self._given)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name the class in serialised form."""
+        return "SpladeSparseEmbedding"
+
+    @property
+    def model(self) -> Encoder:
+        """The encoder."""
+        return self._encoder
+
+    def similarity(self, embedding1: dict[int, float], embedding2: dict[int, float]) -> float:
+        """Score two embeddings: their dot product, unbounded, which is what SPLADE is trained for."""
+        few, many = sorted((embedding1, embedding2), key=len)
+        return float(sum(weight * many[id] for id, weight in few.items() if id in many))
+
+    def _get_query_embedding(self, query: str) -> dict[int, float]:
+        (embedding,) = self._encoder.query_embed([query])
+        return embedding.as_dict()
+
+    async def _aget_query_embedding(self, query: str) -> dict[int, float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> dict[int, float]:
+        (embedding,) = self._get_text_embeddings([text])
+        return embedding
+
+    async def _aget_text_embedding(self, text: str) -> dict[int, float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
+        return [embedding.as_dict() for embedding in self._encoder.passage_embed(texts)]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    def __call__(
+        self, nodes: Sequence[BaseNode], *, show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        """Encode nodes for a pipeline.
+
+        Args:
+            nodes: Nodes; they are not changed.
+            show_progress: Show a progress bar.
+            kwargs: What a pipeline hands to all its steps; not used.
+
+        Returns:
+            Copies that carry their vectors, in order.
+        """
+        texts = [encoded_text(node) for node in nodes]
+        return self._carrying(nodes, self.get_text_embedding_batch(texts, show_progress=show_progress))
+
+    async def acall(
+        self, nodes: Sequence[BaseNode], *, show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        """Do what a call does, in worker threads."""
+        texts = [encoded_text(node) for node in nodes]
+        return self._carrying(nodes, await self.aget_text_embedding_batch(texts, show_progress=show_progress))
+
+    def _carrying(self, nodes: Sequence[BaseNode], embeddings: list[dict[int, float]]) -> list[BaseNode]:
+        return [
+            attach_vector(node, SparseEmbedding.from_dict(embedding), self.fingerprint)
+            for node, embedding in zip(nodes, embeddings, strict=True)
+        ]
+
+
+def _rebuilt(data: dict[str, Any], model: Encoder | None) -> SpladeSparseEmbedding:
+    return SpladeSparseEmbedding.from_dict(data, model=model)
+
+
+class SparseOnly(BaseEmbedding):
+    """Says "no dense embeddings" to LlamaIndex, which otherwise asks for OpenAI's.
+
+    `VectorStoreIndex.from_vector_store(store, embed_model=SparseOnly())`, or `Settings.embed_model =
+    SparseOnly()` once for all. Every embedding it gives is empty, so no store of dense vectors can take one
+    for real.
+    """
+
+    model_name: str = "sparse-only"
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name the class in serialised form."""
+        return "SparseOnly"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return []
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return []
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return []
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return []

@@ -1,0 +1,141 @@
+"""Filters of LlamaIndex -> filters of an index; pure functions.
+
+| operator | holds where the field, or an element of its list |
+|---|---|
+| `==` `!=` | equals the value; does not, or is missing |
+| `>` `>=` `<` `<=` | lies in the range: numbers, or times as ISO 8601 strings |
+| `in` `any` | is one of the values |
+| `nin` | is none of the values, or is missing |
+| `all` | the list holds all of the values |
+| `contains` | the list holds the value |
+| `text_match` `text_match_insensitive` | has all words of the value; engines compare words without case |
+| `is_empty` | is missing, null or an empty list |
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+from qdrant_client import models
+
+from splade_retriever.documents import OWN_KEY
+from splade_retriever.errors import FilterError
+from splade_retriever.llama_index.nodes import NODE_KEY
+
+__all__ = ["any_word", "combine", "of_nodes", "of_sources", "to_index_filter"]
+
+_WORDS: Final[Mapping[FilterOperator, str]] = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.NE: "$ne",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+    FilterOperator.NIN: "$nin",
+    FilterOperator.ANY: "$in",
+    FilterOperator.ALL: "$all",
+    FilterOperator.CONTAINS: "$contains",
+    FilterOperator.TEXT_MATCH: "$text",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "$text",
+}
+
+
+def to_index_filter(filters: MetadataFilters | None) -> dict[str, Any] | None:
+    """Translate metadata filters, nested to any depth; None where there is nothing to filter by.
+
+    Values are checked where the index translates the filter for the engine.
+
+    Raises:
+        FilterError: For an operator or condition that there is not.
+    """
+    if filters is None:
+        return None
+    if not isinstance(filters, MetadataFilters):
+        raise FilterError(f"filters is a {type(filters).__name__}, expected MetadataFilters of LlamaIndex.")
+    clauses = [
+        clause
+        for item in filters.filters
+        if (clause := to_index_filter(item) if isinstance(item, MetadataFilters) else _field(item))
+    ]
+    if not clauses:
+        return None
+    condition = filters.condition or FilterCondition.AND
+    if condition is FilterCondition.AND:
+        return {"$and": clauses}
+    if condition is FilterCondition.OR:
+        return {"$or": clauses}
+    if condition is FilterCondition.NOT:  # holds where none of them does
+        return {"$not": {"$or": clauses}}
+    raise FilterError(f"filters have the condition {condition!r}; allowed: and, or, not.")
+
+
+def _field(item: MetadataFilter) -> dict[str, Any]:
+    if item.operator is FilterOperator.IS_EMPTY:
+        return {item.key: {"$exists": False}}
+    word = _WORDS.get(item.operator)
+    if word is None:
+        allowed = ", ".join(operator.value for operator in (*_WORDS, FilterOperator.IS_EMPTY))
+        raise FilterError(f"filter key {item.key!r} has the operator {item.operator!r}; allowed: {allowed}.")
+    if item.value is None:
+        raise FilterError(
+            f"filter key {item.key!r} is compared with None by {item.operator.value!r}. To ask for a missing "
+            "or null field use FilterOperator.IS_EMPTY."
+        )
+    return {item.key: {word: item.value}}
+
+
+def any_word(text: str) -> dict[str, Any] | models.Filter:
+    """Ask for documents whose text has at least one of these words; without words, for none."""
+    words = [word for word in dict.fromkeys(text.split()) if any(map(str.isalnum, word))]
+    return {"$or": [{"$text": word} for word in words]} if words else of_nodes([])
+
+
+def of_nodes(ids: Sequence[str]) -> models.Filter:
+    """Ask for documents by id, whoever wrote them."""
+    # Collections of other programs have the ids as the engine's own, which are UUIDs and numbers only.
+    native: list[int | str] = [
+        int(id) if id.isascii() and id.isdigit() else id for id in ids if _is_native(id)
+    ]
+    conditions: list[models.Condition] = [_any_of(f"{OWN_KEY}.id", ids)]
+    if native:
+        conditions.append(models.HasIdCondition(has_id=[*native]))
+    return models.Filter(should=conditions)
+
+
+def of_sources(ref_doc_ids: Sequence[str]) -> models.Filter:
+    """Ask for all nodes of these source documents; a node without a source is its own."""
+    return models.Filter(
+        should=[
+            _any_of(f"{OWN_KEY}.extra.{NODE_KEY}.ref_doc_id", ref_doc_ids),
+            _any_of(f"{OWN_KEY}.id", ref_doc_ids),
+            _any_of("ref_doc_id", ref_doc_ids),  # where LlamaIndex's own Qdrant store keeps it
+        ]
+    )
+
+
+def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any] | None:
+    """Ask for all of these to hold; None where there are none."""
+    given = [filter for filter in filters if filter is not None]
+    return {"$and": given} if given else None
+
+
+def _any_of(path: str, values: Sequence[str]) -> models.FieldCondition:
+    return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
+
+
+def _is_native(id: str) -> bool:
+    from uuid import UUID
+
+    if id.isascii() and id.isdigit():
+        return True
+    try:
+        UUID(id)
+    except ValueError:
+        return False
+    return True

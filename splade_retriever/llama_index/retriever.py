@@ -1,0 +1,228 @@
+"""SpladeRetriever: nodes for a query, for every engine of LlamaIndex that takes a retriever."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Self
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks.base import CallbackManager
+from llama_index.core.ingestion import run_transformations
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    IndexNode,
+    NodeWithScore,
+    QueryBundle,
+    TransformComponent,
+)
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
+
+from splade_retriever.documents import Hit
+from splade_retriever.errors import InputError
+from splade_retriever.explain import Explanation
+from splade_retriever.index import SpladeIndex
+from splade_retriever.llama_index.nodes import to_node
+from splade_retriever.llama_index.store import SpladeVectorStore
+from splade_retriever.seams import Encoder
+
+__all__ = ["METADATA_KEY", "SpladeRetriever"]
+
+METADATA_KEY: Final = "_splade"
+"""The metadata key under which an explanation comes; hidden from encoders and language models."""
+
+_CHUNK_TOKENS: Final = 256
+_CHUNK_OVERLAP: Final = 32
+
+
+class SpladeRetriever(BaseRetriever):
+    """Finds nodes by SPLADE."""
+
+    def __init__(
+        self,
+        vector_store: SpladeVectorStore | None = None,
+        *,
+        index: SpladeIndex | None = None,
+        similarity_top_k: int = 4,
+        mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
+        filters: MetadataFilters | None = None,
+        doc_ids: Sequence[str] | None = None,
+        node_ids: Sequence[str] | None = None,
+        explain: bool = False,
+        callback_manager: CallbackManager | None = None,
+        object_map: Mapping[str, Any] | None = None,
+        objects: Sequence[IndexNode] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Search a vector store, or an index.
+
+        Args:
+            vector_store: Where the nodes are.
+            index: An index in its place.
+            similarity_top_k: Most nodes.
+            mode: "default" or "sparse" for SPLADE alone, "text_search", or "hybrid".
+            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
+            filters: What nodes must have in their metadata.
+            doc_ids: Source documents to search in.
+            node_ids: Nodes to search in.
+            explain: Say in each node's metadata, under "_splade", why it was found.
+            callback_manager: Of LlamaIndex.
+            object_map: What index nodes stand for, by index id.
+            objects: Index nodes with what they stand for.
+            verbose: Print what LlamaIndex does on following index nodes.
+
+        Raises:
+            InputError: Without store and index, with both, or with an unknown mode.
+        """
+        if (vector_store is None) == (index is None):
+            raise InputError("SpladeRetriever takes either vector_store= or index=. Pass one of them.")
+        if index is not None and not isinstance(index, SpladeIndex):
+            raise InputError(
+                f"SpladeRetriever got an index of type {type(index).__name__}, expected a SpladeIndex. For a "
+                "VectorStoreIndex pass vector_store=index.vector_store."
+            )
+        try:
+            self._mode = VectorStoreQueryMode(mode)
+        except ValueError as error:
+            raise InputError(
+                f"SpladeRetriever got mode={mode!r}, expected 'default', 'sparse', 'text_search' or 'hybrid'."
+            ) from error
+        self._store = SpladeVectorStore(index=index) if vector_store is None else vector_store
+        self._similarity_top_k = similarity_top_k
+        self._alpha = alpha
+        self._filters = filters
+        self._doc_ids = None if doc_ids is None else list(doc_ids)
+        self._node_ids = None if node_ids is None else list(node_ids)
+        self._explain = explain
+        super().__init__(
+            callback_manager=callback_manager,
+            object_map=None if object_map is None else dict(object_map),
+            objects=None if objects is None else list(objects),
+            verbose=verbose,
+        )
+
+    @classmethod
+    def from_nodes(
+        cls,
+        nodes: Sequence[BaseNode],
+        *,
+        location: str | Path = ":memory:",
+        collection: str = "splade",
+        model: Encoder | str | None = None,
+        similarity_top_k: int = 4,
+        filters: MetadataFilters | None = None,
+        explain: bool = False,
+    ) -> Self:
+        """Put nodes into a new store, or one that is there already, and search it.
+
+        Args:
+            nodes: Nodes.
+            location: A folder, ":memory:", or the URL of a Qdrant server.
+            collection: Name of the collection.
+            model: A sparse encoder, a model's name, or None for the bundled model.
+            similarity_top_k: Most nodes a query gives.
+            filters: What nodes must have in their metadata.
+            explain: Say in each node's metadata why it was found.
+        """
+        store = SpladeVectorStore(location, collection=collection, model=model)
+        store.add(nodes)
+        return cls(store, similarity_top_k=similarity_top_k, filters=filters, explain=explain)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Sequence[Document],
+        *,
+        transformations: Sequence[TransformComponent] | None = None,
+        location: str | Path = ":memory:",
+        collection: str = "splade",
+        model: Encoder | str | None = None,
+        similarity_top_k: int = 4,
+        filters: MetadataFilters | None = None,
+        explain: bool = False,
+    ) -> Self:
+        """Cut documents into nodes, and do what `from_nodes` does.
+
+        Args:
+            documents: Documents.
+            transformations: What makes nodes of them; None for sentences joined to 256 tokens, which SPLADE
+                models read whole.
+            location: See `from_nodes`, as for all others.
+            collection: See `from_nodes`.
+            model: See `from_nodes`.
+            similarity_top_k: See `from_nodes`.
+            filters: See `from_nodes`.
+            explain: See `from_nodes`.
+        """
+        if transformations is None:
+            transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
+        return cls.from_nodes(
+            run_transformations(documents, transformations, in_place=False),
+            location=location,
+            collection=collection,
+            model=model,
+            similarity_top_k=similarity_top_k,
+            filters=filters,
+            explain=explain,
+        )
+
+    @property
+    def vector_store(self) -> SpladeVectorStore:
+        """Where the nodes are."""
+        return self._store
+
+    @property
+    def similarity_top_k(self) -> int:
+        """Most nodes that a query gives."""
+        return self._similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int) -> None:
+        self._similarity_top_k = similarity_top_k
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        query = self._query(query_bundle)
+        hits = self._store.search(query, with_vectors=self._explain)
+        return self._scored(hits, self._explanations(query_bundle, hits))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        query = self._query(query_bundle)
+        hits = await self._store.asearch(query, with_vectors=self._explain)
+        return self._scored(hits, await asyncio.to_thread(self._explanations, query_bundle, hits))
+
+    def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
+        return VectorStoreQuery(
+            query_str=query_bundle.query_str,
+            similarity_top_k=self._similarity_top_k,
+            mode=self._mode,
+            alpha=self._alpha,
+            filters=self._filters,
+            doc_ids=self._doc_ids,
+            node_ids=self._node_ids,
+        )
+
+    def _explanations(self, query_bundle: QueryBundle, hits: Sequence[Hit]) -> list[Explanation]:
+        if not self._explain:
+            return []
+        return [self._store.index.explain(query_bundle.query_str, hit) for hit in hits]
+
+    def _scored(self, hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:
+        nodes = [to_node(hit) for hit in hits]
+        for node, hit, explanation in zip(nodes, hits, explanations, strict=False):
+            _tell(node, hit, explanation)
+        return [NodeWithScore(node=node, score=hit.score) for node, hit in zip(nodes, hits, strict=True)]
+
+
+def _tell(node: BaseNode, hit: Hit, explanation: Explanation) -> None:
+    """Put into a node's metadata why it was found, where neither encoders nor language models read it."""
+    report: dict[str, Any] = {"score": hit.score, "explanation": explanation.to_dict()}
+    if hit.branches:
+        report["branches"] = {name: asdict(branch) for name, branch in hit.branches.items()}
+    if hit.window is not None:
+        report["window"] = list(hit.window)
+    node.metadata = {**node.metadata, METADATA_KEY: report}
+    node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, METADATA_KEY]
+    node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, METADATA_KEY]

@@ -1,0 +1,369 @@
+"""SpladeVectorStore: a collection of an index as a vector store of LlamaIndex."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+from qdrant_client import models
+
+from splade_retriever.documents import Hit
+from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
+from splade_retriever.index import SpladeIndex
+from splade_retriever.llama_index import filters as where
+from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
+from splade_retriever.queries import Fusion, Mode
+from splade_retriever.seams import DenseEncoder, Encoder
+
+if TYPE_CHECKING:
+    from qdrant_client.client_base import QdrantBase
+
+__all__ = ["SpladeVectorStore"]
+
+_ENGINE_MODES: Final[dict[VectorStoreQueryMode, Mode]] = {
+    VectorStoreQueryMode.DEFAULT: "sparse",
+    VectorStoreQueryMode.SPARSE: "sparse",
+    VectorStoreQueryMode.TEXT_SEARCH: "sparse",
+    VectorStoreQueryMode.HYBRID: "hybrid",
+}
+
+Search: TypeAlias = dict[str, Any]
+"""Arguments of `SpladeIndex.search`."""
+
+
+class SpladeVectorStore(BasePydanticVectorStore):
+    """Keeps nodes in one collection and finds them by SPLADE, without any dense model.
+
+    Modes: SPARSE and DEFAULT rank by SPLADE; TEXT_SEARCH ranks by SPLADE what has at least one of the query's
+    words in its text; HYBRID joins SPLADE with the dense encoder that the store was given. Any other mode is
+    an error.
+    """
+
+    stores_text: bool = True
+    is_embedding_query: bool = False
+    """The store encodes queries itself, the dense side too."""
+    flat_metadata: bool = False
+    collection: str = "splade"
+
+    _index: SpladeIndex = PrivateAttr()
+
+    def __init__(
+        self,
+        location: str | Path = ":memory:",
+        *,
+        index: SpladeIndex | None = None,
+        collection: str = "splade",
+        model: Encoder | str | None = None,
+        client: "QdrantBase | None" = None,
+        vector_name: str = "splade",
+        dense: BaseEmbedding | DenseEncoder | None = None,
+        dense_name: str = "dense",
+        adopt: bool = False,
+        api_key: str | None = None,
+    ) -> None:
+        """Open a collection, or create it.
+
+        Args:
+            location: A folder, ":memory:", or the URL of a Qdrant server.
+            index: A ready index in place of everything else; for all of its settings, see `SpladeIndex`.
+            collection: Name of the collection.
+            model: A sparse encoder, a model's name, or None: the model that the collection remembers, for a
+                new one the bundled model.
+            client: A ready client in place of a location.
+            vector_name: The collection's sparse vector; LlamaIndex's Qdrant store has "text-sparse-new",
+                langchain-qdrant "langchain-sparse".
+            dense: A dense embedding of LlamaIndex, for hybrid queries.
+            dense_name: The collection's dense vector.
+            adopt: True to write to a collection that another program made, with vectors of `model`.
+            api_key: Of the server.
+
+        Raises:
+            InputError: If `index` comes with settings that it would not heed.
+            CollectionMismatchError: The collection was made by another model or with other settings.
+        """
+        if index is None:
+            index = SpladeIndex(
+                location,
+                collection=collection,
+                model=model,
+                client=client,
+                vector_name=vector_name,
+                dense=_Dense(dense) if isinstance(dense, BaseEmbedding) else dense,
+                dense_name=dense_name,
+                adopt=adopt,
+                api_key=api_key,
+            )
+        elif str(location) != ":memory:" or client is not None or model is not None or dense is not None:
+            raise InputError(
+                "SpladeVectorStore got index= together with a location, client, model or dense encoder, "
+                "which an open index has already. Pass one or the other."
+            )
+        fields: dict[str, Any] = {"stores_text": True, "collection": index.collection}
+        super().__init__(**fields)
+        self._index = index
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name the class in serialised form."""
+        return "SpladeVectorStore"
+
+    @property
+    def client(self) -> Any:
+        """The collection's qdrant-client, or `EdgeClient`."""
+        return self._index.client
+
+    @property
+    def index(self) -> SpladeIndex:
+        """The index below."""
+        return self._index
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def add(self, nodes: Sequence[BaseNode], *, batch_size: int = 256, **kwargs: Any) -> list[str]:
+        """Add nodes, or replace those whose ids are there already.
+
+        What is encoded is a node's content under its metadata, but for excluded keys, as LlamaIndex does for
+        dense embeddings. Unchanged nodes, and nodes that an `IngestionPipeline` has encoded, are not encoded
+        here. Dense embeddings that nodes bring are not kept: the store's dense encoder makes its own.
+
+        Args:
+            nodes: Nodes of any class; metadata is what JSON has.
+            batch_size: Nodes to encode and write together.
+            kwargs: What callers hand to other stores; not used.
+
+        Returns:
+            The nodes' ids, in order.
+
+        Raises:
+            InputError: Bad input; nothing is written.
+            CollectionMismatchError: A node brings a vector of another model.
+        """
+        documents = self._checked(nodes)
+        return self._index.add(**_columns(documents), batch_size=batch_size)
+
+    async def async_add(
+        self, nodes: Sequence[BaseNode], *, batch_size: int = 256, **kwargs: Any
+    ) -> list[str]:
+        """Do what `add` does, off the event loop."""
+        documents = await asyncio.to_thread(self._checked, nodes)
+        return await self._index.aadd(**_columns(documents), batch_size=batch_size)
+
+    def _checked(self, nodes: Sequence[BaseNode]) -> list[NodeDocument]:
+        documents = to_documents(nodes)
+        for document in documents:
+            made_by = document.made_by
+            if made_by is not None and dict(made_by) != dict(self._index.model.fingerprint):
+                raise CollectionMismatchError(
+                    f"node {document.id!r} brings a vector of the model {dict(made_by)}, expected "
+                    f"{dict(self._index.model.fingerprint)}. Nothing was written. Give the pipeline's "
+                    "SpladeSparseEmbedding the store's model."
+                )
+        return documents
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete all nodes of a source document, and the node of that id itself."""
+        self._index.delete(filter=where.of_sources([ref_doc_id]))
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Do what `delete` does, off the event loop."""
+        await self._index.adelete(filter=where.of_sources([ref_doc_id]))
+
+    def delete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Delete nodes by id, or by filter, or those of these ids that the filter finds.
+
+        Raises:
+            InputError: Without ids and filter; to delete all use `clear`.
+        """
+        self._index.delete(**_which(node_ids, filters))
+
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Do what `delete_nodes` does, off the event loop."""
+        await self._index.adelete(**_which(node_ids, filters))
+
+    def clear(self) -> None:
+        """Delete all nodes; the collection stays."""
+        self._index.clear()
+
+    async def aclear(self) -> None:
+        """Do what `clear` does, off the event loop."""
+        await asyncio.to_thread(self._index.clear)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def get_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Read nodes: by id in the order asked for (missing ones are left out), by filter, by both, or all."""
+        if node_ids is not None and filters is None:
+            return [to_node(hit) for hit in self._index.get(node_ids)]
+        chosen = None if node_ids is None else where.of_nodes(node_ids)
+        hits = self._index.scroll(where.combine(where.to_index_filter(filters), chosen))
+        return [to_node(hit) for hit in hits]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Do what `get_nodes` does, off the event loop."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Find nodes.
+
+        Args:
+            query: Read are `query_str`, `mode`, `similarity_top_k` (in hybrid mode `hybrid_top_k`, in sparse
+                modes `sparse_top_k`, where given), `filters`, `doc_ids`, `node_ids`, and in hybrid mode
+                `alpha`, from 0 (SPLADE alone decides) to 1 (the dense side alone), 0.5 where left out.
+            kwargs: `filter` takes a filter of the index, or a `qdrant_client.models.Filter`, that must hold
+                too.
+
+        Returns:
+            Nodes, best first, with scores: in hybrid mode from 0 to 1, where 1 is first place in every
+            ranking that counts; else SPLADE's dot products, unbounded.
+
+        Raises:
+            NotSupportedError: For a mode that the store has not.
+            InputError: Without a query text, or for hybrid without a dense encoder.
+            FilterError: Bad filter.
+        """
+        return to_result(self.search(query, **kwargs))
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Do what `query` does, off the event loop; queries that wait at one time are answered together."""
+        return to_result(await self.asearch(query, **kwargs))
+
+    def search(self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any) -> list[Hit]:
+        """Do what `query` does, and give the hits of the index, on request with their vectors."""
+        search = to_search(query, **kwargs)
+        return _read(self._index.search(**search, with_vectors=with_vectors), search)
+
+    async def asearch(
+        self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any
+    ) -> list[Hit]:
+        """Do what `search` does, off the event loop."""
+        search = to_search(query, **kwargs)
+        return _read(await self._index.asearch(**search, with_vectors=with_vectors), search)
+
+    def close(self) -> None:
+        """Close the index, if it was opened from a location."""
+        self._index.close()
+
+
+class _Dense:
+    """A dense embedding of LlamaIndex, as an index takes it."""
+
+    def __init__(self, embedding: BaseEmbedding) -> None:
+        self._embedding = embedding
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._embedding.get_text_embedding_batch(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._embedding.get_query_embedding(text)
+
+
+def _columns(documents: Sequence[NodeDocument]) -> dict[str, Any]:
+    return {
+        "texts": [document.text for document in documents],
+        "metadatas": [document.metadata for document in documents],
+        "ids": [document.id for document in documents],
+        "extras": [document.extra for document in documents],
+        "encoded_texts": [document.encoded_text for document in documents],
+        "vectors": [document.vector for document in documents],
+    }
+
+
+def _which(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> dict[str, Any]:
+    """Say what `SpladeIndex.delete` is to delete."""
+    asked = where.to_index_filter(filters)
+    if node_ids is not None and asked is not None:
+        return {"filter": where.combine(asked, where.of_nodes(node_ids))}
+    return {"ids": node_ids, "filter": asked}
+
+
+def to_search(
+    query: VectorStoreQuery, *, filter: dict[str, Any] | models.Filter | None = None, **kwargs: Any
+) -> Search:
+    """Translate a query into a search of the index.
+
+    Raises:
+        NotSupportedError: For a mode that the store has not.
+        InputError: Without a query text, or for an alpha outside 0..1.
+    """
+    if kwargs:
+        raise InputError(f"query got {', '.join(kwargs)}, which this store does not know; allowed: filter.")
+    mode = _ENGINE_MODES.get(query.mode)
+    if mode is None:
+        known = ", ".join(known.value for known in _ENGINE_MODES)
+        raise NotSupportedError(
+            f"SpladeVectorStore has no mode {query.mode.value!r}; it has: {known}. Choose one of them, or a "
+            "store of dense vectors."
+        )
+    if query.query_str is None:
+        raise InputError(
+            "the query has no text (query_str is None), which SPLADE encodes; an embedding alone does not "
+            "do. Set query_str."
+        )
+    words = where.any_word(query.query_str) if query.mode is VectorStoreQueryMode.TEXT_SEARCH else None
+    search: Search = {
+        "query": query.query_str,
+        "k": (query.hybrid_top_k if mode == "hybrid" else query.sparse_top_k) or query.similarity_top_k,
+        "filter": where.combine(
+            filter,
+            where.to_index_filter(query.filters),
+            where.of_sources(query.doc_ids) if query.doc_ids else None,
+            where.of_nodes(query.node_ids) if query.node_ids else None,
+            words,
+        ),
+        "mode": mode,
+    }
+    if mode == "hybrid":
+        search["fusion"] = _fusion(query.alpha, max(search["k"], query.sparse_top_k or 0))
+    return search
+
+
+def _fusion(alpha: float | None, least_depth: int) -> Fusion:
+    alpha = 0.5 if alpha is None else alpha
+    if not 0.0 <= alpha <= 1.0:
+        raise InputError(
+            f"the query has alpha={alpha}, expected 0 (SPLADE alone) to 1 (the dense side alone)."
+        )
+    depth = max(Fusion().depth, least_depth)
+    return Fusion(weights=(1.0 - alpha, alpha), depth=depth)
+
+
+def _read(hits: Sequence[Hit], search: Search) -> list[Hit]:
+    """Normalise the scores of a hybrid search; what a ranking of no weight alone has found is left out."""
+    fusion: Fusion | None = search.get("fusion")
+    if fusion is None:
+        return list(hits)
+    return [replace(hit, score=hit.score / fusion.best_score) for hit in hits if hit.score > 0.0]
+
+
+def to_result(hits: Sequence[Hit]) -> VectorStoreQueryResult:
+    """Give hits as LlamaIndex takes them."""
+    return VectorStoreQueryResult(
+        nodes=[to_node(hit) for hit in hits],
+        similarities=[hit.score for hit in hits],
+        ids=[hit.id for hit in hits],
+    )
