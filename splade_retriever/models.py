@@ -1,0 +1,260 @@
+"""The model cards: what is known of each model before a file of it is opened."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from splade_retriever.errors import InputError, UnknownModelError
+
+__all__ = ["Activation", "Catalogue", "ModelCard", "Precision", "QuerySide", "published"]
+
+Activation = Literal["log1p", "log1p_log1p"]
+"""log1p: log(1 + relu(x)). log1p_log1p: log(1 + log(1 + relu(x))). Mixed up, they silently ruin ranking."""
+
+Precision = Literal["fp32", "int8"]
+
+QuerySide = Literal["symmetric", "idf", "ones"]
+"""symmetric: queries go through the network, as documents do. idf: each token of a query has a weight from a
+table. ones: each weighs 1.0."""
+
+_NON_COMMERCIAL: Final = "-nc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """One model.
+
+    Attributes:
+        model: Its name, as users ask for it.
+        source: Its repository on the hub, "owner/name"; None for a model that only exists as a folder.
+        model_file: Path of the ONNX file in the repository.
+        additional_files: More files that it needs: external weights, `idf.json`.
+        description: One sentence.
+        license: SPDX identifier, in lower case.
+        size_gb: Size of the weights, in GB (1e9 bytes).
+        vocab_size: Entries of the vocabulary; 0 where unknown.
+        max_length: Tokens that the model reads, special ones included.
+        activation: What turns pooled logits into weights.
+        query_side: How a query is encoded.
+        zero_special_tokens: Special tokens get no weight in documents.
+        revision: The commit to download; None is the newest of the main branch. The commit that was found is
+            in the encoder's fingerprint either way.
+        export_needed: The repository has no ONNX file; it must be exported once by the user.
+        precision: What the file itself holds; "int8" for a file that is quantised already.
+    """
+
+    model: str
+    source: str | None = None
+    model_file: str = "model.onnx"
+    additional_files: tuple[str, ...] = ()
+    description: str = ""
+    license: str = ""
+    size_gb: float = 0.0
+    vocab_size: int = 0
+    max_length: int = 512
+    activation: Activation = "log1p"
+    query_side: QuerySide = "symmetric"
+    zero_special_tokens: bool = False
+    revision: str | None = None
+    export_needed: bool = False
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("activation", get_args(Activation)),
+            ("query_side", get_args(QuerySide)),
+            ("precision", get_args(Precision)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"The card of model {self.model!r} has {name}={getattr(self, name)!r}, expected "
+                    f"{' or '.join(map(repr, allowed))}."
+                )
+        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
+            raise InputError(
+                f"The card of model {self.model!r} has max_length={self.max_length!r}, expected tokens, "
+                f"an int of 1 or more."
+            )
+
+    @property
+    def non_commercial(self) -> bool:
+        """The licence forbids commercial use."""
+        return _NON_COMMERCIAL in self.license.lower()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that must be on this machine, the large file last."""
+        return ("tokenizer.json", *self.query_files, *self.additional_files, self.model_file)
+
+    @property
+    def query_files(self) -> tuple[str, ...]:
+        """What encoding a query needs beside the tokenizer, where no network takes part in it."""
+        return ("idf.json",) if self.query_side == "idf" else ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in the keys of FastEmbed's `list_supported_models`, and ours after them."""
+        return {
+            "model": self.model,
+            "sources": {"hf": self.source},
+            "model_file": self.model_file,
+            "description": self.description,
+            "license": self.license,
+            "size_in_GB": self.size_gb,
+            "additional_files": [*self.query_files, *self.additional_files],
+            "requires_idf": None,
+            "vocab_size": self.vocab_size,
+            "max_length": self.max_length,
+            "activation": self.activation,
+            "query_side": self.query_side,
+            "revision": self.revision,
+            "precision": self.precision,
+            "export_needed": self.export_needed,
+            "non_commercial": self.non_commercial,
+        }
+
+    @classmethod
+    def known_fields(cls, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep of a card file what is a field here; a card may say more, such as how it was trained."""
+        names = {field.name for field in fields(cls)}
+        kept = {name: value for name, value in found.items() if name in names}
+        if "additional_files" in kept:
+            kept["additional_files"] = tuple(kept["additional_files"])
+        return kept
+
+
+class Catalogue:
+    """Models by name: the published ones and those that a program adds; safe to share between threads."""
+
+    def __init__(self, cards: Iterator[ModelCard]) -> None:
+        self._cards = {card.model.lower(): card for card in cards}
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[ModelCard]:
+        with self._lock:
+            return iter(list(self._cards.values()))
+
+    def find(self, name: str) -> ModelCard | None:
+        """Return the card of that name, in any case; None where there is none."""
+        with self._lock:
+            return self._cards.get(name.lower())
+
+    def add(self, card: ModelCard) -> None:
+        """Add a model.
+
+        Raises:
+            InputError: If another model has that name already; the same card twice is no error.
+        """
+        with self._lock:
+            known = self._cards.setdefault(card.model.lower(), card)
+        if known != card:
+            raise InputError(
+                f"A model named {known.model!r} is known already, with other settings. Give yours another "
+                f"name."
+            )
+
+    def unknown(self, name: str) -> UnknownModelError:
+        """Build the error for a name that is neither here nor a folder."""
+        with self._lock:
+            names = {key: card.model for key, card in self._cards.items()}
+        close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
+        hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""
+        return UnknownModelError(
+            f"No model {name!r} is known and there is no folder of that name.{hint} "
+            "SparseTextEmbedding.list_supported_models() names the known ones; pass the path of a model "
+            "folder, or add a model with SparseTextEmbedding.add_custom_model()."
+        )
+
+
+def published() -> Iterator[ModelCard]:
+    """Yield the cards of the published models.
+
+    No revision is pinned where the commit that a file comes from is not known for certain; the repositories
+    have not changed their weights since publication.
+    """
+    yield ModelCard(
+        model="prithivida/Splade_PP_en_v1",
+        source="Qdrant/Splade_PP_en_v1",
+        description="Independent implementation of SPLADE++ for English.",
+        license="apache-2.0",
+        size_gb=0.532,
+        vocab_size=_BERT,
+    )
+    yield ModelCard(
+        model="prithivida/Splade_PP_en_v2",
+        source="prithivida/Splade_PP_en_v2",
+        description="Independent implementation of SPLADE++ for English, second version.",
+        license="apache-2.0",
+        size_gb=0.532,
+        vocab_size=_BERT,
+        export_needed=True,
+    )
+    yield from _naver()
+    yield from _opensearch()
+    yield ModelCard(
+        model="ibm-granite/granite-embedding-30m-sparse",
+        source="ibm-granite/granite-embedding-30m-sparse",
+        description="Small SPLADE for English on RoBERTa's vocabulary, trained on permissive data.",
+        license="apache-2.0",
+        size_gb=0.061,
+        vocab_size=50265,
+        export_needed=True,
+    )
+
+
+_BERT: Final = 30522
+
+
+def _naver() -> Iterator[ModelCard]:
+    """Yield the models of SPLADE's authors: BERT's vocabulary, a non-commercial licence, no ONNX file."""
+    for name, size_gb, description in (
+        ("splade-v3", 0.438, "SPLADE-v3, the strongest of the family for English."),
+        ("splade-v3-distilbert", 0.268, "SPLADE-v3 on DistilBERT, twice as fast."),
+        ("splade-v3-doc", 0.438, "SPLADE-v3 for documents only; a query needs no network."),
+        ("splade-cocondenser-ensembledistil", 0.438, "SPLADE++ EnsembleDistil for English."),
+        ("splade-cocondenser-selfdistil", 0.438, "SPLADE++ SelfDistil for English."),
+    ):
+        documents_only = name.endswith("-doc")
+        yield ModelCard(
+            model=f"naver/{name}",
+            source=f"naver/{name}",
+            description=description,
+            license="cc-by-nc-sa-4.0",
+            size_gb=size_gb,
+            vocab_size=_BERT,
+            query_side="ones" if documents_only else "symmetric",
+            zero_special_tokens=documents_only,
+            export_needed=True,
+        )
+
+
+def _opensearch() -> Iterator[ModelCard]:
+    """Yield OpenSearch's models: documents through the network, queries by a table of IDF weights."""
+    prefix = "opensearch-project/opensearch-neural-sparse-encoding"
+    for name, size_gb, activation, description in _OPENSEARCH:
+        exported = name == "doc-v3-gte"
+        yield ModelCard(
+            model=f"{prefix}-{name}",
+            source=f"Qdrant/opensearch-neural-sparse-encoding-{name}" if exported else f"{prefix}-{name}",
+            description=description,
+            license="apache-2.0",
+            size_gb=size_gb,
+            vocab_size=105879 if name.startswith("multilingual") else _BERT,
+            activation=activation,
+            query_side="idf",
+            zero_special_tokens=True,
+            export_needed=not exported,
+        )
+
+
+_OPENSEARCH: Final[tuple[tuple[str, float, Activation, str], ...]] = (
+    ("doc-v1", 0.532, "log1p", "Inference-free queries, English, BERT base."),
+    ("doc-v2-distill", 0.268, "log1p", "Inference-free queries, English, DistilBERT."),
+    ("doc-v2-mini", 0.091, "log1p", "Inference-free queries, English, MiniLM of 23 million parameters."),
+    ("doc-v3-distill", 0.268, "log1p_log1p", "Inference-free queries, English, DistilBERT, third series."),
+    ("doc-v3-gte", 0.55, "log1p_log1p", "Inference-free queries, English, GTE base, the best of its kind."),
+    ("multilingual-v1", 0.67, "log1p", "Inference-free queries, fifteen languages."),
+)
