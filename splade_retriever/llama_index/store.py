@@ -214,7 +214,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Read nodes: by id in the order asked for (missing ones are left out), by filter, by both, or all."""
+        """Read nodes: by id, in that order and without missing ones; by filter; by both; or all."""
         if node_ids is not None and filters is None:
             return [to_node(hit) for hit in self._index.get(node_ids)]
         chosen = None if node_ids is None else where.of_nodes(node_ids)
