@@ -1,165 +1,110 @@
-"""Measure a model folder against BM25 on BEIR-layout collections.
+"""Measure a model folder against BM25 on every collection under a folder.
 
     python -m examples.training.evaluate --evaluation EVAL_FOLDER --model splade_retriever/bundled
 
-Prints nDCG@10 (exponential gains) and R@100 of exact search, and the same of bm25s on stemmed words (k1 0.9,
-b 0.4) in the same run, over title and text, with active dimensions and texts a second.
+Prints one line a collection, then their mean: nDCG@10 (exponential gains) and R@100 beside BM25 in the same
+run, active dimensions, and documents encoded a second. What measures is `splade_retriever.evaluate`.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-import bm25s
-import numpy as np
-import Stemmer
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from splade_retriever import SparseTextEmbedding
+from splade_retriever.evaluate import Report, evaluate
 
-from splade_retriever import SparseEmbedding, SparseTextEmbedding
-
-DEPTH = 100
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A BEIR-layout folder: texts, queries, and graded judgements {query: {document: grade}}."""
-
-    name: str
-    documents: dict[str, str]
-    queries: dict[str, str]
-    judged: dict[str, dict[str, int]]
-
-    @classmethod
-    def read(cls, folder: Path, *, every: int = 1) -> Collection:
-        """Read a folder; keep each `every`-th judged query."""
-        judged: dict[str, dict[str, int]] = {}
-        for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines():
-            query, document, grade = line.split("\t")[:3]
-            if grade.lstrip("-").isdigit() and int(grade) > 0:
-                judged.setdefault(query, {})[document] = int(grade)
-        documents = {
-            row["_id"]: f"{row.get('title') or ''} {row['text']}".strip()
-            for row in _rows(folder / "corpus.jsonl.gz")
-        }
-        everything = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl.gz")}
-        kept = [query for query in everything if query in judged][::every]
-        return cls(folder.name, documents, {query: everything[query] for query in kept}, judged)
+COLUMNS = {
+    "bm25": "BM25",
+    "splade": "SPLADE",
+    "ratio": "ratio",
+    "bm25_recall": "R@100 BM25",
+    "splade_recall": "R@100 SPLADE",
+    "dims": "dims doc",
+    "query_dims": "dims query",
+    "rate": "texts/s",
+}
+DIGITS = {"ratio": 3, "dims": 0, "query_dims": 0, "rate": 1}
+"""Digits shown, where they are not 4."""
 
 
 def main() -> None:
     """Read the command line and print one line a collection, then the mean."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--evaluation", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--evaluation", type=Path, required=True, help="a folder of collections, BEIR layout")
     parser.add_argument("--model", default=None, help="a model folder; without it the bundled model")
-    parser.add_argument("--collections", nargs="*", default=None)
+    parser.add_argument("--collections", nargs="*", default=None, help="only these")
+    parser.add_argument(
+        "--every-nth",
+        nargs="*",
+        type=_sampled,
+        default=[("squad-dev", 10)],
+        metavar="NAME=N",
+        help="ask every N-th query of a collection; default squad-dev=10",
+    )
     parser.add_argument("--json", type=Path, default=None, help="write the table here, too")
     arguments = parser.parse_args()
+    folders = _collections(arguments.evaluation, arguments.collections)
+    every_nth = dict(arguments.every_nth)
     model = SparseTextEmbedding(arguments.model)
-    folders = sorted(file.parent for file in arguments.evaluation.glob("*/qrels.tsv"))
-    rows = []
-    print(
-        "| collection | BM25 | SPLADE | ratio | R@100 BM25 | R@100 SPLADE | dims doc | dims query | texts/s |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"| collection | {' | '.join(COLUMNS.values())} |")
+    print("|---" * (len(COLUMNS) + 1) + "|")
+    rows = {}
     for folder in folders:
-        if arguments.collections and folder.name not in arguments.collections:
-            continue
-        row = measure(Collection.read(folder, every=10 if folder.name == "squad-dev" else 1), model)
-        rows.append(row)
-        _show(row)
-    mean: dict[str, Any] = {
-        key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "name"
-    }
-    mean |= {"name": "mean", "ratio": mean["splade"] / mean["bm25"]}
-    _show(mean)
+        rows[folder.name] = figures(evaluate(folder, model, every_nth=every_nth.get(folder.name, 1)))
+        _show(folder.name, rows[folder.name])
+    rows["mean"] = mean(list(rows.values()))
+    _show("mean", rows["mean"])
     if arguments.json:
-        arguments.json.write_text(json.dumps([*rows, mean], indent=2) + "\n")
+        table = [{"name": name, **row} for name, row in rows.items()]
+        arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(collection: Collection, model: SparseTextEmbedding) -> dict[str, Any]:
-    """Return the figures of one collection."""
-    texts, queries = list(collection.documents.values()), list(collection.queries.values())
-    begun = time.perf_counter()
-    documents = list(model.passage_embed(texts))
-    seconds = time.perf_counter() - begun
-    asked = list(model.query_embed(queries))
-    scores = (_matrix(asked, model.vocab_size) @ _matrix(documents, model.vocab_size).T).toarray()
-    splade = _graded(collection, scores)
-    bm25 = _graded(collection, _bm25(texts, queries))
+def figures(report: Report) -> dict[str, float]:
+    """Return one line of the table, by the keys of `COLUMNS`."""
+    assert report.bm25 is not None
     return {
-        "name": collection.name,
-        "bm25": bm25[0],
-        "splade": splade[0],
-        "ratio": splade[0] / bm25[0],
-        "bm25_recall": bm25[1],
-        "splade_recall": splade[1],
-        "dims": float(np.mean([len(e) for e in documents])),
-        "query_dims": float(np.mean([len(e) for e in asked])),
-        "rate": len(texts) / seconds,
+        "bm25": report.bm25.ndcg_at_10,
+        "splade": report.splade.ndcg_at_10,
+        "ratio": report.splade.ndcg_at_10 / report.bm25.ndcg_at_10,
+        "bm25_recall": report.bm25.recall_at_100,
+        "splade_recall": report.splade.recall_at_100,
+        "dims": report.cost.document_dims,
+        "query_dims": report.cost.query_dims,
+        "rate": report.cost.documents_per_s,
     }
 
 
-def ndcg(ranked: Iterable[str], judged: dict[str, int], k: int = 10) -> float:
-    """Return nDCG@k with gains 2**grade - 1 and discount log2(rank + 1)."""
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    found = np.array([2.0 ** judged.get(document, 0) - 1 for document in list(ranked)[:k]])
-    best = np.sort([2.0**grade - 1 for grade in judged.values()])[::-1][:k]
-    return float(found @ discount[: len(found)] / (best @ discount[: len(best)]))
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean line; its ratio is that of the means."""
+    means = {key: fmean(row[key] for row in rows) for key in COLUMNS}
+    return means | {"ratio": means["splade"] / means["bm25"]}
 
 
-def _graded(collection: Collection, scores: NDArray[Any]) -> tuple[float, float]:
-    names = np.array(list(collection.documents))
-    gains, recalls = [], []
-    for query, row in zip(collection.queries, scores, strict=True):
-        ranked = names[np.argsort(-row, kind="stable")[:DEPTH]].tolist()
-        # A collection may hold the query itself as a document: it is no answer.
-        ranked = [document for document in ranked if document != query]
-        judged = collection.judged[query]
-        gains.append(ndcg(ranked, judged))
-        recalls.append(len(judged.keys() & set(ranked)) / len(judged))
-    return float(np.mean(gains)), float(np.mean(recalls))
+def _collections(root: Path, names: list[str] | None) -> list[Path]:
+    judged = {file.parent for file in (*root.glob("*/qrels.tsv"), *root.glob("*/qrels"))}
+    found = {folder.name: folder for folder in sorted(judged)}
+    missing = [name for name in names or () if name not in found]
+    if missing or not found:
+        told = ", ".join(missing) or "at all"
+        raise SystemExit(f"No collection {told} under {root}; there are: {', '.join(found) or 'none'}.")
+    return [found[name] for name in names or found]
 
 
-def _bm25(texts: list[str], queries: list[str]) -> NDArray[Any]:
-    stemmer = Stemmer.Stemmer("english")
-    index = bm25s.BM25(k1=0.9, b=0.4)
-    index.index(
-        bm25s.tokenize(texts, stemmer=stemmer, stopwords="en", show_progress=False), show_progress=False
-    )
-    asked = bm25s.tokenize(queries, stemmer=stemmer, stopwords="en", return_ids=False, show_progress=False)
-    return np.stack([index.get_scores(words) if words else np.zeros(len(texts)) for words in asked])
+def _sampled(argument: str) -> tuple[str, int]:
+    name, _, every = argument.rpartition("=")
+    if not name or not every.isdigit():
+        raise argparse.ArgumentTypeError(f"{argument!r} is not NAME=N")
+    return name, int(every)
 
 
-def _matrix(embeddings: list[SparseEmbedding], vocab: int) -> csr_matrix:
-    ends = np.cumsum([0, *map(len, embeddings)])
-    return csr_matrix(
-        (
-            np.concatenate([e.values for e in embeddings]),
-            np.concatenate([e.indices for e in embeddings]),
-            ends,
-        ),
-        shape=(len(embeddings), vocab),
-    )
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def _show(row: dict[str, Any]) -> None:
-    figures = [f"{row[key]:.4f}" for key in ("bm25", "splade")] + [f"{row['ratio']:.3f}"]
-    figures += [f"{row[key]:.4f}" for key in ("bm25_recall", "splade_recall")]
-    figures += [f"{row['dims']:.0f}", f"{row['query_dims']:.0f}", f"{row['rate']:.1f}"]
-    print(f"| {row['name']} | {' | '.join(figures)} |", flush=True)
+def _show(name: str, row: dict[str, float]) -> None:
+    shown = (f"{row[key]:.{DIGITS.get(key, 4)}f}" for key in COLUMNS)
+    print(f"| {name} | {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,26 +23,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from examples.training.model import minilm_folder
+from examples.training.sources import SOURCES
 
 log = logging.getLogger(__name__)
 
-# Rows kept a source: question-style sets whole, headings and definitions thinned.
-ROWS = {
-    "squad-part": 24_000,
-    "nq-part": 5_000,
-    "qamr": 5_000,
-    "medquad": 12_000,
-    "rqe": 3_300,
-    "science-qa": 9_000,
-    "selqa": 2_200,
-    "fm2": 2_400,
-    "stackexchange": 3_300,
-    "simple-en": 5_000,
-    "openstax": 12_000,
-    "oewn": 3_000,
-    "arxiv": 24_000,
-    "docs": 24_000,
-}
 QUERY_TOKENS, TEXT_TOKENS = 48, 160
 OVERLAP_WORDS = 13
 
@@ -61,7 +45,7 @@ def main() -> None:
 
 
 def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: float = 1.0) -> None:
-    """Write the tokenised pairs of every source in `ROWS` that `data` holds."""
+    """Write the tokenised pairs of every source that `data` holds, and `sources.json`: how many were kept."""
     out.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     guard = Guard(evaluation)
@@ -69,15 +53,16 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
     tokenizer.no_padding()
     frequency = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
     documents = 0
-    for source, rows in ROWS.items():
-        file = data / source / "pairs.jsonl.gz"
+    counts: dict[str, dict[str, int]] = {}
+    for source in SOURCES:
+        file = data / source.name / "pairs.jsonl.gz"
         if not file.exists():
-            log.info("%s: not in %s, left out", source, data)
+            log.info("%s: not in %s, left out", source.name, data)
             continue
         everything = list(read_jsonl(file))
         pairs = [pair for pair in everything if guard.allows(pair["query"], pair["text"])]
         dropped = len(everything) - len(pairs)
-        chosen = random.permutation(len(pairs))[: max(64, int(rows * share))]
+        chosen = random.permutation(len(pairs))[: max(64, int(source.rows * share))]
         pairs = order_by_topic([pairs[i] for i in chosen], random)
         queries = _tokenise(tokenizer, [pair["query"] for pair in pairs], QUERY_TOKENS)
         texts = _tokenise(tokenizer, [_document(pair) for pair in pairs], TEXT_TOKENS)
@@ -85,13 +70,15 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
             frequency[np.unique(text)] += 1
         documents += len(texts)
         np.savez(
-            out / f"{source}.npz",
+            out / f"{source.name}.npz",
             **_flat("query", queries),
             **_flat("text", texts),
             text_key=np.array([hash_of(pair["text"]) for pair in pairs], dtype=np.uint64),
         )
-        log.info("%s: %d pairs kept, %d overlap with the evaluation sets", source, len(pairs), dropped)
+        counts[source.name] = {"kept": len(pairs), "overlapping": dropped}
+        log.info("%s: %d pairs kept, %d overlap with the evaluation sets", source.name, len(pairs), dropped)
     np.savez(out / "frequency.npz", frequency=frequency, documents=documents)
+    (out / "sources.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
 
 class Guard:

@@ -5,11 +5,14 @@
 One step takes a batch of pairs from one source and adds four losses over the in-batch score matrix S = Q D^T:
 
 1. contrastive, both ways: cross-entropy of S against the diagonal (arXiv 1807.03748); no text stands twice;
-2. distillation: KL divergence from the dense teacher's in-batch cosines x 20 (after arXiv 2010.02666);
+2. distillation: KL divergence from the hybrid teacher's in-batch scores (after arXiv 2010.02666): the dense
+   teacher's cosines x 20 plus a share of the untrained head's own scores, which match words by their IDF;
 3. FLOPS: sum over the vocabulary of the squared mean weight (arXiv 2004.05665), for documents and queries;
 4. a little L1 on queries.
 
-The regularisers grow quadratically over the first 30 % of the run (arXiv 2109.10086).
+Instead of fixed factors, the two regularisers are held at a number of active dimensions: their factors grow
+while a text has more than that and shrink while it has fewer. That number falls from five times its final
+value, quadratically, over the first 30 % of the run (the ramp of arXiv 2109.10086).
 """
 
 from __future__ import annotations
@@ -28,11 +31,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from examples.training.model import Splade, Teacher
+from examples.training.sources import SOURCES
 
 log = logging.getLogger(__name__)
-
-# How often a source is drawn: question-style sets count double, word definitions little.
-DRAW = {"squad-part": 2.0, "nq-part": 2.0, "medquad": 1.5, "science-qa": 2.0, "oewn": 0.3}
 
 UNUSED = 999  # entries below this id are special, unused or punctuation
 
@@ -50,10 +51,13 @@ class Recipe:
     keep_text: int = 512
     keep_query: int = 256
     teacher_scale: float = 20.0
+    teacher_lexical: float = 0.3
     distillation: float = 1.0
-    flops_text: float = 2e-3
-    flops_query: float = 4e-3
+    flops_text: float = 5e-3
+    flops_query: float = 5e-3
     l1_query: float = 1e-3
+    dims_text: float = 120.0
+    dims_query: float = 30.0
     ramp: float = 0.3
 
 
@@ -122,21 +126,40 @@ def start_weights(frequency: NDArray[np.int64], documents: int) -> Tensor:
     return torch.tensor(weights, dtype=torch.float32).clamp(max=2.6)
 
 
+class Pressure:
+    """Holds the active dimensions of texts and of queries at a number, by the factor of their regulariser."""
+
+    rate, start, longest = 0.02, 4.0, 1.0
+    """Largest change of a step, as a share; how far above the goal it starts; the largest excess heeded."""
+
+    def __init__(self, goals: dict[str, float], ramp: float) -> None:
+        self.goals, self.ramp = goals, ramp
+        self.factors = dict.fromkeys(goals, 1.0)
+
+    def see(self, dims: dict[str, float], done: float) -> None:
+        """Adjust the factors to what a step had, at the share `done` of the run."""
+        slack = 1 + self.start * (1 - min(1.0, done / self.ramp)) ** 2
+        for name, goal in self.goals.items():
+            excess = min(self.longest, max(-self.longest, dims[name] / (goal * slack) - 1))
+            self.factors[name] = min(1e3, max(1e-2, self.factors[name] * (1 + self.rate * excess)))
+
+
 def losses(
-    queries: Tensor, texts: Tensor, teacher: Tensor, recipe: Recipe, pressure: float
+    queries: Tensor, texts: Tensor, teacher: Tensor, recipe: Recipe, pressure: dict[str, float]
 ) -> dict[str, Tensor]:
     """Return the weighted losses of one batch by name.
 
     Args:
         queries: Shape (batch, vocab), weights.
         texts: Shape (batch, vocab), weights; row i answers query i.
-        teacher: Shape (batch, batch), the teacher's cosines.
+        teacher: Shape (batch, batch), the teacher's scores.
         recipe: The factors.
-        pressure: 0..1, how far the regularisers are ramped up.
+        pressure: "text" and "query" -> what their regulariser is multiplied by.
     """
     scores = queries @ texts.T
     diagonal = torch.arange(len(scores), device=scores.device)
-    target = functional.softmax(teacher * recipe.teacher_scale, dim=1)
+    target = functional.softmax(teacher, dim=1)
+    heavy = {"text": texts.mean(0).square().sum(), "query": queries.mean(0).square().sum()}
     return {
         "contrastive": (
             functional.cross_entropy(scores, diagonal) + functional.cross_entropy(scores.T, diagonal)
@@ -144,12 +167,9 @@ def losses(
         / 2,
         "distillation": recipe.distillation
         * functional.kl_div(functional.log_softmax(scores, dim=1), target, reduction="batchmean"),
-        "flops": pressure
-        * (
-            recipe.flops_text * texts.mean(0).square().sum()
-            + recipe.flops_query * queries.mean(0).square().sum()
-        ),
-        "l1": pressure * recipe.l1_query * queries.sum(1).mean(),
+        "flops": pressure["text"] * recipe.flops_text * heavy["text"]
+        + pressure["query"] * recipe.flops_query * heavy["query"],
+        "l1": pressure["query"] * recipe.l1_query * queries.sum(1).mean(),
     }
 
 
@@ -163,12 +183,13 @@ class Run:
         self.recipe, self.out, self.device, self.bf16 = recipe, out, device, bf16
         out.mkdir(parents=True, exist_ok=True)
         counted = np.load(data / "frequency.npz")
-        self.model = Splade(start_weights(counted["frequency"], int(counted["documents"])), recipe.frozen).to(
-            device
-        )
+        self.start = start_weights(counted["frequency"], int(counted["documents"])).to(device)
+        self.model = Splade(self.start.cpu(), recipe.frozen).to(device)
+        self.pressure = Pressure({"text": recipe.dims_text, "query": recipe.dims_query}, recipe.ramp)
         self.teacher = Teacher(recipe.frozen).to(device)
         self.sources = [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
-        draw = np.array([DRAW.get(source.name, 1.0) * len(source) for source in self.sources])
+        often = {source.name: source.draw for source in SOURCES}
+        draw = np.array([often[source.name] * len(source) for source in self.sources])
         self.draw = draw / draw.sum()
         layers = [p for p in self.model.encoder.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -207,18 +228,31 @@ class Run:
         rate = min(1.0, done / recipe.warm_up) * (1 - done)
         for group in self.optimiser.param_groups:
             group["lr"] = group["rate"] * rate
-        queries, query_dense = self._forward(*source.tensors("query", rows, self.device), recipe.keep_query)
-        texts, text_dense = self._forward(*source.tensors("text", rows, self.device), recipe.keep_text)
-        pressure = min(1.0, done / recipe.ramp) ** 2
-        parts = losses(queries, texts, query_dense @ text_dense.T, recipe, pressure)
+        query, text = (source.tensors(name, rows, self.device) for name in ("query", "text"))
+        queries, query_dense = self._forward(*query, recipe.keep_query)
+        texts, text_dense = self._forward(*text, recipe.keep_text)
+        teacher = recipe.teacher_scale * query_dense @ text_dense.T
+        teacher += recipe.teacher_lexical * self._matched(query[0]) @ self._matched(text[0]).T
+        parts = losses(queries, texts, teacher, recipe, self.pressure.factors)
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
-        active = {"query_dims": queries, "text_dims": texts}
-        return {name: float(value.detach()) for name, value in parts.items()} | {
-            name: float((weights > 0).sum(1).float().mean()) for name, weights in active.items()
+        dims = {
+            name: float((weights > 0).sum(1).float().mean())
+            for name, weights in (("query", queries), ("text", texts))
         }
+        self.pressure.see(dims, done)
+        return (
+            {name: float(value.detach()) for name, value in parts.items()}
+            | {f"{name}_dims": value for name, value in dims.items()}
+            | {f"{name}_pressure": value for name, value in self.pressure.factors.items()}
+        )
+
+    def _matched(self, ids: Tensor) -> Tensor:
+        """Weigh the words of each text as the untrained head does, (texts, vocab)."""
+        bag = torch.zeros(len(ids), len(self.start), device=ids.device)
+        return bag.scatter_(1, ids, 1.0) * self.start
 
     def _forward(self, ids: Tensor, mask: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
@@ -239,6 +273,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "spent": spent,
+            "pressure": self.pressure.factors,
             "recipe": asdict(self.recipe),
         }
         torch.save(state, self.out / "checkpoint.tmp")
@@ -251,7 +286,7 @@ class Run:
             raise SystemExit(f"{self.out} was begun with another recipe; give another --out to start anew.")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.spent = state["step"], state["spent"]
+        self.step, self.spent, self.pressure.factors = state["step"], state["spent"], state["pressure"]
 
 
 if __name__ == "__main__":
