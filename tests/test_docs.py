@@ -1,0 +1,127 @@
+"""README and docs: every Python block runs, every command prints what the page says it prints."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(?P<kind>[\w-]+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
+KINDS = {"python", "console", "bash", "json", "jsonl", "yaml", "toml", "text", "markdown", "csv"}
+"""`python` and `console` are executed; `bash` are the README's two commands, which `.ci/run` executes."""
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return [found["code"] for found in BLOCK.finditer(page.read_text("utf-8")) if found["kind"] == kind]
+
+
+def with_blocks(kind: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, kind)]
+
+
+def named(page: Path) -> str:
+    return page.name
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder like a fresh checkout, for code that reads examples/ and writes ./index."""
+    shutil.copytree(ROOT / "examples" / "data", tmp_path / "examples" / "data")
+    return tmp_path
+
+
+def environment(desk: Path) -> dict[str, str]:
+    commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        "HOME": str(desk),
+        "PATH": commands,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "100",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    fences = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.M)
+    openings = fences[::2]
+    assert len(fences) % 2 == 0
+    assert {opening.split()[0] if opening else "" for opening in openings} <= KINDS
+
+
+@pytest.mark.parametrize("page", with_blocks("python"), ids=named)
+def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, desk: Path) -> None:
+    script = desk / "page.py"
+    script.write_text("\n".join(blocks(page, "python")), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
+        cwd=desk,
+        env=environment(desk),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", with_blocks("console"), ids=named)
+def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, desk: Path) -> None:
+    for block in blocks(page, "console"):
+        for command, shown in transcript(block):
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=desk,
+                env=environment(desk),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{page.name}: {command}\n{done.stdout}\n{done.stderr}"
+            for line in shown:
+                assert fits(line, done.stdout), f"{page.name}: {command}\nno line {line!r} in\n{done.stdout}"
+
+
+def transcript(block: str) -> list[tuple[str, list[str]]]:
+    """Read `$ command` lines, each with the lines it prints."""
+    steps: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], []))
+        elif line.strip() and steps:
+            steps[-1][1].append(line)
+    return steps
+
+
+def fits(line: str, output: str) -> bool:
+    """Find a line in an output; "..." stands for anything, and figures may differ in the last digits."""
+    pattern = r".*".join(re.escape(part) for part in squeezed(line).split("..."))
+    # Speeds and times are this run's own; a weight may differ in its last digit from machine to machine.
+    pattern = re.sub(r"\d+\\\.\d+", r"\\d+\\.\\d+", pattern)
+    return any(re.search(pattern, squeezed(found)) for found in output.splitlines())
+
+
+def squeezed(line: str) -> str:
+    return re.sub(r"\s+", " ", line).strip()
+
+
+def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert len(blocks(ROOT / "README.md", "bash")) == 2
+    for name in ("main", "test"):
+        assert f"<!-- {name} -->\n```bash\n" in readme
+        assert f"command_of {name}" in script
+
+
+def test_every_link_inside_the_repository_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
