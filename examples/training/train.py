@@ -71,7 +71,9 @@ def main() -> None:
         "--steps", type=int, default=None, help="stop after this many steps instead of by time"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bf16", action="store_true", help="run the layers in bfloat16")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="run the layers in bfloat16"
+    )
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     arguments = parser.parse_args()
@@ -278,7 +280,8 @@ class Run:
         }
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
-        (self.out / "recipe.json").write_text(json.dumps(asdict(self.recipe), indent=2))
+        told = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
+        (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     def _load(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.device)

@@ -1,0 +1,62 @@
+"""Make the bundled model from the data to the model card, in one command; it resumes where it was stopped.
+
+    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --minutes 95
+
+Prepare, train, export and measure, each by its own module, which can be run alone, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Read the command line and run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/model"))
+    parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--minutes", type=float, default=95)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
+    arguments = parser.parse_args()
+    prepared = arguments.out / "data"
+    if not (prepared / "sources.json").exists():
+        _step(
+            "prepare",
+            data=arguments.data,
+            evaluation=arguments.evaluation,
+            out=prepared,
+            share=arguments.share,
+        )
+    _step("train", data=prepared, out=arguments.out, minutes=arguments.minutes, steps=arguments.steps)
+    _step("export", run=arguments.out, to=arguments.to)
+    quality = arguments.out / "quality.json"
+    _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)
+    _step(
+        "card",
+        run=arguments.out,
+        data=prepared,
+        quality=quality,
+        model=arguments.to,
+        docs=arguments.docs,
+        attribution=_if_there(arguments.data / "docs" / "SOURCE.md"),
+    )
+
+
+def _step(module: str, **options: object) -> None:
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    subprocess.run([sys.executable, "-m", f"examples.training.{module}", *given], check=True)
+
+
+def _if_there(file: Path) -> Path | None:
+    return file if file.exists() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Write the model card of a trained model: its data, how it was made, and what it reaches.
+
+    python -m examples.training.card --run runs/model --data runs/data --quality runs/quality.json \
+        --model splade_retriever/bundled --docs docs
+
+The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
+table of the `docs` source's repositories goes into `model_data.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from examples.training.sources import SOURCES
+
+LIMITS = """\
+- English only; other languages fall apart into word pieces.
+- 512 tokens; the rest of a longer text is cut and counted (or read in windows by `SpladeIndex`).
+- The data is encyclopaedic, scientific, medical and technical: slang, chat and code are not in it. It carries
+  the views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
+- A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
+  within one query only."""
+
+
+def main() -> None:
+    """Read the command line and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/model"))
+    parser.add_argument("--data", type=Path, default=Path("runs/data"))
+    parser.add_argument("--quality", type=Path, default=Path("runs/quality.json"))
+    parser.add_argument("--model", type=Path, default=Path("splade_retriever/bundled"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--attribution", type=Path, default=None, help="SOURCE.md of the `docs` source")
+    parser.add_argument("--hardware", default=platform.processor() or platform.machine())
+    arguments = parser.parse_args()
+    text = card(arguments.run, arguments.data, arguments.quality, arguments.model, arguments.hardware)
+    (arguments.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+    (arguments.docs / "model.md").write_text(text, encoding="utf-8")
+    if arguments.attribution is not None:
+        page = attribution(arguments.attribution.read_text(encoding="utf-8"))
+        (arguments.docs / "model_data.md").write_text(page, encoding="utf-8")
+
+
+def card(run: Path, data: Path, quality: Path, model: Path, hardware: str) -> str:
+    """Return the model card as Markdown."""
+    told = json.loads((model / "card.json").read_text(encoding="utf-8"))
+    trained = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    measured = json.loads(quality.read_text(encoding="utf-8"))
+    counts = json.loads((data / "sources.json").read_text(encoding="utf-8"))
+    file = model / "model.onnx"
+    steps = trained["steps"]
+    recipe = ", ".join(f"{name} {value:g}" for name, value in trained["recipe"].items())
+    sections = {
+        f"The bundled model: {told['model']}": f"""\
+A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
+
+- licence of the weights: {told["license"]}
+- model.onnx: {file.stat().st_size / 1e6:.1f} MB, {told["precision"]}
+- sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
+        "How it was made": f"""\
+Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by
+their IDF (`examples/training/model.py`), trained towards the in-batch scores of a hybrid teacher: the cosines
+of all-MiniLM-L6-v2 plus word matches (`examples/training/train.py`).
+
+{steps} steps of {trained["recipe"]["batch"]} pairs in {trained["minutes"]:.0f} minutes on {hardware},
+beside other work. The same steps again:
+
+    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --steps {steps}
+
+Recipe: {recipe}.""",
+        "Quality": quality_table(measured),
+        "Data": data_table(counts),
+        "Limits": LIMITS,
+    }
+    return "\n\n".join(
+        f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
+    ) + ("\n")
+
+
+def quality_table(rows: list[dict[str, Any]]) -> str:
+    """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last."""
+    lines = [
+        "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4, in",
+        "the same run. No text or query of these collections is in the training data",
+        "(`examples/training/prepare.py` checks).",
+        "",
+        "    python -m examples.training.evaluate --evaluation EVALUATION_FOLDER",
+        "",
+        "| collection | BM25 | this model | ratio | R@100 BM25 | R@100 | dimensions a text | a query |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        figures = [f"{row[key]:.4f}" for key in ("bm25", "splade")] + [f"{row['ratio']:.3f}"]
+        figures += [f"{row[key]:.3f}" for key in ("bm25_recall", "splade_recall")]
+        figures += [f"{row[key]:.0f}" for key in ("dims", "query_dims")]
+        lines.append(f"| {row['name']} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def data_table(counts: dict[str, dict[str, int]]) -> str:
+    """Return the training data with licences and counts."""
+    lines = [
+        "Pairs that share a query or thirteen consecutive words with a collection above are left out.",
+        "",
+        "| source | what a pair is | licence, attribution | pairs | left out |",
+        "|---|---|---|---|---|",
+    ]
+    for source in SOURCES:
+        if source.name in counts:
+            own = counts[source.name]
+            rows = f"{own['kept']:,} | {own['overlapping']:,}"
+            lines.append(f"| {source.name} | {source.what} | {source.licence} | {rows} |")
+    total, dropped = (sum(own[key] for own in counts.values()) for key in ("kept", "overlapping"))
+    lines.append(f"| all | | | {total:,} | {dropped:,} |")
+    return "\n".join(lines)
+
+
+def attribution(source: str) -> str:
+    """Return the repositories of the `docs` source with their licences, from its SOURCE.md."""
+    lines = ["| repository | licence | commit | attribution |", "|---|---|---|---|"]
+    for line in source.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if line.startswith("|") and len(cells) == 6 and "/" in cells[0]:
+            lines.append(f"| {cells[0]} | {cells[1]} | {cells[2]} | {cells[5]} |")
+    head = (
+        "# Where the training source `docs` comes from\n\nPublic repositories, at the commit that was read."
+    )
+    return head + "\n\n" + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
