@@ -85,8 +85,8 @@ Recipe: {recipe}.""",
 def quality_table(rows: list[dict[str, Any]]) -> str:
     """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last."""
     lines = [
-        "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4, in",
-        "the same run. No text or query of these collections is in the training data",
+        "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4,",
+        "in the same run. No text or query of these collections is in the training data",
         "(`examples/training/prepare.py` checks).",
         "",
         "    python -m examples.training.evaluate --evaluation EVALUATION_FOLDER",
