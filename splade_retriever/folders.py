@@ -22,6 +22,8 @@ __all__ = ["ModelFolder", "export_help", "find_model", "open_folder"]
 _PLACES: Final = ("", "onnx/")
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": "log1p", "log1p_relu": "log1p_log1p"}
 _STATIC: Final = ("SparseStaticEmbedding", "IDF")
+_REWRITTEN: Final = ".pooled-"
+"""Stands in the names of the graphs that this package keeps beside a model."""
 _NO_LIMIT: Final = 1_000_000
 """transformers writes 1e30 for "no limit"; no model reads a million tokens."""
 _PADDED_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -71,7 +73,9 @@ def find_model(folder: Path, names: Sequence[str]) -> Path:
         for place in _PLACES:
             if (folder / place / name).is_file():
                 return folder / place / name
-    others = sorted(path for place in _PLACES for path in (folder / place).glob("*.onnx"))
+    others = sorted(
+        path for place in _PLACES for path in (folder / place).glob("*.onnx") if _REWRITTEN not in path.name
+    )
     if len(others) == 1:
         return others[0]
     found = ", ".join(str(path.relative_to(folder)) for path in others) or "none"

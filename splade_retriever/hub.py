@@ -106,6 +106,7 @@ def _snapshot(wanted: _Wanted, name: str) -> Snapshot:
 
 def _download(wanted: _Wanted, files: Sequence[str]) -> Snapshot:
     log.info("downloading model %r from %s to %s", wanted.model, wanted.repo, wanted.cache)
+    _reach(wanted, files[0])
     # The first file resolves the revision; all others come from that very commit.
     huggingface_hub.hf_hub_download(wanted.repo, files[0], cache_dir=wanted.cache, revision=wanted.revision)
     snapshot = _snapshot(wanted, files[0])
@@ -117,6 +118,18 @@ def _download(wanted: _Wanted, files: Sequence[str]) -> Snapshot:
                 pinned.repo, name, cache_dir=pinned.cache, revision=pinned.revision
             )
     return snapshot
+
+
+def _reach(wanted: _Wanted, name: str) -> None:
+    """Ask for one file, once: where there is no way to the hub, the library's own retries take 20 seconds."""
+    try:
+        huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(wanted.repo, name, revision=wanted.revision)
+        )
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError):
+        raise
+    except Exception as err:
+        raise _failed(wanted, f"it cannot be reached ({type(err).__name__}: {err})", _OFFLINE_WAY) from err
 
 
 def _resume(wanted: _Wanted, name: str) -> None:
@@ -183,7 +196,7 @@ def _told(wanted: _Wanted) -> Iterator[None]:
         reason, way_out = f"there is no revision {wanted.revision!r}", "leave revision= out, or correct it"
         raise _failed(wanted, reason, way_out) from err
     except errors.LocalEntryNotFoundError as err:
-        raise _failed(wanted, "the hub cannot be reached", _OFFLINE_WAY) from err
+        raise _failed(wanted, "it cannot be reached", _OFFLINE_WAY) from err
     except errors.EntryNotFoundError as err:
         reason = f"a file is missing there ({str(err).strip().splitlines()[-1]})"
         way_out = "check the card's model_file, or open a local folder that has the file"

@@ -1,0 +1,37 @@
+"""Which tests run: those that need a network, much time, a server or PyTorch only where these are at hand."""
+
+import importlib.util
+import os
+
+import pytest
+
+_ORACLES = ("torch", "transformers", "sentence_transformers")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--network", action="store_true", help="run tests that download from the model hub")
+    parser.addoption("--slow", action="store_true", help="run tests of more than 20 seconds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip with a reason, which `-ra` (in pyproject.toml) shows at the end of the run."""
+    reasons = _reasons(config)
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _reasons(config: pytest.Config) -> dict[str, str]:
+    """Return marker -> why its tests cannot run here."""
+    reasons = {}
+    if not config.getoption("--network"):
+        reasons["network"] = "needs the model hub; run with --network"
+    if not config.getoption("--slow"):
+        reasons["slow"] = "takes more than 20 seconds; run with --slow"
+    if not os.environ.get("QDRANT_URL"):
+        reasons["server"] = "needs a Qdrant server; set QDRANT_URL"
+    missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
+    if missing:
+        reasons["oracle"] = f"{missing[0]} is not installed; pip install 'splade-retriever[oracle]'"
+    return reasons
