@@ -19,7 +19,7 @@ from splade_retriever.errors import (
     ModelOutputError,
     UnknownModelError,
 )
-from splade_retriever.folders import ModelFolder, export_help, find_model, open_folder
+from splade_retriever.folders import DIGEST, ModelFolder, export_help, find_model, open_folder
 from splade_retriever.models import Activation, Catalogue, ModelCard, Precision, QuerySide, published
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.static import StaticWeights
@@ -408,6 +408,12 @@ class SparseTextEmbedding:
     def _fetched(self, card: ModelCard, *, lazy: bool) -> ModelFolder:
         if card.export_needed:
             raise ModelFilesError(export_help(card))
+        if self._revision is not None and self._revision.startswith(DIGEST):
+            raise UnknownModelError(
+                f"Revision {self._revision} of model {card.model!r} is the digest of a folder, not a commit "
+                f"of "
+                f"{card.source!r}. Pass that folder with specific_model_path=."
+            )
         deferred = lazy and card.query_side != "symmetric"
         files = ("tokenizer.json", *card.query_files) if deferred else card.files
         folder = self._fetch(card, files)

@@ -17,8 +17,10 @@ from typing import Any, Final
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 from splade_retriever.models import Activation, ModelCard
 
-__all__ = ["ModelFolder", "export_help", "find_model", "open_folder"]
+__all__ = ["DIGEST", "ModelFolder", "export_help", "find_model", "open_folder"]
 
+DIGEST: Final = "sha256:"
+"""Begins the revision of a folder, which is a digest of its files, not a commit."""
 _PLACES: Final = ("", "onnx/")
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": "log1p", "log1p_relu": "log1p_log1p"}
 _STATIC: Final = ("SparseStaticEmbedding", "IDF")
@@ -56,7 +58,7 @@ class ModelFolder:
             if path is not None:
                 with path.open("rb") as file:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
-        return f"sha256:{whole.hexdigest()[:32]}"
+        return f"{DIGEST}{whole.hexdigest()[:32]}"
 
 
 def find_model(folder: Path, names: Sequence[str]) -> Path:

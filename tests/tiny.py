@@ -13,9 +13,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 WIDTH = 16
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = (
-    "the moon mission lunar rover lands near south pole water ice orbit india space rocket in of a".split()
-)
+WORDS = ["the", "moon", "mission", "lunar", "rover", "lands", "near", "south", "pole", "water"]
+WORDS += ["ice", "orbit", "india", "space", "rocket", "in", "of", "a"]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 VOCABULARY = [*SPECIAL, *WORDS, *[letter for letter in LETTERS if letter not in WORDS]]
 VOCABULARY += [f"##{letter}" for letter in LETTERS]
