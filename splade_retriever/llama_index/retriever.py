@@ -186,16 +186,17 @@ class SpladeRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
         hits = self._store.search(query, with_vectors=self._explain)
-        return self._scored(hits, self._explanations(query_bundle, hits))
+        return _scored(hits, self._explanations(query, hits))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
         hits = await self._store.asearch(query, with_vectors=self._explain)
-        return self._scored(hits, await asyncio.to_thread(self._explanations, query_bundle, hits))
+        return _scored(hits, await asyncio.to_thread(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(
-            query_str=query_bundle.query_str,
+            # What a query transform (HyDE) wants encoded in place of the query; SPLADE takes it as one text.
+            query_str="\n".join(query_bundle.custom_embedding_strs or [query_bundle.query_str]),
             similarity_top_k=self._similarity_top_k,
             mode=self._mode,
             alpha=self._alpha,
@@ -204,16 +205,19 @@ class SpladeRetriever(BaseRetriever):
             node_ids=self._node_ids,
         )
 
-    def _explanations(self, query_bundle: QueryBundle, hits: Sequence[Hit]) -> list[Explanation]:
+    def _explanations(self, query: VectorStoreQuery, hits: Sequence[Hit]) -> list[Explanation]:
         if not self._explain:
             return []
-        return [self._store.index.explain(query_bundle.query_str, hit) for hit in hits]
+        return [self._store.index.explain(query.query_str or "", hit) for hit in hits]
 
-    def _scored(self, hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:
-        nodes = [to_node(hit) for hit in hits]
-        for node, hit, explanation in zip(nodes, hits, explanations, strict=False):
+
+def _scored(hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:
+    """Give the nodes of hits with their scores, and with explanations where there are any."""
+    nodes = [to_node(hit) for hit in hits]
+    if explanations:
+        for node, hit, explanation in zip(nodes, hits, explanations, strict=True):
             _tell(node, hit, explanation)
-        return [NodeWithScore(node=node, score=hit.score) for node, hit in zip(nodes, hits, strict=True)]
+    return [NodeWithScore(node=node, score=hit.score) for node, hit in zip(nodes, hits, strict=True)]
 
 
 def _tell(node: BaseNode, hit: Hit, explanation: Explanation) -> None:
