@@ -62,16 +62,18 @@ def tiny_weights(seed: int = 0) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     return {
         "words": draw.normal(size=(len(VOCABULARY), WIDTH)).astype(np.float32),
+        "mixer": draw.normal(scale=WIDTH**-0.5, size=(WIDTH, WIDTH)).astype(np.float32),
         "decoder": draw.normal(size=(WIDTH, len(VOCABULARY))).astype(np.float32),
         "bias": draw.normal(size=len(VOCABULARY)).astype(np.float32) - 2,
     }
 
 
 def tiny_logits(ids: list[int], seed: int = 0) -> np.ndarray:
-    """Compute what the graph computes for one text, in numpy: words + their mean, decoder, bias."""
+    """Compute what the graph computes for one text, in numpy: words + their mean, two products, a bias."""
     weights = tiny_weights(seed)
     words = weights["words"][ids]
-    logits: np.ndarray = (words + words.mean(axis=0)) @ weights["decoder"] + weights["bias"]
+    hidden = (words + words.mean(axis=0)) @ weights["mixer"]
+    logits: np.ndarray = hidden @ weights["decoder"] + weights["bias"]
     return logits
 
 
@@ -84,7 +86,8 @@ def _graph(seed: int) -> onnx.ModelProto:
         helper.make_node("ReduceSum", ["seen", "tokens"], ["sum"], keepdims=1),
         helper.make_node("ReduceSum", ["mask3", "tokens"], ["count"], keepdims=1),
         helper.make_node("Div", ["sum", "count"], ["mean"]),
-        helper.make_node("Add", ["embedded", "mean"], ["hidden"]),
+        helper.make_node("Add", ["embedded", "mean"], ["context"]),
+        helper.make_node("MatMul", ["context", "mixer"], ["hidden"]),
         helper.make_node("MatMul", ["hidden", "decoder"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["logits"]),
     ]
