@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever.errors import InputError, StorageError
+from splade_retriever.node_payload import read_node, write_node
 from splade_retriever.sparse import SparseEmbedding
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def to_payload(
     if document.extra is not None:
         own["extra"] = document.extra
     if layout.metadata_key is None:
-        return {**document.metadata, layout.content_key: json.dumps({"text": text}), OWN_KEY: own}
+        return {**write_node(document.id, text, document.metadata, document.extra), OWN_KEY: own}
     return {layout.content_key: text, layout.metadata_key: document.metadata, OWN_KEY: own}
 
 
@@ -195,9 +196,10 @@ def to_hit(
     payload = dict(point.payload or {})
     own = payload.pop(OWN_KEY, None) or {}
     metadata: object
+    extra: dict[str, Any] = {}
     text = payload.pop(layout.content_key, None)
     if layout.metadata_key is None:
-        metadata, text = _node_metadata(payload, text)
+        metadata, text, extra = read_node(payload, text)
     else:
         metadata = payload.get(layout.metadata_key) or {}
     if not isinstance(text, str) or not isinstance(metadata, dict):
@@ -215,19 +217,8 @@ def to_hit(
         vector=_sparse(point.vector, vector_name),
         branches={} if branches is None else branches,
         window=None if window is None else (window["start"], window["end"]),
-        extra=own.get("extra", {}),
+        extra=own.get("extra", extra),
     )
-
-
-def _node_metadata(payload: dict[str, Any], content: object) -> tuple[dict[str, Any], str | None]:
-    """Read text and metadata of a LlamaIndex node; its store writes the node as JSON beside flat metadata."""
-    try:
-        node = json.loads(content) if isinstance(content, str) else {}
-    except ValueError:
-        node = {}
-    bookkeeping = ("_node_type", "document_id", "doc_id", "ref_doc_id")
-    metadata = node.get("metadata") or {k: v for k, v in payload.items() if k not in bookkeeping}
-    return metadata, node.get("text", node.get("text_resource", {}).get("text") if node else None)
 
 
 def _sparse(vector: object, name: str) -> SparseEmbedding | None:

@@ -25,7 +25,7 @@ from qdrant_client import models
 
 from splade_retriever.documents import OWN_KEY
 from splade_retriever.errors import FilterError
-from splade_retriever.llama_index.nodes import NODE_KEY
+from splade_retriever.node_payload import NODE_KEY
 
 __all__ = ["any_word", "combine", "of_nodes", "of_sources", "to_index_filter"]
 

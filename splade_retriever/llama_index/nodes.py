@@ -14,10 +14,10 @@ from llama_index.core.schema import BaseNode, MetadataMode, Node, TextNode
 
 from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError, StorageError
+from splade_retriever.node_payload import NODE_KEY
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = [
-    "NODE_KEY",
     "VECTOR_KEY",
     "NodeDocument",
     "attach_vector",
@@ -25,9 +25,6 @@ __all__ = [
     "to_documents",
     "to_node",
 ]
-
-NODE_KEY: Final = "llama_index"
-"""The key of a document's `extra` that holds the node."""
 
 VECTOR_KEY: Final = "_splade_vector"
 """The metadata key in which a node carries its ready vector from an ingestion pipeline to the store."""

@@ -26,7 +26,6 @@ from splade_retriever.explain import Explanation
 from splade_retriever.index import SpladeIndex
 from splade_retriever.llama_index.nodes import to_node
 from splade_retriever.llama_index.store import SpladeVectorStore
-from splade_retriever.seams import Encoder
 
 __all__ = ["METADATA_KEY", "SpladeRetriever"]
 
@@ -110,24 +109,22 @@ class SpladeRetriever(BaseRetriever):
         nodes: Sequence[BaseNode],
         *,
         location: str | Path = ":memory:",
-        collection: str = "splade",
-        model: Encoder | str | None = None,
         similarity_top_k: int = 4,
         filters: MetadataFilters | None = None,
         explain: bool = False,
+        **settings: Any,
     ) -> Self:
         """Put nodes into a new store, or one that is there already, and search it.
 
         Args:
             nodes: Nodes.
             location: A folder, ":memory:", or the URL of a Qdrant server.
-            collection: Name of the collection.
-            model: A sparse encoder, a model's name, or None for the bundled model.
             similarity_top_k: Most nodes a query gives.
             filters: What nodes must have in their metadata.
             explain: Say in each node's metadata why it was found.
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, ...
         """
-        store = SpladeVectorStore(location, collection=collection, model=model)
+        store = SpladeVectorStore(location, **settings)
         store.add(nodes)
         return cls(store, similarity_top_k=similarity_top_k, filters=filters, explain=explain)
 
@@ -138,35 +135,32 @@ class SpladeRetriever(BaseRetriever):
         *,
         transformations: Sequence[TransformComponent] | None = None,
         location: str | Path = ":memory:",
-        collection: str = "splade",
-        model: Encoder | str | None = None,
         similarity_top_k: int = 4,
         filters: MetadataFilters | None = None,
         explain: bool = False,
+        **settings: Any,
     ) -> Self:
-        """Cut documents into nodes, and do what `from_nodes` does.
+        """Cut documents into nodes, and do with them what `from_nodes` does.
 
         Args:
             documents: Documents.
-            transformations: What makes nodes of them; None for sentences joined to 256 tokens, which SPLADE
-                models read whole.
-            location: See `from_nodes`, as for all others.
-            collection: See `from_nodes`.
-            model: See `from_nodes`.
-            similarity_top_k: See `from_nodes`.
-            filters: See `from_nodes`.
-            explain: See `from_nodes`.
+            transformations: What makes nodes of them; None for sentences joined to at most 256 tokens, which
+                SPLADE models read whole.
+            location: A folder, ":memory:", or the URL of a Qdrant server.
+            similarity_top_k: Most nodes a query gives.
+            filters: What nodes must have in their metadata.
+            explain: Say in each node's metadata why it was found.
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, ...
         """
         if transformations is None:
             transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
         return cls.from_nodes(
             run_transformations(documents, transformations, in_place=False),
             location=location,
-            collection=collection,
-            model=model,
             similarity_top_k=similarity_top_k,
             filters=filters,
             explain=explain,
+            **settings,
         )
 
     @property

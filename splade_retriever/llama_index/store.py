@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -24,10 +24,7 @@ from splade_retriever.index import SpladeIndex
 from splade_retriever.llama_index import filters as where
 from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
 from splade_retriever.queries import Fusion, Mode
-from splade_retriever.seams import DenseEncoder, Encoder
-
-if TYPE_CHECKING:
-    from qdrant_client.client_base import QdrantBase
+from splade_retriever.seams import DenseEncoder
 
 __all__ = ["SpladeVectorStore"]
 
@@ -63,51 +60,31 @@ class SpladeVectorStore(BasePydanticVectorStore):
         location: str | Path = ":memory:",
         *,
         index: SpladeIndex | None = None,
-        collection: str = "splade",
-        model: Encoder | str | None = None,
-        client: "QdrantBase | None" = None,
-        vector_name: str = "splade",
         dense: BaseEmbedding | DenseEncoder | None = None,
-        dense_name: str = "dense",
-        adopt: bool = False,
-        api_key: str | None = None,
+        **settings: Any,
     ) -> None:
         """Open a collection, or create it.
 
         Args:
-            location: A folder, ":memory:", or the URL of a Qdrant server.
-            index: A ready index in place of everything else; for all of its settings, see `SpladeIndex`.
-            collection: Name of the collection.
-            model: A sparse encoder, a model's name, or None: the model that the collection remembers, for a
-                new one the bundled model.
-            client: A ready client in place of a location.
-            vector_name: The collection's sparse vector; LlamaIndex's Qdrant store has "text-sparse-new",
-                langchain-qdrant "langchain-sparse".
-            dense: A dense embedding of LlamaIndex, for hybrid queries.
-            dense_name: The collection's dense vector.
-            adopt: True to write to a collection that another program made, with vectors of `model`.
-            api_key: Of the server.
+            location: A folder, ":memory:", or the URL of a Qdrant server; see `SpladeIndex`.
+            index: An open index in place of a location. The caller closes it.
+            dense: A dense embedding of LlamaIndex beside SPLADE, for hybrid queries.
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `vector_name`
+                (LlamaIndex's Qdrant store has "text-sparse-new", langchain-qdrant "langchain-sparse"),
+                `adopt`, ...
 
         Raises:
-            InputError: If `index` comes with settings that it would not heed.
-            CollectionMismatchError: The collection was made by another model or with other settings.
+            InputError: Both an index and what is for making one.
+            TypeError: A setting that `SpladeIndex` does not have.
+            SpladeError: What `SpladeIndex` raises.
         """
         if index is None:
-            index = SpladeIndex(
-                location,
-                collection=collection,
-                model=model,
-                client=client,
-                vector_name=vector_name,
-                dense=_Dense(dense) if isinstance(dense, BaseEmbedding) else dense,
-                dense_name=dense_name,
-                adopt=adopt,
-                api_key=api_key,
-            )
-        elif str(location) != ":memory:" or client is not None or model is not None or dense is not None:
+            encoder = _Dense(dense) if isinstance(dense, BaseEmbedding) else dense
+            index = SpladeIndex(location, dense=encoder, **settings)
+        elif dense is not None or settings or str(location) != ":memory:":
             raise InputError(
-                "SpladeVectorStore got index= together with a location, client, model or dense encoder, "
-                "which an open index has already. Pass one or the other."
+                "index= is given together with a location, a dense encoder or settings, which it has itself. "
+                "Pass them to SpladeIndex."
             )
         fields: dict[str, Any] = {"stores_text": True, "collection": index.collection}
         super().__init__(**fields)
@@ -357,7 +334,8 @@ def _read(hits: Sequence[Hit], search: Search) -> list[Hit]:
     fusion: Fusion | None = search.get("fusion")
     if fusion is None:
         return list(hits)
-    return [replace(hit, score=hit.score / fusion.best_score) for hit in hits if hit.score > 0.0]
+    # Engines add in 32 bits, and so may come out a hair above the best score.
+    return [replace(hit, score=min(1.0, hit.score / fusion.best_score)) for hit in hits if hit.score > 0.0]
 
 
 def to_result(hits: Sequence[Hit]) -> VectorStoreQueryResult:
