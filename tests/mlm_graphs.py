@@ -6,7 +6,9 @@ mask as (1 - m) * -10000), so no PyTorch is needed, and ONNX Runtime's own fusio
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+import splade_retriever
 
 FloatArray = NDArray[np.float32]
 Decoder = Literal["tied", "untied", "gemm", "gemm_transposed", "no_bias"]
@@ -35,12 +39,12 @@ class Shape:
 BERT_BASE = Shape(vocab=30522, hidden=768, layers=12, heads=12, inner=3072, positions=512)
 
 
-def random_weights(shape: Shape, *, seed: int = 0, spread: float | None = None) -> dict[str, FloatArray]:
-    """Draw weights; `spread` is the standard deviation of matrices, by default 1 / sqrt(inputs)."""
+def random_weights(shape: Shape, *, seed: int = 0, decoder_bias: float = -1.0) -> dict[str, FloatArray]:
+    """Draw weights that keep rows at unit size; the lower `decoder_bias`, the fewer active dimensions."""
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> FloatArray:
-        return random.standard_normal((rows, columns), np.float32) * np.float32(spread or rows**-0.5)
+        return random.standard_normal((rows, columns), np.float32) * np.float32(rows**-0.5)
 
     def vector(size: int, middle: float = 0.0) -> FloatArray:
         return random.standard_normal(size, np.float32) * np.float32(0.1) + np.float32(middle)
@@ -50,7 +54,7 @@ def random_weights(shape: Shape, *, seed: int = 0, spread: float | None = None) 
         "words": random.standard_normal((shape.vocab, hidden), np.float32) * np.float32(hidden**-0.5),
         "positions": random.standard_normal((shape.positions, hidden), np.float32) * np.float32(0.02),
         "types": random.standard_normal((2, hidden), np.float32) * np.float32(0.02),
-        "decoder.bias": vector(shape.vocab, -1.0),
+        "decoder.bias": vector(shape.vocab, decoder_bias),
     }
     matrices = {"dense": (hidden, hidden)}
     norms = ["norm", "dense.norm"]
@@ -248,3 +252,35 @@ def _decoder(writer: _Writer, weights: dict[str, FloatArray], state: str, decode
         "Concat", writer.op("Shape", "input_ids"), writer.put("vocab", np.array([vocab])), axis=0
     )
     return writer.op("Reshape", rows, sizes)
+
+
+def save_folder(folder: Path, shape: Shape, *, seed: int = 0, opset: int = 14) -> Path:
+    """Write a model folder that FastEmbed opens too, with the bundled model's tokenizer (BERT's, uncased)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = random_weights(shape, seed=seed, decoder_bias=-3.0)
+    save_mlm(folder / "model.onnx", weights, shape, opset=opset)
+    shutil.copyfile(
+        Path(splade_retriever.__file__).parent / "bundled" / "tokenizer.json", folder / "tokenizer.json"
+    )
+    tokens = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    special = {f"{name}_token": token for name, token in tokens.items()}
+    for name, content in {
+        "config.json": {
+            "architectures": ["BertForMaskedLM"],
+            "model_type": "bert",
+            "vocab_size": shape.vocab,
+            "max_position_embeddings": shape.positions,
+            "pad_token_id": 0,
+        },
+        "tokenizer_config.json": {"model_max_length": shape.positions, "do_lower_case": True, **special},
+        "special_tokens_map.json": special,
+    }.items():
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return folder
+
+
+def real_texts() -> list[str]:
+    """Return the paragraphs of the example corpus: English, from a few words to some hundred."""
+    folder = Path(__file__).parent.parent / "examples" / "data" / "astronomy"
+    paragraphs = [p for path in sorted(folder.glob("*.md")) for p in path.read_text("utf-8").split("\n\n")]
+    return [" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip()]
