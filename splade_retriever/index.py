@@ -329,7 +329,10 @@ class SpladeIndex:
             )
         encoder = self.model  # a mismatch is told before anything is read
         recipe = memory.recipe()
-        from tqdm.auto import tqdm
+        if show_progress:
+            from tqdm.auto import tqdm
+        else:  # without its complaint about a notebook that cannot draw bars
+            from tqdm import tqdm
 
         from splade_retriever.points import to_points
 
