@@ -61,7 +61,8 @@ def test_every_figure_follows_from_the_collection(tmp_path: Path) -> None:
     # moon: 1/2 of the queries x 2/3 of the documents; rover: 1/2 x 1/3; sun: 1/2 x 1/3.
     assert report.cost.flops == pytest.approx(2 / 6 + 1 / 6 + 1 / 6)
     assert report.splade.ms_per_query >= report.cost.search_ms > 0
-    assert report.cost.index_bytes > 0
+    # The engine lays down files of 32 MiB each, nearly all of them holes.
+    assert 0 < report.cost.index_bytes < 2**25
     assert report.notes() == []
 
 

@@ -157,11 +157,12 @@ class LexicalHead(nn.Module):
         column blocks, then only the kept entries are computed again at their winning positions.
         """
         states = self.states(hidden, ids)
+        # A padded row repeats the first token's: it never wins alone, and where it ties it is that token.
+        states = torch.where(mask.bool()[:, :, None], states, states[:, :1])
         if keep is None:
-            logits = states @ (self.entries * self.log_scale.exp()[:, None]).T
-            logits = logits.masked_fill(~mask.bool()[:, :, None], -1e4).amax(1) + self.entry_bias()
+            logits = (states @ (self.entries * self.log_scale.exp()[:, None]).T).amax(1) + self.entry_bias()
             return torch.log1p(functional.relu(logits))
-        best, where = self._winners(states.detach(), mask)
+        best, where = self._winners(states.detach())
         heaviest = best.topk(keep, dim=1).indices
         place = where.gather(1, heaviest)
         chosen = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
@@ -172,10 +173,8 @@ class LexicalHead(nn.Module):
         return torch.zeros_like(best).scatter(1, heaviest, weights)
 
     @torch.no_grad()
-    def _winners(self, states: Tensor, mask: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
-        hidden = states.shape[2]
-        # A padded row repeats the first token's, so it can never win alone.
-        rows = torch.where(mask.bool()[:, :, None], states, states[:, :1]).reshape(-1, hidden)
+    def _winners(self, states: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
+        rows = states.reshape(-1, states.shape[2])
         best, where = [], []
         for columns in self.entries.split(block):
             value, place = (rows @ columns.T).view(*states.shape[:2], -1).max(1)

