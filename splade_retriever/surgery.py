@@ -445,8 +445,22 @@ class RowCodes:
 
 
 def column_scale(weight: FloatArray) -> FloatArray:
-    """Return the step of each column of (in, out) that spreads it over -127..127, shape (out,)."""
-    scale: FloatArray = np.maximum(np.abs(weight).max(0), np.float32(1e-8)) / np.float32(127)
+    """Return the step of each column of (in, out) for 8-bit codes that no processor adds up wrongly.
+
+    Processors without VNNI multiply bytes in pairs of neighbouring rows and add the two products in 16 bits,
+    with saturation. A code of a row is at most 255, so two codes of a column may add up to 128 on either side
+    of zero: 255 * 128 < 2**15. That spreads a column over -127..127 only where its largest weights have small
+    neighbours; it costs a third more rounding than using all 8 bits, where 7 bits would cost twice as much.
+
+    Returns:
+        Shape (out,), float32, > 0.
+    """
+    paired = np.zeros((-(-len(weight) // 2) * 2, weight.shape[1]), dtype=np.float32)
+    paired[: len(weight)] = weight
+    pairs = paired.reshape(-1, 2, weight.shape[1])
+    heaviest = np.maximum(pairs.clip(min=0).sum(1).max(0), -pairs.clip(max=0).sum(1).min(0))
+    largest = np.maximum(np.abs(weight).max(0) / np.float32(127), heaviest / np.float32(127.5))
+    scale: FloatArray = np.maximum(largest, np.float32(1e-8)).astype(np.float32)
     return scale
 
 
