@@ -1,0 +1,397 @@
+"""Encoding speed and memory at BERT-base shapes, beside FastEmbed on the same file and texts.
+
+    python -m tests.benchmarks.encode                     # about 6 minutes on two idle cores, needs 12 GB
+    python -m tests.benchmarks.encode --quick             # one minute, figures for orientation only
+    python -m tests.benchmarks.encode --write             # puts the table into docs/benchmarks.md
+
+Every contender runs in a process of its own, which opens the model, encodes eight texts to warm up, and then
+encodes the sample, again and again until at least 15 seconds have passed. Peak memory is that process's.
+Arithmetic is counted from the shapes of the model and for real tokens only. The processor's peak is the best single-precision matrix product that numpy (all threads) or ONNX
+Runtime (one session, a thread a core) reached in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.bert_base import bert_base
+from tests.mlm_graphs import BERT_BASE, Shape, real_texts
+
+MODEL = "prithivida/Splade_PP_en_v1"
+LEAST_SECONDS = 15.0
+COMPARED = 24
+MARK = "<!-- encode: {} -->"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table."""
+
+    name: str
+    package: str
+    batch_size: int | None = None
+    precision: str = "fp32"
+
+
+CONTENDERS = [
+    Contender("FastEmbed, batch 1", "fastembed", 1),
+    Contender("FastEmbed, batch 8", "fastembed", 8),
+    Contender("FastEmbed, batch 32", "fastembed", 32),
+    Contender("splade-retriever, fp32", "splade_retriever"),
+    Contender("splade-retriever, int8", "splade_retriever", precision="int8"),
+]
+
+
+def main() -> None:
+    """Read the command line, run every contender, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--texts", type=int, default=96, help="texts of the sample")
+    parser.add_argument(
+        "--texts-from", type=Path, help="JSONL(.gz) file with a `text` a line, in place of ours"
+    )
+    parser.add_argument("--model", type=Path, default=Path("runs/benchmarks/bert-base"), help="model folder")
+    parser.add_argument("--quick", action="store_true", help="16 texts, once, FastEmbed's batch 32 left out")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--sample", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.contender == "peak":
+        print(json.dumps({"gflops": sgemm_peak()}))
+    elif given.contender:
+        contender = next(c for c in CONTENDERS if c.name == given.contender)
+        print(
+            json.dumps(run(contender, given.model, json.loads(given.sample.read_text("utf-8")), given.quick))
+        )
+    else:
+        benchmark(given)
+
+
+def benchmark(given: argparse.Namespace) -> None:
+    """Run every contender in its own process and report."""
+    started = time.perf_counter()
+    count = min(given.texts, 16) if given.quick else given.texts
+    given.model.parent.mkdir(parents=True, exist_ok=True)
+    model = bert_base(given.model)
+    sample = model.parent / "sample.json"
+    texts = from_file(given.texts_from, count) if given.texts_from else passages(count)
+    sample.write_text(json.dumps(texts), encoding="utf-8")
+    lengths = token_lengths(model, texts)
+    rewriting = {
+        precision: in_a_process(
+            "from pathlib import Path; import sys; from splade_retriever.graph import pooled_graph;"
+            f"pooled_graph(Path(sys.argv[1]) / 'model.onnx', precision={precision!r}); print('null')",
+            str(model),
+        )[1]
+        for precision in ("fp32", "int8")
+    }
+    peaks, found = [], {}
+    for contender in CONTENDERS:
+        if given.quick and contender.batch_size == 32:
+            continue
+        peaks.append(in_a_process(*again(given, model, sample, "peak"))[0])
+        report(f"sgemm: {peaks[-1]['gflops'] if peaks[-1] else 0:.0f} GFLOP/s; now {contender.name} ...")
+        found[contender.name] = in_a_process(*again(given, model, sample, contender.name))[0]
+    peak = max(measured["gflops"] for measured in peaks if measured)
+    lines = [*conditions(lengths, peak, rewriting), "", *table(found, lengths, peak), "", *agreement(found)]
+    print("\n".join(lines))
+    report(f"took {time.perf_counter() - started:.0f} s")
+    if given.write:
+        write("\n".join(lines))
+
+
+def again(given: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:
+    """Return the program and arguments that run one contender of this module."""
+    program = "from tests.benchmarks.encode import main; main()"
+    quick = ["--quick"] if given.quick else []
+    return [program, "--contender", contender, "--model", str(model), "--sample", str(sample), *quick]
+
+
+def in_a_process(program: str, *arguments: str) -> tuple[Any, float]:
+    """Run a program; return what its last line of output says, None if it died, and the seconds it took."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        report(f"ended with {done.returncode} (-9 is the system's word for out of memory)")
+        return None, time.perf_counter() - started
+    return json.loads(done.stdout.strip().splitlines()[-1]), time.perf_counter() - started
+
+
+def report(line: str) -> None:
+    """Tell the person who waits; the table alone goes to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# The sample
+
+
+def passages(count: int) -> list[str]:
+    """Cut passages of mixed length out of the example corpus: 10 to 380 words, half of them under 75."""
+    words = " ".join(real_texts()).split()
+    chance = random.Random(0)
+    found = []
+    for _ in range(count):
+        length = int(min(380, max(10, chance.lognormvariate(4.3, 0.7))))
+        start = chance.randrange(len(words) - length)
+        found.append(" ".join(words[start : start + length]))
+    return found
+
+
+def from_file(path: Path, count: int) -> list[str]:
+    """Draw texts from a JSONL file, plain or gzipped."""
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as file
+    ):
+        texts = [text for line in file if (text := json.loads(line).get("text", "").strip())]
+    if not texts:
+        raise SystemExit(f"{path} has no line with a `text`; expected JSON objects, one a line.")
+    return random.Random(0).sample(texts, min(count, len(texts)))
+
+
+def token_lengths(model: Path, texts: list[str]) -> list[int]:
+    """Count the tokens that the model reads of each text."""
+    from splade_retriever.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_file(model / "tokenizer.json", max_length=BERT_BASE.positions)
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
+
+
+# What is measured
+
+
+def run(contender: Contender, model: Path, texts: list[str], quick: bool) -> dict[str, Any]:
+    """Measure one contender in this process."""
+    started = time.perf_counter()
+    embed = opened(contender, model)
+    loaded = time.perf_counter() - started
+    vectors = list(embed(texts[:8]))
+    started = time.perf_counter()
+    vectors = list(embed(texts))
+    seconds, encoded = time.perf_counter() - started, len(texts)
+    if not quick and seconds < LEAST_SECONDS:
+        more = texts * int(np.ceil((LEAST_SECONDS - seconds) / seconds))
+        started = time.perf_counter()
+        for _ in embed(more):
+            pass
+        seconds, encoded = seconds + time.perf_counter() - started, encoded + len(more)
+    return {
+        "seconds": seconds / (encoded / len(texts)),
+        "load_seconds": loaded,
+        "peak_mb": peak_memory_mb(),
+        "active": float(np.mean([len(vector.indices) for vector in vectors])),
+        "vectors": [
+            dict(zip(v.indices.tolist(), v.values.tolist(), strict=True)) for v in vectors[:COMPARED]
+        ],
+    }
+
+
+def opened(contender: Contender, model: Path) -> Any:
+    """Open the contender's model and return its `embed` with the settings of the row."""
+    if contender.package == "fastembed":
+        import fastembed
+
+        theirs = fastembed.SparseTextEmbedding(MODEL, specific_model_path=str(model))
+        return lambda texts: theirs.embed(texts, batch_size=contender.batch_size)
+    import splade_retriever
+
+    ours = splade_retriever.SparseTextEmbedding(
+        MODEL, specific_model_path=str(model), precision=contender.precision
+    )
+    return ours.embed
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory this process ever held, in 10^6 bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # ru_maxrss would count the parent's memory at the fork, too.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+def sgemm_peak() -> float:
+    """Return the best rate of a float32 matrix product on all cores, in GFLOP/s."""
+    size = 1536
+    left, right = (np.random.default_rng(n).standard_normal((size, size), np.float32) for n in (0, 1))
+    return max(best_rate(lambda: left @ right, 2 * size**3), onnx_runtime_peak())
+
+
+def onnx_runtime_peak() -> float:
+    """Return the rate of ONNX Runtime's products, one single-threaded call a core."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rows, inner, columns = 768, 768, 3072
+    matrix = np.random.default_rng(0).standard_normal((inner, columns), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, inner])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])],
+        [numpy_helper.from_array(matrix, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    x = np.random.default_rng(1).standard_normal((rows, inner), np.float32)
+    cores, calls = len(os.sched_getaffinity(0)), 24
+    with ThreadPoolExecutor(cores) as pool:
+        return best_rate(
+            lambda: list(pool.map(lambda _: session.run(None, {"x": x}), range(calls))),
+            2 * rows * inner * columns * calls,
+        )
+
+
+def best_rate(call: Any, operations: int) -> float:
+    """Return the best rate over about a second, in 10^9 operations a second."""
+    call()
+    best, end = float("inf"), time.perf_counter() + 1.0
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - started)
+    return operations / best / 1e9
+
+
+def operations(tokens: int, shape: Shape = BERT_BASE) -> int:
+    """Count the multiplications and additions of the products for one text."""
+    hidden = shape.hidden
+    layer = 2 * tokens * (4 * hidden**2 + 2 * hidden * shape.inner) + 4 * tokens**2 * hidden
+    return shape.layers * layer + 2 * tokens * hidden * (hidden + shape.vocab)
+
+
+# What is told
+
+
+def conditions(lengths: list[int], peak: float, rewriting: dict[str, float]) -> Iterator[str]:
+    """Say where and on what this ran."""
+    versions = ", ".join(f"{name} {version_of(name)}" for name in ("fastembed", "onnxruntime", "numpy"))
+    low, middle, high = (int(np.percentile(lengths, part)) for part in (5, 50, 95))
+    yield f"`python -m tests.benchmarks.encode`, {time.strftime('%Y-%m-%d')}, {processor()}, {versions}."
+    yield (
+        f"{len(lengths)} English texts of {low} / {middle} / {high} tokens (5 % / median / 95 %), "
+        f"{np.mean(lengths):.0f} on average; BERT-base shapes, "
+        f"{sum(map(operations, lengths)) / 1e9:,.0f} GFLOP."
+    )
+    yield (
+        f"Best float32 matrix product in the run: {peak:.0f} GFLOP/s. Rewriting the graph, once: "
+        + ", ".join(f"{seconds:.1f} s for {precision}" for precision, seconds in rewriting.items())
+        + "."
+    )
+
+
+def table(found: dict[str, Any], lengths: list[int], peak: float) -> Iterator[str]:
+    """Lay out the figures, with ratios to FastEmbed's best batch size and to its batch 32."""
+    theirs = {n: found.get(f"FastEmbed, batch {n}") for n in (1, 8, 32)}
+    best = min((f["seconds"] for f in theirs.values() if f), default=float("nan"))
+    slow = theirs[32]["seconds"] if theirs[32] else float("nan")
+    large = theirs[32]["peak_mb"] if theirs[32] else float("nan")
+    work = sum(map(operations, lengths)) / 1e9
+    yield (
+        "| | texts/s | tokens/s | G(FL)OP/s | of the sgemm peak | against FastEmbed's best | "
+        "against its batch 32 | peak memory | of batch 32's | opens in |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name, figures in found.items():
+        if figures is None:
+            yield f"| {name} | failed | | | | | | | | |"
+            continue
+        seconds, memory = figures["seconds"], figures["peak_mb"]
+        yield (
+            f"| {name} | {len(lengths) / seconds:.2f} | {sum(lengths) / seconds:,.0f} "
+            f"| {work / seconds:.0f} | {work / seconds / peak:.0%} | {ratio(best / seconds)} | {ratio(slow / seconds)} | "
+            f"{memory:,.0f} MB | {share(memory / large)} | {figures['load_seconds']:.1f} s |"
+        )
+
+
+def agreement(found: dict[str, Any]) -> Iterator[str]:
+    """Say how far the vectors of the contenders lie apart."""
+    reference = found.get("FastEmbed, batch 1")
+    for contender in CONTENDERS:
+        figures = found.get(contender.name)
+        if contender.package == "fastembed" or not figures or not reference:
+            continue
+        pairs = list(zip(reference["vectors"], figures["vectors"], strict=True))
+        furthest = max(abs(a.get(i, 0) - b.get(i, 0)) for a, b in pairs for i in a.keys() | b.keys())
+        cosine = np.mean([similarity(a, b) for a, b in pairs])
+        yield (
+            f"{contender.name}: weights at most {furthest:.2g} from FastEmbed's, cosine {cosine:.6f}, "
+            f"{figures['active']:.0f} active dimensions against {reference['active']:.0f}."
+        )
+
+
+def similarity(one: dict[str, float], two: dict[str, float]) -> float:
+    """Return the cosine of two sparse vectors."""
+    dot = sum(weight * two.get(index, 0.0) for index, weight in one.items())
+    return dot / float(np.linalg.norm(list(one.values())) * np.linalg.norm(list(two.values())))
+
+
+def ratio(value: float) -> str:
+    """Write a factor."""
+    return f"{value:.2f}x" if np.isfinite(value) else "-"
+
+
+def share(value: float) -> str:
+    """Write a fraction as 1/n."""
+    return f"1/{1 / value:.1f}" if np.isfinite(value) else "-"
+
+
+def version_of(package: str) -> str:
+    """Return an installed version."""
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def processor() -> str:
+    """Name the processor and its cores."""
+    cores = len(os.sched_getaffinity(0))
+    listed: Iterable[str] = ()
+    if Path("/proc/cpuinfo").is_file():
+        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.split(":", 1)[1].strip() for line in listed if line.startswith("model name")]
+    flags = next((line for line in listed if line.startswith("flags")), "")
+    extra = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in flags.split()]
+    return f"{cores} cores of {models[0] if models else platform.machine()} ({', '.join(extra) or 'no VNNI'})"
+
+
+def write(content: str) -> None:
+    """Put the report into docs/benchmarks.md, between its marks."""
+    path = Path("docs/benchmarks.md")
+    start, end = MARK.format("start"), MARK.format("end")
+    page = path.read_text("utf-8") if path.is_file() else f"# Benchmarks\n\n## Encoding\n\n{start}\n{end}\n"
+    if start not in page:
+        page += f"\n## Encoding\n\n{start}\n{end}\n"
+    before, rest = page.split(start, 1)
+    path.write_text(f"{before}{start}\n{content}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
