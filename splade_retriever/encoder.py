@@ -351,7 +351,10 @@ class SparseTextEmbedding:
     def _weigh(self, texts: Iterable[str], static: StaticWeights) -> Iterator[SparseEmbedding]:
         for position, text in enumerate(texts):
             check_text(text, position)
-            yield static.embed(self.tokenizer.content_ids(text))
+            content = self.tokenizer.content(text)
+            if content.cut:
+                self._tell_cut(1)
+            yield static.embed(content.ids)
 
     def _tell_cut(self, texts: int) -> None:
         with self._counting:
@@ -393,14 +396,14 @@ class SparseTextEmbedding:
         if card is not None:
             _check_license(card, accepted=accept_license)
             if path is not None:
-                return self._checked_revision(open_folder(Path(path), card))
+                return self._checked_revision(open_folder(Path(path).expanduser(), card))
             return self._fetched(card, lazy=lazy)
-        folder = Path(path if path is not None else model_name or "")
-        if path is None and not folder.is_dir():
+        folder = Path(path if path is not None else model_name or "").expanduser()
+        if isinstance(model_name, str) and path is None and not folder.is_dir():
             bundled = open_folder(_BUNDLED)
-            if str(model_name).lower() == bundled.card.model.lower():
+            if model_name.lower() == bundled.card.model.lower():
                 return self._checked_revision(bundled)
-            raise self._catalogue.unknown(str(model_name))
+            raise self._catalogue.unknown(model_name)
         found = open_folder(folder)
         _check_license(found.card, accepted=accept_license)
         return self._checked_revision(found)

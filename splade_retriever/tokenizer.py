@@ -169,10 +169,15 @@ class Tokenizer:
             left, size = again, size * 8
         return [head for head in found if head is not None]
 
-    def content_ids(self, text: str) -> list[int]:
-        """Tokenise one text without special tokens, cut at what `max_length` leaves for its content."""
+    def content(self, text: str) -> Head:
+        """Tokenise one text without special tokens, cut at what `max_length` leaves for its content.
+
+        Raises:
+            InputError: If it cannot be written as UTF-8; see `check_text`.
+        """
         check_text(text, 0)
-        return list(self._backend.encode(text, add_special_tokens=False).ids[: self._room])
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return Head(ids=list(ids[: self._room]), cut=len(ids) > self._room)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join vocabulary entries to text; of one id this is the entry itself.

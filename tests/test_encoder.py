@@ -1,5 +1,7 @@
 """The encoder: vectors that depend on nothing but the text, bounded memory, faults, the query side."""
 
+import inspect
+import json
 import logging
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from splade_retriever import SparseEmbedding, SparseTextEmbedding
+from splade_retriever.encoder import TokenWeights
 from splade_retriever.errors import InputError, ModelGraphError, ModelOutputError
 from splade_retriever.models import ModelCard
 from splade_retriever.seams import Encoder
@@ -270,6 +273,30 @@ def test_a_limit_that_the_model_cannot_keep_is_refused(tiny_folder: Path, asked:
         SparseTextEmbedding(tiny_folder, max_length=asked)
 
 
+# -- moving over from fastembed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
+def test_a_call_that_fastembed_takes_is_taken(method: str) -> None:
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+
+    def names(owner: type) -> list[str]:
+        parameters = inspect.signature(getattr(owner, method)).parameters.values()
+        return [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
+
+    theirs, ours = names(fastembed.SparseTextEmbedding), names(SparseTextEmbedding)
+    assert ours[: len(theirs)] == theirs
+
+
+def test_the_constructor_takes_fastembeds_arguments_by_name() -> None:
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+    theirs = list(inspect.signature(fastembed.SparseTextEmbedding).parameters)
+    ours = list(inspect.signature(SparseTextEmbedding).parameters)
+
+    assert set(theirs) - {"kwargs"} <= set(ours)
+    assert ours[:4] == theirs[:4]
+
+
 # -- opening -------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +489,15 @@ def test_a_query_of_ones_weighs_each_token_alike(inference_free: Path) -> None:
     assert VOCABULARY.index("moon") in query.as_dict()
 
 
+def test_a_query_that_is_cut_is_counted_too(inference_free: Path) -> None:
+    model = SparseTextEmbedding(inference_free, max_length=4, lazy_load=True)
+
+    (query,) = model.query_embed("the of moon")
+
+    assert model.tokens_and_weights(query) == {"the": 0.25}
+    assert model.truncated == 1
+
+
 def test_a_process_that_only_asks_opens_no_session(inference_free: Path) -> None:
     script = (
         "import sys; from splade_retriever import SparseTextEmbedding\n"
@@ -478,16 +514,12 @@ def test_a_process_that_only_asks_opens_no_session(inference_free: Path) -> None
 
 
 def test_a_notebook_shows_tokens_as_bars_and_json_takes_them(bundled: SparseTextEmbedding) -> None:
-    import json
+    weights = bundled.tokens_and_weights(SparseEmbedding.from_dict({1026: 0.5, 1028: 1.5}))
 
-    weights = bundled.tokens_and_weights(next(bundled.embed("lunar mission <b>")))
-    html = weights._repr_html_()
-
-    assert list(json.loads(json.dumps(weights)).values()) == sorted(weights.values(), reverse=True)
-    assert "<td>lunar</td>" in html
-    assert "<b>" not in html
-    assert "lighter ones" in html
-    assert type(weights)()._repr_html_().startswith("<table>")
+    assert list(json.loads(json.dumps(weights)).items()) == [(">", 1.5), ("<", 0.5)]
+    assert "<td>&gt;</td><td>1.500</td>" in weights._repr_html_()
+    assert TokenWeights()._repr_html_().startswith("<table>")
+    assert "and 70 lighter ones" in TokenWeights({str(n): 100.0 - n for n in range(100)})._repr_html_()
 
 
 def test_the_card_of_the_bundled_model_is_listed_first() -> None:
