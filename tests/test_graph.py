@@ -176,7 +176,7 @@ def test_int8_stays_close_to_fp32(tmp_path, decoder):
     ids, mask = batch_of([23, 9, 1, 17])
     exact = Session(pooled_graph(path)).weights(ids, mask)
     coarse = Session(pooled_graph(path, precision="int8")).weights(ids, mask)
-    assert np.abs(coarse - exact).sum() < 0.03 * exact.sum()
+    assert np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
 def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model):
@@ -521,7 +521,7 @@ def test_processes_that_start_at_once_get_one_good_graph(copied):
     (answer,) = answers
     ids, mask = batch_of([5])
     exact = expected(ids, mask)
-    assert np.abs(Session(Path(answer)).weights(ids, mask) - exact).sum() < 0.03 * exact.sum()
+    assert np.abs(Session(Path(answer)).weights(ids, mask) - exact).sum() < 0.05 * exact.sum()
     assert kept_in(copied.parent) == [Path(answer).name, f"{Path(answer).name}.data"]
 
 
