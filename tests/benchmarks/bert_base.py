@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.bert_base runs/benchmarks/bert-base
 
-12 layers x 768, vocabulary 30,522, 0.53 GB: the size, inputs and output of Qdrant/Splade_PP_en_v1. Speed and
-memory do not depend on the values of the weights; the decoder's bias is set so that a text has tens to hundreds
-of active dimensions, as a trained model gives. At opset 11 ONNX Runtime fuses attention, for FastEmbed as for us.
+12 layers x 768, vocabulary 30,522, 0.53 GB: size, inputs and output are those of Qdrant/Splade_PP_en_v1.
+Speed and memory do not depend on the values of the weights; the decoder's bias is set so that a text has
+some tens of active dimensions, as a trained model gives. At opset 11 ONNX Runtime fuses attention, for
+FastEmbed as for us.
 """
 
 from __future__ import annotations

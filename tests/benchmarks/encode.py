@@ -4,10 +4,11 @@
     python -m tests.benchmarks.encode --quick             # one minute, figures for orientation only
     python -m tests.benchmarks.encode --write             # puts the table into docs/benchmarks.md
 
-Every contender runs in a process of its own, which opens the model, encodes eight texts to warm up, and then
-encodes the sample, again and again until at least 15 seconds have passed. Peak memory is that process's.
-Arithmetic is counted from the shapes of the model and for real tokens only. The processor's peak is the best single-precision matrix product that numpy (all threads) or ONNX
-Runtime (one session, a thread a core) reached in the same run.
+Every contender runs in a process of its own, which opens the model, encodes eight texts to warm up, and
+then encodes the sample, again and again until at least 15 seconds have passed. Peak memory is that
+process's. Arithmetic is counted from the shapes of the model, for real tokens only. The processor's peak is
+the best single-precision matrix product that numpy (all threads) or ONNX Runtime (one session, a thread a
+core) reached in the same run.
 """
 
 from __future__ import annotations
@@ -326,8 +327,9 @@ def table(found: dict[str, Any], lengths: list[int], peak: float) -> Iterator[st
         seconds, memory = figures["seconds"], figures["peak_mb"]
         yield (
             f"| {name} | {len(lengths) / seconds:.2f} | {sum(lengths) / seconds:,.0f} "
-            f"| {work / seconds:.0f} | {work / seconds / peak:.0%} | {ratio(best / seconds)} | {ratio(slow / seconds)} | "
-            f"{memory:,.0f} MB | {share(memory / large)} | {figures['load_seconds']:.1f} s |"
+            f"| {work / seconds:.0f} | {work / seconds / peak:.0%} "
+            f"| {ratio(best / seconds)} | {ratio(slow / seconds)} "
+            f"| {memory:,.0f} MB | {share(memory / large)} | {figures['load_seconds']:.1f} s |"
         )
 
 
