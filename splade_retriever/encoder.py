@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from contextlib import closing
+from dataclasses import replace
 from html import escape
 from itertools import chain, islice
 from pathlib import Path
@@ -121,6 +123,12 @@ class SparseTextEmbedding:
         if not lazy_load:
             self._opened()
 
+    def __repr__(self) -> str:
+        return (
+            f"SparseTextEmbedding({self.model_name!r}, precision={self.precision!r}, "
+            f"max_length={self.max_length})"
+        )
+
     # -- models ----------------------------------------------------------------------------------------------
 
     @classmethod
@@ -222,12 +230,13 @@ class SparseTextEmbedding:
         parallel: int | None = None,
         *,
         show_progress: bool = False,
-    ) -> Iterator[SparseEmbedding]:
+    ) -> Generator[SparseEmbedding, None, None]:
         """Encode documents, one embedding a text, in order.
 
         No vector depends on what else is encoded with it. A stream of any length runs in bounded memory: at
-        most two windows of 512 texts are read ahead, the second computed while the first is taken away. An
-        empty text is a text: it has the weights that the model gives its special tokens, often none.
+        most two windows are read ahead, the second computed while the first is taken away; a window is 512
+        texts or a million characters on two cores, more on more. Closing the generator early ends its
+        threads. An empty text is a text: it has the weights that the model gives its special tokens.
 
         Args:
             documents: A text or any iterable of texts.
@@ -247,7 +256,8 @@ class SparseTextEmbedding:
         _check_count("parallel", parallel, least=0)
         texts = _as_texts("embed", documents)
         workers = parallel if parallel else (None if parallel is None else _cores())
-        return self._progress(self._embed(texts, batch_size, workers), texts, show_progress)
+        vectors = self._embed(texts, batch_size, workers)
+        return self._progress(vectors, texts) if show_progress else vectors
 
     def passage_embed(
         self,
@@ -256,7 +266,7 @@ class SparseTextEmbedding:
         parallel: int | None = None,
         *,
         show_progress: bool = False,
-    ) -> Iterator[SparseEmbedding]:
+    ) -> Generator[SparseEmbedding, None, None]:
         """Encode documents; the same as `embed`."""
         return self.embed(texts, batch_size, parallel, show_progress=show_progress)
 
@@ -265,7 +275,7 @@ class SparseTextEmbedding:
         query: str | Iterable[str],
         batch_size: int | None = None,
         parallel: int | None = None,
-    ) -> Iterator[SparseEmbedding]:
+    ) -> Generator[SparseEmbedding, None, None]:
         """Encode queries, one embedding a text, in order.
 
         A symmetric model encodes a query as it does a document. Of an asymmetric one each unique token of
@@ -309,7 +319,7 @@ class SparseTextEmbedding:
 
     def _embed(
         self, texts: Iterable[str], batch_size: int | None, workers: int | None
-    ) -> Iterator[SparseEmbedding]:
+    ) -> Generator[SparseEmbedding, None, None]:
         session = self._opened()
         zeroed = self.tokenizer.special_ids if self._card.zero_special_tokens else []
         seen = cut = 0
@@ -348,7 +358,7 @@ class SparseTextEmbedding:
             if cut:
                 log.info("%d of %d texts were cut at %d tokens", cut, seen, self.max_length)
 
-    def _weigh(self, texts: Iterable[str], static: StaticWeights) -> Iterator[SparseEmbedding]:
+    def _weigh(self, texts: Iterable[str], static: StaticWeights) -> Generator[SparseEmbedding, None, None]:
         for position, text in enumerate(texts):
             check_text(text, position)
             content = self.tokenizer.content(text)
@@ -370,14 +380,15 @@ class SparseTextEmbedding:
             )
 
     def _progress(
-        self, vectors: Iterator[SparseEmbedding], texts: Iterable[str], shown: bool
-    ) -> Iterator[SparseEmbedding]:
-        if not shown:
-            return vectors
+        self, vectors: Generator[SparseEmbedding, None, None], texts: Iterable[str]
+    ) -> Generator[SparseEmbedding, None, None]:
         from tqdm.auto import tqdm
 
         total = len(texts) if isinstance(texts, Sized) else None
-        return iter(tqdm(vectors, total=total, unit="text", desc=self.model_name))
+        with tqdm(total=total, unit="text", desc=self.model_name) as bar, closing(vectors):
+            for vector in vectors:
+                yield vector
+                bar.update()
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -405,6 +416,8 @@ class SparseTextEmbedding:
                 return self._checked_revision(bundled)
             raise self._catalogue.unknown(model_name)
         found = open_folder(folder)
+        if isinstance(model_name, str) and path is not None:
+            found = replace(found, card=replace(found.card, model=model_name))
         _check_license(found.card, accepted=accept_license)
         return self._checked_revision(found)
 
@@ -496,10 +509,9 @@ class SparseTextEmbedding:
                     self.model_name,
                     err,
                 )
-                return Session(
-                    source, threads=self._threads, providers=self._providers, activation=self._card.activation
-                )
-        return Session(source, threads=self._threads, providers=self._providers)
+        return Session(
+            source, threads=self._threads, providers=self._providers, activation=self._card.activation
+        )
 
 
 class TokenWeights(dict[str, float]):

@@ -172,8 +172,8 @@ class Catalogue:
 def published() -> Iterator[ModelCard]:
     """Yield the cards of the published models.
 
-    No revision is pinned where the commit that a file comes from is not known for certain; the repositories
-    have not changed their weights since publication.
+    No revision is pinned where the commit that a file comes from is not known for certain: such a model is
+    the newest of its main branch, and the commit that was found stands in the encoder's fingerprint.
     """
     yield ModelCard(
         model="prithivida/Splade_PP_en_v1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,9 +13,10 @@ from splade_retriever.tokenizer import Head, TokenBatch, Tokenizer, batches, che
 
 __all__ = ["encode_stream"]
 
-# Texts read ahead and sorted by length: enough for full batches, little enough to stay small in memory.
-_WINDOW_TEXTS: Final = 512
-_WINDOW_CHARACTERS: Final = 1_000_000
+# Texts read ahead and sorted by length: enough for full batches on all cores, little enough to stay small.
+_TEXTS_PER_WORKER: Final = 256
+_CHARACTERS_PER_WORKER: Final = 500_000
+_WORKERS_FED: Final = (2, 16)
 # One window is computed while the one before it is taken away.
 _WINDOWS: Final = 2
 _TOKEN_BUDGET: Final = 768
@@ -47,12 +48,13 @@ def encode_stream(
     workers: int,
     max_texts: int | None,
     on_window: Callable[[Sequence[Head]], None],
-) -> Iterator[SparseEmbedding]:
+) -> Generator[SparseEmbedding, None, None]:
     """Encode texts, in order.
 
-    Texts are read from the caller's thread, in windows of at most 512 texts or about a million characters,
-    and no more than two windows are held. A window is sorted by length and cut into batches of about 768
-    tokens, which `workers` threads compute. When the iterator is closed early, the threads end with it.
+    Texts are read from the caller's thread, in windows of at most 512 texts or about a million characters
+    (for two workers or less, for more in proportion, up to 16), and no more than two windows are held. A
+    window is sorted by length and cut into batches of about 768 tokens, which `workers` threads compute.
+    When the iterator is closed early, the threads end with it.
 
     Args:
         texts: Any iterable.
@@ -65,7 +67,8 @@ def encode_stream(
     Raises:
         InputError: If an item is not text, after everything before it has been yielded.
     """
-    source = _windows(texts)
+    fed = min(max(workers, _WORKERS_FED[0]), _WORKERS_FED[1])
+    source = _windows(texts, fed * _TEXTS_PER_WORKER, fed * _CHARACTERS_PER_WORKER)
     waiting: deque[_Window] = deque()
     pool: ThreadPoolExecutor | None = None
     failure: Exception | None = None
@@ -98,7 +101,7 @@ def encode_stream(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _windows(texts: Iterable[str]) -> Iterator[list[str] | Exception]:
+def _windows(texts: Iterable[str], most_texts: int, most_characters: int) -> Iterator[list[str] | Exception]:
     """Yield lists of texts; where reading fails, what came before it and then the failure, so that it keeps
     its place in the order.
     """
@@ -109,7 +112,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str] | Exception]:
             check_text(text, position)
             window.append(text)
             characters += len(text)
-            if len(window) == _WINDOW_TEXTS or characters >= _WINDOW_CHARACTERS:
+            if len(window) == most_texts or characters >= most_characters:
                 yield window
                 window, characters = [], 0
     except Exception as err:  # noqa: BLE001 - raised by the caller, in its place

@@ -147,7 +147,7 @@ def test_a_long_stream_runs_in_bounded_memory_and_reads_little_ahead(tiny: Spars
             read += 1
             yield f"the moon mission number {read} lands"
 
-    vectors = tiny.embed(texts())
+    vectors = tiny.embed(texts(), parallel=2)
     for _ in islice(vectors, 2_000):
         pass
     tracemalloc.start()
@@ -156,7 +156,7 @@ def test_a_long_stream_runs_in_bounded_memory_and_reads_little_ahead(tiny: Spars
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    vectors.close()  # type: ignore[attr-defined]
+    vectors.close()
 
     assert read <= 22_000 + 1_024
     # 20,000 vectors kept would be more than 20 MB; two windows and their batches are a few.
@@ -181,6 +181,10 @@ def test_a_text_without_words_has_the_vector_of_the_empty_text(
     bundled: SparseTextEmbedding, text: str
 ) -> None:
     assert_same(next(bundled.embed(text)), next(bundled.embed("")))
+
+
+def test_a_model_says_what_it_is(tiny: SparseTextEmbedding) -> None:
+    assert repr(tiny) == "SparseTextEmbedding('tiny', precision='fp32', max_length=32)"
 
 
 def test_nothing_in_gives_nothing_out(bundled: SparseTextEmbedding) -> None:

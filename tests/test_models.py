@@ -163,6 +163,13 @@ def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_that_
     assert str(model.fingerprint["revision"]).startswith("sha256:")
 
 
+def test_a_folder_takes_the_name_that_is_given_with_it(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "v7")
+
+    assert SparseTextEmbedding("me/mine", specific_model_path=folder).fingerprint["model"] == "me/mine"
+    assert SparseTextEmbedding(specific_model_path=folder).fingerprint["model"] == "v7"
+
+
 def test_the_digest_of_a_folder_is_not_looked_for_on_the_hub() -> None:
     with pytest.raises(UnknownModelError, match="Pass that folder with specific_model_path="):
         SparseTextEmbedding("prithivida/Splade_PP_en_v1", revision="sha256:abc")

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -45,7 +45,7 @@ def length_of(tokens: int) -> SparseEmbedding:
     return SparseEmbedding.from_dict({tokens: 1.0})
 
 
-def stream(counter: Counter, texts: object, *, workers: int = 2) -> Iterator[SparseEmbedding]:
+def stream(counter: Counter, texts: object, *, workers: int = 2) -> Generator[SparseEmbedding, None, None]:
     return encode_stream(
         texts,  # type: ignore[arg-type]
         counter.encode,
@@ -67,7 +67,16 @@ def test_no_more_than_two_windows_are_read_ahead_of_what_is_taken() -> None:
     for taken in range(1, 4 * WINDOW):
         next(vectors)
         assert counter.read - taken <= 2 * WINDOW
-    vectors.close()  # type: ignore[attr-defined]
+    vectors.close()
+
+
+def test_more_workers_are_fed_more_texts() -> None:
+    counter = Counter()
+    vectors = stream(counter, counter.texts(), workers=8)
+    next(vectors)
+
+    assert counter.read == 2 * 8 * WINDOW // 2
+    vectors.close()
 
 
 def test_long_texts_make_a_window_short() -> None:
@@ -84,7 +93,7 @@ def test_long_texts_make_a_window_short() -> None:
     next(vectors)
 
     assert read <= 10
-    vectors.close()  # type: ignore[attr-defined]
+    vectors.close()
 
 
 def test_the_next_window_is_computed_while_the_last_one_is_taken() -> None:
@@ -96,7 +105,7 @@ def test_the_next_window_is_computed_while_the_last_one_is_taken() -> None:
     while counter.encoded < 2 * WINDOW:
         assert time.monotonic() < end
         time.sleep(0.001)
-    vectors.close()  # type: ignore[attr-defined]
+    vectors.close()
 
 
 def test_as_many_batches_run_at_once_as_there_are_workers() -> None:
@@ -121,7 +130,7 @@ def test_closing_early_ends_the_threads_and_what_was_queued() -> None:
     next(vectors)
     assert encode_threads()
 
-    vectors.close()  # type: ignore[attr-defined]
+    vectors.close()
 
     assert not encode_threads()
 
