@@ -93,7 +93,7 @@ class Report:
     def to_markdown(self) -> str:
         """Return the report as two Markdown tables, with a line for everything left out."""
         lines = [
-            f"**{self.collection}**: {self.documents:,} documents, {self.queries:,} queries, "
+            f"**{self.collection}**: documents {self.documents:,}, queries {self.queries:,}, "
             f"{self.gains} gains",
             "",
             "| system | nDCG@10 | R@100 | MRR@10 | ms/query |",
@@ -118,14 +118,14 @@ class Report:
         return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
 
     def notes(self) -> list[str]:
-        """Say what was left out or cut, a sentence each; nothing where there is nothing to say."""
+        """Say what was left out or cut, with the count; nothing where there is nothing to say."""
         told = {
-            "documents were longer than the model reads, and were cut": self.truncated_documents or 0,
-            "queries have no relevant document, and were not asked": self.unjudged_queries,
-            "judged documents are not in the corpus, and count as not found": self.unknown_documents,
-            "judged queries have no text, and were not asked": self.unknown_queries,
+            "documents cut, since they are longer than the model reads": self.truncated_documents or 0,
+            "queries not asked, since no document is relevant to them": self.unjudged_queries,
+            "judged documents that are not in the corpus, and count as not found": self.unknown_documents,
+            "judged queries without text, not asked": self.unknown_queries,
         }
-        return [f"{count:,} {what}" for what, count in told.items() if count]
+        return [f"{what}: {count:,}" for what, count in told.items() if count]
 
 
 def evaluate(

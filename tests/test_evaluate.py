@@ -389,6 +389,6 @@ def test_a_report_is_json_and_markdown(tmp_path: Path) -> None:
     assert there_and_back["splade"]["ndcg_at_10"] == report.splade.ndcg_at_10
     assert there_and_back["dense"] is None
     lines = report.to_markdown().splitlines()
-    assert lines[0] == "**tiny**: 3 documents, 2 queries, exponential gains"
+    assert lines[0] == "**tiny**: documents 3, queries 2, exponential gains"
     assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:4] == ["words", "BM25"]
     assert f"{report.splade.ndcg_at_10:.4f}" in report.to_markdown()
