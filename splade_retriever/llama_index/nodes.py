@@ -150,7 +150,10 @@ def to_node(hit: Hit) -> BaseNode:
             data["text_resource"] = {"text": hit.text, **data["text_resource"]}
     else:
         data["text"] = hit.text
-    return node_class.from_dict(data)
+    node = node_class.from_dict(data)
+    # Older llama-index-core has this field under two spellings, and reads the wrong one.
+    node.metadata_separator = data.get("metadata_separator", node.metadata_separator)
+    return node
 
 
 def _class_named(name: str, id: str) -> type[BaseNode]:
