@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _BUNDLED: Final = Path(__file__).parent / "bundled"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
 _COUNTED_AT_ONCE: Final = 256
+# What leaves the session is one float32 a vocabulary entry and text: 16 MB, however short the texts are.
+_WEIGHTS_OF_A_BATCH: Final = 4_000_000
 
 
 class SparseTextEmbedding:
@@ -182,8 +184,7 @@ class SparseTextEmbedding:
         if set(sources) != {"hf"} or not isinstance(sources["hf"], str) or sources["hf"].count("/") != 1:
             raise InputError(
                 f"add_custom_model got sources={dict(sources)!r}, expected {{'hf': 'owner/name'}}. For a "
-                f"folder, "
-                "pass its path to SparseTextEmbedding."
+                f"folder, pass its path to SparseTextEmbedding."
             )
         cls._catalogue.add(
             ModelCard(
@@ -240,8 +241,8 @@ class SparseTextEmbedding:
 
         Args:
             documents: A text or any iterable of texts.
-            batch_size: Texts of one batch at most; None for as many as fit into about 768 tokens, which is
-                the limit in any case.
+            batch_size: Texts of one batch at most; None for as many as fit into about 768 tokens and 16 MB
+                of weights, which are the limits in any case.
             parallel: Batches computed at once, in threads of this process; None for `threads`, 0 for all
                 cores.
             show_progress: Show a progress bar on stderr.
@@ -255,7 +256,7 @@ class SparseTextEmbedding:
         _check_count("batch_size", batch_size, least=1)
         _check_count("parallel", parallel, least=0)
         texts = _as_texts("embed", documents)
-        workers = parallel if parallel else (None if parallel is None else _cores())
+        workers = _cores() if parallel == 0 else parallel
         vectors = self._embed(texts, batch_size, workers)
         return self._progress(vectors, texts) if show_progress else vectors
 
@@ -291,6 +292,8 @@ class SparseTextEmbedding:
         """
         if self._static is None:
             return self.embed(query, batch_size, parallel)
+        _check_count("batch_size", batch_size, least=1)
+        _check_count("parallel", parallel, least=0)
         return self._weigh(_as_texts("query_embed", query), self._static)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = _COUNTED_AT_ONCE) -> int:
@@ -322,6 +325,7 @@ class SparseTextEmbedding:
     ) -> Generator[SparseEmbedding, None, None]:
         session = self._opened()
         zeroed = self.tokenizer.special_ids if self._card.zero_special_tokens else []
+        most = max(1, _WEIGHTS_OF_A_BATCH // self.vocab_size)
         seen = cut = 0
 
         def encode(batch: TokenBatch) -> list[SparseEmbedding]:
@@ -333,8 +337,7 @@ class SparseTextEmbedding:
             except InputError as err:
                 raise ModelOutputError(
                     f"Model {self.model_name!r} gave a vector that is none: {err} The ONNX file is damaged, "
-                    f"or "
-                    f"its precision overflows; fetch or export it again."
+                    f"or its precision overflows; fetch or export it again."
                 ) from err
 
         def count(heads: Sequence[Head]) -> None:
@@ -351,7 +354,7 @@ class SparseTextEmbedding:
                 encode,
                 tokenizer=self.tokenizer,
                 workers=workers or session.threads,
-                max_texts=batch_size,
+                max_texts=most if batch_size is None else min(batch_size, most),
                 on_window=count,
             )
         finally:
@@ -373,8 +376,7 @@ class SparseTextEmbedding:
         if first:
             log.warning(
                 "a text is longer than the %d tokens that model %r reads; the rest of it is left out. This "
-                "is "
-                "said once; `truncated` counts such texts. SpladeIndex(windows='merge') reads them whole.",
+                "is said once; `truncated` counts such texts. SpladeIndex(windows='merge') reads them whole.",
                 self.max_length,
                 self.model_name,
             )
@@ -427,8 +429,7 @@ class SparseTextEmbedding:
         if self._revision is not None and self._revision.startswith(DIGEST):
             raise UnknownModelError(
                 f"Revision {self._revision} of model {card.model!r} is the digest of a folder, not a commit "
-                f"of "
-                f"{card.source!r}. Pass that folder with specific_model_path=."
+                f"of {card.source!r}. Pass that folder with specific_model_path=."
             )
         deferred = lazy and card.query_side != "symmetric"
         files = ("tokenizer.json", *card.query_files) if deferred else card.files
@@ -504,8 +505,7 @@ class SparseTextEmbedding:
                     raise
                 log.warning(
                     "the graph of model %r cannot be pooled inside (%s); it is pooled outside, which needs "
-                    "more "
-                    "memory and time and gives the same numbers",
+                    "more memory and time and gives the same numbers",
                     self.model_name,
                     err,
                 )
@@ -537,8 +537,7 @@ def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:
         if value is not None and value is not False:
             raise InputError(
                 f"SparseTextEmbedding does not take {name}={value!r}: ONNX Runtime is told by name where to "
-                f"run. "
-                f"Pass providers=['CUDAExecutionProvider'] and install onnxruntime-gpu."
+                f"run. Pass providers=['CUDAExecutionProvider'] and install onnxruntime-gpu."
             )
 
 
@@ -569,8 +568,7 @@ def _precision(asked: Precision | None, card: ModelCard, *, finished: bool) -> P
     if finished and asked == "fp32" and card.precision == "int8":
         raise InputError(
             f"Model {card.model!r} exists as int8 only, and fp32 was asked for. Leave precision= out, or "
-            f"open "
-            f"another model."
+            f"open another model."
         )
     return asked
 
@@ -580,8 +578,7 @@ def _max_length(asked: int | None, card: ModelCard) -> int:
     if asked is not None and asked > card.max_length:
         raise InputError(
             f"max_length is {asked}, and model {card.model!r} reads {card.max_length} tokens at most. Ask "
-            f"for "
-            f"less, or cut long texts into windows (SpladeIndex(windows='merge'))."
+            f"for less, or cut long texts into windows (SpladeIndex(windows='merge'))."
         )
     return asked or card.max_length
 

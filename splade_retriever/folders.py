@@ -201,8 +201,8 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
     if architectures and not any("MaskedLM" in str(name) for name in architectures):
         raise ModelFilesError(
             f"The model in {folder} is {architectures[0]} by its config.json, expected a masked language "
-            f"model "
-            f"(...ForMaskedLM), which SPLADE is. Export the model with its language head (task fill-mask)."
+            f"model (...ForMaskedLM), which SPLADE is. Export the model with its language head (task "
+            f"fill-mask)."
         )
 
 
@@ -219,8 +219,7 @@ def _activation(folder: Path, routes: _Routes, *, asymmetric: bool) -> Activatio
     if pooling.get("pooling_strategy", "max") != "max":
         raise ModelGraphError(
             f"The model in {folder} pools by {pooling['pooling_strategy']!r}, expected 'max', the only "
-            f"pooling "
-            f"supported. Use a model of SPLADE v2 or later."
+            f"pooling supported. Use a model of SPLADE v2 or later."
         )
     name = str(pooling.get("activation_function", "relu"))
     if name not in _ACTIVATIONS:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -20,7 +23,8 @@ __all__ = ["Snapshot", "fetch"]
 
 log = logging.getLogger(__name__)
 
-_MAIN = "main"
+_MAIN: Final = "main"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,20 @@ def _resume(wanted: _Wanted, name: str) -> None:
                 expected_size=found.size,
                 displayed_filename=name,
             )
+        _verify(wanted, name, partial, found.etag)
         os.replace(partial, blob)
+
+
+def _verify(wanted: _Wanted, name: str, path: Path, etag: str) -> None:
+    """Compare a large file with its digest, which is its ETag: its parts came at different times."""
+    if not _SHA256.fullmatch(etag):
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != etag:
+        path.unlink()
+        reason = f"the file {name!r} arrived damaged (sha256 {digest}, expected {etag}) and was removed"
+        raise _failed(wanted, reason, "call again")
 
 
 @contextmanager
@@ -222,9 +239,8 @@ _OFFLINE_WAY = (
 def _failed(wanted: _Wanted, reason: str, way_out: str) -> ModelFilesError:
     return ModelFilesError(
         f"Model {wanted.model!r} is not in {wanted.cache} and could not be downloaded from {wanted.repo!r} "
-        f"at "
-        f"{constants.ENDPOINT}: {reason}. To have it, {way_out}; SparseTextEmbedding() without a name is the "
-        f"bundled model, which needs no download."
+        f"at {constants.ENDPOINT}: {reason}. To have it, {way_out}; SparseTextEmbedding() without a name is "
+        f"the bundled model, which needs no download."
     )
 
 
@@ -232,8 +248,7 @@ def _offline(wanted: _Wanted, missing: Sequence[str], *, local_files_only: bool)
     why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE=1"
     return ModelFilesError(
         f"Model {wanted.model!r} (repository {wanted.repo!r}, revision {wanted.revision!r}) is not complete "
-        f"in "
-        f"{wanted.cache}: {', '.join(missing)} missing, and {why} forbids a download. Open it once with the "
-        f"network, copy that folder from a machine that has it, or pass specific_model_path= with a local "
-        f"folder."
+        f"in {wanted.cache}: {', '.join(missing)} missing, and {why} forbids a download. Open it once with "
+        f"the network, copy that folder from a machine that has it, or pass specific_model_path= with a "
+        f"local folder."
     )

@@ -50,8 +50,7 @@ class StaticWeights:
         except (OSError, ValueError, TypeError, AttributeError) as err:
             raise ModelFilesError(
                 f"The table of query weights {path} cannot be read as {{token: weight}}: {err}. Fetch the "
-                f"file "
-                f"again."
+                f"file again."
             ) from err
         if not known:
             raise ModelFilesError(

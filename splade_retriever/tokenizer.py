@@ -218,10 +218,8 @@ def check_text(text: object, position: int) -> None:
     except UnicodeEncodeError as err:
         raise InputError(
             f"The text at position {position} has a lone surrogate (U+{ord(text[err.start]):04X} at "
-            f"character "
-            f"{err.start}), which is half of a character. Read the text with the right encoding, or replace "
-            f"it "
-            f"with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            f"character {err.start}), which is half of a character. Read the text with the right encoding, "
+            f"or replace it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
         ) from err
 
 

@@ -180,6 +180,19 @@ def test_a_download_whose_process_is_killed_goes_on_in_the_next_process(
     assert not list(client.home.rglob("*.partial"))
 
 
+def test_a_partial_file_that_is_not_the_beginning_of_this_one_is_found_out(
+    hub: HubServer, client: Client, large: bytes
+) -> None:
+    hub.cut_after = len(large) - 100
+    client.fetch()
+    (partial,) = client.home.rglob("*.partial")
+    partial.write_bytes(bytes(partial.stat().st_size))
+    hub.cut_after, hub.broken = None, False
+
+    assert "arrived damaged" in client.fetch()["error"]
+    assert Path(client.fetch()["folder"], "model.onnx").read_bytes() == large
+
+
 def test_two_processes_at_once_download_once_and_both_get_the_whole_file(
     hub: HubServer, client: Client, large: bytes
 ) -> None:
