@@ -156,7 +156,7 @@ class Collection:
     def _check_vector_names(self, params: "models.CollectionParams", names: Mapping[str, str | None]) -> None:
         found = {
             "sparse": sorted(params.sparse_vectors or {}),
-            "dense": sorted(params.vectors) if isinstance(params.vectors, dict) else [],
+            "dense": _dense_names(params.vectors),
         }
         for kind, wanted in names.items():
             if wanted is not None and wanted not in found[kind]:
@@ -343,3 +343,10 @@ def _is_local_mode(client: "QdrantBase") -> bool:
     from qdrant_client.local.qdrant_local import QdrantLocal
 
     return isinstance(getattr(client, "_client", None), QdrantLocal)
+
+
+def _dense_names(vectors: "models.VectorsConfig | None") -> list[str]:
+    if vectors is None:
+        return []
+    # A collection with one dense vector need not name it: the engine's name for it is "".
+    return sorted(vectors) if isinstance(vectors, dict) else [""]

@@ -202,6 +202,28 @@ class SpladeIndex:
         """The dense encoder, where one was given."""
         return self._dense
 
+    @property
+    def model_name(self) -> str | None:
+        """The name of the model that made the collection; None where it does not remember one."""
+        memory = self._store.memory
+        return None if memory is None else str(memory.encoder.get("model"))
+
+    @property
+    def place(self) -> dict[str, Any] | None:
+        """The arguments that open this index again, without a key and without the dense encoder.
+
+        None for one that is gone on close (":memory:"), or that uses a caller's client.
+        """
+        if not self._store.owned or self._location == ":memory:":
+            return None
+        return {
+            "location": self._location,
+            "collection": self.collection,
+            "vector_name": self._names["sparse"],
+            "dense_name": self._names["dense"],
+            "query_max_active_dims": self._query_max_active_dims,
+        }
+
     def _raw_model(self) -> Encoder:
         with self._lock:
             if self._encoder is None:

@@ -1,0 +1,119 @@
+"""LangChain's structured queries -> the filter language of the index."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, TypeAlias
+
+from langchain_core.structured_query import (
+    Comparator,
+    Comparison,
+    FilterDirective,
+    Operation,
+    Operator,
+    StructuredQuery,
+    Visitor,
+)
+
+from splade_retriever.errors import FilterError
+from splade_retriever.filters import FilterLike
+
+__all__ = ["LangChainFilter", "SpladeTranslator", "to_index_filter"]
+
+LangChainFilter: TypeAlias = FilterLike | FilterDirective
+"""What every `filter=` of the adapter takes."""
+
+
+def to_index_filter(filter: LangChainFilter | None) -> FilterLike | None:
+    """Translate a structured query's filter; pass on what the index knows itself.
+
+    Raises:
+        FilterError: If a comparison cannot be expressed.
+    """
+    if isinstance(filter, FilterDirective):
+        translated: dict[str, Any] = filter.accept(SpladeTranslator())
+        return translated
+    return filter
+
+
+class SpladeTranslator(Visitor):
+    """Gives `SelfQueryRetriever` filters of a `SpladeVectorStore`.
+
+    Pass it as `structured_query_translator=`. A day (`{"type": "date"}`) equals every time within it, in UTC;
+    `like` means that the field has all these words.
+    """
+
+    allowed_comparators: Sequence[Comparator] | None = tuple(Comparator)
+    allowed_operators: Sequence[Operator] | None = tuple(Operator)
+
+    def visit_operation(self, operation: Operation) -> dict[str, Any]:
+        """Translate "and", "or", "not".
+
+        Raises:
+            FilterError: If there is nothing to combine.
+        """
+        parts = [argument.accept(self) for argument in operation.arguments]
+        if not parts:
+            raise FilterError(f"the structured query has {operation.operator.value!r} of nothing.")
+        if operation.operator is Operator.NOT:
+            return {"$not": parts[0] if len(parts) == 1 else {"$and": parts}}
+        return {f"${operation.operator.value}": parts}
+
+    def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
+        """Translate one comparison of a metadata key with a value."""
+        operator = _OPERATORS[comparison.comparator]
+        value = _value(comparison.value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return {comparison.attribute: _day(operator, value)}
+        return {comparison.attribute: {operator: value}}
+
+    def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
+        """Give the query's text and the arguments of a search."""
+        if structured_query.filter is None:
+            return structured_query.query, {}
+        return structured_query.query, {"filter": structured_query.filter.accept(self)}
+
+
+_OPERATORS: Mapping[Comparator, str] = {
+    Comparator.EQ: "$eq",
+    Comparator.NE: "$ne",
+    Comparator.GT: "$gt",
+    Comparator.GTE: "$gte",
+    Comparator.LT: "$lt",
+    Comparator.LTE: "$lte",
+    Comparator.CONTAIN: "$contains",
+    Comparator.LIKE: "$text",
+    Comparator.IN: "$in",
+    Comparator.NIN: "$nin",
+}
+
+
+def _value(value: object) -> object:
+    """Read a value of the query language, in which times are dicts: `{"type": "date", "date": "2023-08-23"}`.
+
+    Raises:
+        FilterError: If a time cannot be read.
+    """
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    if not isinstance(value, Mapping) or value.get("type") not in ("date", "datetime"):
+        return value
+    written = value.get(value["type"])
+    try:
+        return (date if value["type"] == "date" else datetime).fromisoformat(str(written))
+    except ValueError:
+        raise FilterError(
+            f"the structured query compares with the {value['type']} {written!r}, which is not ISO 8601 "
+            "(2023-08-23, 2023-08-23T12:33:00Z)."
+        ) from None
+
+
+def _day(operator: str, day: date) -> dict[str, Any]:
+    """Compare with a whole day: it starts at midnight, UTC, and what is after it starts at the next."""
+    start, end = day, day + timedelta(days=1)
+    if operator == "$eq":
+        return {"$gte": start, "$lt": end}
+    if operator == "$ne":
+        return {"$not": {"$gte": start, "$lt": end}}
+    if operator in ("$gt", "$lte"):
+        return {"$gte" if operator == "$gt" else "$lt": end}
+    return {operator: start}

@@ -1,0 +1,76 @@
+"""SpladeReranker: documents of any retriever, in the order of their SPLADE scores."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+
+from splade_retriever.langchain.documents import METADATA_KEY
+from splade_retriever.langchain.encoder import opened_encoder
+from splade_retriever.seams import Encoder
+
+__all__ = ["SpladeReranker"]
+
+
+class SpladeReranker(BaseDocumentCompressor):
+    """Reorders documents by how well they fit the query, for `ContextualCompressionRetriever`.
+
+    The documents are encoded on the spot: what it costs is what encoding them costs, so hand it tens of
+    documents, not thousands.
+    """
+
+    model: SkipValidation[Encoder | str | None] = None
+    """An encoder, a model's name, or None for the bundled model."""
+    top_n: int | None = Field(default=None, ge=1)
+    """Most documents to keep; None for all."""
+    with_scores: bool = False
+    """Put the score into each document's metadata, under "_splade"."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    _encoder: Encoder | None = PrivateAttr(default=None)
+    _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Put the documents that fit best first; equal scores stay in the order they came in.
+
+        Args:
+            documents: Of any retriever.
+            query: What they should answer.
+            callbacks: Of the framework; not used.
+
+        Returns:
+            The same documents, or, with `with_scores`, copies of them.
+        """
+        if not documents:
+            return []
+        encoder = self._opened()
+        (wanted,) = encoder.query_embed([query])
+        vectors = encoder.passage_embed([document.page_content for document in documents])
+        scores = [vector.dot(wanted) for vector in vectors]
+        order = sorted(range(len(documents)), key=lambda n: -scores[n])[: self.top_n]
+        if not self.with_scores:
+            return [documents[n] for n in order]
+        return [_scored(documents[n], scores[n]) for n in order]
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Do what `compress_documents` does, in a worker thread."""
+        return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
+
+    def _opened(self) -> Encoder:
+        with self._opening:
+            if self._encoder is None:
+                self._encoder = opened_encoder(self.model)
+            return self._encoder
+
+
+def _scored(document: Document, score: float) -> Document:
+    metadata = {**document.metadata, METADATA_KEY: {"score": score}}
+    return document.model_copy(update={"metadata": metadata})

@@ -1,0 +1,59 @@
+"""SpladeSparseEmbeddings: the sparse side of langchain-qdrant's own `QdrantVectorStore`."""
+
+import asyncio
+
+from splade_retriever.errors import MissingExtraError
+from splade_retriever.langchain.encoder import opened_encoder
+from splade_retriever.seams import Encoder
+from splade_retriever.sparse import SparseEmbedding
+
+try:
+    from langchain_qdrant import SparseEmbeddings, SparseVector
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        "SpladeSparseEmbeddings needs langchain-qdrant, which is not installed. Run: "
+        'pip install "splade-retriever[langchain]"'
+    ) from error
+
+__all__ = ["SpladeSparseEmbeddings"]
+
+
+class SpladeSparseEmbeddings(SparseEmbeddings):
+    """Encodes for `QdrantVectorStore(sparse_embedding=...)`, in SPARSE and in HYBRID mode.
+
+    The vectors are those of `SparseTextEmbedding`; queries are encoded as queries. Safe to share between
+    threads.
+    """
+
+    def __init__(self, model: Encoder | str | None = None) -> None:
+        """Open the model.
+
+        Args:
+            model: An encoder, a model's name, or None for the bundled model.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            ModelFilesError: Its files are not here and could not be had.
+        """
+        self.model = opened_encoder(model)
+
+    def embed_documents(self, texts: list[str]) -> list[SparseVector]:
+        """Encode documents, one vector a text, in order."""
+        return [_sparse_vector(vector) for vector in self.model.passage_embed(texts)]
+
+    def embed_query(self, text: str) -> SparseVector:
+        """Encode one query."""
+        (vector,) = self.model.query_embed([text])
+        return _sparse_vector(vector)
+
+    async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
+        """Do what `embed_documents` does, in a worker thread."""
+        return await asyncio.to_thread(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> SparseVector:
+        """Do what `embed_query` does, in a worker thread."""
+        return await asyncio.to_thread(self.embed_query, text)
+
+
+def _sparse_vector(embedding: SparseEmbedding) -> SparseVector:
+    return SparseVector(indices=embedding.indices.tolist(), values=embedding.values.tolist())
