@@ -1,0 +1,99 @@
+"""Groups of a ranking by the values of a payload field, as a Qdrant server forms them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from qdrant_client import models
+
+__all__ = ["Groups", "deepened", "values_at"]
+
+_PART: Final = re.compile(r'"([^"]*)"|([^.\[\]"]+)|\[(\d*)\]')
+"""A part of a payload path: a quoted key, a key, or [] (every element) or [n] (one element)."""
+
+
+class Groups:
+    """The best groups of a ranking, filled from the top."""
+
+    def __init__(self, group_by: str, limit: int, group_size: int) -> None:
+        """Start empty.
+
+        Args:
+            group_by: Path of the payload field.
+            limit: Most groups.
+            group_size: Most points of a group.
+        """
+        self._group_by, self._limit, self._size = group_by, limit, group_size
+        self._groups: dict[tuple[type, Any], list[models.ScoredPoint]] = {}
+
+    def add(self, ranked: Sequence[models.ScoredPoint]) -> None:
+        """Take points, best first, whose payloads have the field.
+
+        A point with several values joins several groups; one with a value that is neither string nor integer joins
+        none, as on a server.
+        """
+        for point in ranked:
+            values = values_at(point.payload or {}, self._group_by)
+            if any(type(value) not in (int, str) for value in values):
+                continue
+            for value in dict.fromkeys(values):
+                self._groups.setdefault((type(value), value), []).append(point)
+
+    def _best(self) -> list[tuple[Any, list[models.ScoredPoint]]]:
+        return [(value, hits[: self._size]) for (_, value), hits in list(self._groups.items())[: self._limit]]
+
+    @property
+    def full(self) -> bool:
+        """Whether reading on could change nothing: as many groups as wanted, each as large as wanted."""
+        best = self._best()
+        return len(best) == self._limit and all(len(hits) == self._size for _, hits in best)
+
+    def values(self) -> list[Any]:
+        """Give the groups' values, best group first."""
+        return [value for value, _ in self._best()]
+
+    def point_ids(self) -> list[Any]:
+        """Give the ids of the points in the groups, each once."""
+        return list(dict.fromkeys(point.id for _, hits in self._best() for point in hits))
+
+    def result(
+        self, records: Mapping[Any, models.Record], lookups: Mapping[Any, models.Record]
+    ) -> models.GroupsResult:
+        """Give the groups with their points' payloads and vectors, and what was looked up for their values."""
+        groups = []
+        for value, hits in self._best():
+            found = [
+                point.model_copy(
+                    update={"payload": records[point.id].payload, "vector": records[point.id].vector}
+                )
+                for point in hits
+                if point.id in records
+            ]
+            groups.append(models.PointGroup.model_construct(id=value, hits=found, lookup=lookups.get(value)))
+        return models.GroupsResult.model_construct(groups=groups)
+
+
+def values_at(payload: Mapping[str, Any], path: str) -> list[Any]:
+    """Find the values under a payload path; a list at its end gives its elements."""
+    found: list[Any] = [payload]
+    for quoted, key, index in _PART.findall(path):
+        name = quoted or key
+        if name:
+            found = [value[name] for value in found if isinstance(value, Mapping) and name in value]
+        elif index:
+            found = [v[int(index)] for v in found if isinstance(v, list) and int(index) < len(v)]
+        else:
+            found = [item for value in found if isinstance(value, list) for item in value]
+    return [item for value in found for item in (value if isinstance(value, list) else [value])]
+
+
+def deepened(prefetch: Any, factor: int) -> Any:
+    """Let every prefetch read as much deeper as a group is large, which is what a server does."""
+    if prefetch is None or factor == 1:
+        return prefetch
+    if isinstance(prefetch, Sequence):
+        return [deepened(item, factor) for item in prefetch]
+    limit = 10 if prefetch.limit is None else prefetch.limit
+    return prefetch.model_copy(
+        update={"limit": limit * factor, "prefetch": deepened(prefetch.prefetch, factor)}
+    )
