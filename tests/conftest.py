@@ -5,6 +5,9 @@ import os
 
 import pytest
 
+# A suite that others subclass: its asserts are to say what they found, too.
+pytest.register_assert_rewrite("tests.llama_index_suite")
+
 _ORACLES = ("torch", "transformers", "sentence_transformers")
 
 

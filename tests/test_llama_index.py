@@ -211,6 +211,10 @@ def test_metadata_that_json_has_not_is_an_error_and_nothing_is_written(store: Sp
     assert store.get_nodes() == []
 
 
+def test_nodes_are_read_in_the_order_asked_for(filled: SpladeVectorStore) -> None:
+    assert filled.get_nodes(["rocket", "nothing", "landing"]) == [NODES[2], NODES[0]]
+
+
 def test_a_query_without_text_is_an_error(filled: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match="query_str"):
         filled.query(VectorStoreQuery(query_embedding=[0.5]))

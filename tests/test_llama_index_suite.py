@@ -9,10 +9,8 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from qdrant_client import QdrantClient
 
 from splade_retriever.llama_index import SpladeVectorStore
+from tests.llama_index_suite import SparseStoreSuite
 from tests.words import WordEncoder
-
-pytest.register_assert_rewrite("tests.llama_index_suite")
-from tests.llama_index_suite import SparseStoreSuite  # noqa: E402 - after its asserts were made to speak
 
 
 class OurStore(SparseStoreSuite):

@@ -5,13 +5,15 @@ python -m tests.benchmarks.llama_index_conformance --reasons  # with what each f
 """
 
 import argparse
-import contextlib
-import io
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
 from importlib.metadata import version
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+from xml.etree import ElementTree
 
-import pytest
 from llama_index.core import MockEmbedding
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -63,23 +65,23 @@ class TestQdrantVectorStore(SparseStoreSuite):
         )
 
 
-class Results:
-    """A pytest plugin that keeps how each test of each store ended."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, dict[str, str]] = defaultdict(dict)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        _, store, test = report.nodeid.split("::")
-        if report.when == "call" or report.failed:
-            said = report.longrepr.reprcrash.message if report.failed else ""  # type: ignore[union-attr]
-            self.of[test].setdefault(store, said or "passed")
+Results: TypeAlias = dict[str, dict[str, str]]
+"""Test -> store -> "passed", or what the failure said."""
 
 
 def run() -> Results:
-    results = Results()
-    with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main([__file__, "-q", "-p", "no:cacheprovider", "-p", "no:warnings"], plugins=[results])
+    """Run the suite on all stores, in a process of its own, in which pytest makes asserts speak."""
+    results: Results = defaultdict(dict)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = ["-q", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore", f"--junitxml={report}"]
+        subprocess.run(
+            [sys.executable, "-m", "pytest", __file__, *options], stdout=subprocess.DEVNULL, check=False
+        )
+        for case in ElementTree.parse(report).iter("testcase"):
+            faults = [*case.findall("failure"), *case.findall("error")]
+            store = case.attrib["classname"].rpartition(".")[2]
+            results[case.attrib["name"]][store] = faults[0].attrib["message"] if faults else "passed"
     return results
 
 
@@ -87,7 +89,7 @@ def table(results: Results) -> str:
     """Write one line a test that a store failed, and one for all that every store passed."""
     lines = ["| test | " + " | ".join(STORES.values()) + " |", "|---|" + "---|" * len(STORES)]
     passed_by_all = 0
-    for test, ends in results.of.items():
+    for test, ends in results.items():
         marks = ["passed" if ends[store] == "passed" else "**failed**" for store in STORES]
         if set(marks) == {"passed"}:
             passed_by_all += 1
@@ -95,8 +97,8 @@ def table(results: Results) -> str:
             name = test.removeprefix("test_").replace("_", " ").replace("|", "\\|")
             lines.append(f"| {name} | " + " | ".join(marks) + " |")
     lines.append(f"| {passed_by_all} other tests |" + " passed |" * len(STORES))
-    counts = [sum(ends[store] == "passed" for ends in results.of.values()) for store in STORES]
-    lines.append("| **passed** | " + " | ".join(f"**{n} of {len(results.of)}**" for n in counts) + " |")
+    counts = [sum(ends[store] == "passed" for ends in results.values()) for store in STORES]
+    lines.append("| **passed** | " + " | ".join(f"**{n} of {len(results)}**" for n in counts) + " |")
     return "\n".join(lines)
 
 
@@ -109,7 +111,7 @@ def main() -> None:
     print(", ".join(f"{name} {version(name)}" for name in packages), end="\n\n")
     print(table(results))
     if wanted.reasons:
-        for test, ends in results.of.items():
+        for test, ends in results.items():
             for store, end in ends.items():
                 if end != "passed":
                     print(f"\n{store} {test}\n    " + end.replace("\n", "\n    ")[:400])
