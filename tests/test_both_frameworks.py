@@ -1,0 +1,267 @@
+"""One collection, both frameworks; and collections of their own Qdrant stores, read as they are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document as LangChainDocument
+from langchain_qdrant import QdrantVectorStore as TheirLangChainStore
+from langchain_qdrant import RetrievalMode
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.vector_stores.qdrant import QdrantVectorStore as TheirLlamaIndexStore
+from qdrant_client import QdrantClient, models
+
+from splade_retriever import SpladeIndex
+from splade_retriever import langchain as for_langchain
+from splade_retriever import llama_index as for_llama_index
+from splade_retriever.errors import CollectionMismatchError
+from tests.llama_index_suite import rich_nodes, uuid_of
+from tests.words import WordEncoder
+
+A, B, C = (uuid_of(n) for n in range(3))
+TEXTS = {A: "The lander stood on the Moon.", B: "The rover left the lander.", C: "A rocket lifted off."}
+YEARS = {A: 2023, B: 2023, C: 2019}
+IN_2023 = MetadataFilters(filters=[MetadataFilter(key="year", value=2023)])
+
+
+@pytest.fixture(params=["edge", "local"])
+def client(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "edge":
+        from splade_retriever.edge import EdgeClient
+
+        opened: Any = EdgeClient(":memory:")
+    else:
+        opened = QdrantClient(":memory:")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def index(client: Any) -> SpladeIndex:
+    return SpladeIndex(client=client, model=WordEncoder())
+
+
+@pytest.fixture
+def langchain(index: SpladeIndex) -> for_langchain.SpladeVectorStore:
+    return for_langchain.SpladeVectorStore(index=index)
+
+
+@pytest.fixture
+def llama_index(index: SpladeIndex) -> for_llama_index.SpladeVectorStore:
+    return for_llama_index.SpladeVectorStore(index=index)
+
+
+def documents() -> list[LangChainDocument]:
+    return [
+        LangChainDocument(id=id, page_content=text, metadata={"year": YEARS[id]})
+        for id, text in TEXTS.items()
+    ]
+
+
+def nodes() -> list[TextNode]:
+    return [
+        TextNode(
+            id_=id,
+            text=text,
+            metadata={"year": YEARS[id]},
+            excluded_embed_metadata_keys=["year"],
+            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book" if id != C else "letter")},
+        )
+        for id, text in TEXTS.items()
+    ]
+
+
+def query(text: str, **rest: Any) -> VectorStoreQuery:
+    return VectorStoreQuery(query_str=text, similarity_top_k=10, **rest)
+
+
+# -- documents of one, read by the other ---------------------------------------------------------------------
+
+
+def test_llama_index_reads_what_langchain_wrote(langchain: Any, llama_index: Any) -> None:
+    langchain.add_documents(documents())
+
+    found = for_llama_index.SpladeRetriever(llama_index, filters=IN_2023).retrieve("lander rocket")
+
+    assert sorted(scored.node_id for scored in found) == [A, B]
+    assert llama_index.get_nodes([A]) == [TextNode(id_=A, text=TEXTS[A], metadata={"year": 2023})]
+    assert llama_index.query(query("the", node_ids=[B])).ids == [B]
+    llama_index.delete_nodes([A])
+    llama_index.delete(B)
+    assert [document.id for document in langchain.similarity_search("lander rocket")] == [C]
+
+
+def test_langchain_reads_what_llama_index_wrote(langchain: Any, llama_index: Any) -> None:
+    llama_index.add(nodes())
+
+    found = langchain.similarity_search("lander rocket", filter={"year": 2023})
+
+    assert sorted(document.id for document in found) == [A, B]
+    assert langchain.get_by_ids([A]) == [
+        LangChainDocument(id=A, page_content=TEXTS[A], metadata={"year": 2023})
+    ]
+    langchain.delete([A])
+    assert [node.node_id for node in llama_index.get_nodes([A, B])] == [B]
+
+
+@pytest.mark.parametrize("kind", rich_nodes())
+def test_langchain_reads_every_class_of_node_as_its_text_and_metadata(
+    langchain: Any, llama_index: Any, kind: str
+) -> None:
+    node = rich_nodes()[kind]
+    llama_index.add([node])
+
+    (document,) = langchain.similarity_search("lander")
+
+    assert (document.id, document.page_content) == (node.node_id, node.get_content())  # type: ignore[call-arg]
+    assert document.metadata == node.metadata
+
+
+def test_both_find_the_same_with_the_same_scores(langchain: Any, llama_index: Any) -> None:
+    langchain.add_documents(documents()[:2])
+    llama_index.add(nodes()[2:])
+
+    theirs = langchain.similarity_search_with_score("the rocket and the lander")
+    ours = llama_index.query(query("the rocket and the lander"))
+
+    assert [(document.id, score) for document, score in theirs] == list(
+        zip(ours.ids, ours.similarities, strict=True)
+    )
+    assert len(theirs) == 3
+
+
+def test_what_one_writes_over_the_other_reads_anew(langchain: Any, llama_index: Any) -> None:
+    llama_index.add(nodes())
+
+    langchain.add_documents([LangChainDocument(id=A, page_content="A comet came.", metadata={})])
+
+    assert llama_index.get_nodes([A]) == [TextNode(id_=A, text="A comet came.")]
+    assert llama_index.query(query("lander", doc_ids=["book"])).ids == [B]
+
+
+def test_changed_metadata_is_seen_by_both_and_the_rest_of_a_node_stays(
+    index: SpladeIndex, langchain: Any, llama_index: Any
+) -> None:
+    llama_index.add(nodes())
+
+    index.update_metadata(A, {"year": 1969})
+
+    (node,) = llama_index.get_nodes([A])
+    assert node.metadata == langchain.get_by_ids([A])[0].metadata == {"year": 1969}
+    assert node.relationships == nodes()[0].relationships
+
+
+# -- collections of their own stores -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_langchain_qdrant(client: Any) -> Any:
+    client.create_collection(
+        "theirs", sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()}
+    )
+    store = TheirLangChainStore(
+        client=client,
+        collection_name="theirs",
+        retrieval_mode=RetrievalMode.SPARSE,
+        sparse_embedding=for_langchain.SpladeSparseEmbeddings(model=WordEncoder()),
+        sparse_vector_name="langchain-sparse",
+    )
+    store.add_texts([*TEXTS.values()], [{"year": YEARS[id]} for id in TEXTS], ids=[*TEXTS])
+    return client
+
+
+@pytest.fixture
+def of_llama_index_qdrant(client: Any) -> Any:
+    documents_fn, queries_fn = for_llama_index.sparse_encoders(WordEncoder())
+    store = TheirLlamaIndexStore(
+        collection_name="theirs",
+        client=client,
+        enable_hybrid=True,
+        sparse_doc_fn=documents_fn,
+        sparse_query_fn=queries_fn,
+        index_doc_id=False,
+    )
+    store.add([node.model_copy(update={"embedding": [0.5, 0.5]}) for node in nodes()])
+    return client
+
+
+def opened(client: Any, vector_name: str, **settings: Any) -> SpladeIndex:
+    return SpladeIndex(
+        client=client, collection="theirs", vector_name=vector_name, model=WordEncoder(), **settings
+    )
+
+
+def test_a_collection_of_langchain_qdrant_is_read_as_it_is_by_both(of_langchain_qdrant: Any) -> None:
+    index = opened(of_langchain_qdrant, "langchain-sparse")
+    for_ours = for_llama_index.SpladeVectorStore(index=index)
+
+    found = for_ours.query(query("lander rocket", filters=IN_2023)).nodes or []
+
+    assert sorted(node.node_id for node in found) == [A, B]
+    assert for_ours.get_nodes([A]) == [TextNode(id_=A, text=TEXTS[A], metadata={"year": 2023})]
+    assert for_ours.query(query("the", node_ids=[B])).ids == [B]
+    in_langchain = for_langchain.SpladeVectorStore(index=index)
+    assert [document.page_content for document in in_langchain.similarity_search("rocket")] == [TEXTS[C]]
+    for_ours.delete_nodes([A])
+    assert for_ours.get_nodes([A]) == []
+
+
+def test_a_collection_of_llama_indexs_qdrant_store_is_read_as_it_is_by_both(
+    of_llama_index_qdrant: Any,
+) -> None:
+    index = opened(of_llama_index_qdrant, "text-sparse-new")
+    for_ours = for_llama_index.SpladeVectorStore(index=index)
+
+    assert for_ours.get_nodes([*TEXTS]) == nodes()
+    assert sorted(for_ours.query(query("lander rocket", filters=IN_2023)).ids or []) == [A, B]
+    assert sorted(for_ours.query(query("lander rocket", doc_ids=["book"])).ids or []) == [A, B]
+    assert for_ours.query(query("the", node_ids=[B])).ids == [B]
+    in_langchain = for_langchain.SpladeVectorStore(index=index)
+    (document,) = in_langchain.similarity_search("rocket")
+    assert (document.id, document.page_content, document.metadata) == (C, TEXTS[C], {"year": 2019})
+    for_ours.delete("book")
+    assert [node.node_id for node in for_ours.get_nodes()] == [C]
+
+
+@pytest.mark.parametrize("kind", rich_nodes())
+def test_every_class_of_node_of_theirs_comes_back_as_its_class(client: Any, kind: str) -> None:
+    documents_fn, queries_fn = for_llama_index.sparse_encoders(WordEncoder())
+    theirs = TheirLlamaIndexStore(
+        collection_name="theirs",
+        client=client,
+        enable_hybrid=True,
+        sparse_doc_fn=documents_fn,
+        sparse_query_fn=queries_fn,
+        index_doc_id=False,
+    )
+    node = rich_nodes()[kind]
+    theirs.add([node.model_copy(update={"embedding": [0.5, 0.5]})])
+
+    (found,) = for_llama_index.SpladeVectorStore(index=opened(client, "text-sparse-new")).get_nodes()
+
+    assert type(found) is type(node)
+    if kind == "multimodal":  # their JSON leaves the bytes of media out
+        node.image_resource = node.image_resource.model_copy(update={"data": None})  # type: ignore[attr-defined]
+    assert found == node
+
+
+def test_a_collection_of_theirs_is_not_written_to_without_adopting_it(of_llama_index_qdrant: Any) -> None:
+    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
+
+    with pytest.raises(CollectionMismatchError, match="adopt=True"):
+        for_ours.add([TextNode(text="A comet came.")])
+
+
+def test_what_is_written_to_an_adopted_collection_their_store_reads(of_llama_index_qdrant: Any) -> None:
+    for_ours = for_llama_index.SpladeVectorStore(
+        index=opened(of_llama_index_qdrant, "text-sparse-new", adopt=True)
+    )
+    comet = nodes()[0].model_copy(update={"id_": uuid_of(9), "text": "A comet came."})
+
+    for_ours.add([comet])
+
+    assert for_ours.get_nodes([comet.node_id]) == [comet]
+    theirs = TheirLlamaIndexStore(collection_name="theirs", client=of_llama_index_qdrant, enable_hybrid=False)
+    (found,) = theirs.get_nodes([comet.node_id])
+    assert found == comet
