@@ -163,6 +163,8 @@ def _open(path: Path, providers: Sequence[str] | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # Every batch has its own shape: a plan of memory kept for each only piles up.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)

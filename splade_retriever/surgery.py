@@ -31,7 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError
 from splade_retriever.outline import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, Field, fields
 
-__all__ = ["BLOCK", "GraphBuilder", "RowCodes", "column_codes", "column_scale", "rewrite"]
+__all__ = ["BLOCK", "ONNX_RUNTIME", "GraphBuilder", "RowCodes", "column_codes", "column_scale", "rewrite"]
 
 BLOCK = 2048
 """Columns of the decoder multiplied at once: a block of logits fits the processor's cache."""
@@ -267,8 +267,8 @@ class Net:
         inner = self.constant(node.input[0])
         if inner is not None and node.op_type == "Transpose":
             return inner.transpose(given.get("perm"))
-        if inner is not None and node.op_type == "Cast":
-            return _single(inner.astype(helper.tensor_dtype_to_np_dtype(given["to"]), copy=False))
+        if inner is not None and node.op_type == "Cast" and given["to"] not in _HALVES:
+            return inner.astype(helper.tensor_dtype_to_np_dtype(given["to"]), copy=False)
         return inner
 
     def array(self, name: str) -> FloatArray:
@@ -347,14 +347,17 @@ class Stored:
         shape = tuple(self.head.dims)
         if self.start is None or 0 in shape:
             return _single(numpy_helper.to_array(self.head))
-        kind = helper.tensor_dtype_to_np_dtype(self.head.data_type)
+        brain = self.head.data_type == TensorProto.BFLOAT16
+        kind = np.dtype(np.uint16) if brain else helper.tensor_dtype_to_np_dtype(self.head.data_type)
         try:
-            return _single(np.memmap(self.path, kind, "r", self.start, shape or (1,)).reshape(shape))
+            found = np.memmap(self.path, kind, "r", self.start, shape or (1,)).reshape(shape)
         except (OSError, ValueError) as err:
             raise ModelFilesError(
                 f"The weight {self.head.name!r} cannot be read from {self.path}: {err}. "
                 f"Download or copy all files of the model."
             ) from err
+        # A bfloat16 is the upper half of a float32.
+        return (found.astype(np.uint32) << 16).view(np.float32) if brain else _single(found)
 
 
 class GraphBuilder:
@@ -577,8 +580,9 @@ def _is_half(attribute: onnx.AttributeProto) -> bool:
 
 
 def _single(array: NDArray[Any]) -> NDArray[Any]:
-    halves = [helper.tensor_dtype_to_np_dtype(kind) for kind in _HALVES]
-    return array.astype(np.float32) if array.dtype in halves else array
+    """Return halves as float32, and anything else as it is."""
+    half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
+    return array.astype(np.float32) if half else array
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

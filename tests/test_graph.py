@@ -108,6 +108,21 @@ def test_a_file_of_halves_is_computed_in_single_precision(tmp_path, decoder):
     assert TensorProto.FLOAT16 not in kinds
 
 
+def test_bfloat16_weights_are_read(copied):
+    cut = {}
+
+    def shorten(graph):
+        for tensor in graph.initializer:
+            if tensor.name in WEIGHTS or tensor.name == "decoder.weight":
+                bits = numpy_helper.to_array(tensor).view(np.uint32) >> 16
+                cut[tensor.name] = (bits << 16).view(np.float32)
+                tensor.data_type, tensor.raw_data = TensorProto.BFLOAT16, bits.astype(np.uint16).tobytes()
+
+    pooled = pooled_graph(changed(copied, shorten))
+    ids, mask = batch_of([11, 6])
+    np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask, cut), atol=1e-5)
+
+
 def test_32_bit_ids_are_served(tmp_path):
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, ids_type=TensorProto.INT32)
     ids, mask = batch_of([11, 6])
