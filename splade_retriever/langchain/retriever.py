@@ -29,8 +29,8 @@ class SpladeRetriever(BaseRetriever):
     """Finds documents by SPLADE, as any LangChain retriever does.
 
     Made of an open index, `SpladeRetriever(index=index, k=4)`; of documents,
-    `SpladeRetriever.from_documents(documents)`; or of a place, `SpladeRetriever(location="./index")`, which is
-    opened when it is first asked and is the form that `langchain_core.load.dumps` writes and `loads` reads.
+    `SpladeRetriever.from_documents(documents)`; or of a place, `SpladeRetriever(location="./index")`: that is
+    opened when it is first asked, and is the form that `langchain_core.load.dumps` writes and `loads` reads.
 
     `invoke` takes `k`, `filter`, `offset`, `score_threshold`, `mode`, `fusion`, `with_scores` and
     `with_explanations`, each in place of the retriever's own for that call.
@@ -248,7 +248,8 @@ class SpladeRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        index = self._live() or await asyncio.to_thread(self.open)
+        live = self._live()
+        index = await asyncio.to_thread(self.open) if live is None else live
         wanted = self._wanted(options)
         hits = await index.asearch(query, self.k if k is None else k, **wanted.arguments())
         explained = [await index.aexplain(query, hit) for hit in hits] if wanted.with_explanations else []
