@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from splade_retriever.errors import ModelFilesError, SpladeError, StorageError
+from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError, StorageError
 from splade_retriever.outline import Outline, outline
 
 __all__ = ["VERSION", "Activation", "Precision", "is_pooled", "pooled_graph"]
@@ -24,7 +24,7 @@ __all__ = ["VERSION", "Activation", "Precision", "is_pooled", "pooled_graph"]
 Activation = Literal["log1p", "log1p_log1p"]
 Precision = Literal["fp32", "int8"]
 
-VERSION = 1
+VERSION = 2
 """Counts changes of the rewriting; files of another version are written anew."""
 
 _ABANDONED_AFTER_S = 600
@@ -72,11 +72,16 @@ def pooled_graph(
     for folder, stem in places:
         path = folder / f"{stem}{current}{activation}-{precision}.onnx"
         try:
-            _write(source, path, activation, precision)
-        except SpladeError:
+            _write(source, path, found, activation, precision)
+        except (SpladeError, MemoryError):
             raise
         except OSError as err:
             failures.append(f"{folder}: {err.strerror or err}")
+        except Exception as err:
+            raise ModelGraphError(
+                f"{source} is damaged, or not an ONNX model that is understood here ({type(err).__name__}: "
+                f"{err}). Download or export it again."
+            ) from err
         else:
             _clean(folder, stem, current)
             return path
@@ -126,7 +131,7 @@ def _user_cache() -> Path:
     return Path(base) / "splade_retriever" / "graphs"
 
 
-def _write(source: Path, path: Path, activation: Activation, precision: Precision) -> None:
+def _write(source: Path, path: Path, found: Outline, activation: Activation, precision: Precision) -> None:
     from splade_retriever.surgery import rewrite
 
     log.info("Rewriting %s once, with %s in %s, into %s", source, activation, precision, path)
@@ -134,7 +139,14 @@ def _write(source: Path, path: Path, activation: Activation, precision: Precisio
     data = _data(path)
     with _temporary(data) as new_data, _temporary(path) as new_path:
         with new_data.open("xb") as file:
-            model = rewrite(source, file, data.name, activation=activation, precision=precision)
+            model = rewrite(
+                source,
+                file,
+                data.name,
+                pooled=is_pooled(found),
+                activation=activation,
+                precision=precision,
+            )
             file.flush()
             os.fsync(file.fileno())
         with new_path.open("xb") as file:

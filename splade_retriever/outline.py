@@ -61,7 +61,7 @@ def outline(path: Path) -> Outline:
 
     Raises:
         ModelFilesError: If there is no such file.
-        ModelGraphError: If it is not an ONNX file.
+        ModelGraphError: If it is not an ONNX file, or names weights outside its own folder.
     """
     ranks: dict[str, int | None] = {}
     external: dict[str, None] = {}
@@ -76,6 +76,12 @@ def outline(path: Path) -> Outline:
                         external.update(dict.fromkeys(_locations(file, field)))
     except FileNotFoundError as err:
         raise ModelFilesError(f"There is no model file {path}; pass a complete model folder.") from err
+    for name in external:
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelGraphError(
+                f"{path} keeps weights in {name!r}; expected a file beside it. Do not trust this file, or "
+                f"export it again."
+            )
     if not ranks:
         raise ModelGraphError(f"{path} is not an ONNX model: no graph with an output was found in it.")
     return Outline(ranks=ranks, external=list(external))
@@ -136,7 +142,7 @@ def _output(file: BinaryIO, field: Field) -> tuple[str, int | None]:
     name, rank = "", None
     for part in fields(file, field.value, field.stop):
         if part.number == 1:
-            name = _read(file, part).decode()
+            name = _read(file, part).decode(errors="replace")
         elif part.number == 2:
             for tensor in (f for f in fields(file, part.value, part.stop) if f.number == 1):
                 for shape in (f for f in fields(file, tensor.value, tensor.stop) if f.number == 2):
@@ -147,6 +153,8 @@ def _output(file: BinaryIO, field: Field) -> tuple[str, int | None]:
 def _locations(file: BinaryIO, tensor: Field) -> Iterator[str]:
     # TensorProto: external_data 13 -> StringStringEntryProto: key 1, value 2.
     for entry in (f for f in fields(file, tensor.value, tensor.stop) if f.number == _TENSOR_EXTERNAL_DATA):
-        pair = {f.number: _read(file, f).decode() for f in fields(file, entry.value, entry.stop)}
+        pair = {
+            f.number: _read(file, f).decode(errors="replace") for f in fields(file, entry.value, entry.stop)
+        }
         if pair.get(1) == "location":
             yield pair.get(2, "")

@@ -28,7 +28,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError
+from splade_retriever.errors import ModelFilesError, ModelGraphError
 from splade_retriever.outline import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, Field, fields
 
 __all__ = ["BLOCK", "ONNX_RUNTIME", "GraphBuilder", "RowCodes", "column_codes", "column_scale", "rewrite"]
@@ -44,7 +44,6 @@ _INLINE_BYTES = 1024
 _PAGE = 4096
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
-
 FloatArray: TypeAlias = NDArray[np.float32]
 Constant: TypeAlias = NDArray[Any] | np.generic | Callable[[], NDArray[Any]]
 
@@ -54,16 +53,18 @@ def rewrite(
     data: BinaryIO,
     data_name: str,
     *,
+    pooled: bool,
     activation: Literal["log1p", "log1p_log1p"],
     precision: Literal["fp32", "int8"],
 ) -> bytes:
     """Rewrite a model into a pooled graph.
 
     Args:
-        source: An MLM export, or a pooled graph, which is only quantised.
+        source: An MLM export, or a graph that is pooled already.
         data: Where the weights go, one after the other.
         data_name: The name under which the graph will find `data` beside itself.
-        activation: See `GraphBuilder.activation`; a pooled graph keeps its own.
+        pooled: Whether the source is pooled already, and only quantised; it keeps its own activation.
+        activation: See `GraphBuilder.activation`.
         precision: "int8" quantises every product with a constant matrix.
 
     Returns:
@@ -76,13 +77,10 @@ def rewrite(
     net = Net.read(source)
     net.check_inputs()
     output = net.model.graph.output[0]
-    pooled = len(output.type.tensor_type.shape.dim) == 2
     tail = None if pooled else find_tail(net)
-    target = tail.hidden if tail else output.name
-
     builder = GraphBuilder(opset=net.opset)
     products = 0
-    for node in net.needed([target]):
+    for node in net.needed([tail.hidden if tail else output.name]):
         product = net.product(node) if precision == "int8" else None
         if product is None:
             builder.nodes.append(_widened(node))
@@ -204,29 +202,20 @@ class Net:
 
     @classmethod
     def read(cls, path: Path) -> Net:
-        """Read a file; weights are only located.
-
-        Raises:
-            ModelGraphError: If it is not an ONNX file.
-        """
+        """Read a file; weights are only located."""
         model = onnx.ModelProto()
         stored: dict[str, Stored] = {}
-        try:
-            with path.open("rb") as file:
-                for part in fields(file, 0, file.seek(0, 2)):
-                    if part.number != MODEL_GRAPH:
-                        model.MergeFromString(_slice(file, part.start, part.stop))
-                        continue
-                    for item in fields(file, part.value, part.stop):
-                        if item.number == GRAPH_INITIALIZER:
-                            tensor = Stored.read(file, item, path)
-                            stored[tensor.head.name] = tensor
-                        else:
-                            model.graph.MergeFromString(_slice(file, item.start, item.stop))
-        except SpladeError:
-            raise
-        except Exception as err:
-            raise ModelGraphError(f"{path} is not an ONNX model: {err}. Export it again.") from err
+        with path.open("rb") as file:
+            for part in fields(file, 0, file.seek(0, 2)):
+                if part.number != MODEL_GRAPH:
+                    model.MergeFromString(_slice(file, part.start, part.stop))
+                    continue
+                for item in fields(file, part.value, part.stop):
+                    if item.number == GRAPH_INITIALIZER:
+                        tensor = Stored.read(file, item, path)
+                        stored[tensor.head.name] = tensor
+                    else:
+                        model.graph.MergeFromString(_slice(file, item.start, item.stop))
         return cls(path, model, stored)
 
     def refused(self, found: str) -> ModelGraphError:
@@ -457,7 +446,15 @@ def column_scale(weight: FloatArray) -> FloatArray:
 
     Returns:
         Shape (out,), float32, > 0.
+
+    Raises:
+        ModelGraphError: If a weight is infinite or not a number.
     """
+    if not np.isfinite(weight).all():
+        raise ModelGraphError(
+            f"A matrix of {weight.shape[0]} x {weight.shape[1]} cannot be quantised: a weight is infinite or not "
+            f"a number. The file is damaged, or training diverged; export the model again."
+        )
     paired = np.zeros((-(-len(weight) // 2) * 2, weight.shape[1]), dtype=np.float32)
     paired[: len(weight)] = weight
     pairs = paired.reshape(-1, 2, weight.shape[1])
@@ -516,9 +513,8 @@ class Weights:
 
     def write(self, name: str, value: Constant) -> TensorProto:
         """Write one constant; small ones stay in the graph, where shapes are inferred from them."""
-        array = np.ascontiguousarray(value() if callable(value) else value)
-        if not callable(value):
-            array = array.reshape(np.shape(value))
+        found = np.asarray(value() if callable(value) else value)
+        array = np.ascontiguousarray(found).reshape(found.shape)
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = TensorProto(name=name, dims=array.shape, data_type=kind)
         if array.nbytes <= _INLINE_BYTES:

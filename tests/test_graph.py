@@ -1,5 +1,6 @@
 """Pooling and quantising MLM graphs, and keeping the result."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from splade_retriever import graph, surgery
-from splade_retriever.errors import ModelFilesError, ModelGraphError, StorageError
+from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError, StorageError
 from splade_retriever.graph import pooled_graph
 from splade_retriever.session import Session
 from tests.mlm_graphs import Shape, max_pooled, mlm_logits, random_weights, save_mlm
@@ -247,6 +248,18 @@ def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step():
     assert (off <= scale / 2 * 1.0001).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_not_quantised(copied, bad):
+    def spoil(graph):
+        (tensor,) = [t for t in graph.initializer if t.name == "0.up.weight"]
+        values = numpy_helper.to_array(tensor).copy()
+        values[2, 3] = bad
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    with pytest.raises(ModelGraphError, match="A matrix of 32 x 64 cannot be quantised"):
+        pooled_graph(changed(copied, spoil), precision="int8")
+
+
 # What goes in
 
 
@@ -323,6 +336,43 @@ def test_any_bytes_are_refused_in_words(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(ModelGraphError):
         pooled_graph(path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3), st.booleans())
+def test_a_damaged_file_is_refused_in_words_or_still_a_graph(model, tmp_path_factory, damage, int8):
+    content = bytearray(model.read_bytes())
+    for place, byte in damage.items():
+        content[place % len(content)] = byte
+    path = tmp_path_factory.mktemp("damaged") / "model.onnx"
+    path.write_bytes(content)
+    with contextlib.suppress(SpladeError):
+        pooled_graph(path, precision="int8" if int8 else "fp32")
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd", "a/../../secret"])
+def test_weights_are_never_read_from_outside_the_models_folder(tmp_path, place):
+    path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = place if entry.key == "location" else entry.value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelGraphError, match="expected a file beside it"):
+        pooled_graph(path)
+
+
+def test_logits_are_found_behind_another_output(copied):
+    def pool_the_first_token(graph):
+        graph.node.append(helper.make_node("Gather", ["logits", "zero"], ["rows"], axis=1))
+        graph.node.append(helper.make_node("Squeeze", ["rows", "one"], ["pooler"]))
+        graph.output.insert(
+            0, helper.make_tensor_value_info("pooler", TensorProto.FLOAT, ["batch", SHAPE.vocab])
+        )
+
+    ids, mask = batch_of([11, 6])
+    pooled = pooled_graph(changed(copied, pool_the_first_token))
+    np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
 def changed(path, change):
@@ -440,7 +490,7 @@ def test_settings_have_their_own_graphs(copied):
 
 def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch):
     (copied.parent / "model.pooled.txt").write_text("not ours")
-    (copied.parent / "other.pooled-1-v1-log1p-fp32.onnx").write_text("another model's")
+    (copied.parent / "other.pooled-1-v2-log1p-fp32.onnx").write_text("another model's")
     first = pooled_graph(copied)
     monkeypatch.setattr(graph, "VERSION", graph.VERSION + 1)
     second = pooled_graph(copied)
@@ -448,7 +498,7 @@ def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch
     save_mlm(copied, random_weights(SHAPE, seed=2), SHAPE)
     third = pooled_graph(copied)
     assert len({first.name, second.name, third.name}) == 3
-    others = ["model.pooled.txt", "other.pooled-1-v1-log1p-fp32.onnx"]
+    others = ["model.pooled.txt", "other.pooled-1-v2-log1p-fp32.onnx"]
     assert kept_in(copied.parent) == sorted([third.name, f"{third.name}.data", *others])
 
 
@@ -490,7 +540,7 @@ def test_nowhere_to_write_is_said(copied, tmp_path):
 
 
 def test_leftovers_of_killed_processes_go_when_they_are_old(copied):
-    old, fresh = (copied.with_name(f".model.pooled-{n}-v1-log1p-fp32.onnx.7-1.tmp") for n in (1, 2))
+    old, fresh = (copied.with_name(f".model.pooled-{n}-v2-log1p-fp32.onnx.7-1.tmp") for n in (1, 2))
     for path in (old, fresh):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 3600,) * 2)
