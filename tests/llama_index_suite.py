@@ -442,7 +442,9 @@ class SparseStoreSuite:
         assert found == node
         assert found.hash == node.hash
 
-    @pytest.mark.parametrize("id", ["node 1", "17", "ünïcode ☾", "a/b#c"])
+    @pytest.mark.parametrize(
+        "id", ["node 1", "17", "ünïcode ☾", "a/b#c"], ids=["a space", "digits", "unicode", "signs"]
+    )
     def test_any_string_is_an_id(self, store: BasePydanticVectorStore, id: str) -> None:
         store.add(self.ready([TextNode(id_=id, text="lander")]))
 
@@ -478,6 +480,9 @@ class SparseStoreSuite:
 
     def test_get_nodes_by_ids_and_filter(self, filled: BasePydanticVectorStore) -> None:
         assert [node.node_id for node in filled.get_nodes([A, B], filters=all_of(EN))] == [A]
+
+    def test_get_nodes_by_no_ids_gives_none(self, filled: BasePydanticVectorStore) -> None:
+        assert filled.get_nodes([], filters=all_of(EN)) == []
 
     def test_delete_takes_all_nodes_of_a_document(self, store: BasePydanticVectorStore) -> None:
         store.add(self.ready(self.of_two_sources()))

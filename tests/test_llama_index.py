@@ -199,6 +199,12 @@ def test_a_store_of_an_index_takes_no_other_settings(model: WordEncoder, client:
     assert SpladeVectorStore(index=index).index is index
 
 
+def test_nodes_of_a_generator_are_all_kept(store: SpladeVectorStore) -> None:
+    store.add(node for node in NODES)  # type: ignore[arg-type]
+
+    assert store.get_nodes([node.node_id for node in NODES]) == NODES
+
+
 def test_what_is_no_node_is_told_with_its_place(store: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match="item 1 is a str"):
         store.add([NODES[0], "a text"])  # type: ignore[list-item]

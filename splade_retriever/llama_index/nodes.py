@@ -6,7 +6,7 @@ rest of the node in `extra`, under a key of its own:
     {"llama_index": {"class": "TextNode", "ref_doc_id": "...", "node": {what else the node has}}}
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,19 +46,20 @@ class NodeDocument:
     """Fingerprint of the encoder of `vector`."""
 
 
-def to_documents(nodes: Sequence[BaseNode]) -> list[NodeDocument]:
-    """Convert nodes for the index.
+def to_documents(nodes: Iterable[BaseNode]) -> list[NodeDocument]:
+    """Convert nodes for the index; each is read once.
 
     Raises:
         InputError: If an item is no node, with its position.
     """
-    for position, node in enumerate(nodes):
+    listed = list(nodes)
+    for position, node in enumerate(listed):
         if not isinstance(node, BaseNode):
             raise InputError(
                 f"item {position} is a {type(node).__name__}, expected a node of LlamaIndex. Nothing was "
                 "written. Wrap texts in TextNode(text=...)."
             )
-    return [_to_document(node) for node in nodes]
+    return [_to_document(node) for node in listed]
 
 
 def _to_document(node: BaseNode) -> NodeDocument:
