@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from splade_retriever.baselines import Bm25, Dense, SentenceTransformerEncoder, best_rows
 from splade_retriever.beir import BeirCollection
+from splade_retriever.cli import app
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.evaluate import evaluate, score_rankings
 from tests.words import LetterEncoder, WordEncoder
@@ -92,6 +94,7 @@ def judged_rankings(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, di
     return {q: draw(st.lists(ids, unique=True)) for q in queries}, judged
 
 
+@settings(deadline=None)
 @given(case=judged_rankings())
 def test_the_measures_are_their_formulas(
     case: tuple[dict[str, list[str]], dict[str, dict[str, int]]],
@@ -309,6 +312,7 @@ def test_bm25_is_not_needed_where_it_is_not_asked_for(
 # -- baselines -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=40), k=st.integers(1, 50))
 def test_the_best_rows_are_the_head_of_a_stable_sort(scores: list[int], k: int) -> None:
     array = np.array(scores, dtype=np.float32)
@@ -423,3 +427,27 @@ def test_a_report_is_json_and_markdown(tmp_path: Path) -> None:
     assert lines[0] == "**tiny**: documents 3, queries 2, exponential gains"
     assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:4] == ["words", "BM25"]
     assert f"{report.splade.ndcg_at_10:.4f}" in report.to_markdown()
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
+    folder = str(write(tmp_path / "tiny"))
+
+    table = CliRunner().invoke(app, ["eval", folder])
+    machine = CliRunner().invoke(app, ["eval", folder, "--json", "--no-bm25", "--linear", "--every-nth", "2"])
+
+    assert table.exit_code == machine.exit_code == 0
+    for word in ("nDCG@10", "BM25", "FLOPS", "tiny"):
+        assert word in table.stdout
+    found = json.loads(machine.stdout)
+    assert (found["queries"], found["gains"], found["bm25"]) == (1, "linear", None)
+
+
+def test_the_command_tells_bad_input_in_one_message(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["eval", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "has no corpus.jsonl" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
