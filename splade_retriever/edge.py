@@ -1,8 +1,10 @@
+# ruff: noqa: PLR0917 - the arguments and their order are qdrant-client's
 """EdgeClient: qdrant-client's interface, served in this process by Qdrant Edge, without a server."""
 
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -11,12 +13,13 @@ from typing import Any, Final, NoReturn, Self
 import numpy as np
 from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
-from qdrant_client.http.models import QueryResponse
 
 # `qdrant_client.models` has fastembed's class of this name in its place.
 from qdrant_client.http.models import QueryResponse
 
 from splade_retriever import edge_convert as convert
+from splade_retriever import edge_mmr as mmr
+from splade_retriever import edge_query as ask
 from splade_retriever.edge_folder import EdgeFolder, StoredCollection
 from splade_retriever.edge_groups import Groups, deepened
 from splade_retriever.errors import InputError, NotSupportedError
@@ -24,14 +27,16 @@ from splade_retriever.errors import InputError, NotSupportedError
 __all__ = ["EdgeClient"]
 
 _POINTS_PER_CALL: Final = 64
-"""The engine holds the GIL for the length of a call: small calls let the other threads, and an event loop, live."""
+"""The engine holds the GIL for the length of a call: small calls let the other threads, and an event loop,
+live."""
 _IDS_PER_CALL: Final = 256
 
 _IGNORED: Final = frozenset(
     {"wait", "ordering", "timeout", "consistency", "batch_size", "parallel", "method"}
 )
 _IGNORED_MORE: Final = frozenset({"max_retries", "strict_mode_config", "wal_config"})
-"""Options that mean nothing with one copy in one process: every write is done, and kept, when its call returns."""
+"""Options that mean nothing with one copy in one process: every write is done, and kept, when its call
+returns."""
 _OF_CLUSTERS: Final = frozenset(
     {
         "shard_key_selector",
@@ -46,7 +51,8 @@ _OF_CLUSTERS: Final = frozenset(
 def _server_only(method: str, what: str) -> Callable[..., NoReturn]:
     def refuse(self: "EdgeClient", *args: Any, **kwargs: Any) -> NoReturn:
         raise NotSupportedError(
-            f"EdgeClient has no {method}: Qdrant Edge keeps no {what}. Use a Qdrant server: QdrantClient(url=...)."
+            f"EdgeClient has no {method}: Qdrant Edge keeps no {what}. Use a Qdrant server: "
+            "QdrantClient(url=...)."
         )
 
     refuse.__name__ = refuse.__qualname__ = method
@@ -57,10 +63,10 @@ def _server_only(method: str, what: str) -> Callable[..., NoReturn]:
 class EdgeClient(QdrantBase):
     """qdrant-client's interface on a folder of Qdrant Edge shards: an index without a server.
 
-    Takes the arguments and gives the types that `QdrantClient` does, so code written for one works with the other.
-    Safe to use from several threads. A folder is open in one client at a time. A write is in the engine's log when
-    its call returns, and survives a killed process. Writes larger than 64 points are made in several calls of the
-    engine, all of whose points are checked before the first.
+    Takes the arguments and gives the types that `QdrantClient` does, so code written for one works with the
+    other. Safe to use from several threads. A folder is open in one client at a time. A write is in the
+    engine's log when its call returns, and survives a killed process. Writes larger than 64 points are made
+    in several calls of the engine, all of whose points are checked before the first.
 
     Closing writes everything out, so that the next opening has no log to work through; nothing is optimised
     without being asked, see `optimize`.
@@ -70,7 +76,8 @@ class EdgeClient(QdrantBase):
         """Open a folder, or make it.
 
         Args:
-            location: The folder, or ":memory:" for a temporary one, which is removed on `close` or with the client.
+            location: The folder, or ":memory:" for a temporary one, which is removed on `close` or with the
+            client.
 
         Raises:
             IndexLockedError: It is open already, here or in another process.
@@ -210,7 +217,8 @@ class EdgeClient(QdrantBase):
         quantization_config: Any = None,
         **kwargs: Any,
     ) -> bool:
-        """Change a collection's metadata (new keys join the old) or settings; False where nothing is asked for."""
+        """Change a collection's metadata (keys join or replace the old, None removes) or settings; False
+        where nothing is asked for."""
         _check_options("update_collection", kwargs)
         collection = self._folder.get(collection_name)
         with collection.lock:
@@ -224,7 +232,8 @@ class EdgeClient(QdrantBase):
             _change_settings(changed, settings, vectors_config or {}, sparse_vectors_config or {})
             for_engine = changed != before
             if metadata is not None:
-                changed.metadata = {**(changed.metadata or {}), **convert.to_payload(metadata)}
+                merged = {**(changed.metadata or {}), **convert.to_payload(metadata)}
+                changed.metadata = {key: value for key, value in merged.items() if value is not None}
             if not for_engine and metadata is None:
                 return False
             collection.config = changed
@@ -300,7 +309,8 @@ class EdgeClient(QdrantBase):
         if schema is None:
             allowed = ", ".join(kind.value for kind in models.PayloadSchemaType)
             raise InputError(
-                f"the index of field {field_name!r} has the schema {field_schema!r}, expected one of {allowed}, or "
+                f"the index of field {field_name!r} has the schema {field_schema!r}, expected one of "
+                f"{allowed}, or "
                 "models.KeywordIndexParams(...) and the like."
             )
         collection = self._folder.get(collection_name)
@@ -378,7 +388,7 @@ class EdgeClient(QdrantBase):
         update_mode: models.UpdateMode | None,
     ) -> None:
         names = convert.names_in(collection.config)
-        condition, mode = convert.to_filter(update_filter), convert.to_update_mode(update_mode)
+        condition, mode = ask.to_filter(update_filter), convert.to_update_mode(update_mode)
         made = [convert.to_point(id, vector, payload, names) for id, vector, payload in rows]
         for chunk in _chunks(made, _POINTS_PER_CALL):
             operation = convert.update.upsert_points(chunk, condition, mode)
@@ -448,7 +458,7 @@ class EdgeClient(QdrantBase):
         if not points:
             raise InputError("update_vectors got no points, expected at least one.")
         names = convert.names_in(collection.config)
-        condition = convert.to_filter(update_filter)
+        condition = ask.to_filter(update_filter)
         made = [convert.to_point_vectors(point.id, point.vector, names) for point in points]
         self._each(
             collection, made, lambda part: convert.update.update_vectors(part, condition), _POINTS_PER_CALL
@@ -566,14 +576,15 @@ class EdgeClient(QdrantBase):
         elif isinstance(selector, models.PointIdsList):
             selector = selector.points
         if isinstance(selector, models.Filter):
-            self._update(collection, "write to", by_filter(convert.to_filter(selector)))
+            self._update(collection, "write to", by_filter(ask.to_filter(selector)))
         elif isinstance(selector, list | tuple):
             if not selector:
                 raise InputError("a write names no points, expected at least one id, or a filter.")
             self._each(collection, convert.to_ids(selector), by_ids, _IDS_PER_CALL)
         else:
             raise InputError(
-                f"a write selects points by a {type(selector).__name__}, expected a list of ids, a models.Filter, "
+                f"a write selects points by a {type(selector).__name__}, expected a list of ids, a "
+                "models.Filter, "
                 "models.PointIdsList or models.FilterSelector."
             )
 
@@ -601,7 +612,7 @@ class EdgeClient(QdrantBase):
         _check_options("batch_update_points", kwargs)
         return [self._operate(collection_name, operation) for operation in update_operations]
 
-    def _operate(self, name: str, operation: models.UpdateOperation) -> models.UpdateResult:
+    def _operate(self, name: str, operation: models.UpdateOperation) -> models.UpdateResult:  # noqa: PLR0911 - one a kind
         if isinstance(operation, models.UpsertOperation):
             upsert = operation.upsert
             points = upsert.batch if isinstance(upsert, models.PointsBatch) else upsert.points
@@ -626,7 +637,8 @@ class EdgeClient(QdrantBase):
             gone = operation.delete_vectors
             return self.delete_vectors(name, gone.vector, _either(gone))
         raise InputError(
-            f"batch_update_points got a {type(operation).__name__}, expected an operation of qdrant_client.models."
+            f"batch_update_points got a {type(operation).__name__}, expected an operation of "
+            "qdrant_client.models."
         )
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -645,9 +657,8 @@ class EdgeClient(QdrantBase):
         payload, vectors = convert.to_with_payload(with_payload), convert.to_with_vectors(with_vectors)
         records: list[models.Record] = []
         for chunk in _chunks(dict.fromkeys(convert.to_ids(ids)), _IDS_PER_CALL):
-            found = self._folder.read(
-                collection, "read from", lambda s, chunk=chunk: s.retrieve(chunk, payload, vectors)
-            )
+            read = partial(_retrieve, ids=chunk, with_payload=payload, with_vectors=vectors)
+            found = self._folder.read(collection, "read from", read)
             records.extend(map(convert.from_record, found))
         return records
 
@@ -670,7 +681,7 @@ class EdgeClient(QdrantBase):
         _check_options("scroll", kwargs)
         _check_limit(limit)
         collection = self._folder.get(collection_name)
-        request = convert.to_scroll(
+        request = ask.to_scroll(
             filter=scroll_filter,
             limit=limit,
             order_by=order_by,
@@ -692,7 +703,7 @@ class EdgeClient(QdrantBase):
     ) -> models.CountResult:
         """Count the points that a filter finds."""
         _check_options("count", kwargs)
-        request = convert.to_count(count_filter, exact=exact)
+        request = ask.to_count(count_filter, exact=exact)
         counted = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.count(request))
         return models.CountResult(count=counted)
 
@@ -708,7 +719,7 @@ class EdgeClient(QdrantBase):
         """Count the points of each value of a field, the most frequent first; the field needs an index."""
         _check_options("facet", kwargs)
         _check_limit(limit)
-        request = convert.to_facet(key, facet_filter, limit=limit, exact=exact)
+        request = ask.to_facet(key, facet_filter, limit=limit, exact=exact)
         found = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.facet(request))
         return models.FacetResponse(
             hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in found.hits]
@@ -763,14 +774,18 @@ class EdgeClient(QdrantBase):
         def vector_of(id: Any, name: str, lookup: models.LookupLocation | None) -> tuple[Any, bool]:
             return self._vector_of(collection_name, id, name, lookup)
 
-        batch = convert.to_batch([convert.to_request(request, vector_of) for request in requests])
-        answers = self._folder.read(collection, "search", lambda shard: shard.query_batch(batch))
-        return [
-            QueryResponse.model_construct(
-                points=[convert.from_scored(p, with_vectors=bool(request.with_vector)) for p in points]
-            )
-            for request, points in zip(requests, answers, strict=True)
+        engine_requests = [
+            mmr.widened(request) if mmr.is_sparse_mmr(request) else request for request in requests
         ]
+        batch = ask.to_batch([ask.to_request(request, vector_of) for request in engine_requests])
+        answers = self._folder.read(collection, "search", lambda shard: shard.query_batch(batch))
+        responses = []
+        for request, asked, found in zip(requests, engine_requests, answers, strict=True):
+            points = [convert.from_scored(point, with_vectors=bool(asked.with_vector)) for point in found]
+            if asked is not request:
+                points = mmr.diversified(request, points)
+            responses.append(QueryResponse.model_construct(points=points))
+        return responses
 
     def _vector_of(
         self, collection_name: str, id: Any, name: str, lookup: models.LookupLocation | None
@@ -783,7 +798,8 @@ class EdgeClient(QdrantBase):
         found = vector.get(name) if isinstance(vector, dict) else vector
         if not found:
             raise InputError(
-                f"a query names point {id!r}, which collection {place!r} does not hold with a vector {name!r}. Pass a "
+                f"a query names point {id!r}, which collection {place!r} does not hold with a vector "
+                f"{name!r}. Pass a "
                 "point that is there, or a vector."
             )
         return found, place == collection_name
@@ -840,7 +856,7 @@ class EdgeClient(QdrantBase):
     def _lookups(self, with_lookup: Any, values: Sequence[Any]) -> dict[Any, models.Record]:
         """Read the points, of another collection, whose ids the groups' values are."""
         lookup = models.WithLookup(collection=with_lookup) if isinstance(with_lookup, str) else with_lookup
-        ids = {}
+        ids: dict[Any, Any] = {}
         for value in values:
             try:
                 ids[convert.point_id(value)] = value
@@ -926,7 +942,7 @@ class EdgeClient(QdrantBase):
         recreate_on_collision: bool = False,
     ) -> None:
         """Copy collections into another client, such as one of a server."""
-        from qdrant_client.migrate import migrate
+        from qdrant_client.migrate.migrate import migrate
 
         migrate(
             self,
@@ -964,18 +980,24 @@ class EdgeClient(QdrantBase):
     get_optimizations = _server_only("get_optimizations", "queue of optimisations")
 
 
+def _retrieve(shard: convert.Shard, *, ids: list[Any], with_payload: Any, with_vectors: Any) -> list[Any]:
+    return shard.retrieve(ids, with_payload, with_vectors)
+
+
 def _done() -> models.UpdateResult:
     return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
 def _check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Pass over options that mean nothing here, refuse those that need a cluster and those that nobody knows."""
+    """Pass over options that mean nothing here, refuse those that need a cluster and those that nobody
+    knows."""
     for name, value in options.items():
         if name in _OF_CLUSTERS:
             if value is None or (value == 1 and not isinstance(value, bool)):
                 continue
             raise NotSupportedError(
-                f"{method} got {name}={value!r}, but Qdrant Edge keeps one copy in one shard. Leave {name} out, or use a "
+                f"{method} got {name}={value!r}, but Qdrant Edge keeps one copy in one shard. Leave {name} "
+                "out, or use a "
                 "Qdrant server: QdrantClient(url=...)."
             )
         if name not in _IGNORED and name not in _IGNORED_MORE:
@@ -1025,7 +1047,8 @@ def _rows(points: models.Batch | Iterable[models.PointStruct]) -> Iterator[tuple
 
 def _vector_rows(vectors: Any) -> Iterable[Any]:
     if not isinstance(vectors, Mapping):
-        return iter(vectors)
+        rows: Iterable[Any] = iter(vectors)
+        return rows
     sizes = {name: len(column) for name, column in vectors.items()}
     if len(set(sizes.values())) != 1:
         told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items()) or "none"
@@ -1103,7 +1126,7 @@ def _change_settings(
             raise InputError(
                 f"update_collection names the vector {name!r}, there are: {told}. Nothing was changed."
             )
-    targets = [(config, settings)]
+    targets: list[tuple[Any, Mapping[str, Any]]] = [(config, settings)]
     targets += [
         (there[name], {key: getattr(diff, key) for key in type(diff).model_fields})
         for name, diff in vectors.items()

@@ -1,4 +1,5 @@
-"""A folder of Qdrant Edge shards, one a collection: locked, laid out so that a kill at any moment leaves it whole.
+"""A folder of Qdrant Edge shards, one a collection: locked, laid out so that a kill at any moment leaves it
+whole.
 
     folder/
       .lock                     held by the one client that has the folder open; names its process
@@ -8,8 +9,9 @@
           collection.json       name, settings, metadata, payload indexes
           shard/                the engine's files
 
-A collection is built in a folder whose name starts with a dot and moved into place when it is whole; one that is
-deleted is moved out first. What is found under such names on opening is what a killed process left, and removed.
+A collection is built in a folder whose name starts with a dot and moved into place when it is whole; one
+that is deleted is moved out first. What is found under such names on opening is what a killed process left,
+and removed.
 """
 
 import contextlib
@@ -47,8 +49,10 @@ T = TypeVar("T")
 _FORMAT: Final = 1
 _MARK: Final = "edge.json"
 _LEAST_FREE: Final = 32 * 2**20
-"""Bytes that must be free to write. The engine writes through memory maps, where a full disk is no error code but
-a signal that ends the process; so the last bytes are left alone."""
+"""Bytes that must be free to write. The engine writes through memory maps, where a full disk is no error
+code but a signal that ends the process; so the last bytes are left alone."""
+_ENOUGH_MEMORY: Final = 2**30
+"""Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
 _NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
 _FOREIGN: Final = {
     "meta.json": "a folder of qdrant-client's local mode; open it with QdrantClient(path=...)",
@@ -96,7 +100,8 @@ class StoredCollection:
             found = json.loads(path.read_text("utf-8"))
             if found["format"] != _FORMAT:
                 raise StorageError(
-                    f"{path} has format {found['format']!r}, this version reads {_FORMAT}. Upgrade splade-retriever."
+                    f"{path} has format {found['format']!r}, this version reads {_FORMAT}. Upgrade "
+                    "splade-retriever."
                 )
             config = models.CreateCollection(**found["config"])
             return cls(found["name"], folder, config, found["payload_indexes"])
@@ -104,7 +109,8 @@ class StoredCollection:
             if isinstance(error, SpladeError):
                 raise
             raise StorageError(
-                f"{path} is damaged ({error}), expected a collection's settings. Restore it from a backup, or move "
+                f"{path} is damaged ({error}), expected a collection's settings. Restore it from a backup, "
+                "or move "
                 f"{str(folder)!r} away to open the other collections."
             ) from error
 
@@ -134,7 +140,11 @@ class EdgeFolder:
         self.location = str(location)
         temporary = self.location == ":memory:"
         with _os_errors(f"open the index folder {self.location!r}"):
-            path = Path(tempfile.mkdtemp(prefix="splade-edge-")) if temporary else Path(location).absolute()
+            path = (
+                Path(tempfile.mkdtemp(prefix="splade-edge-", dir=_memory_disk()))
+                if temporary
+                else Path(location).absolute()
+            )
             path.mkdir(parents=True, exist_ok=True)
             lock_file = _lock(path)
         self._open = _Open(path, temporary, lock_file)
@@ -180,7 +190,8 @@ class EdgeFolder:
         if found is None:
             there = ", ".join(map(repr, self.names)) or "none"
             raise CollectionNotFoundError(
-                f"there is no collection {name!r} at {self.location!r} (found: {there}). Check the name, or create it "
+                f"there is no collection {name!r} at {self.location!r} (found: {there}). Check the name, or "
+                "create it "
                 "with create_collection."
             )
         return found
@@ -202,7 +213,8 @@ class EdgeFolder:
             _check_name(name)
             if name in self._open.collections:
                 raise InputError(
-                    f"collection {name!r} already exists at {self.location!r}. Delete it first, or use another name."
+                    f"collection {name!r} already exists at {self.location!r}. Delete it first, or use "
+                    "another name."
                 )
             folder = self._open.path / "collections" / _folder_name(name)
             building = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -292,8 +304,10 @@ class EdgeFolder:
         free = shutil.disk_usage(self._open.path).free
         if free < _LEAST_FREE:
             raise StorageError(
-                f"the disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, {_LEAST_FREE >> 20} "
-                "are needed to write safely. Nothing was written. Make room and go on; what was acknowledged is kept."
+                f"the disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, "
+                f"{_LEAST_FREE >> 20} "
+                "are needed to write safely. Nothing was written. Make room and go on; what was "
+                "acknowledged is kept."
             )
 
     def _load(self, collection: StoredCollection) -> Shard:
@@ -317,17 +331,19 @@ class EdgeFolder:
                 raise
             raise translated from error
 
-    def _translate(self, error: BaseException, doing: str) -> SpladeError | None:
+    def _translate(self, error: BaseException, doing: str) -> SpladeError | None:  # noqa: PLR0911 - one a kind
         """Put an error of the engine in our words; None for what is none of its errors.
 
-        Its errors are bare `Exception`s that differ by their text alone; a Rust panic comes as a BaseException.
+        Its errors are bare `Exception`s that differ by their text alone; a Rust panic comes as a
+        BaseException.
         """
         said = " ".join(str(error).split())
         if not isinstance(error, Exception):
             if type(error).__name__ != "PanicException":
                 return None
             return StorageError(
-                f"could not {doing}: the engine broke down ({said}). Close the client and open it again; what was "
+                f"could not {doing}: the engine broke down ({said}). Close the client and open it again; "
+                "what was "
                 "acknowledged is kept."
             )
         if "not initialized" in said:
@@ -349,7 +365,8 @@ class EdgeFolder:
             return InputError(f"could not {doing}: {said}. {remedy or 'Mend the argument.'}")
         if type(error) is Exception:
             return StorageError(
-                f"could not {doing} at {self.location!r}: the engine says: {said}. Restore the folder from a backup if "
+                f"could not {doing} at {self.location!r}: the engine says: {said}. Restore the folder from "
+                "a backup if "
                 "this comes again after opening it anew."
             )
         return None
@@ -388,7 +405,8 @@ def _os_errors(doing: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(
-            f"could not {doing}: {error.strerror or error} ({error.filename}). Nothing is served or written; choose a "
+            f"could not {doing}: {error.strerror or error} ({error.filename}). Nothing is served or "
+            "written; choose a "
             "folder that can be written."
         ) from error
 
@@ -397,7 +415,8 @@ def _check_name(name: str) -> None:
     bad = sorted(set(name) & _NOT_IN_NAMES)
     if bad or name in ("", ".", "..") or len(name) > 255:
         raise InputError(
-            f"collection name {name!r} holds {bad or 'nothing to call it by'}, expected 1 to 255 characters other than "
+            f"collection name {name!r} holds {bad or 'nothing to call it by'}, expected 1 to 255 characters "
+            "other than "
             f"{''.join(sorted(_NOT_IN_NAMES - set(chr(0) + chr(31))))}. Choose another."
         )
 
@@ -457,6 +476,14 @@ def _sync_folder(path: Path) -> None:
         os.close(opened)
 
 
+def _memory_disk() -> str | None:
+    """Find a disk in memory with room for an index; None where the system's temporary folder must do."""
+    path = "/dev/shm"
+    if os.access(path, os.W_OK) and shutil.disk_usage(path).free >= _ENOUGH_MEMORY:
+        return path
+    return None
+
+
 def _lock(path: Path) -> IO[str]:
     """Take the folder for this client; the system lets go of it when the process ends, however it ends.
 
@@ -472,11 +499,13 @@ def _lock(path: Path) -> IO[str]:
         file.close()
         if holder == str(os.getpid()):
             raise IndexLockedError(
-                f"the index folder {str(path)!r} is open already in this process. Use that client or index (several "
+                f"the index folder {str(path)!r} is open already in this process. Use that client or index "
+                "(several "
                 "collections and threads may share it), or close it first."
             ) from error
         raise IndexLockedError(
-            f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it there, or "
+            f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
+            "there, or "
             "use a Qdrant server, which many processes can share."
         ) from error
     file.truncate(0)
@@ -507,7 +536,8 @@ def _release(opened: _Open) -> None:
         shard, collection.shard = collection.shard, None
         if shard is not None:
             try:
-                shard.flush()
+                if not opened.temporary:
+                    shard.flush()
                 shard.close()
             except Exception as error:  # noqa: BLE001 - the others must be closed all the same
                 faults.append(error)
@@ -516,6 +546,7 @@ def _release(opened: _Open) -> None:
         shutil.rmtree(opened.path, ignore_errors=True)
     elif faults:
         raise StorageError(
-            f"closing the index folder {str(opened.path)!r} failed: {faults[0]}. What was acknowledged is in its log "
+            f"closing the index folder {str(opened.path)!r} failed: {faults[0]}. What was acknowledged is "
+            "in its log "
             "and comes back when it is opened."
         ) from faults[0]

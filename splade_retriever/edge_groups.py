@@ -29,8 +29,8 @@ class Groups:
     def add(self, ranked: Sequence[models.ScoredPoint]) -> None:
         """Take points, best first, whose payloads have the field.
 
-        A point with several values joins several groups; one with a value that is neither string nor integer joins
-        none, as on a server.
+        A point with several values joins several groups; one with a value that is neither string nor integer
+        joins none, as on a server.
         """
         for point in ranked:
             values = values_at(point.payload or {}, self._group_by)
@@ -59,7 +59,8 @@ class Groups:
     def result(
         self, records: Mapping[Any, models.Record], lookups: Mapping[Any, models.Record]
     ) -> models.GroupsResult:
-        """Give the groups with their points' payloads and vectors, and what was looked up for their values."""
+        """Give the groups with their points' payloads and vectors, and what was looked up for their values.
+        Give the groups with their points' payloads and vectors, and what was looked up for their values."""
         groups = []
         for value, hits in self._best():
             found = [
