@@ -279,21 +279,21 @@ def _on_one_line(text: Text) -> Text:
 
 def _token_lines(explanation: Explanation, most: int, width: int) -> list[Text]:
     """Name the tokens that made a score, expansion told from literal, and sum up the rest."""
-    names: list[Text] = []
+    shares: list[Text] = []
     for contribution in explanation.contributions[:most]:
         literal = contribution.in_query and contribution.in_text
         name = contribution.token if literal else f"~{contribution.token}"
         style = "bold yellow" if literal else "cyan"
-        names.append(Text.assemble((name, style), (f" {contribution.score:.2f}", "dim")))
+        shares.append(Text.assemble((name, style), (f" {contribution.score:.2f}", "dim")))
     rest = explanation.contributions[most:]
     if rest:
-        names.append(Text(f"+ {len(rest)} more {fsum(c.score for c in rest):.2f}", "dim"))
+        shares.append(Text(f"+ {len(rest)} more {fsum(c.score for c in rest):.2f}", "dim"))
     lines: list[Text] = []
-    for name in names:  # rich would break a line between a token and its figure
-        if lines and lines[-1].cell_len + 2 + name.cell_len <= width:
-            lines[-1].append("  ").append_text(name)
+    for share in shares:  # rich would break a line between a token and its figure
+        if lines and lines[-1].cell_len + 2 + share.cell_len <= width:
+            lines[-1].append("  ").append_text(share)
         else:
-            lines.append(name)
+            lines.append(share)
     return lines
 
 
@@ -349,21 +349,21 @@ class _WeightsView:
 
 
 def models_view(cards: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Draw the models: name, licence, size and what they are."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("model", overflow="fold", style="bold")
-    table.add_column("licence", overflow="fold")
-    table.add_column("GB", justify="right", overflow="fold")
-    table.add_column("query", overflow="fold")
-    table.add_column("description", overflow="fold", ratio=1)
+    """Draw the models: name, licence and size, and below them what each is."""
+    drawn: list[RenderableType] = []
     for card in cards:
-        licence = Text(str(card["license"]), "yellow" if card["non_commercial"] else "")
-        size = f"{card['size_in_GB']:.2f}" if card["size_in_GB"] else ""
-        told = str(card["description"])
+        licence = (str(card["license"]), "yellow" if card["non_commercial"] else "green")
+        size = f"  {card['size_in_GB']:.2f} GB" if card["size_in_GB"] else ""
+        drawn.append(Text.assemble((str(card["model"]), "bold"), "  ", licence, size))
+        told = [str(card["description"])]
+        if card["query_side"] != "symmetric":
+            told.append("Queries need no network.")
         if card["export_needed"]:
-            told += " No ONNX file is published: export it first."
-        table.add_row(str(card["model"]), licence, size, str(card["query_side"]), Text(told, "dim"))
-    return table
+            told.append("No ONNX file is published: export it first.")
+        if card["non_commercial"]:
+            told.append("Not for commercial use.")
+        drawn.append(Padding(Text(" ".join(told), "dim"), (0, 0, 0, _INDENT)))
+    return Group(*drawn)
 
 
 # -- reports -------------------------------------------------------------------------------------------------
