@@ -154,7 +154,8 @@ class EdgeClient(QdrantBase):
             raise InputError(
                 "a sparse vector has the name '', which is the unnamed dense vector's. Give it a name."
             )
-        config = models.CreateCollection(
+        settings = partial(
+            models.CreateCollection,
             vectors=vectors,
             sparse_vectors=sparse,
             on_disk_payload=on_disk_payload,
@@ -165,6 +166,7 @@ class EdgeClient(QdrantBase):
             payload=payload,
             id_tracker=id_tracker,
         )
+        config = self._folder.told(f"create collection {collection_name!r}", settings)
         self._folder.create(collection_name, config)
         return True
 
@@ -257,10 +259,8 @@ class EdgeClient(QdrantBase):
         _check_options("create_vector_name", kwargs)
         collection = self._folder.get(collection_name)
         with collection.lock:
-            operation = convert.vector_name_operation(vector_name, vector_name_config)
-            self._folder.write(
-                collection, f"add vector {vector_name!r} to", lambda shard: shard.update(operation)
-            )
+            operation = partial(convert.vector_name_operation, vector_name, vector_name_config)
+            self._update(collection, f"add vector {vector_name!r} to", operation)
             convert.add_vector_name(collection.config, vector_name, vector_name_config)
             self._folder.save(collection)
         return _done()
@@ -273,8 +273,8 @@ class EdgeClient(QdrantBase):
         collection = self._folder.get(collection_name)
         with collection.lock:
             _check_vector_names(collection, [vector_name])
-            operation = convert.update.delete_vector_name(vector_name)
-            self._folder.write(collection, f"remove vector {vector_name!r} of", lambda s: s.update(operation))
+            operation = partial(convert.update.delete_vector_name, vector_name)
+            self._update(collection, f"remove vector {vector_name!r} of", operation)
             for named in (collection.config.vectors, collection.config.sparse_vectors):
                 if isinstance(named, dict):
                     named.pop(vector_name, None)
@@ -315,8 +315,8 @@ class EdgeClient(QdrantBase):
             )
         collection = self._folder.get(collection_name)
         with collection.lock:
-            operation = convert.index_operation(field_name, schema)
-            self._folder.write(collection, f"index field {field_name!r} of", lambda s: s.update(operation))
+            operation = partial(convert.index_operation, field_name, schema)
+            self._update(collection, f"index field {field_name!r} of", operation)
             known = schema.value if isinstance(schema, models.PayloadSchemaType) else schema
             as_json = known if isinstance(known, str) else known.model_dump(mode="json", exclude_none=True)
             collection.indexes = {**collection.indexes, field_name: as_json}
@@ -330,10 +330,8 @@ class EdgeClient(QdrantBase):
         _check_options("delete_payload_index", kwargs)
         collection = self._folder.get(collection_name)
         with collection.lock:
-            operation = convert.update.delete_field_index(field_name)
-            self._folder.write(
-                collection, f"drop the index of {field_name!r} in", lambda s: s.update(operation)
-            )
+            operation = partial(convert.update.delete_field_index, field_name)
+            self._update(collection, f"drop the index of {field_name!r} in", operation)
             collection.indexes = {k: v for k, v in collection.indexes.items() if k != field_name}
             self._folder.save(collection)
         return _done()
@@ -388,14 +386,17 @@ class EdgeClient(QdrantBase):
         update_mode: models.UpdateMode | None,
     ) -> None:
         names = convert.names_in(collection.config)
-        condition, mode = ask.to_filter(update_filter), convert.to_update_mode(update_mode)
-        made = [convert.to_point(id, vector, payload, names) for id, vector, payload in rows]
+        made = self._folder.told(
+            f"write to collection {collection.name!r}",
+            lambda: [convert.to_point(id, vector, payload, names) for id, vector, payload in rows],
+        )
         for chunk in _chunks(made, _POINTS_PER_CALL):
-            operation = convert.update.upsert_points(chunk, condition, mode)
+            operation = partial(_upsert_points, chunk, update_filter, update_mode)
             self._update(collection, "write to", operation)
 
-    def _update(self, collection: StoredCollection, doing: str, operation: Any) -> None:
-        self._folder.write(collection, doing, lambda shard: shard.update(operation))
+    def _update(self, collection: StoredCollection, doing: str, operation: Callable[[], Any]) -> None:
+        """Make a write; `operation` builds it, so that what the engine cannot build is told like the rest."""
+        self._folder.write(collection, doing, lambda shard: shard.update(operation()))
 
     def upload_points(
         self,
@@ -458,7 +459,7 @@ class EdgeClient(QdrantBase):
         if not points:
             raise InputError("update_vectors got no points, expected at least one.")
         names = convert.names_in(collection.config)
-        condition = ask.to_filter(update_filter)
+        condition = self._folder.told("convert a filter", lambda: ask.to_filter(update_filter))
         made = [convert.to_point_vectors(point.id, point.vector, names) for point in points]
         self._each(
             collection, made, lambda part: convert.update.update_vectors(part, condition), _POINTS_PER_CALL
@@ -576,7 +577,7 @@ class EdgeClient(QdrantBase):
         elif isinstance(selector, models.PointIdsList):
             selector = selector.points
         if isinstance(selector, models.Filter):
-            self._update(collection, "write to", by_filter(ask.to_filter(selector)))
+            self._update(collection, "write to", lambda: by_filter(ask.to_filter(selector)))
         elif isinstance(selector, list | tuple):
             if not selector:
                 raise InputError("a write names no points, expected at least one id, or a filter.")
@@ -599,7 +600,7 @@ class EdgeClient(QdrantBase):
         missing: InputError | None = None
         for chunk in _chunks(items, size):
             try:
-                self._update(collection, "write to", operation(chunk))
+                self._update(collection, "write to", partial(operation, chunk))
             except InputError as error:
                 missing = missing or error
         if missing is not None:
@@ -681,7 +682,8 @@ class EdgeClient(QdrantBase):
         _check_options("scroll", kwargs)
         _check_limit(limit)
         collection = self._folder.get(collection_name)
-        request = ask.to_scroll(
+        asked = partial(
+            ask.to_scroll,
             filter=scroll_filter,
             limit=limit,
             order_by=order_by,
@@ -689,7 +691,7 @@ class EdgeClient(QdrantBase):
             with_payload=with_payload,
             with_vectors=with_vectors,
         )
-        records, following = self._folder.read(collection, "read from", lambda shard: shard.scroll(request))
+        records, following = self._folder.read(collection, "read from", lambda shard: shard.scroll(asked()))
         return [convert.from_record(record) for record in records], (
             None if following is None else convert.point_id(following)
         )
@@ -703,8 +705,8 @@ class EdgeClient(QdrantBase):
     ) -> models.CountResult:
         """Count the points that a filter finds."""
         _check_options("count", kwargs)
-        request = ask.to_count(count_filter, exact=exact)
-        counted = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.count(request))
+        asked = partial(ask.to_count, count_filter, exact=exact)
+        counted = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.count(asked()))
         return models.CountResult(count=counted)
 
     def facet(
@@ -719,8 +721,8 @@ class EdgeClient(QdrantBase):
         """Count the points of each value of a field, the most frequent first; the field needs an index."""
         _check_options("facet", kwargs)
         _check_limit(limit)
-        request = ask.to_facet(key, facet_filter, limit=limit, exact=exact)
-        found = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.facet(request))
+        asked = partial(ask.to_facet, key, facet_filter, limit=limit, exact=exact)
+        found = self._folder.read(self._folder.get(collection_name), "count in", lambda s: s.facet(asked()))
         return models.FacetResponse(
             hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in found.hits]
         )
@@ -777,8 +779,13 @@ class EdgeClient(QdrantBase):
         engine_requests = [
             mmr.widened(request) if mmr.is_sparse_mmr(request) else request for request in requests
         ]
-        batch = ask.to_batch([ask.to_request(request, vector_of) for request in engine_requests])
-        answers = self._folder.read(collection, "search", lambda shard: shard.query_batch(batch))
+        answers = self._folder.read(
+            collection,
+            "search",
+            lambda shard: shard.query_batch(
+                ask.to_batch([ask.to_request(request, vector_of) for request in engine_requests])
+            ),
+        )
         responses = []
         for request, asked, found in zip(requests, engine_requests, answers, strict=True):
             points = [convert.from_scored(point, with_vectors=bool(asked.with_vector)) for point in found]
@@ -978,6 +985,10 @@ class EdgeClient(QdrantBase):
     recover_current_peer = _server_only("recover_current_peer", "cluster")
     remove_peer = _server_only("remove_peer", "cluster")
     get_optimizations = _server_only("get_optimizations", "queue of optimisations")
+
+
+def _upsert_points(points: list[Any], filter: models.Filter | None, mode: models.UpdateMode | None) -> Any:
+    return convert.update.upsert_points(points, ask.to_filter(filter), convert.to_update_mode(mode))
 
 
 def _retrieve(shard: convert.Shard, *, ids: list[Any], with_payload: Any, with_vectors: Any) -> list[Any]:

@@ -223,11 +223,11 @@ class EdgeFolder:
                 with _os_errors(f"create collection {name!r} at {self.location!r}"):
                     self.check_space()
                     building.mkdir()
-                    shard = self._engine(
+                    shard = self.told(
                         f"create collection {name!r}", lambda: create_shard(made.shard_folder, config)
                     )
                     # The engine keeps its files' paths: it is closed before they move and opened after.
-                    self._engine(f"create collection {name!r}", shard.close)
+                    self.told(f"create collection {name!r}", shard.close)
                     made.save()
                     os.rename(building, folder)
                     _sync_folder(folder.parent)
@@ -248,7 +248,7 @@ class EdgeFolder:
             with found.lock, _os_errors(f"delete collection {name!r} at {self.location!r}"):
                 going = found.folder.with_name(f".old-{found.folder.name}-{uuid.uuid4().hex[:8]}")
                 if found.shard is not None:
-                    self._engine(f"close collection {name!r}", found.shard.close)
+                    self.told(f"close collection {name!r}", found.shard.close)
                 os.rename(found.folder, going)
                 del self._open.collections[name]
                 found.shard = None
@@ -269,8 +269,8 @@ class EdgeFolder:
         with collection.lock:
             if collection.shard is not None:
                 shard, collection.shard = collection.shard, None
-                self._engine(f"close collection {collection.name!r}", shard.close)
-            collection.shard = self._engine(
+                self.told(f"close collection {collection.name!r}", shard.close)
+            collection.shard = self.told(
                 f"open collection {collection.name!r}",
                 lambda: load_shard(collection.shard_folder, collection.config),
             )
@@ -287,7 +287,7 @@ class EdgeFolder:
         if shard is None:
             shard = self._load(collection)
         self.check_open()
-        return self._engine(f"{doing} collection {collection.name!r}", lambda: call(shard))
+        return self.told(f"{doing} collection {collection.name!r}", lambda: call(shard))
 
     def write(self, collection: StoredCollection, doing: str, call: Callable[[Shard], T]) -> T:
         """Make a call that writes; see `read`.
@@ -298,6 +298,18 @@ class EdgeFolder:
         with _os_errors(f"{doing} collection {collection.name!r}"):
             self.check_space()
         return self.read(collection, doing, call)
+
+    def told(self, doing: str, call: Callable[[], T]) -> T:
+        """Call the engine, or build what it takes, and put its errors in our words."""
+        try:
+            return call()
+        except SpladeError:
+            raise
+        except BaseException as error:
+            translated = self._translate(error, doing)
+            if translated is None:
+                raise
+            raise translated from error
 
     def check_space(self) -> None:
         """Raise StorageError when the disk is nearly full."""
@@ -315,21 +327,10 @@ class EdgeFolder:
             if collection.shard is None:
                 self.check_open()
                 self.get(collection.name)  # it may have been deleted while we waited
-                collection.shard = self._engine(
+                collection.shard = self.told(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
             return collection.shard
-
-    def _engine(self, doing: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except SpladeError:
-            raise
-        except BaseException as error:
-            translated = self._translate(error, doing)
-            if translated is None:
-                raise
-            raise translated from error
 
     def _translate(self, error: BaseException, doing: str) -> SpladeError | None:  # noqa: PLR0911 - one a kind
         """Put an error of the engine in our words; None for what is none of its errors.
