@@ -555,6 +555,9 @@ class SparseStoreSuite:
 
     # -- under a VectorStoreIndex ----------------------------------------------------------------------------
 
+    @pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"
+    )  # of langchain_community, which LlamaIndex tries
     def test_a_vector_store_index_inserts_finds_and_deletes(self, store: BasePydanticVectorStore) -> None:
         index = VectorStoreIndex.from_documents(
             [

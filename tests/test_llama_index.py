@@ -441,6 +441,7 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     from_documents.vector_store.close()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
 def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match="either"):
         SpladeRetriever()
