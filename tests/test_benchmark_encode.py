@@ -1,0 +1,74 @@
+"""What the encoding benchmark counts and writes; the measuring itself takes minutes and runs by hand."""
+
+import json
+
+import onnx
+import pytest
+
+from tests.benchmarks import encode
+from tests.mlm_graphs import Shape, random_weights, save_mlm
+
+
+def test_every_product_of_the_graph_is_counted(tmp_path):
+    shape, tokens = Shape(), 11
+    graph = onnx.load(str(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))).graph
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    matrices = [
+        sizes[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in sizes
+    ]
+    linear = sum(2 * tokens * rows * columns for rows, columns in matrices)
+    attention = 2 * shape.layers * 2 * tokens * tokens * shape.hidden
+    assert encode.operations(tokens, shape) == linear + attention
+
+
+def test_passages_are_the_same_in_every_run_and_of_mixed_length():
+    first, second = encode.passages(40), encode.passages(40)
+    lengths = [len(text.split()) for text in first]
+    assert first == second
+    assert min(lengths) < 40
+    assert max(lengths) > 150
+
+
+def figures(seconds, peak_mb):
+    return {
+        "seconds": seconds,
+        "peak_mb": peak_mb,
+        "load_seconds": 1.0,
+        "active": 2.0,
+        "vectors": [{"1": 0.5}],
+    }
+
+
+def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
+    found = {
+        "FastEmbed, batch 1": figures(20.0, 900),
+        "FastEmbed, batch 8": None,
+        "FastEmbed, batch 32": figures(100.0, 9000),
+        "splade-retriever, fp32": figures(10.0, 600),
+    }
+    rows = {line.split(" | ")[0].strip("| "): line for line in encode.table(found, [100, 100], peak=10.0)}
+    assert "| 2.00x | 10.00x | 600 MB | 1/15.0 |" in rows["splade-retriever, fp32"]
+    assert "failed" in rows["FastEmbed, batch 8"]
+
+
+def test_the_table_replaces_the_one_between_the_marks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    encode.write("first")
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.write_text(f"before\n{page.read_text('utf-8')}after\n", encoding="utf-8")
+    encode.write("second")
+    text = page.read_text("utf-8")
+    assert "first" not in text
+    assert text.startswith("before\n")
+    assert "second\n<!-- encode: end -->" in text
+    assert text.endswith("after\n")
+
+
+def test_texts_come_from_a_file_of_the_users(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")
+    assert len(set(encode.from_file(path, 5))) == 5
+    path.write_text('{"body": "x"}\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match="no line with a `text`"):
+        encode.from_file(path, 5)
