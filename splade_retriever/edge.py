@@ -64,12 +64,16 @@ class EdgeClient(QdrantBase):
     """qdrant-client's interface on a folder of Qdrant Edge shards: an index without a server.
 
     Takes the arguments and gives the types that `QdrantClient` does, so code written for one works with the
-    other. Safe to use from several threads. A folder is open in one client at a time. A write is in the
-    engine's log when its call returns, and survives a killed process. Writes larger than 64 points are made
-    in several calls of the engine, all of whose points are checked before the first.
+    other. Safe to use from several threads. A folder is open in one client at a time.
 
-    Closing writes everything out, so that the next opening has no log to work through; nothing is optimised
-    without being asked, see `optimize`.
+    A write is in the engine's log when its call returns, and survives a killed process; the log is worked off
+    every 256 calls and on `close`. Writes of more than 64 points are made in several calls of the engine, all
+    of whose points are checked before the first: a killed process may leave a part of them.
+
+    Nothing is optimised without being asked, see `optimize`.
+
+    What differs from a server: an empty sparse vector is refused (leave it out), and payload floats may come
+    back changed in the 17th digit, since the engine does not read its own JSON exactly.
     """
 
     def __init__(self, location: str | Path = ":memory:") -> None:
@@ -339,7 +343,11 @@ class EdgeClient(QdrantBase):
     def optimize(self, collection_name: str) -> bool:
         """Let the engine merge and index what was written; True if it found something to do.
 
-        Blocks the whole process while it works, since the engine holds the GIL.
+        It pays for a collection that is opened often, not for one that is searched: 20,000 SPLADE-like
+        documents were opened in 1.6 s before and in 0.15 s after 4 s of optimising, and a search took
+        0.13 ms before and 0.12 ms after (2 shared cores, Edge 0.9.0). Under about 10,000 new documents the
+        engine finds nothing to do. It blocks the whole process while it works, since the engine holds the
+        GIL, and so neither `close` nor any write calls it: call it at the end of a large import.
         """
         collection = self._folder.get(collection_name)
         return bool(self._folder.write(collection, "optimise", lambda shard: shard.optimize()))

@@ -607,6 +607,18 @@ def test_eight_threads_search_while_one_adds_and_one_makes_collections(client: E
     assert client.count("c").count == 2064
 
 
+def test_the_log_is_worked_off_now_and_then_so_that_opening_after_a_kill_stays_quick(
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splade_retriever.edge_folder._WRITES_PER_FLUSH", 3)
+    collection = client._folder.get("c")
+
+    for n in range(7):
+        client.upsert("c", [point(n)])
+        assert collection.unflushed == (n + 1) % 3
+    assert client.count("c").count == 7
+
+
 def test_optimising_and_flushing_change_no_answer(tmp_path: Path) -> None:
     with EdgeClient(tmp_path) as client:
         client.create_collection("c", DENSE, sparse_vectors_config=SPARSE)
