@@ -224,6 +224,12 @@ class SpladeIndex:
             "query_max_active_dims": self._query_max_active_dims,
         }
 
+    @property
+    def windows(self) -> str:
+        """What happens to texts longer than the model reads: "cut", "merge" or "points"."""
+        memory = self._store.memory
+        return "cut" if memory is None else memory.windows
+
     def _raw_model(self) -> Encoder:
         with self._lock:
             if self._encoder is None:

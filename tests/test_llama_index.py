@@ -45,6 +45,7 @@ from qdrant_client import QdrantClient, models
 from splade_retriever import SpladeIndex
 from splade_retriever.errors import (
     FilterError,
+    IndexClosedError,
     InputError,
     NotSupportedError,
     StorageError,
@@ -197,6 +198,38 @@ def test_a_store_of_an_index_takes_no_other_settings(model: WordEncoder, client:
     with pytest.raises(InputError, match="index="):
         SpladeVectorStore(index=index, model=model)
     assert SpladeVectorStore(index=index).index is index
+
+
+def test_a_store_closes_only_the_index_it_opened(model: WordEncoder) -> None:
+    index = SpladeIndex(model=model)
+    SpladeVectorStore(index=index).close()
+    assert index.count() == 0
+    index.close()
+
+    store = SpladeVectorStore(model=model)
+    store.close()
+    with pytest.raises(IndexClosedError):
+        store.get_nodes()
+
+
+def test_a_collection_of_windows_gives_nodes_with_the_window_as_text(client: QdrantClient) -> None:
+    store = SpladeVectorStore(
+        client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0
+    )
+    step = SpladeSparseEmbedding(model=WordEncoder(max_length=4))
+    long = TextNode(id_="long", text="one two three four five six seven", metadata={"title": "numbers"})
+    store.add([long, *step([TextNode(id_="short", text="six")])])
+
+    found = SpladeRetriever(store).retrieve("seven")
+
+    assert [(scored.node_id, scored.text) for scored in found] == [("long", " five six seven")]
+    assert found[0].node.metadata == {"title": "numbers"}
+    assert store.get_nodes(["long"]) == [long]
+    assert store.query(VectorStoreQuery(query_str="six", similarity_top_k=9, node_ids=["long"])).ids == [
+        "long"
+    ]
+    store.delete_nodes(["long"])
+    assert [node.node_id for node in store.get_nodes()] == ["short"]
 
 
 def test_nodes_of_a_generator_are_all_kept(store: SpladeVectorStore) -> None:

@@ -54,6 +54,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
     collection: str = "splade"
 
     _index: SpladeIndex = PrivateAttr()
+    _owned: bool = PrivateAttr()
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
             TypeError: A setting that `SpladeIndex` does not have.
             SpladeError: What `SpladeIndex` raises.
         """
+        owned = index is None
         if index is None:
             encoder = _Dense(dense) if isinstance(dense, BaseEmbedding) else dense
             index = SpladeIndex(location, dense=encoder, **settings)
@@ -89,6 +91,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         fields: dict[str, Any] = {"stores_text": True, "collection": index.collection}
         super().__init__(**fields)
         self._index = index
+        self._owned = owned
 
     @classmethod
     def class_name(cls) -> str:
@@ -112,7 +115,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
         What is encoded is a node's content under its metadata, but for excluded keys, as LlamaIndex does for
         dense embeddings. Unchanged nodes, and nodes that an `IngestionPipeline` has encoded, are not encoded
-        here. Dense embeddings that nodes bring are not kept: the store's dense encoder makes its own.
+        here. Dense embeddings that nodes bring are not kept: the store's dense encoder makes its own. In a
+        collection with `windows="points"`, whose hits are windows of the text, the text alone is encoded.
 
         Args:
             nodes: Nodes of any class; metadata is what JSON has.
@@ -127,14 +131,26 @@ class SpladeVectorStore(BasePydanticVectorStore):
             CollectionMismatchError: A node brings a vector of another model.
         """
         documents = self._checked(nodes)
-        return self._index.add(**_columns(documents), batch_size=batch_size)
+        return self._index.add(**self._columns(documents), batch_size=batch_size)
 
     async def async_add(
         self, nodes: Sequence[BaseNode], *, batch_size: int = 256, **kwargs: Any
     ) -> list[str]:
         """Do what `add` does, off the event loop."""
         documents = await asyncio.to_thread(self._checked, nodes)
-        return await self._index.aadd(**_columns(documents), batch_size=batch_size)
+        return await self._index.aadd(**self._columns(documents), batch_size=batch_size)
+
+    def _columns(self, documents: Sequence[NodeDocument]) -> dict[str, Any]:
+        columns: dict[str, Any] = {
+            "texts": [document.text for document in documents],
+            "metadatas": [document.metadata for document in documents],
+            "ids": [document.id for document in documents],
+            "extras": [document.extra for document in documents],
+        }
+        if self._index.windows != "points":
+            columns["encoded_texts"] = [document.encoded_text for document in documents]
+            columns["vectors"] = [document.vector for document in documents]
+        return columns
 
     def _checked(self, nodes: Sequence[BaseNode]) -> list[NodeDocument]:
         documents = to_documents(nodes)
@@ -242,8 +258,9 @@ class SpladeVectorStore(BasePydanticVectorStore):
         return _read(await self._index.asearch(**search, with_vectors=with_vectors), search)
 
     def close(self) -> None:
-        """Close the index, if it was opened from a location."""
-        self._index.close()
+        """Close the index, if the store opened it."""
+        if self._owned:
+            self._index.close()
 
 
 class _Dense:
@@ -257,17 +274,6 @@ class _Dense:
 
     def embed_query(self, text: str) -> list[float]:
         return self._embedding.get_query_embedding(text)
-
-
-def _columns(documents: Sequence[NodeDocument]) -> dict[str, Any]:
-    return {
-        "texts": [document.text for document in documents],
-        "metadatas": [document.metadata for document in documents],
-        "ids": [document.id for document in documents],
-        "extras": [document.extra for document in documents],
-        "encoded_texts": [document.encoded_text for document in documents],
-        "vectors": [document.vector for document in documents],
-    }
 
 
 def _which(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> dict[str, Any]:
