@@ -54,6 +54,10 @@ def index(client: Any) -> SpladeIndex:
     return index
 
 
+def open_index() -> SpladeIndex:
+    return SpladeIndex(client=QdrantClient(":memory:"), model=WordEncoder())
+
+
 # -- making one ----------------------------------------------------------------------------------------------
 
 
@@ -93,14 +97,17 @@ def test_a_bad_document_is_told_by_its_position_and_nothing_is_written(client: A
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
 
 
-def test_a_folder_is_opened_when_it_is_first_asked(tmp_path: Path) -> None:
+@pytest.mark.asyncio
+async def test_a_folder_is_opened_with_its_own_model_when_it_is_first_asked(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
-    SpladeRetriever.from_documents(MOON, location=folder, model=WordEncoder()).close()
+    made = SpladeRetriever.from_documents(MOON, location=folder, k=1)
 
-    retriever = SpladeRetriever(index=SpladeIndex(folder, model=WordEncoder(), create=False), k=1)
+    lazy = SpladeRetriever(location=folder, k=1)  # no error: the folder is still in use
+    made.close()
 
-    assert retriever.invoke("rover") == [MOON[1]]
-    retriever.close()
+    assert lazy.invoke("rover") == await lazy.ainvoke("rover") == [MOON[1]]
+    assert lazy.open().model_name == made.open().model_name
+    lazy.close()
 
 
 def test_a_retriever_creates_no_index(tmp_path: Path) -> None:
@@ -116,6 +123,7 @@ def test_a_retriever_creates_no_index(tmp_path: Path) -> None:
     [
         ({}, "either index="),
         ({"location": "./x", "settings": {"client": 1}}, "settings has client"),
+        ({"index": open_index(), "collection": "x"}, "collection belongs to a location="),
         ({"location": "./x", "k": 0}, "greater than or equal to 1"),
         ({"location": "./x", "kk": 3}, "kk"),
     ],

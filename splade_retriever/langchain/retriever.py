@@ -83,10 +83,11 @@ class SpladeRetriever(BaseRetriever):
                 f"settings has {', '.join(taken)}, which no settings may have: what is not a field of the "
                 "retriever needs an open index. Pass index=SpladeIndex(...)."
             )
-        if self.index is not None and (self.embedding or self.model or self.api_key or self.settings):
+        of_the_place = self.model_fields_set & (_OF_THE_PLACE - {"index", "location"})
+        if self.index is not None and of_the_place:
             raise ValueError(
-                "embedding=, model=, api_key= and settings= belong to a location=, but index= is given, "
-                "which has its own. Pass them to SpladeIndex."
+                f"{', '.join(sorted(of_the_place))} belongs to a location=, but index= is given, which has "
+                "its own. Pass it to SpladeIndex."
             )
         return self
 
