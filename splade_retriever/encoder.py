@@ -219,6 +219,7 @@ class SparseTextEmbedding:
             "activation": self._card.activation,
             "pooling": "max",
             "query_side": self._card.query_side,
+            "zero_special_tokens": self._card.zero_special_tokens,
             "max_length": self.max_length,
         }
 
@@ -412,7 +413,8 @@ class SparseTextEmbedding:
                 return self._checked_revision(open_folder(Path(path).expanduser(), card))
             return self._fetched(card, lazy=lazy)
         folder = Path(path if path is not None else model_name or "").expanduser()
-        if isinstance(model_name, str) and path is None and not folder.is_dir():
+        # Path("") is the working folder, which nobody means by an empty name.
+        if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
             bundled = open_folder(_BUNDLED)
             if model_name.lower() == bundled.card.model.lower():
                 return self._checked_revision(bundled)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 from splade_retriever.models import Activation, ModelCard
+from splade_retriever.outline import outline
 
 __all__ = ["DIGEST", "ModelFolder", "export_help", "find_model", "open_folder"]
 
@@ -54,11 +55,18 @@ class ModelFolder:
     def digest(self) -> str:
         """Say in one string what the files hold: it changes with any byte that decides a vector."""
         whole = hashlib.sha256()
-        for path in (self.model, self.tokenizer, self.query_weights):
+        weights = [] if self.model is None else [self.model, *_external(self.model)]
+        for path in (*weights, self.tokenizer, self.query_weights):
             if path is not None:
                 with path.open("rb") as file:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
         return f"{DIGEST}{whole.hexdigest()[:32]}"
+
+
+def _external(model: Path) -> list[Path]:
+    """Find the files beside an ONNX file that hold its weights; one that is not there has no content."""
+    files = (model.parent / name for name in sorted(outline(model).external))
+    return [path for path in files if path.is_file()]
 
 
 def find_model(folder: Path, names: Sequence[str]) -> Path:
@@ -126,7 +134,7 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
         card = replace(card, max_length=min(card.max_length, limit))
     return ModelFolder(
         card=card,
-        model=find_model(root, [Path(card.model_file).name, "model.onnx"]),
+        model=find_model(root, list(dict.fromkeys([Path(card.model_file).name, "model.onnx"]))),
         tokenizer=_first(
             [folder / "tokenizer.json", root / "tokenizer.json"],
             f"The model folder {folder} has no tokenizer.json. Save it with "

@@ -213,7 +213,7 @@ def _naver() -> Iterator[ModelCard]:
     for name, size_gb, description in (
         ("splade-v3", 0.438, "SPLADE-v3, the strongest of the family for English."),
         ("splade-v3-distilbert", 0.268, "SPLADE-v3 on DistilBERT, twice as fast."),
-        ("splade-v3-doc", 0.438, "SPLADE-v3 for documents only; a query needs no network."),
+        ("splade-v3-doc", 0.438, "SPLADE-v3 for documents only."),
         ("splade-cocondenser-ensembledistil", 0.438, "SPLADE++ EnsembleDistil for English."),
         ("splade-cocondenser-selfdistil", 0.438, "SPLADE++ SelfDistil for English."),
     ):

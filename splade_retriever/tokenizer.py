@@ -170,12 +170,7 @@ class Tokenizer:
         return [head for head in found if head is not None]
 
     def content(self, text: str) -> Head:
-        """Tokenise one text without special tokens, cut at what `max_length` leaves for its content.
-
-        Raises:
-            InputError: If it cannot be written as UTF-8; see `check_text`.
-        """
-        check_text(text, 0)
+        """Tokenise one text without special tokens, cut at what `max_length` leaves for its content."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return Head(ids=list(ids[: self._room]), cut=len(ids) > self._room)
 

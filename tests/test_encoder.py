@@ -379,9 +379,26 @@ def test_every_setting_that_changes_a_vector_changes_the_fingerprint(tmp_path: P
     shorter = SparseTextEmbedding(folder, max_length=16, lazy_load=True).fingerprint
     write_json(folder / "card.json", {"activation": "log1p_log1p"})
     twice = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+    write_json(folder / "card.json", {"zero_special_tokens": True})
+    zeroed = SparseTextEmbedding(folder, lazy_load=True).fingerprint
 
     assert shorter == plain | {"max_length": 16}
     assert twice == plain | {"activation": "log1p_log1p"}
+    assert zeroed == plain | {"zero_special_tokens": True}
+
+
+def test_weights_in_a_file_of_their_own_count_for_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    model = onnx.load(str(folder / "model.onnx"))
+    onnx.save(
+        model, str(folder / "model.onnx"), save_as_external_data=True, location="model.data", size_threshold=0
+    )
+    plain = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+    content = bytearray((folder / "model.data").read_bytes())
+    content[0] ^= 1
+    (folder / "model.data").write_bytes(content)
+
+    assert SparseTextEmbedding(folder, lazy_load=True).fingerprint["revision"] != plain["revision"]
 
 
 def test_a_model_opens_again_by_what_its_fingerprint_says(

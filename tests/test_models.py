@@ -138,6 +138,15 @@ def test_an_unknown_name_is_an_error_that_suggests_near_ones() -> None:
         SparseTextEmbedding("prithvida/Splade_PP_en_v1")
 
 
+def test_an_empty_name_is_unknown_and_not_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_tiny_model(tmp_path / "tiny"))
+
+    with pytest.raises(UnknownModelError, match="No model '' is known"):
+        SparseTextEmbedding("")
+
+
 def test_the_bundled_model_has_a_name_too() -> None:
     bundled = SparseTextEmbedding(lazy_load=True)
 
