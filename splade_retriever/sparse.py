@@ -44,8 +44,7 @@ class SparseEmbedding:
     indices: NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float32)
-        indices = _as_ids(self.indices)
+        values, indices = _as_weights(self.values), _as_ids(self.indices)
         if values.ndim != 1 or values.shape != indices.shape:
             raise InputError(
                 f"A sparse embedding needs one weight per id in two flat arrays, got values of shape "
@@ -68,7 +67,7 @@ class SparseEmbedding:
         Raises:
             InputError: If the row is not flat, or holds a negative or non-finite weight.
         """
-        dense = np.asarray(row, dtype=np.float32)
+        dense = _as_weights(row)
         if dense.ndim != 1:
             raise InputError(f"A dense row must be flat, got shape {dense.shape}.")
         indices = np.flatnonzero(dense).astype(np.int32)
@@ -144,6 +143,13 @@ class SparseEmbedding:
             f"<p>SparseEmbedding, {len(self)} active dimensions</p>"
             f"<table><tr><th>id</th><th>weight</th></tr>{rows}</table>{more}"
         )
+
+
+def _as_weights(values: ArrayLike) -> NDArray[np.float32]:
+    weights = np.asarray(values)
+    if weights.size and weights.dtype.kind not in "fiu":
+        raise InputError(f"Weights must be numbers, got an array of {weights.dtype}.")
+    return weights.astype(np.float32, copy=False)
 
 
 def _as_ids(indices: ArrayLike) -> NDArray[np.int32]:

@@ -42,6 +42,7 @@ def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k):
         ([0.0], [3], "found 0.0 for token id 3"),
         ([-1.0], [3], "found -1.0"),
         ([1.0], [1, 2], "one weight per id"),
+        (["heavy"], [1], "Weights must be numbers"),
         ([1.0], [1.5], "must be integers"),
         ([1.0], [2**40], "found 1099511627776"),
     ],
