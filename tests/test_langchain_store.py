@@ -311,8 +311,15 @@ def test_relevance_lies_in_0_to_1_and_keeps_the_order(
     assert all(0.0 <= score <= 1.0 for score in scores)
 
 
-def test_a_document_that_both_rankings_have_first_is_wholly_relevant(hybrid: SpladeVectorStore) -> None:
-    (_, score), *_ = hybrid.similarity_search_with_relevance_scores("A rocket took the lander up.")
+@pytest.mark.parametrize(
+    "fusion", [Fusion(), Fusion(rrf_k=1), Fusion(rrf_k=2, weights=(0.3, 1.7)), Fusion(weights=(0.0, 1.0))]
+)
+def test_a_document_that_both_rankings_have_first_is_wholly_relevant(
+    hybrid: SpladeVectorStore, fusion: Fusion
+) -> None:
+    (_, score), *_ = hybrid.similarity_search_with_relevance_scores(
+        "A rocket took the lander up.", fusion=fusion
+    )
 
     assert score == pytest.approx(1.0)
 

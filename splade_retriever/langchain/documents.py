@@ -170,8 +170,7 @@ def relevance(score: float, *, mode: Mode, fusion: Fusion, query: SparseEmbeddin
         return _bounded((1.0 + score) / 2.0)
     if fusion.method == "dbsf":
         return _bounded(score / 2.0)
-    first_in_both = sum(1.0 / (fusion.rrf_k - 1.0 + 1.0 / w) for w in fusion.weights or (1.0, 1.0) if w > 0.0)
-    return _bounded(score / first_in_both)
+    return _bounded(score / fusion.best_score)
 
 
 def _bounded(value: float) -> float:
