@@ -1,6 +1,7 @@
 """One collection of a store: opened or created, checked against what it remembers, and called."""
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,20 +26,57 @@ if TYPE_CHECKING:
 
     from splade_retriever.filters import FilterLike
 
-__all__ = ["Collection", "Creation", "open_client"]
+__all__ = ["Collection", "Creation", "check_client", "open_client"]
 
 _POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
 
 
+_DOING: Final = {
+    "collection_exists": "look for",
+    "count": "count the documents of",
+    "create_collection": "create",
+    "create_payload_index": "index a field of",
+    "delete": "delete from",
+    "delete_collection": "delete",
+    "get_collection": "describe",
+    "query_batch_points": "search",
+    "retrieve": "read from",
+    "scroll": "read through",
+    "set_payload": "change metadata in",
+    "update_collection": "change the settings of",
+    "upsert": "write to",
+}
+"""Method of the client -> what a message says of it, before "collection 'docs'"."""
+_DATATYPES: Final = ("float32", "float16", "uint8")
+
+
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """How a new collection is laid down; none of it changes what a search finds."""
+    """How a new collection is laid down in the engine."""
 
     datatype: str | None = None
     on_disk: bool | None = None
     shard_number: int | None = None
     replication_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.datatype not in (None, *_DATATYPES):
+            raise InputError(f"datatype is {self.datatype!r}, expected one of: {', '.join(_DATATYPES)}.")
+
+
+def check_client(client: object) -> None:
+    """Refuse what is no client, or one whose calls must be awaited.
+
+    Raises:
+        InputError: Naming what to pass.
+    """
+    search = getattr(client, "query_batch_points", None)
+    if search is None or inspect.iscoroutinefunction(search):
+        raise InputError(
+            f"client is a {type(client).__name__}, expected a QdrantClient or an EdgeClient. The index's own "
+            "async methods (asearch, aadd, ...) work with these too."
+        )
 
 
 def open_client(
@@ -47,8 +85,11 @@ def open_client(
     """Open the store at a location.
 
     Raises:
+        InputError: If the location is neither a folder's path nor an http(s) URL.
         CollectionNotFoundError: If the folder is not there and may not be made.
     """
+    if not location or ("://" in location and not location.startswith(("http://", "https://"))):
+        raise InputError(f"location is {location!r}, expected a folder, ':memory:', or an http(s) URL.")
     if location.startswith(("http://", "https://")):
         return connect(location, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s)
     if not create and location != ":memory:" and not Path(location).is_dir():
@@ -321,7 +362,7 @@ class Collection:
         with self._lock if self.one_thread else contextlib.nullcontext():
             return guarded(
                 lambda: request(self.name, **arguments),
-                doing=f"{method.replace('_', ' ')} in collection {self.name!r}",
+                doing=f"{_DOING.get(method, f'call {method} on')} collection {self.name!r}",
             )
 
     def check_open(self) -> None:

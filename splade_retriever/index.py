@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from splade_retriever import documents as docs
 from splade_retriever.batcher import Batcher
-from splade_retriever.collection import Collection, Creation, open_client
+from splade_retriever.collection import Collection, Creation, check_client, open_client
 from splade_retriever.documents import BadInput, Branch, Hit, Layout
 from splade_retriever.errors import (
     CollectionMismatchError,
@@ -116,12 +116,15 @@ class SpladeIndex:
             on_disk: Keep a new collection's sparse index on disk and not in memory.
 
         Raises:
+            InputError: An argument makes no sense; nothing was opened.
             CollectionMismatchError: The collection was made by another model or with other settings.
             CollectionNotFoundError: There is none and `create` is False.
             IndexLockedError: Another process has the folder open.
             StorageError: The folder cannot be read or written.
             ServerError: The server cannot be reached.
         """
+        _check_arguments(location, client, model, query_max_active_dims)
+        creation = Creation(datatype, on_disk, shard_number, replication_factor)
         self.collection = collection
         self._location = str(location)
         self._names = {"sparse": vector_name, "dense": dense_name}
@@ -132,8 +135,6 @@ class SpladeIndex:
         self._query_max_active_dims = query_max_active_dims
         self._lock = threading.RLock()
         self._batcher: Batcher[Ask, list[Hit]] = Batcher(self._answer)
-        if client is not None and self._location != ":memory:":
-            raise InputError(f"both client= and the location {self._location!r} are given. Pass one of them.")
         opened = client or open_client(
             self._location, create=create, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout
         )
@@ -151,7 +152,6 @@ class SpladeIndex:
                 if adopt and self._store.memory is None:
                     self._store.adopt(self._new_memory(asked, layout))
             elif create:
-                creation = Creation(datatype, on_disk, shard_number, replication_factor)
                 self._store.create(self._new_memory(asked, layout), creation)
             else:
                 raise CollectionNotFoundError(
@@ -706,6 +706,26 @@ class SpladeIndex:
         model = None if self._store.memory is None else self._store.memory.encoder.get("model")
         state = ", closed" if self._store.closed else ""
         return f"SpladeIndex({at}, collection={self.collection!r}, model={model!r}{state})"
+
+
+def _check_arguments(
+    location: object, client: object, model: object, query_max_active_dims: int | None
+) -> None:
+    if not isinstance(location, str | Path):
+        raise InputError(
+            f"location is a {type(location).__name__}, expected a folder, ':memory:', or an http(s) URL."
+        )
+    if client is not None:
+        check_client(client)
+        if str(location) != ":memory:":
+            raise InputError(f"both client= and the location {str(location)!r} are given. Pass one of them.")
+    if model is not None and not isinstance(model, str | Encoder):
+        raise InputError(
+            f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
+            "passage_embed and query_embed, such as SparseTextEmbedding."
+        )
+    if query_max_active_dims is not None and query_max_active_dims < 1:
+        raise InputError(f"query_max_active_dims is {query_max_active_dims}, expected 1 or more, or None.")
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:

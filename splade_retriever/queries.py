@@ -1,7 +1,9 @@
 """Searches as pure functions: what is asked -> the engine's request; the engine's answer -> ranked hits."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 from qdrant_client import models
@@ -83,6 +85,9 @@ class Ask:
         for name, value, least in (("k", self.k, 1), ("offset", self.offset, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"search got {name}={value!r}, expected an int of {least} or more.")
+        least_score = self.score_threshold
+        if least_score is not None and not (isinstance(least_score, Real) and math.isfinite(least_score)):
+            raise InputError(f"search got score_threshold={least_score!r}, expected a finite number or None.")
         if self.mode not in ("sparse", "dense", "hybrid"):
             raise InputError(f"search got mode={self.mode!r}, expected 'sparse', 'dense' or 'hybrid'.")
         if isinstance(self.query, str):

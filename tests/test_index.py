@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from splade_retriever.documents import Branch, Layout
 from splade_retriever.errors import (
@@ -371,6 +371,9 @@ def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
 
     assert [hit.id for hit in index.search("rover lander", score_threshold=1.5)] == ["b"]
+    for threshold in ("high", float("nan")):
+        with pytest.raises(InputError, match="score_threshold="):
+            index.search("rover lander", score_threshold=threshold)  # type: ignore[arg-type]
 
 
 def test_hits_bring_their_vectors_on_request(index: SpladeIndex) -> None:
@@ -570,6 +573,29 @@ def test_collections_of_one_store_are_apart(client: Any) -> None:
 def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
     with pytest.raises(InputError, match="both client="):
         SpladeIndex("./somewhere", client=client)
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ({"location": None}, "location is a NoneType"),
+        ({"location": ""}, "location is ''"),
+        ({"location": "ftp://host"}, "location is 'ftp://host'"),
+        ({"client": AsyncQdrantClient(":memory:")}, "client is a AsyncQdrantClient"),
+        ({"client": 3}, "client is a int"),
+        ({"model": 3}, "model is a int"),
+        ({"datatype": "float8"}, "datatype is 'float8'"),
+        ({"query_max_active_dims": 0}, "query_max_active_dims is 0"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match=told):
+        SpladeIndex(**{"model": WordEncoder(), **argument})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_index_says_so_and_closes_again_in_peace() -> None:
