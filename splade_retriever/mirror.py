@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,7 @@ def _stored(index: SpladeIndex) -> dict[str, _Stored]:
 
 def _is_gone(file: str, folders: Sequence[Path], reading: Reading) -> bool:
     """Say whether a file came from one of these folders and is there no more."""
-    path = Path(file) if reading.base is None else reading.base / file
-    within = any(path.absolute().is_relative_to(folder.absolute()) for folder in folders)
+    # Path.absolute() keeps "..", and so would not see that "sub/../docs" holds "docs/a.txt".
+    path = Path(os.path.abspath(file if reading.base is None else reading.base / file))
+    within = any(path.is_relative_to(os.path.abspath(folder)) for folder in folders)
     return within and not path.exists()

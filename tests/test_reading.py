@@ -294,8 +294,8 @@ class Desk:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
 
-    def run(self, **settings: bool) -> Report:
-        reading = Reading()
+    def run(self, *, base: Path | None = None, **settings: bool) -> Report:
+        reading = Reading(base=base)
         return mirror(
             self.index,
             list(find_files([self.folder], reading)),
@@ -347,6 +347,20 @@ def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(des
 
     assert figures(desk.run()) == (1, 0, 0, 1, 1)
     assert desk.texts() == {"sun", "by hand"}
+
+
+@pytest.mark.parametrize("base", [None, "other", "other/../other"])
+def test_files_are_missed_in_a_folder_that_is_named_in_a_roundabout_way(desk: Desk, base: str | None):
+    (desk.folder / "docs").mkdir()
+    (desk.folder / "other").mkdir()
+    relative_to = None if base is None else desk.folder / base
+    desk.folder = desk.folder / "other" / ".." / "docs"
+    desk.write("a.txt", "moon")
+    desk.write("b.txt", "sun")
+    desk.run(base=relative_to)
+    (desk.folder / "a.txt").unlink()
+
+    assert figures(desk.run(base=relative_to)) == (1, 0, 0, 1, 1)
 
 
 def test_a_file_that_became_empty_loses_its_passages(desk: Desk):
