@@ -474,6 +474,13 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     from_documents.vector_store.close()
 
 
+def test_what_is_no_document_is_refused_with_its_position(model: WordEncoder) -> None:
+    with pytest.raises(InputError, match="documents is one str"):
+        SpladeRetriever.from_documents("a text", model=model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="document 1 is a str"):
+        SpladeRetriever.from_documents([Document(text="a"), "b"], model=model)  # type: ignore[list-item]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
 def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match="either"):

@@ -1,7 +1,7 @@
 """SpladeRetriever: nodes for a query, for every engine of LlamaIndex that takes a retriever."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
@@ -131,7 +131,7 @@ class SpladeRetriever(BaseRetriever):
     @classmethod
     def from_documents(
         cls,
-        documents: Sequence[Document],
+        documents: Iterable[Document],
         *,
         transformations: Sequence[TransformComponent] | None = None,
         location: str | Path = ":memory:",
@@ -151,11 +151,15 @@ class SpladeRetriever(BaseRetriever):
             filters: What nodes must have in their metadata.
             explain: Say in each node's metadata why it was found.
             **settings: Further arguments of `SpladeIndex`: `collection`, `model`, ...
+
+        Raises:
+            InputError: An item is no document, with its position; nothing is written.
         """
+        listed = _documents(documents)
         if transformations is None:
             transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
         return cls.from_nodes(
-            run_transformations(documents, transformations, in_place=False),
+            run_transformations(listed, transformations, in_place=False),
             location=location,
             similarity_top_k=similarity_top_k,
             filters=filters,
@@ -203,6 +207,20 @@ class SpladeRetriever(BaseRetriever):
         if not self._explain:
             return []
         return [self._store.index.explain(query.query_str or "", hit) for hit in hits]
+
+
+def _documents(documents: Iterable[Document]) -> list[Document]:
+    """Take documents, or refuse what is none before it reaches the framework's splitter."""
+    if isinstance(documents, str):
+        raise InputError("documents is one str, expected several. Pass [Document(text=...)].")
+    listed = list(documents)
+    for position, document in enumerate(listed):
+        if not isinstance(document, BaseNode):
+            raise InputError(
+                f"document {position} is a {type(document).__name__}, expected a Document of LlamaIndex. "
+                "Nothing was written. Wrap texts in Document(text=...)."
+            )
+    return listed
 
 
 def _scored(hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:
