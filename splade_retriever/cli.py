@@ -6,12 +6,13 @@ message explains, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -391,6 +392,116 @@ def evaluate(
     _give(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
 
 
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Index folder, or URL of a Qdrant server.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Where to copy it: the same.")],
+    *,
+    collection: CollectionOption = "splade",
+    target_collection: Annotated[
+        str | None,
+        typer.Option("--target-collection", metavar="NAME", help="Name in the target, if another."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, metavar="N", help="Shards of a new collection on a cluster."),
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, metavar="N", help="Copies of each shard on a cluster.")
+    ] = None,
+    api_key: KeyOption = None,
+    source_api_key: Annotated[
+        str | None,
+        typer.Option("--source-api-key", metavar="KEY", help="API key of the source's server, if another."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a collection as it is: a folder to a server, back, or a folder to a folder.
+
+    Interrupted, it goes on where it ended when it is run again. The source is only read.
+    """
+    from dataclasses import asdict
+
+    from splade_retriever.migrate import migrate as copied
+    from splade_retriever.show import migration_view
+
+    with _bar("point") as tell:
+        report = copied(
+            source,
+            target,
+            collection=collection,
+            target_collection=target_collection,
+            source_api_key=source_api_key or api_key,
+            api_key=api_key,
+            shard_number=shards,
+            replication_factor=replicas,
+            dry_run=dry_run,
+            on_progress=tell,
+        )
+    data = asdict(report) | {"seconds": round(report.seconds, 3)}
+    _give(lambda: migration_view(report), data, as_json=as_json)
+
+
+@app.command()
+def reindex(
+    *,
+    index: IndexOption,
+    collection: CollectionOption = "splade",
+    model: ModelOption = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="NAME", help="Name of the new collection on a server.")
+    ] = None,
+    max_active_dims: Annotated[
+        int | None,
+        typer.Option("--max-active-dims", min=0, metavar="N", help="Heaviest weights kept; 0 for all."),
+    ] = None,
+    min_weight: Annotated[
+        float | None, typer.Option("--min-weight", min=0.0, metavar="W", help="Leave out weights below this.")
+    ] = None,
+    windows: Annotated[
+        Literal["cut", "merge", "points"] | None,
+        typer.Option("--windows", help="What happens to texts that are longer than the model reads."),
+    ] = None,
+    window_overlap: Annotated[
+        int | None,
+        typer.Option("--window-overlap", min=0, metavar="N", help="Tokens that neighbouring windows share."),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an interrupted run with other settings left.")
+    ] = False,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode a collection anew, with another model or other settings, and switch over when it is complete.
+
+    Interrupted, it goes on where it ended when it is run again; until the switch the old vectors are in use.
+    """
+    from dataclasses import asdict
+
+    from splade_retriever.reindex import reindex as reindexed
+    from splade_retriever.show import reindexing_view
+
+    with _bar("document") as tell:
+        report = reindexed(
+            index,
+            model,
+            collection=collection,
+            into=into,
+            max_active_dims=max_active_dims,
+            min_weight=min_weight,
+            windows=windows,
+            window_overlap=window_overlap,
+            restart=restart,
+            api_key=api_key,
+            on_progress=tell,
+        )
+    data = asdict(report) | {"seconds": round(report.seconds, 3)}
+    _give(lambda: reindexing_view(report), data, as_json=as_json)
+
+
 # -- what the commands share ---------------------------------------------------------------------------------
 
 
@@ -426,6 +537,20 @@ def _filter(given: str | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"expected a JSON object, found {given}", param_hint="--filter")
     return found
+
+
+@contextlib.contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a progress bar on a terminal; gives what is called with how many are done, and how many in all."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as drawn:
+
+        def tell(done: int, total: int) -> None:
+            drawn.total = total
+            drawn.update(done - drawn.n)
+
+        yield tell
 
 
 def _text_or_stdin(given: str) -> str:

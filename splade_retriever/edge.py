@@ -189,6 +189,25 @@ class EdgeClient(QdrantBase):
         _check_options("delete_collection", kwargs)
         return self._folder.delete(collection_name)
 
+    def replace_collection(
+        self, collection_name: str, by: str, *, metadata: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Give the collection `by` the name of another, which is deleted; what a server does with aliases.
+
+        Killed at any moment, either both are as they were or it is done when the folder is opened next.
+
+        Args:
+            collection_name: The name to take; a collection that has it is deleted.
+            by: The collection that takes it.
+            metadata: All metadata that it has from then on; None to leave them.
+
+        Raises:
+            CollectionNotFoundError: There is no collection `by`.
+        """
+        kept = self._folder.get(by).config.metadata if metadata is None else convert.to_payload(metadata)
+        self._folder.replace(collection_name, by, kept)
+        return True
+
     def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
         """Describe a collection: settings, metadata, payload indexes, counts."""
         _check_options("get_collection", kwargs)

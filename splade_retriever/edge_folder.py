@@ -11,7 +11,8 @@ whole.
 
 A collection is built in a folder whose name starts with a dot and moved into place when it is whole; one
 that is deleted is moved out first. What is found under such names on opening is what a killed process left,
-and removed.
+and removed. One that takes the place of another says so in its collection.json first: from then on, an
+opening that finds it half moved ends the move.
 """
 
 import contextlib
@@ -77,6 +78,8 @@ class StoredCollection:
     lock: threading.RLock = field(default_factory=threading.RLock)
     unflushed: int = 0
     """Writes since the log was worked off."""
+    replaces: str | None = None
+    """The collection whose name and place it takes, while it is being moved there."""
 
     @property
     def shard_folder(self) -> Path:
@@ -90,6 +93,7 @@ class StoredCollection:
             "name": self.name,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "payload_indexes": self.indexes,
+            **({} if self.replaces is None else {"replaces": self.replaces}),
         }
         _write_atomically(self.folder / "collection.json", json.dumps(written, indent=1))
 
@@ -109,7 +113,9 @@ class StoredCollection:
                     "splade-retriever."
                 )
             config = models.CreateCollection(**found["config"])
-            return cls(found["name"], folder, config, found["payload_indexes"])
+            return cls(
+                found["name"], folder, config, found["payload_indexes"], replaces=found.get("replaces")
+            )
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, SpladeError):
                 raise
@@ -159,9 +165,7 @@ class EdgeFolder:
             with _os_errors(f"open the index folder {self.location!r}"):
                 _check_mark(path)
                 _remove_leftovers(path / "collections")
-                for folder in sorted((path / "collections").iterdir()):
-                    found = StoredCollection.read(folder)
-                    self._open.collections[found.name] = found
+                self._open.collections.update(_read_all(path / "collections"))
         except BaseException:
             self.close()
             raise
@@ -260,6 +264,44 @@ class EdgeFolder:
                 shutil.rmtree(going, ignore_errors=True)
             return True
 
+    def replace(self, name: str, by: str, metadata: dict[str, Any] | None) -> None:
+        """Give a collection the name and place of another, which is deleted, and new metadata.
+
+        All of it happens, or nothing: killed before the settings are written, both collections are as they
+        were; killed after, the next opening ends the move.
+
+        Raises:
+            CollectionNotFoundError: There is no collection of the name `by`.
+            StorageError: The disk failed.
+        """
+        with self._lock:
+            taking, going = self.get(by), self._open.collections.get(name)
+            _check_name(name)
+            if taking is going:
+                raise InputError(f"collection {name!r} cannot take its own place. Name two collections.")
+            with (
+                taking.lock,
+                contextlib.nullcontext() if going is None else going.lock,
+                _os_errors(f"put collection {by!r} in the place of {name!r} at {self.location!r}"),
+            ):
+                for collection in (taking, *([] if going is None else [going])):
+                    if collection.shard is not None:  # its files are closed before they move
+                        shard, collection.shard = collection.shard, None
+                        self.told(f"flush collection {collection.name!r}", shard.flush)
+                        self.told(f"close collection {collection.name!r}", shard.close)
+                before = taking.config
+                taking.config = before.model_copy(update={"metadata": metadata})
+                taking.replaces = name
+                try:
+                    taking.save()  # from here on it is decided
+                except BaseException:
+                    taking.config, taking.replaces = before, None
+                    raise
+                _move_into_place(taking)
+                del self._open.collections[by]
+                self._open.collections[name] = taking
+                _remove_leftovers(taking.folder.parent)
+
     def save(self, collection: StoredCollection) -> None:
         """Write a collection's settings.
 
@@ -336,7 +378,11 @@ class EdgeFolder:
         with collection.lock:
             if collection.shard is None:
                 self.check_open()
-                self.get(collection.name)  # it may have been deleted while we waited
+                if self.get(collection.name) is not collection:  # it may have been deleted while we waited
+                    raise CollectionNotFoundError(
+                        f"collection {collection.name!r} at {self.location!r} was replaced meanwhile by a "
+                        "new one of that name. Open its index again."
+                    )
                 collection.shard = self.told(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
@@ -458,6 +504,33 @@ def _check_mark(path: Path) -> None:
             raise StorageError(f"the folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
         _write_atomically(mark, json.dumps({"format": _FORMAT}))
     (path / "collections").mkdir(exist_ok=True)
+
+
+def _read_all(folder: Path) -> dict[str, StoredCollection]:
+    """Read all collections, by name, and end the moves that a killed process has begun."""
+    found = [StoredCollection.read(item) for item in sorted(folder.iterdir())]
+    moving = [collection for collection in found if collection.replaces is not None]
+    named = {collection.name: collection for collection in found if collection.replaces is None}
+    for collection in moving:
+        _move_into_place(collection)
+        named[collection.name] = collection
+    if moving:
+        _remove_leftovers(folder)
+    return named
+
+
+def _move_into_place(collection: StoredCollection) -> None:
+    """Move a collection to where the one lies that it replaces; each step can be the first after a kill."""
+    assert collection.replaces is not None
+    place = collection.folder.with_name(_folder_name(collection.replaces))
+    if place != collection.folder:
+        if place.exists():
+            os.rename(place, place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}"))
+        os.rename(collection.folder, place)
+        _sync_folder(place.parent)
+    collection.folder = place
+    collection.name, collection.replaces = collection.replaces, None
+    collection.save()
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -13,11 +13,21 @@ from typing import Any, Final
 from splade_retriever.documents import Layout
 from splade_retriever.errors import CollectionMismatchError, InputError
 
-__all__ = ["MEMORY_KEY", "MEMORY_SETTINGS", "Memory", "check_encoder", "check_settings", "differences"]
+__all__ = [
+    "ARRIVING",
+    "MEMORY_KEY",
+    "MEMORY_SETTINGS",
+    "Memory",
+    "check_encoder",
+    "check_settings",
+    "differences",
+]
 
 MEMORY_KEY: Final = "splade_retriever"
 MEMORY_SETTINGS: Final = ("windows", "window_overlap", "max_active_dims", "min_weight")
 """Fields of `Memory` that a caller sets and that an open compares."""
+ARRIVING: Final = "arriving"
+"""Format of the memory of a collection that a command is still filling; nothing else may open it."""
 _FORMAT: Final = 1
 
 
@@ -56,11 +66,18 @@ class Memory:
         """Read it back; None for a collection that another program made.
 
         Raises:
-            CollectionMismatchError: If a newer version of this package wrote it.
+            CollectionMismatchError: If a newer version of this package wrote it, or the collection is not
+                complete.
         """
         found = (metadata or {}).get(MEMORY_KEY)
         if found is None:
             return None
+        if found.get("format") == ARRIVING:
+            raise CollectionMismatchError(
+                f"collection {collection!r} is not complete: `splade {found.get('command')}` is at work "
+                "on it or was interrupted, expected a finished one. Run the same command again; it goes on "
+                "where it ended."
+            )
         if found.get("format") != _FORMAT:
             raise CollectionMismatchError(
                 f"collection {collection!r} has format {found.get('format')!r}, this version reads "

@@ -28,7 +28,9 @@ from splade_retriever.reading import Note
 if TYPE_CHECKING:
     from splade_retriever.checks import Check
     from splade_retriever.documents import Hit
+    from splade_retriever.migrate import Migration
     from splade_retriever.mirror import Report
+    from splade_retriever.reindex import Reindexing
 
 __all__ = [
     "Progress",
@@ -40,7 +42,9 @@ __all__ = [
     "facts_view",
     "hits_view",
     "marked_text",
+    "migration_view",
     "models_view",
+    "reindexing_view",
     "report_view",
     "shown_path",
     "weights_view",
@@ -430,6 +434,53 @@ def facts_view(facts: Mapping[str, Any]) -> RenderableType:
         if value is not None:
             table.add_row(name, str(value))
     return table
+
+
+def migration_view(report: Migration) -> RenderableType:
+    """Say what a migration did, or would do."""
+    goal = f"collection {report.target_collection} at {report.target}"
+    lines = []
+    if report.state == "complete":
+        lines.append(f"{report.present:,} points were there already, none was written")
+    elif report.dry_run:
+        lines.append(f"{report.copied:,} points would be copied to {goal} ({report.state})")
+    else:
+        already = f", {report.present:,} were there already" if report.present else ""
+        removed = f", {report.removed:,} that are gone from the source were removed" if report.removed else ""
+        lines.append(f"{report.copied:,} points copied{already}{removed}")
+    if not report.dry_run or report.state == "complete":
+        lines.append(f"{goal} is complete: counts are equal, {report.queries} queries gave equal hits")
+    lines.append(f"model: {report.model or 'not remembered: another program made this collection'}")
+    lines.append(f"vectors: {', '.join(name or 'unnamed' for name in report.vectors)}")
+    if report.payload_indexes:
+        lines.append(f"payload indexes: {', '.join(report.payload_indexes)}")
+    return Text("\n".join(lines))
+
+
+def reindexing_view(report: Reindexing) -> RenderableType:
+    """Say what a reindexing did, and what to open from now on."""
+    if report.switch == "nothing to do":
+        return Text(
+            f"nothing to do: collection {report.collection} is of this model and these settings already"
+        )
+    lines = [f"{report.documents:,} documents, {report.encoded:,} encoded in this run with {report.model}"]
+    if report.other_text:
+        lines.append(
+            f"{report.other_text:,} of them had been encoded with another text than the stored one, and are "
+            "now encoded by their stored text"
+        )
+    lines.append(
+        {
+            "replaced": f"collection {report.collection} now holds the new vectors",
+            "alias": f"{report.collection} now leads to {report.new_collection}; the old collection is kept",
+        }.get(
+            report.switch,
+            f"the new vectors are in collection {report.new_collection}: open that one from now on, and "
+            f"delete {report.collection} when nobody uses it (a Qdrant server renames no collection; where "
+            "the name is an alias, that is switched)",
+        )
+    )
+    return Text("\n".join(lines))
 
 
 def checks_view(checks: Sequence[Check]) -> RenderableType:
