@@ -724,8 +724,9 @@ def _check_arguments(
             f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
             "passage_embed and query_embed, such as SparseTextEmbedding."
         )
-    if query_max_active_dims is not None and query_max_active_dims < 1:
-        raise InputError(f"query_max_active_dims is {query_max_active_dims}, expected 1 or more, or None.")
+    most = query_max_active_dims
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise InputError(f"query_max_active_dims is {most!r}, expected an int of 1 or more, or None.")
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:

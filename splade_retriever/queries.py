@@ -90,6 +90,8 @@ class Ask:
             raise InputError(f"search got score_threshold={least_score!r}, expected a finite number or None.")
         if self.mode not in ("sparse", "dense", "hybrid"):
             raise InputError(f"search got mode={self.mode!r}, expected 'sparse', 'dense' or 'hybrid'.")
+        if not isinstance(self.fusion, Fusion):
+            raise InputError(f"search got fusion={self.fusion!r}, expected a Fusion.")
         if isinstance(self.query, str):
             fault = fault_of_json("query", self.query)
             if fault:

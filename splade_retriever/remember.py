@@ -6,8 +6,10 @@ point it is never counted, searched or deleted by filter; unlike a side file it 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Final
 
 from splade_retriever.documents import Layout
@@ -50,12 +52,15 @@ class Memory:
         """Raise InputError for a setting that makes no sense."""
         if self.windows not in ("cut", "merge", "points"):
             raise InputError(f"windows is {self.windows!r}, expected 'cut', 'merge' or 'points'.")
-        if self.window_overlap < 0:
-            raise InputError(f"window_overlap is {self.window_overlap}, expected 0 tokens or more.")
-        if self.max_active_dims is not None and self.max_active_dims < 1:
-            raise InputError(f"max_active_dims is {self.max_active_dims}, expected 1 or more, or None.")
-        if not self.min_weight >= 0.0:
-            raise InputError(f"min_weight is {self.min_weight}, expected 0.0 or more.")
+        if not isinstance(self.window_overlap, int) or self.window_overlap < 0:
+            raise InputError(
+                f"window_overlap is {self.window_overlap!r}, expected an int of 0 tokens or more."
+            )
+        most = self.max_active_dims
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise InputError(f"max_active_dims is {most!r}, expected an int of 1 or more, or None.")
+        if not isinstance(self.min_weight, Real) or not 0.0 <= self.min_weight < math.inf:
+            raise InputError(f"min_weight is {self.min_weight!r}, expected a finite number of 0.0 or more.")
 
     def to_metadata(self) -> dict[str, Any]:
         """Write it for the collection's metadata."""

@@ -93,8 +93,14 @@ class Searcher:
         """Split a hit's sparse score into what each token gave.
 
         Raises:
-            InputError: If the encoder has no tokenizer to read tokens with, or the hit is stored no more.
+            InputError: If the query is no text, the encoder has no tokenizer to read tokens with, or the hit
+                is stored no more.
         """
+        if not isinstance(query, str) or not isinstance(hit, Hit):
+            raise InputError(
+                f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of "
+                "the query and a Hit. After a search by vector there is nothing to name."
+            )
         encoder = self._model()
         tokenizer = getattr(encoder, "tokenizer", None)
         if not isinstance(tokenizer, LiteralTokenizer):

@@ -376,6 +376,20 @@ def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
             index.search("rover lander", score_threshold=threshold)  # type: ignore[arg-type]
 
 
+def test_a_fusion_is_a_fusion(index: SpladeIndex) -> None:
+    with pytest.raises(InputError, match="fusion='rrf', expected a Fusion"):
+        index.search("rover", fusion="rrf")  # type: ignore[arg-type]
+
+
+def test_only_the_text_of_a_query_can_be_explained(index: SpladeIndex) -> None:
+    index.add(MOON)
+    vector = next(iter(index.model.query_embed("rover")))
+    (hit, *_) = index.search(vector)
+
+    with pytest.raises(InputError, match="explain got a SparseEmbedding and a Hit"):
+        index.explain(vector, hit)  # type: ignore[arg-type]
+
+
 def test_hits_bring_their_vectors_on_request(index: SpladeIndex) -> None:
     index.add(MOON[:1], ids=["a"])
     expected = next(WordEncoder().passage_embed(MOON[:1]))
@@ -586,6 +600,11 @@ def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
         ({"model": 3}, "model is a int"),
         ({"datatype": "float8"}, "datatype is 'float8'"),
         ({"query_max_active_dims": 0}, "query_max_active_dims is 0"),
+        ({"windows": "some"}, "windows is 'some'"),
+        ({"window_overlap": "few"}, "window_overlap is 'few'"),
+        ({"max_active_dims": 2.5}, r"max_active_dims is 2\.5"),
+        ({"min_weight": float("nan")}, "min_weight is nan"),
+        ({"min_weight": "light"}, "min_weight is 'light'"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused_and_nothing_is_made(
