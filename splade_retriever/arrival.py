@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from splade_retriever.collection import Collection, Creation, open_client
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
 from splade_retriever.remember import ARRIVING, MEMORY_KEY
+from splade_retriever.server import guarded
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -26,6 +27,7 @@ __all__ = [
     "finish",
     "index_like",
     "is_url",
+    "missing",
     "opened",
     "remembered",
 ]
@@ -73,6 +75,15 @@ def opened(
         yield store
     finally:
         store.close()
+
+
+def missing(store: Collection) -> CollectionNotFoundError:
+    """Say that a collection is not there, and which are."""
+    found = guarded(store.client.get_collections, doing=f"list the collections at {store.location!r}")
+    there = ", ".join(sorted(repr(item.name) for item in found.collections)) or "none"
+    return CollectionNotFoundError(
+        f"there is no collection {store.name!r} at {store.location!r} (found: {there}). Check both names."
+    )
 
 
 def remembered(store: Collection) -> dict[str, Any] | None:

@@ -10,11 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from splade_retriever.arrival import arrival_of, create_like, finish, index_like, is_url, opened, remembered
+from splade_retriever.arrival import (
+    arrival_of,
+    create_like,
+    finish,
+    index_like,
+    is_url,
+    missing,
+    opened,
+    remembered,
+)
 from splade_retriever.collection import Collection, Creation
 from splade_retriever.errors import (
     CollectionMismatchError,
-    CollectionNotFoundError,
     InputError,
     StorageError,
 )
@@ -144,12 +152,7 @@ def migrate(
 def _described(source: Collection, name: str, target: str) -> Migration:
     """See that the source is there and whole, and describe it."""
     if not source.exists():
-        names = sorted(found.name for found in source.client.get_collections().collections)
-        there = ", ".join(map(repr, names)) or "none"
-        raise CollectionNotFoundError(
-            f"there is no collection {source.name!r} at {source.location!r} (found: {there}). Check both "
-            "names."
-        )
+        raise missing(source)
     if arrival_of(source) is not None:
         raise CollectionMismatchError(
             f"collection {source.name!r} at {source.location!r} is not complete itself, expected a finished "
@@ -214,11 +217,11 @@ def _fill(
     sample = _Sample()
     done = 0
     for batch in _batches(source.scroll(None, batch_size=_BATCH, with_vectors=True)):
-        missing = batch if report.state == "new" else _missing(batch, target)
-        target.upsert([[_to_point(record)] for record in missing])
+        wanted = batch if report.state == "new" else _missing(batch, target)
+        target.upsert([[_to_point(record)] for record in wanted])
         sample.offer(batch)
-        report.copied += len(missing)
-        report.present += len(batch) - len(missing)
+        report.copied += len(wanted)
+        report.present += len(batch) - len(wanted)
         done += len(batch)
         if on_progress is not None:
             on_progress(done, report.points)

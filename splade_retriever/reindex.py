@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever import documents as docs
-from splade_retriever.arrival import Arrival, arrival_of, create_like, finish, index_like, opened
+from splade_retriever.arrival import Arrival, arrival_of, create_like, finish, index_like, missing, opened
 from splade_retriever.collection import Collection
 from splade_retriever.documents import OWN_KEY, Document, Hit
 from splade_retriever.edge import EdgeClient
 from splade_retriever.errors import (
     CollectionMismatchError,
-    CollectionNotFoundError,
     InputError,
     NotSupportedError,
     StorageError,
@@ -169,11 +168,7 @@ def reindex(
 
 def _memory(source: Collection) -> Memory:
     if not source.exists():
-        names = sorted(found.name for found in source.client.get_collections().collections)
-        raise CollectionNotFoundError(
-            f"there is no collection {source.name!r} at {source.location!r} (found: "
-            f"{', '.join(map(repr, names)) or 'none'}). Check both names."
-        )
+        raise missing(source)
     source.open({}, {}, None)
     if source.memory is None:
         raise CollectionMismatchError(
@@ -197,7 +192,7 @@ def _alias_of(source: Collection) -> str | None:
     """Find the collection that a name is an alias of; None for a collection's own name."""
     if isinstance(source.client, EdgeClient):
         return None
-    aliases = source.client.get_aliases().aliases
+    aliases = guarded(source.client.get_aliases, doing=f"list the aliases at {source.location!r}").aliases
     return next((found.collection_name for found in aliases if found.alias_name == source.name), None)
 
 
@@ -228,8 +223,8 @@ def _check_vectors(work: _Work) -> None:
         raise InputError(
             f"dense= is given, but collection {work.source.name!r} has no dense vectors. Leave it out."
         )
-    missing = work.old.dense_name is not None and work.dense is None
-    if missing and "points" in (work.old.windows, work.new.windows):
+    taken_over = work.old.dense_name is not None and work.dense is None
+    if taken_over and "points" in (work.old.windows, work.new.windows):
         raise NotSupportedError(
             f"collection {work.source.name!r} has a dense vector a window, and the windows change with the "
             "model, so the vectors cannot be taken over. Pass dense= with its dense encoder (in Python)."
@@ -317,11 +312,11 @@ def _whole(source: Collection, record: "models.Record") -> Hit:
     count = (record.payload or {})[OWN_KEY]["window"]["of"]
     points = [docs.point_id(first.id, source.layout, n) for n in range(1, count)]
     found = {other.id: other for other in source.call("retrieve", ids=points, with_payload=True)}
-    missing = [point for point in points if point not in found]
-    if missing:
+    lost = [point for point in points if point not in found]
+    if lost:
         raise StorageError(
             f"document {first.id!r} of collection {source.name!r} has {count} windows, of which "
-            f"{len(missing)} are missing. The old collection stays in use; add that document again first."
+            f"{len(lost)} are missing. The old collection stays in use; add that document again first."
         )
     return docs.whole_hit([first, *(docs.to_hit(found[point], source.layout, "") for point in points)])
 
@@ -457,6 +452,7 @@ def _switch(work: _Work, alias_of: str | None) -> None:
         client.replace_collection(source.name, target.name, metadata=metadata)
         report.switch = "replaced"
         return
+    # Killed between the two calls, the new collection is whole and the alias still leads to the old one.
     finish(target, memory)
     report.new_collection, report.switch = target.name, "new name"
     if alias_of is not None:
