@@ -141,6 +141,8 @@ def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(d
         cwd=desk.folder,
         env=desk.environment({"TERM": "xterm"}),
         stderr=theirs,
+        # Where the tests run in the background, the signal is ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     told = ""
