@@ -142,7 +142,7 @@ def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(d
         env=desk.environment({"TERM": "xterm"}),
         stderr=theirs,
         # Where the tests run in the background, the signal is ignored, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     os.close(theirs)
     told = ""
