@@ -99,6 +99,9 @@ def quality_table(rows: list[dict[str, Any]]) -> str:
         figures += [f"{row[key]:.3f}" for key in ("bm25_recall", "splade_recall")]
         figures += [f"{row[key]:.0f}" for key in ("dims", "query_dims")]
         lines.append(f"| {row['name']} | {' | '.join(figures)} |")
+    below = [row["name"] for row in rows if row["ratio"] < 1]
+    if below:
+        lines += ["", f"It is below BM25 on: {', '.join(below)}."]
     return "\n".join(lines)
 
 
