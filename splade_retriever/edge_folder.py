@@ -23,6 +23,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
@@ -55,6 +56,8 @@ code but a signal that ends the process; so the last bytes are left alone."""
 _WRITES_PER_FLUSH: Final = 256
 """Calls after which the log is worked off: a killed process leaves at most so many (16,384 points of the
 upserts of `EdgeClient`, about 7 s) to be done again on opening. A flush itself takes 0.1 to 0.2 s."""
+_CLOSING_S: Final = 30.0
+"""Longest wait for the call that another thread has in a shard which is being closed."""
 _ENOUGH_MEMORY: Final = 2**30
 """Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
 _NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
@@ -610,6 +613,23 @@ def _lock_file(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _close(shard: Shard) -> None:
+    """Close a shard as soon as the call that another thread may have in it is over.
+
+    No new call begins, since the collection has let go of the shard. PyO3 refuses to close it under a call.
+    """
+    give_up = time.monotonic() + _CLOSING_S
+    while True:
+        try:
+            shard.close()
+        except RuntimeError as error:
+            if "borrowed" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.001)
+        else:
+            return
+
+
 def _release(opened: _Open) -> None:
     """Let go of a folder; also called when its client is garbage, and when the interpreter ends."""
     if opened.closed or opened.process != os.getpid():  # a forked child has no say in its parent's folder
@@ -622,7 +642,7 @@ def _release(opened: _Open) -> None:
             try:
                 if not opened.temporary:
                     shard.flush()
-                shard.close()
+                _close(shard)
             except Exception as error:  # noqa: BLE001 - the others must be closed all the same
                 faults.append(error)
     opened.lock_file.close()
