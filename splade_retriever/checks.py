@@ -104,11 +104,12 @@ def _check_packages() -> Check:
 
 
 def _check_processor() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from splade_retriever.stream import cores
+
     flags = _processor_flags()
     fast = [flag for flag in _FAST_INT8 if flag in flags]
     told = f"int8 instructions: {', '.join(fast)}" if fast else "no int8 instructions seen"
-    return Check("processor", True, f"{cores} cores for this process, {platform.machine()}, {told}")
+    return Check("processor", True, f"{cores()} cores for this process, {platform.machine()}, {told}")
 
 
 def _processor_flags() -> set[str]:

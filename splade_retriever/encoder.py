@@ -25,7 +25,7 @@ from splade_retriever.folders import DIGEST, ModelFolder, export_help, find_mode
 from splade_retriever.models import Activation, Catalogue, ModelCard, Precision, QuerySide, published
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.static import StaticWeights
-from splade_retriever.stream import encode_stream
+from splade_retriever.stream import cores, encode_stream
 from splade_retriever.tokenizer import Head, TokenBatch, Tokenizer, check_text
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class SparseTextEmbedding:
         _check_count("batch_size", batch_size, least=1)
         _check_count("parallel", parallel, least=0)
         texts = _as_texts("embed", documents)
-        workers = _cores() if parallel == 0 else parallel
+        workers = cores() if parallel == 0 else parallel
         vectors = self._embed(texts, batch_size, workers)
         return self._progress(vectors, texts) if show_progress else vectors
 
@@ -592,7 +592,3 @@ def _as_texts(caller: str, given: object) -> Iterable[str]:
     if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
         raise InputError(f"{caller} got a {type(given).__name__}, expected a str or an iterable of them.")
     return given
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

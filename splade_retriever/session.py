@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
+from splade_retriever.stream import cores
 
 __all__ = ["Session", "max_pool"]
 
@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}; leave it out for one a core.")
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self._activation = activation
         self._backend = _open(path, providers)
         self._inputs: dict[str, type[np.generic]] = {
@@ -185,9 +185,3 @@ def _output(path: Path, outputs: Sequence[Any]) -> tuple[str, bool]:
         f"{path} returns {shapes}; expected weights (batch, vocab) or logits (batch, tokens, vocab). "
         f"Export the model with its MLM head."
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Final
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.tokenizer import Head, TokenBatch, Tokenizer, batches, check_text
 
-__all__ = ["encode_stream"]
+__all__ = ["cores", "encode_stream"]
 
 # Texts read ahead and sorted by length: enough for full batches on all cores, little enough to stay small.
 _TEXTS_PER_WORKER: Final = 256
@@ -128,3 +129,10 @@ def _done(result: list[SparseEmbedding]) -> Future[list[SparseEmbedding]]:
     future: Future[list[SparseEmbedding]] = Future()
     future.set_result(result)
     return future
+
+
+def cores() -> int:
+    """Count the cores that this process may use, which is how many batches are computed at once."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
