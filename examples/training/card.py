@@ -68,7 +68,8 @@ their IDF (`examples/training/model.py`), trained towards the in-batch scores of
 of all-MiniLM-L6-v2 plus word matches (`examples/training/train.py`).
 
 {steps} steps of {trained["recipe"]["batch"]} pairs in {trained["minutes"]:.0f} minutes on {hardware},
-beside other work. The same steps again:
+beside other work; its schedule followed the minutes. A run of as many steps, with the same seed, data and
+order, whose schedule follows the steps:
 
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --steps {steps}
 
