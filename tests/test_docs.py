@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?P<kind>[\w-]+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
 KINDS = {"python", "console", "bash", "json", "jsonl", "yaml", "toml", "text", "markdown", "csv"}
-"""`python` and `console` are executed; `bash` are the README's two commands, which `.ci/run` executes."""
+"""`python` and `console` are executed here, the README's `bash` by `.ci/run`; other `bash` installs an extra."""
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -119,6 +120,17 @@ def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
     for name in ("main", "test"):
         assert f"<!-- {name} -->\n```bash\n" in readme
         assert f"command_of {name}" in script
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in with_blocks("bash") if page.name != "README.md"], ids=named
+)
+def test_a_page_installs_only_extras_that_there_are(page: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for command in "".join(blocks(page, "bash")).splitlines():
+        asked = re.fullmatch(r'pip install "splade-retriever\[([a-z,-]+)\]"', command)
+        assert asked, f"{page.name}: {command}"
+        assert set(asked[1].split(",")) <= set(extras)
 
 
 def test_every_link_inside_the_repository_leads_somewhere() -> None:
