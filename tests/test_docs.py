@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(?P<kind>[\w-]+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
 KINDS = {"python", "console", "bash", "json", "jsonl", "yaml", "toml", "text", "markdown", "csv"}
-"""`python` and `console` are executed here, the README's `bash` by `.ci/run`; other `bash` installs an extra."""
+"""`python` and `console` run here, the README's `bash` in `.ci/run`; other `bash` blocks install an extra."""
 
 
 def blocks(page: Path, kind: str) -> list[str]:
