@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import os
 import threading
 import time
 import tracemalloc
@@ -21,6 +22,7 @@ from splade_retriever.errors import (
 from splade_retriever.index import SpladeIndex
 from splade_retriever.queries import Fusion
 from splade_retriever.sparse import SparseEmbedding
+from tests.rest_server import RestServer
 from tests.words import LetterEncoder, WordEncoder
 
 MOON = [
@@ -38,11 +40,36 @@ def client_of(engine: str) -> Any:
     return EdgeClient(":memory:")
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(scope="module")
+def rest() -> Iterator[QdrantClient]:
+    """A client of a server's REST interface; opening one takes a quarter of a second."""
+    with RestServer() as server:
+        client = QdrantClient(url=server.url, check_compatibility=False)
+        yield client
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[QdrantClient]:
+    client = QdrantClient(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+    found = [collection.name for collection in client.get_collections().collections]
+    assert not found, f"these tests delete collections: use a server without any, this one has {found}"
+    yield client
+    client.close()
+
+
+@pytest.fixture(params=["edge", "local", "rest", pytest.param("server", marks=pytest.mark.server)])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = client_of(request.param)
-    yield opened
-    opened.close()
+    """Every store an index runs on: "rest" is the way to a server, "server" a Qdrant server proper."""
+    if request.param in ("edge", "local"):
+        opened = client_of(request.param)
+        yield opened
+        opened.close()
+        return
+    client: QdrantClient = request.getfixturevalue(request.param)
+    yield client
+    for collection in client.get_collections().collections:
+        client.delete_collection(collection.name)
 
 
 @pytest.fixture
