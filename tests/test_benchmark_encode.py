@@ -51,20 +51,6 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
     assert "failed" in rows["FastEmbed, batch 8"]
 
 
-def test_the_table_replaces_the_one_between_the_marks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").mkdir()
-    encode.write("first")
-    page = tmp_path / "docs" / "benchmarks.md"
-    page.write_text(f"before\n{page.read_text('utf-8')}after\n", encoding="utf-8")
-    encode.write("second")
-    text = page.read_text("utf-8")
-    assert "first" not in text
-    assert text.startswith("before\n")
-    assert "second\n<!-- encode: end -->" in text
-    assert text.endswith("after\n")
-
-
 def test_texts_come_from_a_file_of_the_users(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")

@@ -16,14 +16,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import platform
 import random
-import resource
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from splade_retriever.stream import cores
 from tests.benchmarks.bert_base import bert_base
+from tests.benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
+from tests.benchmarks.page import ratio, write
 from tests.mlm_graphs import BERT_BASE, Shape, real_texts
 
 MODEL = "prithivida/Splade_PP_en_v1"
 LEAST_SECONDS = 15.0
 COMPARED = 24
-MARK = "<!-- encode: {} -->"
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def benchmark(given: argparse.Namespace) -> None:
     print("\n".join(lines))
     report(f"took {time.perf_counter() - started:.0f} s")
     if given.write:
-        write("\n".join(lines))
+        write("encode", "Encoding", "\n".join(lines))
 
 
 def again(given: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:
@@ -123,23 +120,6 @@ def again(given: argparse.Namespace, model: Path, sample: Path, contender: str) 
     program = "from tests.benchmarks.encode import main; main()"
     quick = ["--quick"] if given.quick else []
     return [program, "--contender", contender, "--model", str(model), "--sample", str(sample), *quick]
-
-
-def in_a_process(program: str, *arguments: str) -> tuple[Any, float]:
-    """Run a program; return what its last line of output says, None if it died, and the seconds it took."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        report(f"ended with {done.returncode} (-9 is the system's word for out of memory)")
-        return None, time.perf_counter() - started
-    return json.loads(done.stdout.strip().splitlines()[-1]), time.perf_counter() - started
-
-
-def report(line: str) -> None:
-    """Tell the person who waits; the table alone goes to standard output."""
-    print(line, file=sys.stderr, flush=True)
 
 
 # The sample
@@ -222,17 +202,6 @@ def opened(contender: Contender, model: Path) -> Any:
     return ours.embed
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory this process ever held, in 10^6 bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # ru_maxrss would count the parent's memory at the fork, too.
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024 / 1e6
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
-
-
 def sgemm_peak() -> float:
     """Return the best rate of a float32 matrix product on all cores, in GFLOP/s."""
     size = 1536
@@ -262,8 +231,8 @@ def onnx_runtime_peak() -> float:
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     x = np.random.default_rng(1).standard_normal((rows, inner), np.float32)
-    cores, calls = len(os.sched_getaffinity(0)), 24
-    with ThreadPoolExecutor(cores) as pool:
+    calls = 24
+    with ThreadPoolExecutor(cores()) as pool:
         return best_rate(
             lambda: list(pool.map(lambda _: session.run(None, {"x": x}), range(calls))),
             2 * rows * inner * columns * calls,
@@ -293,9 +262,9 @@ def operations(tokens: int, shape: Shape = BERT_BASE) -> int:
 
 def conditions(lengths: list[int], peak: float, rewriting: dict[str, float]) -> Iterator[str]:
     """Say where and on what this ran."""
-    versions = ", ".join(f"{name} {version_of(name)}" for name in ("fastembed", "onnxruntime", "numpy"))
     low, middle, high = (int(np.percentile(lengths, part)) for part in (5, 50, 95))
-    yield f"`python -m tests.benchmarks.encode`, {time.strftime('%Y-%m-%d')}, {processor()}, {versions}."
+    packages = versions("fastembed", "onnxruntime", "numpy")
+    yield f"`python -m tests.benchmarks.encode`, {processor()}, {packages}."
     yield (
         f"{len(lengths)} English texts of {low} / {middle} / {high} tokens (5 % / median / 95 %), "
         f"{np.mean(lengths):.0f} on average; BERT-base shapes, "
@@ -355,44 +324,9 @@ def similarity(one: dict[str, float], two: dict[str, float]) -> float:
     return dot / float(np.linalg.norm(list(one.values())) * np.linalg.norm(list(two.values())))
 
 
-def ratio(value: float) -> str:
-    """Write a factor."""
-    return f"{value:.2f}x" if np.isfinite(value) else "-"
-
-
 def share(value: float) -> str:
     """Write a fraction as 1/n."""
     return f"1/{1 / value:.1f}" if np.isfinite(value) else "-"
-
-
-def version_of(package: str) -> str:
-    """Return an installed version."""
-    from importlib.metadata import version
-
-    return version(package)
-
-
-def processor() -> str:
-    """Name the processor and its cores."""
-    cores = len(os.sched_getaffinity(0))
-    listed: Iterable[str] = ()
-    if Path("/proc/cpuinfo").is_file():
-        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.split(":", 1)[1].strip() for line in listed if line.startswith("model name")]
-    flags = next((line for line in listed if line.startswith("flags")), "")
-    extra = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in flags.split()]
-    return f"{cores} cores of {models[0] if models else platform.machine()} ({', '.join(extra) or 'no VNNI'})"
-
-
-def write(content: str) -> None:
-    """Put the report into docs/benchmarks.md, between its marks."""
-    path = Path("docs/benchmarks.md")
-    start, end = MARK.format("start"), MARK.format("end")
-    page = path.read_text("utf-8") if path.is_file() else f"# Benchmarks\n\n## Encoding\n\n{start}\n{end}\n"
-    if start not in page:
-        page += f"\n## Encoding\n\n{start}\n{end}\n"
-    before, rest = page.split(start, 1)
-    path.write_text(f"{before}{start}\n{content}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

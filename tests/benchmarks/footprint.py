@@ -19,21 +19,12 @@ import numpy as np
 from qdrant_client import models
 
 from splade_retriever.edge import EdgeClient
+from splade_retriever.queries import to_sparse_vector
+from tests.benchmarks.vectors import splade_like
 
-VOCABULARY = 30_522
 
-
-def vectors(count: int, active_dims: int, seed: int = 0) -> "list[models.SparseVector]":
-    draw = np.random.default_rng(seed)
-    share = 1.0 / np.arange(10, VOCABULARY + 10)
-    up_to = np.cumsum(share / share.sum())
-    found = []
-    for _ in range(count):
-        drawn = np.unique(np.searchsorted(up_to[:-1], draw.random(4 * active_dims)))
-        ids = np.sort(draw.choice(drawn, active_dims, replace=False))
-        values = draw.gamma(2.0, 0.4, active_dims).astype(np.float32)
-        found.append(models.SparseVector(indices=ids.tolist(), values=values.tolist()))
-    return found
+def vectors(count: int, active_dims: int, seed: int = 0) -> list[models.SparseVector]:
+    return [to_sparse_vector(vector) for vector in splade_like(count, active_dims, seed=seed)]
 
 
 def build(folder: Path, count: int, active_dims: int, payload_bytes: int, datatype: str) -> float:
