@@ -26,6 +26,7 @@ from examples.training.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, Lexical
 from splade_retriever.surgery import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
 OPSET = 20
+BUNDLED = "splade-retriever/minilm-l6-v1"
 
 State = Mapping[str, NDArray[Any]]
 
@@ -43,17 +44,25 @@ def main() -> None:
     )
 
 
-def write_folder(state: State, to: Path, precision: str) -> None:
-    """Write `model.onnx`, `tokenizer.json` and `card.json` into the folder `to`."""
+def write_folder(state: State, to: Path, precision: str, *, adapted: str | None = None) -> None:
+    """Write `model.onnx`, `tokenizer.json` and `card.json` into the folder `to`.
+
+    Args:
+        state: The weights of `examples.training.model.Splade`.
+        to: The folder; it is made where it is missing.
+        precision: "int8" or "fp32".
+        adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
+    """
     to.mkdir(parents=True, exist_ok=True)
     onnx.save(build(state, precision=precision), str(to / "model.onnx"))
     tokenizer = json.loads((minilm_folder() / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["truncation"] = tokenizer["padding"] = None
     (to / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    origin = f"Adapted from {BUNDLED}" if adapted else "Bundled"
     card = {
-        "model": "splade-retriever/minilm-l6-v1",
+        "model": adapted or BUNDLED,
         "license": "apache-2.0",
-        "description": f"Bundled: 6 layers x 384, English, 512 tokens, {precision}; works offline.",
+        "description": f"{origin}: 6 layers x 384, English, 512 tokens, {precision}; works offline.",
         "activation": "log1p",
         "pooling": "max",
         "query_side": "symmetric",
@@ -132,7 +141,8 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
         blocks.append(builder.op("Mul", builder.largest(product, axis=1), own_factor))
     bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])
     logits = builder.op("Add", builder.op("Concat", *blocks, axis=1), builder.put("entry_bias", bias))
-    return builder.activation(logits, "log1p")
+    gain = builder.put("entry_gain", np.exp(state["head.log_gain"]))
+    return builder.op("Mul", builder.activation(logits, "log1p"), gain)
 
 
 class Net:

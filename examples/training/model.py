@@ -4,11 +4,12 @@ Steps of the head, for the hidden state h of the token t:
 
 1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), with W starting as the identity;
 2. logit of vocabulary entry v = (u . e(v)) * exp(s_v) + b_v;
-3. weight of v = max over tokens of log(1 + relu(logit)).
+3. weight of v = max over tokens of g_v * log(1 + relu(logit)).
 
 e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
-token match itself from the first step, as BM25 does; s_v starts from the entry's document frequency, so a
-rare word outweighs a common one; training adds context and expansion.
+token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
+so a rare word outweighs a common one; it stands outside the logarithm, so that an expansion comes as easily
+to a rare word as to a common one. Training adds context and expansion.
 
 Source: SPLADE v2, arXiv 2109.10086 (max pooling, log saturation); MiniLM, arXiv 2002.10957.
 """
@@ -124,7 +125,7 @@ class LexicalHead(nn.Module):
         start: Shape (vocab,): the weight a token gives itself before training; 0 bars the entry for good.
     """
 
-    skip, scale, threshold = 6.0, 0.15, 4.0
+    skip, scale, threshold = 7.0, 0.15, 4.0
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
@@ -136,9 +137,11 @@ class LexicalHead(nn.Module):
         with torch.no_grad():
             self.dense.weight.copy_(torch.eye(hidden))
             self.dense.bias.zero_()
-        # skip * exp(s) - threshold = expm1(start): the token's own logit gives log1p(relu(.)) = start.
-        self.log_scale = nn.Parameter(((torch.expm1(start) + self.threshold) / self.skip).log())
+        self.log_scale = nn.Parameter(torch.zeros(vocab))
         self.bias = nn.Parameter(torch.full((vocab,), -self.threshold))
+        # A token's own logit is skip - threshold before training: the gain makes that its start weight.
+        own = torch.log1p(torch.tensor(self.skip - self.threshold))
+        self.log_gain = nn.Parameter((torch.where(self.barred, own, start) / own).log())
 
     def states(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Return u of every token, (batch, tokens, hidden)."""
@@ -149,6 +152,10 @@ class LexicalHead(nn.Module):
     def entry_bias(self) -> Tensor:
         """Return b_v, (vocab,), with barred entries far below zero."""
         return torch.where(self.barred, SPECIAL_BIAS, self.bias)
+
+    def gain(self) -> Tensor:
+        """Return g_v, (vocab,)."""
+        return self.log_gain.exp()
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
         """Pool to (batch, vocab) weights; with `keep`, gradients reach only the `keep` heaviest a text.
@@ -161,7 +168,7 @@ class LexicalHead(nn.Module):
         states = torch.where(mask.bool()[:, :, None], states, states[:, :1])
         if keep is None:
             logits = (states @ (self.entries * self.log_scale.exp()[:, None]).T).amax(1) + self.entry_bias()
-            return torch.log1p(functional.relu(logits))
+            return torch.log1p(functional.relu(logits)) * self.gain()
         best, where = self._winners(states.detach())
         heaviest = best.topk(keep, dim=1).indices
         place = where.gather(1, heaviest)
@@ -169,11 +176,11 @@ class LexicalHead(nn.Module):
         logits = (chosen * functional.embedding(heaviest, self.entries)).sum(2) * self.log_scale[
             heaviest
         ].exp()
-        weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest]))
+        weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest])) * self.gain()[heaviest]
         return torch.zeros_like(best).scatter(1, heaviest, weights)
 
     @torch.no_grad()
-    def _winners(self, states: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
+    def _winners(self, states: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:
         rows = states.reshape(-1, states.shape[2])
         best, where = [], []
         for columns in self.entries.split(block):
@@ -184,11 +191,17 @@ class LexicalHead(nn.Module):
 
 
 class Splade(nn.Module):
-    """Encoder and head together; the lower layers stay frozen and are shared with the dense teacher."""
+    """Encoder and head together; the lower layers stay frozen and are shared with the dense teacher.
 
-    def __init__(self, start: Tensor, frozen: int = 3) -> None:
+    Args:
+        start: See `LexicalHead`.
+        frozen: How many of the lower layers keep their weights.
+        encoder: What to start from; None is all-MiniLM-L6-v2.
+    """
+
+    def __init__(self, start: Tensor, frozen: int = 3, *, encoder: Encoder | None = None) -> None:
         super().__init__()
-        self.encoder = Encoder.from_minilm()
+        self.encoder = encoder or Encoder.from_minilm()
         self.head = LexicalHead(self.encoder.words.weight, start)
         self.frozen = frozen
         for part in (
