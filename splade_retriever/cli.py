@@ -206,7 +206,7 @@ def search(
     asked = _filter(filter)
     with _opened(index, collection, model=model, api_key=api_key, create=False) as opened:
         hits = opened.search(query, k, asked, with_vectors=True)
-        found = [(hit, opened.explain(query, hit)) for hit in hits]
+        found = list(zip(hits, opened.explain_all(query, hits), strict=True))
         total = 0 if found else opened.count()
     _give(
         lambda: hits_view(query, found, full=full, tokens=tokens, total=total),

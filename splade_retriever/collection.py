@@ -2,9 +2,11 @@
 
 import contextlib
 import inspect
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +18,9 @@ from splade_retriever.errors import (
     InputError,
     NotSupportedError,
 )
-from splade_retriever.ingest import Stored
+from splade_retriever.ingest import Batch, Stored
 from splade_retriever.remember import MEMORY_SETTINGS, Memory, check_settings
-from splade_retriever.server import connect, guarded
+from splade_retriever.server import connect, guarded, side_by_side
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -30,7 +32,12 @@ __all__ = ["Collection", "Creation", "check_client", "open_client"]
 
 _POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
+_LONG_CALLS_FROM: Final = 4 * 2**20
+"""Bytes on the disk from which the embedded engine's calls may hold the GIL too long for an event loop: about
+2,000 documents, which are loaded in 30 ms."""
+_URL: Final = ("http://", "https://")
 
+logger = logging.getLogger(__name__)
 
 _DOING: Final = {
     "collection_exists": "look for",
@@ -88,9 +95,9 @@ def open_client(
         InputError: If the location is neither a folder's path nor an http(s) URL.
         CollectionNotFoundError: If the folder is not there and may not be made.
     """
-    if not location or ("://" in location and not location.startswith(("http://", "https://"))):
+    if not location or ("://" in location and not location.startswith(_URL)):
         raise InputError(f"location is {location!r}, expected a folder, ':memory:', or an http(s) URL.")
-    if location.startswith(("http://", "https://")):
+    if location.startswith(_URL):
         return connect(location, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s)
     if not create and location != ":memory:" and not Path(location).is_dir():
         raise CollectionNotFoundError(
@@ -113,9 +120,12 @@ class Collection:
         self.closed = False
         self.one_thread = _is_local_mode(client)
         """qdrant-client's local mode: plain Python over lists, and SQLite bound to one thread."""
+        self._remote = _is_remote(client)
         self.layout = Layout()
         self.memory: Memory | None = None
         self._lock = threading.Lock()
+        self._moving = threading.Lock()
+        self._can_move = owned and not location.startswith(_URL)
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -237,11 +247,19 @@ class Collection:
             schemas[tenant_field] = models.KeywordIndexParams(
                 type=models.KeywordIndexType.KEYWORD, is_tenant=True
             )
+        metadata_key = self.layout.metadata_key
+        self.index_paths({field_path(key, metadata_key=metadata_key): schemas[key] for key in schemas})
+
+    def index_paths(self, schemas: Mapping[str, Any]) -> None:
+        """Give paths of the payload an index in the engine, where they have none.
+
+        Args:
+            schemas: Path -> what `create_payload_index` of the client takes.
+        """
         if self.one_thread:  # local mode has no such indexes, finds the same without them, and warns
             return
         present = self.call("get_collection").payload_schema
-        for key, schema in schemas.items():
-            path = field_path(key, metadata_key=self.layout.metadata_key)
+        for path, schema in schemas.items():
             if path not in present:
                 self.call("create_payload_index", field_name=path, field_schema=schema)
 
@@ -265,16 +283,40 @@ class Collection:
             found[points[record.id]] = Stored(own.get("hash"), metadata or {}, windows)
         return found
 
+    def write(self, batch: Batch) -> None:
+        """Write a batch of `add`, so that what a kill leaves half done is done again by the next `add`.
+
+        Whether a document is there, and by which text, is read from its first point. So that point is written
+        last and deleted last, and has no hash while points of an older, longer text are being removed.
+        """
+        if batch.surplus:
+            longer = [point_id(document.id, self.layout) for document, _, _ in batch.surplus]
+            self.call("set_payload", payload={"hash": None}, points=longer, key=OWN_KEY, wait=True)
+            self.delete_points(
+                [
+                    point_id(document.id, self.layout, n)
+                    for document, first, end in batch.surplus
+                    for n in range(first, end)
+                ]
+            )
+        self.upsert(batch.points)
+        for document, stored in batch.metadata:
+            self.set_metadata(document.id, document.metadata, stored.windows)
+
     def upsert(self, documents: Sequence[Sequence["models.PointStruct"]]) -> None:
-        """Write documents, each given as its points, which go in one call: none is ever half there."""
-        waiting: list[models.PointStruct] = []
+        """Write documents, each given as its points, which go in one call; to a server several at once."""
+        calls: list[list[models.PointStruct]] = [[]]
         for points in documents:
-            if waiting and len(waiting) + len(points) > _POINTS_PER_CALL:
-                self.call("upsert", points=waiting, wait=True)
-                waiting = []
-            waiting.extend(points)
-        if waiting:
-            self.call("upsert", points=waiting, wait=True)
+            if calls[-1] and len(calls[-1]) + len(points) > _POINTS_PER_CALL:
+                calls.append([])
+            # The embedded engine takes more than 64 points in several steps: the first point comes last.
+            calls[-1].extend(reversed(points))
+        writes = [partial(self.call, "upsert", points=points, wait=True) for points in calls if points]
+        if self._remote:
+            side_by_side(writes)
+        else:
+            for write in writes:
+                write()
 
     def delete_points(self, points: Sequence[str | int]) -> None:
         """Delete points by the engine's ids."""
@@ -301,7 +343,7 @@ class Collection:
                 f"rewritten in "
                 "place. Add the document again."
             )
-        points = [point_id(id, self.layout, n) for n in range(windows)]
+        points = [point_id(id, self.layout, n) for n in reversed(range(windows))]
         payload = {self.layout.metadata_key: dict(metadata)}
         self.call("set_payload", payload=payload, points=points, wait=True)
 
@@ -358,12 +400,43 @@ class Collection:
             StorageError: The store failed.
         """
         self.check_open()
-        request = getattr(self.client, method)
+        client = self.client
+        request = getattr(client, method)
+        doing = f"{_DOING.get(method, f'call {method} on')} collection {self.name!r}"
         with self._lock if self.one_thread else contextlib.nullcontext():
-            return guarded(
-                lambda: request(self.name, **arguments),
-                doing=f"{_DOING.get(method, f'call {method} on')} collection {self.name!r}",
-            )
+            try:
+                return guarded(lambda: request(self.name, **arguments), doing=doing)
+            except IndexClosedError:
+                with self._moving:  # until the engine has moved, if that is why
+                    if self.client is client:
+                        raise
+        return self.call(method, **arguments)
+
+    def spare_threads(self) -> None:
+        """See that no long call of an embedded engine stops this process's other threads.
+
+        The engine of a large collection is moved to a child process, for good; a small one's calls are short,
+        and a server's are made elsewhere. May take a second, in which the collection can be used.
+        """
+        if not self._can_move:
+            return
+        from splade_retriever.edge import EdgeClient
+
+        with self._moving:
+            client = self.client
+            if not self._can_move or self.closed or not isinstance(client, EdgeClient):
+                return
+            if not client.collection_exists(self.name) or client.stored_bytes(self.name) < _LONG_CALLS_FROM:
+                return
+            self._can_move = False
+            from splade_retriever.edge_process import EdgeProcess
+
+            try:
+                self.client = EdgeProcess.taking_over(client)
+            except NotSupportedError as error:
+                logger.warning(
+                    "the engine stays in this process, where its calls stop all threads: %s", error
+                )
 
     def check_open(self) -> None:
         """Raise IndexClosedError after `close`."""
@@ -377,7 +450,14 @@ class Collection:
         if not self.closed:
             self.closed = True
             if self.owned:
-                self.client.close()
+                with self._moving:
+                    self.client.close()
+
+
+def _is_remote(client: "QdrantBase") -> bool:
+    from qdrant_client.qdrant_remote import QdrantRemote
+
+    return isinstance(getattr(client, "_client", None), QdrantRemote)
 
 
 def _is_local_mode(client: "QdrantBase") -> bool:

@@ -76,19 +76,28 @@ class EdgeClient(QdrantBase):
     back changed in the 17th digit, since the engine does not read its own JSON exactly.
     """
 
-    def __init__(self, location: str | Path = ":memory:") -> None:
+    def __init__(
+        self, location: str | Path = ":memory:", *, temporary: bool = False, holder: int | None = None
+    ) -> None:
         """Open a folder, or make it.
 
         Args:
             location: The folder, or ":memory:" for a temporary one, which is removed on `close` or with the
-            client.
+                client.
+            temporary: Remove this folder, too.
+            holder: The process for which the folder is held, named to others that want it; None for this one.
 
         Raises:
             IndexLockedError: It is open already, here or in another process.
             StorageError: It cannot be read or written, or holds something else.
         """
         super().__init__()
-        self._folder = EdgeFolder(location)
+        self._folder = EdgeFolder(location, temporary=temporary, holder=holder)
+
+    @property
+    def location(self) -> str:
+        """The folder as it was given, or ":memory:"."""
+        return self._folder.location
 
     @property
     def closed(self) -> bool:
@@ -99,6 +108,14 @@ class EdgeClient(QdrantBase):
         """Write everything out and let go of the folder; a second call does nothing."""
         self._folder.close()
 
+    def hand_over(self) -> tuple[Path, bool]:
+        """Close, and leave the folder to whoever opens it next, also a temporary one.
+
+        Returns:
+            The folder, and whether it is a temporary one, to be removed by the next client.
+        """
+        return self._folder.hand_over()
+
     def __enter__(self) -> Self:
         return self
 
@@ -108,7 +125,7 @@ class EdgeClient(QdrantBase):
         self.close()
 
     def __repr__(self) -> str:
-        return f"EdgeClient({self._folder.location!r}{', closed' if self.closed else ''})"
+        return f"EdgeClient({self.location!r}{', closed' if self.closed else ''})"
 
     def info(self) -> models.VersionInfo:
         """Name the engine and its version."""
@@ -371,6 +388,10 @@ class EdgeClient(QdrantBase):
         collection = self._folder.get(collection_name)
         return bool(self._folder.write(collection, "optimise", lambda shard: shard.optimize()))
 
+    def stored_bytes(self, collection_name: str) -> int:
+        """Say what a collection takes on the disk, in bytes; it is not opened for that."""
+        return self._folder.stored_bytes(self._folder.get(collection_name))
+
     def flush(self, collection_name: str) -> None:
         """Write everything out to the disk, so that it also survives a power cut; `close` does it too."""
         self._folder.write(self._folder.get(collection_name), "flush", lambda shard: shard.flush())
@@ -398,20 +419,22 @@ class EdgeClient(QdrantBase):
             InputError: A bad id, vector or payload; nothing was written.
         """
         _check_options("upsert", kwargs)
-        collection = self._folder.get(collection_name)
+        self._folder.get(collection_name)
         rows = list(_rows(points))
         if not rows:
             raise InputError("upsert got no points, expected at least one.")
-        self._upsert(collection, rows, update_filter, update_mode)
+        self.upsert_rows(collection_name, rows, update_filter, update_mode)
         return _done()
 
-    def _upsert(
+    def upsert_rows(
         self,
-        collection: StoredCollection,
+        collection_name: str,
         rows: Sequence[tuple[Any, Any, Any]],
-        update_filter: models.Filter | None,
-        update_mode: models.UpdateMode | None,
+        update_filter: models.Filter | None = None,
+        update_mode: models.UpdateMode | None = None,
     ) -> None:
+        """Do what `upsert` does with points given as (id, vector or vectors by name, payload)."""
+        collection = self._folder.get(collection_name)
         names = convert.names_in(collection.config)
         made = self._folder.told(
             f"write to collection {collection.name!r}",
@@ -439,10 +462,9 @@ class EdgeClient(QdrantBase):
             InputError: A bad point; those before its group of 64 are written.
         """
         _check_options("upload_points", kwargs)
-        collection = self._folder.get(collection_name)
         rows = ((point.id, point.vector, point.payload) for point in points)
         for chunk in _chunks(rows, _POINTS_PER_CALL):
-            self._upsert(collection, chunk, update_filter, update_mode)
+            self.upsert_rows(collection_name, chunk, update_filter, update_mode)
 
     def upload_collection(
         self,
@@ -459,7 +481,6 @@ class EdgeClient(QdrantBase):
         Without ids each point gets a random UUID4. Ends with the shortest column.
         """
         _check_options("upload_collection", kwargs)
-        collection = self._folder.get(collection_name)
         rows = zip(
             (str(uuid.uuid4()) for _ in itertools.count()) if ids is None else ids,
             _vector_rows(vectors),
@@ -467,7 +488,7 @@ class EdgeClient(QdrantBase):
             strict=False,
         )
         for chunk in _chunks(rows, _POINTS_PER_CALL):
-            self._upsert(collection, chunk, update_filter, update_mode)
+            self.upsert_rows(collection_name, chunk, update_filter, update_mode)
 
     def update_vectors(
         self,

@@ -58,6 +58,8 @@ _WRITES_PER_FLUSH: Final = 256
 upserts of `EdgeClient`, about 7 s) to be done again on opening. A flush itself takes 0.1 to 0.2 s."""
 _CLOSING_S: Final = 30.0
 """Longest wait for the call that another thread has in a shard which is being closed."""
+_LETTING_GO_S: Final = 5.0
+"""Longest wait for a folder whose holder has ended, while its engine's process writes everything out."""
 _ENOUGH_MEMORY: Final = 2**30
 """Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
 _NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
@@ -144,23 +146,27 @@ class _Open:
 class EdgeFolder:
     """An open folder. Safe to use from several threads; one client of one process has it at a time."""
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, *, temporary: bool = False, holder: int | None = None) -> None:
         """Open a folder, or make it; ":memory:" is a temporary one, removed on close.
+
+        Args:
+            location: The folder, or ":memory:".
+            temporary: Remove this folder, too, on close.
+            holder: The process for which the folder is held; None for this one.
 
         Raises:
             IndexLockedError: It is open already, here or in another process.
             StorageError: It cannot be read or written, or is not ours.
         """
         self.location = str(location)
-        temporary = self.location == ":memory:"
         with _os_errors(f"open the index folder {self.location!r}"):
-            path = (
-                Path(tempfile.mkdtemp(prefix="splade-edge-", dir=_memory_disk()))
-                if temporary
-                else Path(location).absolute()
-            )
+            if self.location == ":memory:":
+                temporary = True
+                path = Path(tempfile.mkdtemp(prefix="splade-edge-", dir=_memory_disk()))
+            else:
+                path = Path(location).absolute()
             path.mkdir(parents=True, exist_ok=True)
-            lock_file = _lock(path)
+            lock_file = _lock(path, os.getpid() if holder is None else holder)
         self._open = _Open(path, temporary, lock_file)
         self._finalizer = weakref.finalize(self, _release, self._open)
         self._lock = threading.RLock()
@@ -431,6 +437,32 @@ class EdgeFolder:
             )
         return None
 
+    def stored_bytes(self, collection: StoredCollection) -> int:
+        """Say what a collection takes on the disk, in bytes, without the unused part of reserved files."""
+        used = 0
+        for item in collection.shard_folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # the engine removes what it has merged
+                found = item.stat()
+                blocks: int | None = getattr(found, "st_blocks", None)  # of 512 bytes; Windows counts none
+                used += found.st_size if blocks is None else blocks * 512
+        return used
+
+    def hand_over(self) -> tuple[Path, bool]:
+        """Close as `close` does, but keep a temporary folder.
+
+        Returns:
+            The folder, and whether it is a temporary one, which whoever opens it next has to remove.
+
+        Raises:
+            IndexClosedError: After `close`.
+        """
+        with self._lock:
+            self.check_open()
+            path, temporary = self._open.path, self._open.temporary
+            self._open.temporary = False
+            self._finalizer()
+            return path, temporary
+
     def close(self) -> None:
         """Write out and close every shard, and let go of the folder; a second call does nothing."""
         with self._lock:
@@ -571,34 +603,54 @@ def _memory_disk() -> str | None:
     return None
 
 
-def _lock(path: Path) -> IO[str]:
-    """Take the folder for this client; the system lets go of it when the process ends, however it ends.
+def _lock(path: Path, process: int) -> IO[str]:
+    """Take the folder for a process; the system lets go of it when the one that asks ends, however it ends.
 
     Raises:
         IndexLockedError: Naming who has it.
     """
     file = open(path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - stays open as long as the folder
+    give_up = time.monotonic() + _LETTING_GO_S
+    while True:
+        try:
+            _lock_file(file)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            holder = file.read().strip()
+            if _has_ended(holder) and time.monotonic() < give_up:
+                time.sleep(0.01)
+                continue
+            file.close()
+            raise _locked(path, holder) from error
+        file.truncate(0)
+        file.write(str(process))
+        file.flush()
+        return file
+
+
+def _has_ended(process: str) -> bool:
+    """Say whether a process is gone; its engine, in a child of its own, is about to end then, too."""
+    if sys.platform == "win32" or not process.isdigit():
+        return False
     try:
-        _lock_file(file)
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
-        if holder == str(os.getpid()):
-            raise IndexLockedError(
-                f"the index folder {str(path)!r} is open already in this process. Use that client or index "
-                "(several "
-                "collections and threads may share it), or close it first."
-            ) from error
-        raise IndexLockedError(
-            f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
-            "there, or "
-            "use a Qdrant server, which many processes can share."
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _locked(path: Path, holder: str) -> IndexLockedError:
+    if holder == str(os.getpid()):
+        return IndexLockedError(
+            f"the index folder {str(path)!r} is open already in this process. Use that client or index "
+            "(several collections and threads may share it), or close it first."
+        )
+    return IndexLockedError(
+        f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
+        "there, or use a Qdrant server, which many processes can share."
+    )
 
 
 def _lock_file(file: IO[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
 
 from splade_retriever import documents as docs
 from splade_retriever.batcher import Batcher
@@ -19,7 +19,7 @@ from splade_retriever.errors import (
     InputError,
     UnknownModelError,
 )
-from splade_retriever.ingest import Batch, OnError, ingest
+from splade_retriever.ingest import OnError, ingest
 from splade_retriever.remember import Memory, check_encoder, differences
 from splade_retriever.seams import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _IDS_PER_READ: Final = 256
 
@@ -74,6 +75,7 @@ class SpladeIndex:
         shard_number: int | None = None,
         replication_factor: int | None = None,
         on_disk: bool | None = None,
+        spare_threads: bool = False,
     ) -> None:
         """Open a collection, or create it.
 
@@ -114,6 +116,8 @@ class SpladeIndex:
             shard_number: Shards of a new collection on a cluster.
             replication_factor: Copies of each shard of a new collection on a cluster.
             on_disk: Keep a new collection's sparse index on disk and not in memory.
+            spare_threads: Open a large embedded index in a child process at once, see `off_loop`; without it
+                the first async call moves it there.
 
         Raises:
             InputError: An argument makes no sense; nothing was opened.
@@ -146,6 +150,8 @@ class SpladeIndex:
             "min_weight": min_weight,
         }
         try:
+            if spare_threads:
+                self._store.spare_threads()
             if self._store.exists():
                 needed = {"sparse": vector_name, "dense": dense_name if dense is not None else None}
                 self._store.open(asked, needed, layout)
@@ -194,7 +200,7 @@ class SpladeIndex:
 
     @property
     def client(self) -> "QdrantBase":
-        """The store's client."""
+        """The store's client; of a large embedded index another one after the first async call."""
         return self._store.client
 
     @property
@@ -229,6 +235,11 @@ class SpladeIndex:
         """What happens to texts longer than the model reads: "cut", "merge" or "points"."""
         memory = self._store.memory
         return "cut" if memory is None else memory.windows
+
+    @property
+    def layout(self) -> Layout:
+        """Where the payload keeps text, metadata and ids."""
+        return self._store.layout
 
     def _raw_model(self) -> Encoder:
         with self._lock:
@@ -314,6 +325,8 @@ class SpladeIndex:
                 stream, everything before that position is written and nothing after it.
             CollectionMismatchError: The model is not the collection's; nothing is written.
             StorageError: The store failed; what `on_written` was told of is kept.
+            Exception: What an iterator of the caller's raised, as it is, after everything before it was
+                written. After a KeyboardInterrupt the batch that was not yet full is not.
         """
         return self._add(
             (texts, metadatas, ids, extras, encoded_texts, vectors),
@@ -333,6 +346,7 @@ class SpladeIndex:
         on_error: OnError,
         on_written: Callable[[list[str]], object] | None,
         stop: threading.Event,
+        spare_threads: bool = False,
     ) -> list[str]:
         self._store.check_open()
         docs.check_inputs(inputs)
@@ -368,6 +382,8 @@ class SpladeIndex:
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
 
             def written(ids: list[str]) -> None:
+                if spare_threads:
+                    self._store.spare_threads()
                 bar.update(len(ids))
                 if on_written is not None:
                     on_written(ids)
@@ -378,24 +394,12 @@ class SpladeIndex:
                 hash_of=lambda document: docs.content_hash(document, recipe),
                 lookup=self._store.lookup,
                 encode=lambda batch: to_points(batch, memory, self._store.layout, encoder, self._dense),
-                write=self._write,
+                write=self._store.write,
                 on_error=on_error,
                 on_written=written,
                 stop=stop,
                 overlap=not self._store.one_thread,
             )
-
-    def _write(self, batch: Batch) -> None:
-        self._store.upsert(batch.points)
-        self._store.delete_points(
-            [
-                docs.point_id(document.id, self._store.layout, n)
-                for document, first, end in batch.surplus
-                for n in range(first, end)
-            ]
-        )
-        for document, stored in batch.metadata:
-            self._store.set_metadata(document.id, document.metadata, stored.windows)
 
     def update_metadata(self, id: str, metadata: Mapping[str, Any]) -> bool:
         """Replace a document's metadata; its text and vector stay.
@@ -414,6 +418,15 @@ class SpladeIndex:
             return False
         self._store.set_metadata(id, dict(metadata), stored.windows)
         return True
+
+    def index_payload(self, paths: Iterable[str]) -> None:
+        """Give paths of the payload that hold strings an index in the engine, where they have none.
+
+        For adapters, whose own fields lie outside the metadata; for metadata there is `indexed_fields`.
+        """
+        from qdrant_client import models
+
+        self._store.index_paths(dict.fromkeys(paths, models.PayloadSchemaType.KEYWORD))
 
     def delete(self, ids: Iterable[str] | None = None, *, filter: "FilterLike | None" = None) -> None:
         """Delete documents by id, or all that a filter finds; ids that are not there are passed over.
@@ -434,7 +447,7 @@ class SpladeIndex:
                 [
                     docs.point_id(id, self._store.layout, n)
                     for id, stored in self._store.stored(batch).items()
-                    for n in range(stored.windows)
+                    for n in reversed(range(stored.windows))  # the first last, by which the others are found
                 ]
             )
 
@@ -468,7 +481,7 @@ class SpladeIndex:
             k: Most hits.
             filter: See `splade_retriever.filters`.
             offset: Hits to pass over, for the next pages.
-            score_threshold: Lowest score.
+            score_threshold: Lowest score that is given back.
             with_vectors: Give each hit its stored sparse vector.
             mode: "sparse", "dense" or "hybrid"; None for hybrid where the index has `dense=`, else sparse.
             fusion: How hybrid joins the two rankings; None for RRF with k = 60.
@@ -539,6 +552,10 @@ class SpladeIndex:
         return Ask(query=query, filter=self._store.filter(filter), **rest)
 
     def _answer(self, asks: "Sequence[Ask]") -> "list[list[Hit] | Exception]":
+        try:
+            self._store.spare_threads()
+        except Exception as error:  # noqa: BLE001 - it is told to those who ask
+            return [error] * len(asks)
         return self._searcher.each(asks)
 
     def explain(self, query: str, hit: Hit) -> "Explanation":
@@ -556,7 +573,11 @@ class SpladeIndex:
         Raises:
             InputError: If the hit is stored no more, or the model has no tokenizer that reads ids back.
         """
-        return self._searcher.explain(query, hit)
+        return self._searcher.explain(query, [hit])[0]
+
+    def explain_all(self, query: str, hits: Sequence[Hit]) -> "list[Explanation]":
+        """Explain each hit of a search, in order, as `explain` does; the query is encoded once."""
+        return self._searcher.explain(query, hits)
 
     @cached_property
     def _searcher(self) -> "Searcher":
@@ -627,9 +648,9 @@ class SpladeIndex:
         on_error: OnError = "raise",
         on_written: Callable[[list[str]], object] | None = None,
     ) -> list[str]:
-        """Do what `add` does, in a worker thread; when cancelled it ends after the batch at hand."""
+        """Do what `add` does, off the loop; when cancelled it ends after the batch at hand."""
         stop = threading.Event()
-        work = asyncio.to_thread(
+        work = self.off_loop(
             self._add,
             (texts, metadatas, ids, extras, encoded_texts, vectors),
             batch_size=batch_size,
@@ -637,6 +658,7 @@ class SpladeIndex:
             on_error=on_error,
             on_written=on_written,
             stop=stop,
+            spare_threads=True,
         )
         try:
             return await work
@@ -671,20 +693,56 @@ class SpladeIndex:
         return await asyncio.wrap_future(self._batcher.submit(ask))
 
     async def aexplain(self, query: str, hit: Hit) -> "Explanation":
-        """Do what `explain` does, in a worker thread."""
-        return await asyncio.to_thread(self.explain, query, hit)
+        """Do what `explain` does, off the loop."""
+        return await self.off_loop(self.explain, query, hit)
+
+    async def aexplain_all(self, query: str, hits: Sequence[Hit]) -> "list[Explanation]":
+        """Do what `explain_all` does, off the loop."""
+        return await self.off_loop(self.explain_all, query, hits)
 
     async def aget(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
-        """Do what `get` does, in a worker thread."""
-        return await asyncio.to_thread(self.get, ids, with_vectors=with_vectors)
+        """Do what `get` does, off the loop."""
+        return await self.off_loop(self.get, ids, with_vectors=with_vectors)
 
     async def adelete(self, ids: Iterable[str] | None = None, *, filter: "FilterLike | None" = None) -> None:
-        """Do what `delete` does, in a worker thread."""
-        await asyncio.to_thread(self.delete, ids, filter=filter)
+        """Do what `delete` does, off the loop."""
+        await self.off_loop(self.delete, ids, filter=filter)
 
     async def acount(self, filter: "FilterLike | None" = None) -> int:
-        """Do what `count` does, in a worker thread."""
-        return await asyncio.to_thread(self.count, filter)
+        """Do what `count` does, off the loop."""
+        return await self.off_loop(self.count, filter)
+
+    async def off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that uses this index in a worker thread: `await ix.off_loop(ix.clear)`.
+
+        The embedded engine keeps the interpreter's lock while it works, which stops an event loop in whatever
+        thread it is called. So the first async call on a large embedded index moves its engine to a child
+        process for good; the index stays the same, its `client` becomes an `EdgeProcess`. A client of the
+        caller's own is left where it is: pass an `EdgeProcess` where there is a loop.
+        """
+
+        def work() -> T:
+            self._store.spare_threads()
+            return call(*args, **kwargs)
+
+        return await asyncio.to_thread(work)
+
+    @classmethod
+    async def aopen(cls, location: str | Path = ":memory:", **settings: Any) -> Self:
+        """Open a collection, or create it, off the loop; takes what the constructor takes."""
+        return await asyncio.to_thread(cls, location, **{"spare_threads": True, **settings})
+
+    async def aclose(self) -> None:
+        """Do what `close` does, off the loop."""
+        await asyncio.to_thread(self.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     # -- closing ---------------------------------------------------------------------------------------------
 

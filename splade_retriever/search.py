@@ -3,7 +3,6 @@ one; and why a hit was found."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from splade_retriever.collection import Collection
 from splade_retriever.documents import Branch, Hit, point_id, to_hit
@@ -49,18 +48,17 @@ class Searcher:
         answers: list[list[Hit]] = [[] for _ in asks]
         branches: dict[int, dict[object, dict[str, Branch]]] = {}
         while takes:
-            hybrid = [n for n in takes if n not in branches and _is_hybrid(queries[n])]
+            hybrid = [n for n in takes if n not in branches and asks[n].mode == "hybrid"]
             requests = [query_request(queries[n], self._names, asks[n], limit=takes[n]) for n in takes]
             requests += [
                 query_request(side, self._names, asks[n], limit=asks[n].fusion.depth, only_branch=True)
                 for n in hybrid
-                for side in (replace(queries[n], dense=None), replace(queries[n], sparse=None))
+                for side in queries[n].sides.values()
             ]
             rankings = iter(self._store.call("query_batch_points", requests=requests))
             ranked = {n: next(rankings).points for n in takes}
             for n in hybrid:
-                sparse, dense = next(rankings).points, next(rankings).points
-                branches[n] = branches_of({"sparse": sparse, "dense": dense})
+                branches[n] = branches_of({name: next(rankings).points for name in queries[n].sides})
             again: dict[int, int] = {}
             for n, take in takes.items():
                 settled = settle(ranked[n], take, asks[n].want)
@@ -75,6 +73,7 @@ class Searcher:
                             branches.get(n, {}).get(point.id),
                         )
                         for point in settled[asks[n].offset :]
+                        if asks[n].keeps(point)
                     ]
             takes = again
         return answers
@@ -89,18 +88,21 @@ class Searcher:
             logger.debug("a batch of %d searches failed, running them one by one", len(asks), exc_info=True)
             return [answer for ask in asks for answer in self.each([ask])]
 
-    def explain(self, query: str, hit: Hit) -> Explanation:
-        """Split a hit's sparse score into what each token gave.
+    def explain(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+        """Split the sparse score of each hit into what each token gave; the query is encoded once.
 
         Raises:
-            InputError: If the query is no text, the encoder has no tokenizer to read tokens with, or the hit
+            InputError: If the query is no text, the encoder has no tokenizer to read tokens with, or a hit
                 is stored no more.
         """
-        if not isinstance(query, str) or not isinstance(hit, Hit):
-            raise InputError(
-                f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of "
-                "the query and a Hit. After a search by vector there is nothing to name."
-            )
+        for hit in hits:
+            if not isinstance(query, str) or not isinstance(hit, Hit):
+                raise InputError(
+                    f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of "
+                    "the query and a Hit. After a search by vector there is nothing to name."
+                )
+        if not hits:
+            return []
         encoder = self._model()
         tokenizer = getattr(encoder, "tokenizer", None)
         if not isinstance(tokenizer, LiteralTokenizer):
@@ -110,6 +112,16 @@ class Searcher:
             )
         (encoded,) = encoder.query_embed([query])
         query_vector = pruned(encoded, self._max_active_dims)
+        return [self._explained(query, query_vector, hit, encoder, tokenizer) for hit in hits]
+
+    def _explained(
+        self,
+        query: str,
+        query_vector: SparseEmbedding,
+        hit: Hit,
+        encoder: Encoder,
+        tokenizer: LiteralTokenizer,
+    ) -> Explanation:
         scored = hit if hit.vector is not None else self._scored(hit, query_vector)
         windows = None if scored.window == hit.window or scored.window is None else [scored.window]
         memory = self._store.memory
@@ -167,7 +179,3 @@ class Searcher:
                 dense = self._dense.embed_query(str(ask.query))
             queries.append(None if sparse is None and dense is None else Query(sparse=sparse, dense=dense))
         return queries
-
-
-def _is_hybrid(query: Query) -> bool:
-    return query.sparse is not None and query.dense is not None
