@@ -52,7 +52,8 @@ def theirs(folder: Path, documents: Sequence[Document]) -> Stack:
     """FastEmbedSparse and QdrantVectorStore, on qdrant-client's local mode."""
     from langchain_qdrant import FastEmbedSparse, QdrantVectorStore, RetrievalMode
 
-    sparse = FastEmbedSparse(MODEL, specific_model_path=str(folder), threads=2, batch_size=8)
+    # One text at a time is FastEmbed's fastest way: padding costs it most (see tests/benchmarks/encode.py).
+    sparse = FastEmbedSparse(MODEL, specific_model_path=str(folder), batch_size=1)
     store = QdrantVectorStore.from_documents(
         list(documents),
         embedding=None,
@@ -76,10 +77,12 @@ def ours(folder: Path, documents: Sequence[Document]) -> Stack:
 
 
 def retrieval_qa(stack: Stack) -> Sequence[str]:
+    """Retrieves, fills a prompt, asks a model."""
     return [question_answering(stack).invoke(QUESTIONS[0])]
 
 
 def agent_tool(stack: Stack) -> Sequence[str]:
+    """An agent of `create_agent` calls the retriever as its tool."""
     from langchain.agents import create_agent
 
     def answer(messages: Sequence[BaseMessage]) -> AIMessage:
@@ -94,42 +97,27 @@ def agent_tool(stack: Stack) -> Sequence[str]:
 
 
 def ensemble(stack: Stack) -> Sequence[str]:
-    from langchain_classic.retrievers import EnsembleRetriever
-
-    fewer = stack.store.as_retriever(search_kwargs={"k": 2})
-    return texts_of(EnsembleRetriever(retrievers=[stack.retriever, fewer]).invoke(QUESTIONS[2]))
+    """`EnsembleRetriever` joins two retrievers."""
+    return texts_of(ensemble_retriever(stack).invoke(QUESTIONS[2]))
 
 
 def compression(stack: Stack) -> Sequence[str]:
-    from langchain_classic.retrievers import ContextualCompressionRetriever
-    from langchain_classic.retrievers.document_compressors import LLMChainFilter
-
-    def judge(messages: Sequence[BaseMessage]) -> AIMessage:
-        return AIMessage(content="YES" if len(messages[-1].text) % 2 else "NO")
-
-    keep_some = LLMChainFilter.from_llm(ScriptedModel(answer=judge))
-    retriever = ContextualCompressionRetriever(base_compressor=keep_some, base_retriever=stack.retriever)
-    return texts_of(retriever.invoke(QUESTIONS[3]))
+    """`ContextualCompressionRetriever` keeps what a model judges relevant."""
+    return texts_of(compression_retriever(stack).invoke(QUESTIONS[3]))
 
 
 def multi_query(stack: Stack) -> Sequence[str]:
-    from langchain_classic.retrievers import MultiQueryRetriever
-
-    rephrase = ScriptedModel(answer=lambda _: AIMessage(content="\n".join(QUESTIONS[:3])))
-    return texts_of(MultiQueryRetriever.from_llm(stack.retriever, rephrase).invoke(QUESTIONS[0]))
+    """`MultiQueryRetriever` asks the model for three wordings."""
+    return texts_of(multi_query_retriever(stack).invoke(QUESTIONS[0]))
 
 
 def self_query(stack: Stack) -> Sequence[str]:
-    from langchain_classic.retrievers import SelfQueryRetriever
-
-    asked = StructuredQuery("the Moon", Comparison(Comparator.EQ, "source", "asteroids"), 2)
-    retriever = SelfQueryRetriever(
-        query_constructor=RunnableLambda(lambda _: asked), vectorstore=stack.store, **stack.self_query
-    )
-    return texts_of(retriever.invoke("the Moon, in asteroids, two passages"))
+    """`SelfQueryRetriever` takes filter and limit from the question."""
+    return texts_of(self_query_retriever(stack).invoke("the Moon, in asteroids, two passages"))
 
 
 def indexing_api(stack: Stack) -> Sequence[str]:
+    """`index` adds, skips and deletes, with sha256 keys."""
     records = InMemoryRecordManager(namespace=stack.name)
     records.create_schema()
     added = [Document(page_content=f"Extra passage {n}.", metadata={"source": "extra"}) for n in range(3)]
@@ -144,14 +132,18 @@ def indexing_api(stack: Stack) -> Sequence[str]:
 
 
 def streaming(stack: Stack) -> Sequence[str]:
+    """The first chain, its answer in pieces."""
     return ["".join(question_answering(stack).stream(QUESTIONS[1]))]
 
 
 def batch(stack: Stack) -> Sequence[str]:
+    """The first chain, four questions in one call."""
     return question_answering(stack).batch(QUESTIONS)
 
 
 def at_the_same_time(stack: Stack) -> Sequence[str]:
+    """The first chain, four questions awaited together."""
+
     async def main() -> list[str]:
         chain = question_answering(stack)
         return list(await asyncio.gather(*(chain.ainvoke(question) for question in QUESTIONS)))
@@ -171,6 +163,49 @@ CHAINS: dict[str, Chain] = {
     "batch": batch,
     "async": at_the_same_time,
 }
+
+
+def ensemble_retriever(stack: Stack) -> BaseRetriever:
+    from langchain_classic.retrievers import EnsembleRetriever
+
+    fewer = stack.store.as_retriever(search_kwargs={"k": 2})
+    return EnsembleRetriever(retrievers=[stack.retriever, fewer])
+
+
+def compression_retriever(stack: Stack) -> BaseRetriever:
+    from langchain_classic.retrievers import ContextualCompressionRetriever
+    from langchain_classic.retrievers.document_compressors import LLMChainFilter
+
+    def judge(messages: Sequence[BaseMessage]) -> AIMessage:
+        return AIMessage(content="YES" if len(messages[-1].text) % 2 else "NO")
+
+    keep_some = LLMChainFilter.from_llm(ScriptedModel(answer=judge))
+    return ContextualCompressionRetriever(base_compressor=keep_some, base_retriever=stack.retriever)
+
+
+def multi_query_retriever(stack: Stack) -> BaseRetriever:
+    from langchain_classic.retrievers import MultiQueryRetriever
+
+    rephrase = ScriptedModel(answer=lambda _: AIMessage(content="\n".join(QUESTIONS[:3])))
+    return MultiQueryRetriever.from_llm(stack.retriever, rephrase)
+
+
+def self_query_retriever(stack: Stack) -> BaseRetriever:
+    from langchain_classic.retrievers import SelfQueryRetriever
+
+    asked = StructuredQuery("the Moon", Comparison(Comparator.EQ, "source", "asteroids"), 2)
+    return SelfQueryRetriever(
+        query_constructor=RunnableLambda(lambda _: asked), vectorstore=stack.store, **stack.self_query
+    )
+
+
+RETRIEVERS: dict[str, Callable[[Stack], BaseRetriever]] = {
+    "ensemble": ensemble_retriever,
+    "compression": compression_retriever,
+    "multi-query": multi_query_retriever,
+    "self-query": self_query_retriever,
+}
+"""The chains that are retrievers around another one."""
 
 
 def outcome(chain: Chain, stack: Stack) -> list[str] | Exception:

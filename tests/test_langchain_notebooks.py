@@ -24,9 +24,9 @@ def test_a_notebook_keeps_the_outputs_of_a_run_without_errors(name: str) -> None
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of the kernel's client
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_without_a_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra: docs)")
-    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra: docs)")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed (extra: docs)")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra `test`)")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra `test`)")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed (extra `test`)")
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LANGSMITH_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     book = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)

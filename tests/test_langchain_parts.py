@@ -1,5 +1,6 @@
 """The adapter's smaller parts: reranker, sparse embeddings, structured queries, MMR, missing extras."""
 
+import json
 import subprocess
 import sys
 from datetime import date, datetime
@@ -20,9 +21,10 @@ from splade_retriever.langchain import (
     SpladeTranslator,
     SpladeVectorStore,
 )
+from splade_retriever.langchain.filters import filter_from_json, filter_to_json, to_index_filter
 from splade_retriever.mmr import diverse
 from splade_retriever.sparse import SparseEmbedding
-from tests.langchain_parts import LetterEmbeddings
+from tests.langchain_parts import ENGINES, LetterEmbeddings, client_of
 from tests.words import WordEncoder
 
 # -- the reranker --------------------------------------------------------------------------------------------
@@ -59,6 +61,12 @@ async def test_async_reranking_gives_what_sync_gives() -> None:
     assert await reranker.acompress_documents([], "moon") == []
 
 
+@pytest.mark.parametrize("opened", [SpladeReranker, SpladeSparseEmbeddings])
+def test_what_is_no_encoder_is_refused_at_once(opened: Any) -> None:
+    with pytest.raises(ValueError, match=r"model is a LetterEmbeddings, expected a model's name, or an enc"):
+        opened(model=LetterEmbeddings())
+
+
 def test_a_setting_that_the_reranker_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="top_k"):
         SpladeReranker(model=WordEncoder(), top_k=3)  # type: ignore[call-arg]
@@ -91,9 +99,13 @@ async def test_sparse_embeddings_are_the_vectors_of_the_core_with_queries_encode
     assert await embeddings.aembed_query("moon moon") == of_query
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", [RetrievalMode.SPARSE, RetrievalMode.HYBRID])
-def test_sparse_embeddings_work_in_langchain_qdrants_own_store(mode: RetrievalMode) -> None:
-    client = QdrantClient(":memory:")
+async def test_sparse_embeddings_work_in_langchain_qdrants_own_store(
+    mode: RetrievalMode, engine: str
+) -> None:
+    client = client_of(engine)
     hybrid = mode is RetrievalMode.HYBRID
     client.create_collection(
         "docs",
@@ -111,6 +123,9 @@ def test_sparse_embeddings_work_in_langchain_qdrants_own_store(mode: RetrievalMo
     store.add_texts(["a rover on the Moon", "bread and butter"])
 
     assert store.similarity_search("rover Moon", k=1)[0].page_content == "a rover on the Moon"
+    await store.aadd_texts(["a rocket"])
+    assert [found.page_content for found in await store.asimilarity_search("rocket", k=1)] == ["a rocket"]
+    client.close()
 
 
 def test_an_unknown_model_is_told_by_its_name() -> None:
@@ -188,6 +203,32 @@ def test_a_day_is_all_of_its_day(word: str, found: set[int]) -> None:
 def test_a_time_that_cannot_be_read_is_told() -> None:
     with pytest.raises(FilterError, match="the date '23 August', which is not ISO 8601"):
         compare("eq", {"type": "date", "date": "23 August"}).accept(SpladeTranslator())
+
+
+WHEN = datetime(2023, 8, 23, 12, 33)
+OWN = models.Filter(
+    must=[models.FieldCondition(key="metadata.year", match=models.MatchAny(any=[2023, 2024]))],
+    must_not=[
+        models.FieldCondition(key="metadata.at", range=models.DatetimeRange(lt=WHEN)),
+        models.FieldCondition(key="metadata.n", range=models.Range(gte=1.5)),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("filter", "read"),
+    [
+        (OWN, OWN),
+        ({"$or": [OWN, {"at": WHEN}]}, {"$or": [OWN, {"at": WHEN}]}),
+        ({"at": {"$gte": date(2023, 8, 23)}}, {"at": {"$gte": date(2023, 8, 23)}}),
+        ({"lang": ("en", "de")}, {"lang": ["en", "de"]}),
+        (compare("eq", {"type": "date", "date": "2023-08-23"}, "at"), None),
+    ],
+)
+def test_a_filter_is_written_as_json_and_read_back_as_the_same(filter: Any, read: Any) -> None:
+    written = json.dumps(filter_to_json(filter))
+
+    assert filter_from_json(json.loads(written)) == (to_index_filter(filter) if read is None else read)
 
 
 def test_an_operation_on_nothing_is_told() -> None:

@@ -1,21 +1,25 @@
 """SpladeVectorStore: writing, reading, the kinds of search, LangChain's indexing API and standard suite."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex
 from langchain_core.indexing import index as index_documents
 from langchain_core.vectorstores import VectorStore
+from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
 from splade_retriever import SpladeIndex
-from splade_retriever.errors import FilterError, InputError
+from splade_retriever.errors import CollectionMismatchError, FilterError, InputError
 from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
 from splade_retriever.langchain.documents import relevance
+from splade_retriever.mmr import diverse
 from splade_retriever.queries import Fusion
 from splade_retriever.sparse import SparseEmbedding
 from tests.langchain_parts import ENGINES, BackgroundEncoder, LetterEmbeddings, client_of, mark_async_tests
@@ -88,6 +92,23 @@ def test_a_stream_of_documents_is_read_once_and_stored_with_its_ids(empty: Splad
     assert empty.get_by_ids(["id 599"])[0].metadata == {"n": 599}
 
 
+def test_an_id_may_be_any_string(empty: SpladeVectorStore) -> None:
+    ids = [
+        "docs/a.md#1",
+        "7",
+        "a" * 64,
+        "Überblick 日本 🚀",
+        "two  blanks",
+        "00000000-0000-0000-0000-000000000000",
+    ]
+
+    assert empty.add_texts(["moon"] * len(ids), ids=ids) == ids
+    assert ids_of(empty.get_by_ids(ids)) == ids
+    assert sorted(map(str, ids_of(empty.similarity_search("moon", k=9)))) == sorted(ids)
+    empty.delete(ids[:2])
+    assert ids_of(empty.get_by_ids(ids)) == ids[2:]
+
+
 def test_ids_of_the_call_come_before_those_of_the_documents(empty: SpladeVectorStore) -> None:
     assert empty.add_documents(MOON[:2], ids=["x", "y"]) == ["x", "y"]
     assert empty.get_by_ids(["south"]) == []
@@ -134,6 +155,46 @@ def test_an_open_index_is_a_store(client: Any) -> None:
     SpladeVectorStore(index=index).add_documents(MOON)
 
     assert index.count() == 4
+
+
+@pytest.mark.parametrize("mode", [RetrievalMode.SPARSE, RetrievalMode.HYBRID])
+def test_a_collection_of_langchain_qdrant_is_read_and_once_adopted_written(mode: RetrievalMode) -> None:
+    client = QdrantClient(":memory:")
+    dense = LetterEmbeddings() if mode is RetrievalMode.HYBRID else None
+    client.create_collection(
+        "theirs",
+        vectors_config={} if dense is None else models.VectorParams(size=26, distance=models.Distance.COSINE),
+        sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()},
+    )
+    theirs = QdrantVectorStore(
+        client=client,
+        collection_name="theirs",
+        embedding=dense,
+        sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),
+        retrieval_mode=mode,
+    )
+    (uuid,) = theirs.add_texts(["a rover"], [{"n": 1}])
+    settings: dict[str, Any] = {
+        "client": client,
+        "collection": "theirs",
+        "vector_name": "langchain-sparse",
+        "dense_name": "",
+        "embedding": dense,
+        "model": WordEncoder(),
+    }
+
+    read = SpladeVectorStore(**settings)
+    with pytest.raises(CollectionMismatchError, match="adopt=True"):
+        read.add_texts(["a lander"])
+    written = SpladeVectorStore(**settings, adopt=True)
+    written.add_texts(["a lander"], ids=["own"])
+
+    # What they write without dashes, the engine gives back with them; both name the document.
+    expected = Document(id=str(UUID(uuid)), page_content="a rover", metadata={"n": 1})
+    assert read.similarity_search("rover", k=1) == [expected]
+    assert read.get_by_ids([uuid]) == [expected]
+    assert [found.page_content for found in theirs.similarity_search("lander", k=1)] == ["a lander"]
+    assert written.get_by_ids(["own"])[0].page_content == "a lander"
 
 
 def test_an_index_together_with_what_makes_one_is_refused(store: SpladeVectorStore) -> None:
@@ -195,6 +256,35 @@ def test_scores_and_explanations_come_under_one_key_on_request(store: SpladeVect
     told = explained.metadata[METADATA_KEY]["explanation"]
     assert [part["token"] for part in told["contributions"]] == ["rocket"]
     json.dumps(explained.metadata)
+
+
+def test_scores_and_explanations_come_through_every_kind_of_search(hybrid: SpladeVectorStore) -> None:
+    wanted = {"with_explanations": True, "k": 2}
+    found = [
+        *hybrid.max_marginal_relevance_search("rocket lander", **wanted),
+        *(document for document, _ in hybrid.similarity_search_with_relevance_scores("rocket", **wanted)),
+        *hybrid.as_retriever(search_kwargs=wanted).invoke("rocket"),
+    ]
+
+    assert len(found) == 6
+    for document in found:
+        told = document.metadata[METADATA_KEY]
+        sparse = told["branches"].get("sparse", {"score": 0.0})["score"]
+        assert sum(part["score"] for part in told["explanation"]["contributions"]) == pytest.approx(sparse)
+
+
+def test_explaining_many_encodes_the_query_once_more_and_not_for_each(store: SpladeVectorStore) -> None:
+    encoded: list[Any] = []
+
+    class Counting(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            encoded.append(query)
+            return super().query_embed(query)
+
+    counting = SpladeVectorStore(client=store.index.client, model=Counting())
+
+    assert len(counting.similarity_search("lander", with_explanations=True)) == 3
+    assert len(encoded) == 2
 
 
 @pytest.mark.parametrize(
@@ -352,23 +442,40 @@ def test_a_query_without_tokens_finds_nothing_relevant(store: SpladeVectorStore)
 
 def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> None:
     similar = store.as_retriever(search_kwargs={"k": 1})
-    diverse = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
+    varied = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
     relevant = store.as_retriever(
         search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9, "k": 9}
     )
 
     assert ids_of(similar.invoke("rover")) == ["again"]
-    assert ids_of(diverse.invoke("the rover left")) == ["again", "south"]
+    assert ids_of(varied.invoke("the rover left")) == ["again", "south"]
     assert ids_of(relevant.invoke("rover left")) == ["again", "rover"]
 
 
 def test_mmr_passes_over_a_near_copy_of_what_it_has_chosen(store: SpladeVectorStore) -> None:
     plain = store.similarity_search("the rover left the lander", k=2)
-    diverse = store.max_marginal_relevance_search("the rover left the lander", k=2, lambda_mult=0.3)
+    varied = store.max_marginal_relevance_search("the rover left the lander", k=2, lambda_mult=0.3)
 
     assert ids_of(plain) == ["again", "rover"]
     # "rover" is the same words as "again"; "south" shares one word with it, "orbit" two.
-    assert ids_of(diverse) == ["again", "south"]
+    assert ids_of(varied) == ["again", "south"]
+
+
+@pytest.mark.asyncio
+async def test_mmr_chooses_off_the_event_loop(
+    store: SpladeVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        threads.append(threading.get_ident())
+        return diverse(*args, **kwargs)
+
+    monkeypatch.setattr("splade_retriever.langchain.store.diverse", watched)
+    await store.amax_marginal_relevance_search("lander")
+
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_mmr_with_lambda_1_is_the_plain_search(hybrid: SpladeVectorStore) -> None:
@@ -387,15 +494,21 @@ def sourced(*texts: str, source: str = "a") -> list[Document]:
 
 
 @pytest.mark.parametrize("key_encoder", ["sha1", "sha256", "sha512", "blake2b", lambda d: d.page_content])
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.filterwarnings("ignore:Using SHA-1 for document hashing")
-def test_documents_are_indexed_under_keys_of_every_encoder(
-    empty: SpladeVectorStore, key_encoder: Any
+@pytest.mark.asyncio
+async def test_documents_are_indexed_under_keys_of_every_encoder(
+    empty: SpladeVectorStore, key_encoder: Any, is_async: bool
 ) -> None:
     records = InMemoryRecordManager(namespace="splade")
     records.create_schema()
 
-    first = index_documents(sourced("one", "two"), records, empty, key_encoder=key_encoder)
-    second = index_documents(sourced("one", "two"), records, empty, key_encoder=key_encoder)
+    async def run() -> Any:
+        if is_async:
+            return await aindex(sourced("one", "two"), records, empty, key_encoder=key_encoder)
+        return index_documents(sourced("one", "two"), records, empty, key_encoder=key_encoder)
+
+    first, second = await run(), await run()
 
     assert (first["num_added"], second["num_skipped"], empty.index.count()) == (2, 2, 2)
 

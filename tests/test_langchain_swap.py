@@ -1,12 +1,32 @@
 """The swap: ten chains run on langchain-qdrant's store with FastEmbed, and on ours, and give the same."""
 
+import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import create_retriever_tool
 
-from splade_retriever.langchain import SpladeReranker
-from tests.langchain_chains import CHAINS, QUESTIONS, Stack, ours, outcome, passages, texts_of, theirs
+from splade_retriever import SparseTextEmbedding
+from splade_retriever.langchain import SpladeReranker, SpladeSparseEmbeddings, SpladeTranslator
+from tests.benchmarks import langchain_swap
+from tests.langchain_chains import (
+    CHAINS,
+    MODEL,
+    QUESTIONS,
+    RETRIEVERS,
+    Stack,
+    ours,
+    outcome,
+    passages,
+    texts_of,
+    theirs,
+)
+from tests.langchain_parts import ScriptedModel
 from tests.mlm_graphs import Shape, save_folder
 
 pytest.importorskip("fastembed", reason="FastEmbed is not installed (extra `test`)")
@@ -53,6 +73,88 @@ def test_a_chain_gives_the_same_after_the_swap(name: str, their_stack: Stack, ou
         assert own == other
 
 
+def test_sparse_embeddings_give_the_vectors_of_fastembed_sparse(
+    folder: Path, documents: list[Document]
+) -> None:
+    fastembed_sparse = pytest.importorskip("langchain_qdrant").FastEmbedSparse
+    texts = texts_of(documents[:8])
+    before = fastembed_sparse(MODEL, specific_model_path=str(folder), batch_size=1)
+    after = SpladeSparseEmbeddings(SparseTextEmbedding(MODEL, specific_model_path=str(folder)))
+
+    pairs = zip(
+        [*before.embed_documents(texts), before.embed_query(QUESTIONS[0])],
+        [*after.embed_documents(texts), after.embed_query(QUESTIONS[0])],
+        strict=True,
+    )
+    for other, own in pairs:
+        assert own.indices
+        assert dict(zip(own.indices, own.values, strict=True)) == pytest.approx(
+            dict(zip(other.indices, other.values, strict=True)), rel=1e-4, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", list(RETRIEVERS))
+def test_a_retriever_around_ours_gives_the_same_when_awaited(name: str, our_stack: Stack) -> None:
+    retriever = RETRIEVERS[name](our_stack)
+
+    awaited = asyncio.run(retriever.ainvoke(QUESTIONS[1]))
+
+    assert awaited
+    assert awaited == retriever.invoke(QUESTIONS[1])
+
+
+def test_an_agent_awaits_the_retriever_as_its_tool_and_gets_its_documents(our_stack: Stack) -> None:
+    from langchain.agents import create_agent
+
+    def answer(messages: Sequence[BaseMessage]) -> AIMessage:
+        if isinstance(messages[-1], ToolMessage):
+            return AIMessage(content="found")
+        call = {"name": "astronomy", "args": {"query": messages[-1].content}, "id": "1"}
+        return AIMessage(content="", tool_calls=[call])
+
+    tool = create_retriever_tool(
+        our_stack.retriever, "astronomy", "Finds passages.", response_format="content_and_artifact"
+    )
+    agent = create_agent(ScriptedModel(answer=answer), [tool])
+    said = asyncio.run(agent.ainvoke({"messages": [("user", QUESTIONS[1])]}))["messages"]
+
+    (told,) = [message for message in said if isinstance(message, ToolMessage)]
+    assert told.artifact == our_stack.retriever.invoke(QUESTIONS[1])
+    assert told.content == "\n\n".join(texts_of(told.artifact))
+
+
+def test_self_query_understands_what_a_model_writes(our_stack: Stack) -> None:
+    pytest.importorskip("lark", reason="lark, which reads structured queries, is not installed")
+    asked: list[str] = []
+
+    def write(messages: Sequence[BaseMessage]) -> AIMessage:
+        asked.append(str(messages[-1].content))
+        query = {
+            "query": "Moon",
+            "filter": 'or(eq("source", "asteroids"), like("source", "moon"))',
+            "limit": 3,
+        }
+        return AIMessage(content=f"```json\n{json.dumps(query)}\n```")
+
+    retriever = classic.SelfQueryRetriever.from_llm(
+        ScriptedModel(answer=write),
+        our_stack.store,
+        "passages of a textbook",
+        [{"name": "source", "description": "the chapter", "type": "string"}],
+        structured_query_translator=SpladeTranslator(),
+        enable_limit=True,
+    )
+
+    found = retriever.invoke("three passages on the Moon, in asteroids")
+
+    assert len(found) == 3
+    assert all(
+        document.metadata["source"] == "asteroids" or "moon" in document.metadata["source"]
+        for document in found
+    )
+    assert "contain | like | in | nin" in asked[0]  # what the translator can is told to the model
+
+
 def test_the_indexing_api_adds_skips_and_deletes(our_stack: Stack) -> None:
     before = our_stack.store.index.count()
 
@@ -79,3 +181,37 @@ def test_the_reranker_stands_in_contextual_compression(our_stack: Stack) -> None
     assert texts_of(retriever.invoke(QUESTIONS[0])) == texts_of(
         our_stack.store.similarity_search(QUESTIONS[0], k=2)
     )
+
+
+# -- the table of the page -----------------------------------------------------------------------------------
+
+
+def first_words(stack: Any) -> list[str]:
+    """Gives the stack's name."""
+    if stack == "broken":
+        raise ValueError("ids | must be UUIDs, " + "and so on " * 20)
+    return ["same"]
+
+
+def test_a_row_says_what_a_chain_does_how_long_it_took_and_whether_it_gave_the_same() -> None:
+    alike = langchain_swap.row("words", first_words, ["one", "two"], 3)  # type: ignore[list-item]
+    broken = langchain_swap.row("words", first_words, ["broken", "two"], 3)  # type: ignore[list-item]
+
+    assert alike == "| words | gives the stack's name | 0 ms | 0 ms | yes |"
+    assert broken.startswith("| words | gives the stack's name | ValueError: ids \\| must be UUIDs, and so")
+    assert broken.endswith(" ... | 0 ms |  |")
+
+
+def test_the_table_replaces_the_one_between_the_marks_of_the_page() -> None:
+    page = (Path(__file__).parent.parent / langchain_swap.PAGE).read_text("utf-8")
+
+    once = langchain_swap.with_table(page, "| a |")
+
+    assert f"{langchain_swap.START}\n| a |\n{langchain_swap.END}" in once
+    assert langchain_swap.with_table(once, "| b |") == once.replace("| a |", "| b |")
+    with pytest.raises(ValueError, match="has no lines"):
+        langchain_swap.with_table("# Page", "| a |")
+
+
+def test_every_chain_says_what_it_does() -> None:
+    assert all(langchain_swap.purpose(chain) for chain in CHAINS.values())

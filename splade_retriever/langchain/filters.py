@@ -1,6 +1,6 @@
-"""LangChain's structured queries -> the filter language of the index."""
+"""LangChain's structured queries -> the filter language of the index; and filters as JSON, for `dumps`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -13,11 +13,12 @@ from langchain_core.structured_query import (
     StructuredQuery,
     Visitor,
 )
+from qdrant_client import models
 
 from splade_retriever.errors import FilterError
 from splade_retriever.filters import FilterLike
 
-__all__ = ["LangChainFilter", "SpladeTranslator", "to_index_filter"]
+__all__ = ["LangChainFilter", "SpladeTranslator", "filter_from_json", "filter_to_json", "to_index_filter"]
 
 LangChainFilter: TypeAlias = FilterLike | FilterDirective
 """What every `filter=` of the adapter takes."""
@@ -33,6 +34,49 @@ def to_index_filter(filter: LangChainFilter | None) -> FilterLike | None:
         translated: dict[str, Any] = filter.accept(SpladeTranslator())
         return translated
     return filter
+
+
+def filter_to_json(filter: object) -> Any:
+    """Write a filter with what JSON has; `filter_from_json` reads it back as an equal one.
+
+    A structured query's filter becomes the dict that it means. What JSON has not, in whatever depth, becomes
+    a dict of one key: `{"$qdrant": {...}}`, `{"$datetime": "..."}`, `{"$date": "..."}`.
+    """
+    if isinstance(filter, FilterDirective):
+        return filter_to_json(to_index_filter(filter))
+    if isinstance(filter, models.Filter):
+        return {"$qdrant": filter.model_dump(mode="json", exclude_none=True)}
+    if isinstance(filter, date):  # a datetime is a date too
+        return {"$datetime" if isinstance(filter, datetime) else "$date": filter.isoformat()}
+    if isinstance(filter, Mapping):
+        return {key: filter_to_json(value) for key, value in filter.items()}
+    if isinstance(filter, list | tuple | set):
+        return [filter_to_json(value) for value in filter]
+    return filter
+
+
+def filter_from_json(written: object) -> Any:
+    """Read what `filter_to_json` wrote; every other filter is given back equal.
+
+    Raises:
+        ValueError: If what it wrote was changed into what cannot be read.
+    """
+    if isinstance(written, Mapping):
+        if len(written) == 1:
+            ((key, value),) = written.items()
+            if key in _READERS:
+                return _READERS[key](value)
+        return {key: filter_from_json(value) for key, value in written.items()}
+    if isinstance(written, list):
+        return [filter_from_json(value) for value in written]
+    return written
+
+
+_READERS: Mapping[object, Callable[[Any], Any]] = {
+    "$qdrant": models.Filter.model_validate,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+}
 
 
 class SpladeTranslator(Visitor):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
 from splade_retriever.langchain.documents import METADATA_KEY
-from splade_retriever.langchain.encoder import opened_encoder
+from splade_retriever.langchain.encoder import checked_model, opened_encoder
 from splade_retriever.seams import Encoder
 
 __all__ = ["SpladeReranker"]
@@ -33,6 +33,11 @@ class SpladeReranker(BaseDocumentCompressor):
 
     _encoder: Encoder | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: object) -> object:
+        return checked_model(model)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -11,12 +12,20 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    field_validator,
+    model_validator,
+)
 
 from splade_retriever.explain import Explanation
 from splade_retriever.index import Encoder, Hit, SpladeIndex
 from splade_retriever.langchain.documents import SearchOptions, columns, to_documents
-from splade_retriever.langchain.filters import LangChainFilter
+from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
 from splade_retriever.queries import Fusion, Mode
 
 __all__ = ["SpladeRetriever"]
@@ -38,7 +47,7 @@ class SpladeRetriever(BaseRetriever):
 
     index: SpladeIndex | None = Field(default=None, exclude=True, repr=False)
     """An open index; the caller closes it. Give either this or a location."""
-    location: str | None = None
+    location: str | Path | None = None
     """A folder or the URL of a server where there is an index already."""
     collection: str = "splade"
     """Its collection, with a location."""
@@ -70,6 +79,26 @@ class SpladeRetriever(BaseRetriever):
     _opened: SpladeIndex | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
+    @field_validator("location")
+    @classmethod
+    def _written_location(cls, location: str | Path | None) -> str | None:
+        return None if location is None else str(location)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _check_model(cls, model: object) -> object:
+        if model is None or isinstance(model, str):
+            return model
+        raise ValueError(
+            f"model is a {type(model).__name__}, expected a name, as it is part of what `dumps` writes. With "
+            "an open encoder pass index=SpladeIndex(location, model=...)."
+        )
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _read_filter(cls, filter: object) -> object:
+        return filter_from_json(filter)
+
     @model_validator(mode="after")
     def _check_place(self) -> Self:
         if (self.index is None) == (self.location is None):
@@ -83,13 +112,20 @@ class SpladeRetriever(BaseRetriever):
                 f"settings has {', '.join(taken)}, which no settings may have: what is not a field of the "
                 "retriever needs an open index. Pass index=SpladeIndex(...)."
             )
-        of_the_place = self.model_fields_set & (_OF_THE_PLACE - {"index", "location"})
-        if self.index is not None and of_the_place:
+        # By value: `configurable_fields` gives every field, also those that nobody has set.
+        changed = [
+            name for name in sorted(_OF_THE_PLACE - {"index", "location"}) if not self._is_default(name)
+        ]
+        if self.index is not None and changed:
             raise ValueError(
-                f"{', '.join(sorted(of_the_place))} belongs to a location=, but index= is given, which has "
+                f"{', '.join(changed)} belongs to a location=, but index= is given, which has "
                 "its own. Pass it to SpladeIndex."
             )
         return self
+
+    def _is_default(self, name: str) -> bool:
+        field = type(self).model_fields[name]
+        return bool(getattr(self, name) == field.get_default(call_default_factory=True))
 
     # -- making one ------------------------------------------------------------------------------------------
 
@@ -99,7 +135,7 @@ class SpladeRetriever(BaseRetriever):
         documents: Iterable[Document],
         *,
         ids: Iterable[str | None] | None = None,
-        location: str = ":memory:",
+        location: str | Path = ":memory:",
         embedding: Embeddings | None = None,
         **settings: Any,
     ) -> Self:
@@ -132,7 +168,7 @@ class SpladeRetriever(BaseRetriever):
         documents: Iterable[Document],
         *,
         ids: Iterable[str | None] | None = None,
-        location: str = ":memory:",
+        location: str | Path = ":memory:",
         embedding: Embeddings | None = None,
         **settings: Any,
     ) -> Self:
@@ -147,7 +183,7 @@ class SpladeRetriever(BaseRetriever):
         collection_name: str,
         *,
         model: Encoder | str,
-        location: str = ":memory:",
+        location: str | Path = ":memory:",
         embedding: Embeddings | None = None,
         vector_name: str = "",
         sparse_vector_name: str = "langchain-sparse",
@@ -181,7 +217,11 @@ class SpladeRetriever(BaseRetriever):
             create=False,
             **of_index,
         )
-        return cls(index=index, **own)
+        try:
+            return cls(index=index, **own)
+        except BaseException:
+            index.close()
+            raise
 
     @classmethod
     def _split(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -238,7 +278,7 @@ class SpladeRetriever(BaseRetriever):
     ) -> list[Document]:
         index, wanted = self.open(), self._wanted(options)
         hits = index.search(query, self.k if k is None else k, **wanted.arguments())
-        explained = [index.explain(query, hit) for hit in hits] if wanted.with_explanations else []
+        explained = index.explain_all(query, hits) if wanted.with_explanations else []
         return _documents(hits, wanted, explained)
 
     async def _aget_relevant_documents(
@@ -253,7 +293,7 @@ class SpladeRetriever(BaseRetriever):
         index = await asyncio.to_thread(self.open) if live is None else live
         wanted = self._wanted(options)
         hits = await index.asearch(query, self.k if k is None else k, **wanted.arguments())
-        explained = [await index.aexplain(query, hit) for hit in hits] if wanted.with_explanations else []
+        explained = await index.aexplain_all(query, hits) if wanted.with_explanations else []
         return _documents(hits, wanted, explained)
 
     def _wanted(self, options: Mapping[str, Any]) -> SearchOptions:
@@ -296,8 +336,14 @@ class SpladeRetriever(BaseRetriever):
             same = self._at_location(self.index)
             return self.to_json_not_implemented() if same is None else same.to_json()
         written = super().to_json()
-        if written["type"] == "constructor" and self.fusion is not None:
-            written["kwargs"]["fusion"] = asdict(self.fusion)
+        if written["type"] == "constructor":
+            if str(self.location).startswith(("http://", "https://")):
+                # An open index does not tell its key. Where nobody names the secret, it is read as None.
+                written["kwargs"]["api_key"] = {"lc": 1, "type": "secret", "id": [self.lc_secrets["api_key"]]}
+            if self.fusion is not None:
+                written["kwargs"]["fusion"] = asdict(self.fusion)
+            if self.filter is not None:
+                written["kwargs"]["filter"] = filter_to_json(self.filter)
         return written
 
     def _at_location(self, index: SpladeIndex) -> Self | None:

@@ -32,6 +32,7 @@ class SpladeSparseEmbeddings(SparseEmbeddings):
             model: An encoder, a model's name, or None for the bundled model.
 
         Raises:
+            InputError: It is neither an encoder nor a name.
             UnknownModelError: There is no such model.
             ModelFilesError: Its files are not here and could not be had.
         """

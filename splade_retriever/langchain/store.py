@@ -318,7 +318,8 @@ class SpladeVectorStore(VectorStore):
         """Do what `max_marginal_relevance_search` does, off the event loop."""
         wanted = SearchOptions.of(options)
         found = await self.index.asearch(query, max(k, fetch_k), **_with_vectors(wanted))
-        return _only_documents(await self._aread(query, diverse(found, k, lambda_mult=lambda_mult), wanted))
+        chosen = await asyncio.to_thread(diverse, found, k, lambda_mult=lambda_mult)
+        return _only_documents(await self._aread(query, chosen, wanted))
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -357,7 +358,7 @@ class SpladeVectorStore(VectorStore):
     # -- reading hits ----------------------------------------------------------------------------------------
 
     def _read(self, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[tuple[Document, float]]:
-        explained = [self.index.explain(query, hit) for hit in hits] if wanted.with_explanations else []
+        explained = self.index.explain_all(query, hits) if wanted.with_explanations else []
         return to_documents(hits, wanted, explained)
 
     async def _aread(
@@ -365,7 +366,7 @@ class SpladeVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         if not wanted.with_explanations:
             return to_documents(hits, wanted, [])
-        return to_documents(hits, wanted, [await self.index.aexplain(query, hit) for hit in hits])
+        return to_documents(hits, wanted, await self.index.aexplain_all(query, hits))
 
     def _mode(self, wanted: SearchOptions) -> Mode:
         return wanted.mode or ("sparse" if self.index.dense is None else "hybrid")
