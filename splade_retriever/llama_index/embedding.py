@@ -21,11 +21,21 @@ SparseEncoderFn: TypeAlias = Callable[[list[str]], tuple[list[list[int]], list[l
 
 
 def opened_encoder(model: Encoder | str | None) -> Encoder:
-    """Give an encoder as it is, or the one of that name (None: the bundled one), opened when first used."""
+    """Give an encoder as it is, or the one of that name (None: the bundled one), opened when first used.
+
+    Raises:
+        UnknownModelError: If there is no model of that name.
+        InputError: If it is neither a name nor an encoder.
+    """
     if model is None or isinstance(model, str):
         from splade_retriever.encoder import SparseTextEmbedding
 
         return SparseTextEmbedding(model, lazy_load=True)
+    if not isinstance(model, Encoder):
+        raise InputError(
+            f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
+            "passage_embed and query_embed, such as SparseTextEmbedding."
+        )
     return model
 
 
@@ -42,6 +52,7 @@ def sparse_encoders(model: Encoder | str | None = None) -> tuple[SparseEncoderFn
 
     Raises:
         UnknownModelError: If there is no model of that name.
+        InputError: If it is neither a name nor an encoder.
     """
     encoder = opened_encoder(model)
 
@@ -80,7 +91,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         self,
         model_name: str = "",
         *,
-        model: Encoder | None = None,
+        model: Encoder | str | None = None,
         embed_batch_size: int = 64,
         num_workers: int | None = None,
         fingerprint: Mapping[str, Any] | None = None,
@@ -89,16 +100,18 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
 
         Args:
             model_name: A model's name or folder; empty for the bundled model.
-            model: A ready encoder in its place.
+            model: A ready encoder in its place, or a name too, as the other classes take it.
             embed_batch_size: Texts that go to the model, and into one event, together.
             num_workers: Batches that run at once in the async methods.
             fingerprint: What the model must have; written by `to_dict`.
 
         Raises:
             UnknownModelError: If there is no model of that name.
-            InputError: If the model has another fingerprint.
+            InputError: If the model has another fingerprint, or is neither a name nor an encoder.
         """
-        encoder = opened_encoder(model_name or None) if model is None else model
+        if isinstance(model, str):
+            model_name, model = model, None
+        encoder = opened_encoder(model_name or None) if model is None else opened_encoder(model)
         found = dict(encoder.fingerprint)
         if fingerprint and dict(fingerprint) != found:
             raise InputError(

@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from llama_index.core.vector_stores.types import (
@@ -23,11 +24,16 @@ from llama_index.core.vector_stores.types import (
 )
 from qdrant_client import models
 
-from splade_retriever.documents import OWN_KEY
+from splade_retriever.documents import OWN_KEY, Layout, point_id
 from splade_retriever.errors import FilterError
 from splade_retriever.node_payload import NODE_KEY
 
-__all__ = ["any_word", "combine", "of_nodes", "of_sources", "to_index_filter"]
+__all__ = ["Finder", "any_word", "combine", "nothing", "to_index_filter"]
+
+_ID_PATH: Final = f"{OWN_KEY}.id"
+_SOURCE_PATH: Final = f"{OWN_KEY}.extra.{NODE_KEY}.ref_doc_id"
+_SOURCE_OF_THEIRS: Final = "doc_id"
+"""Where LlamaIndex's own Qdrant store keeps it, under an index of the engine."""
 
 _WORDS: Final[Mapping[FilterOperator, str]] = {
     FilterOperator.EQ: "$eq",
@@ -93,30 +99,43 @@ def _field(item: MetadataFilter) -> dict[str, Any]:
 def any_word(text: str) -> dict[str, Any] | models.Filter:
     """Ask for documents whose text has at least one of these words; without words, for none."""
     words = [word for word in dict.fromkeys(text.split()) if any(map(str.isalnum, word))]
-    return {"$or": [{"$text": word} for word in words]} if words else of_nodes([])
+    return {"$or": [{"$text": word} for word in words]} if words else nothing()
 
 
-def of_nodes(ids: Sequence[str]) -> models.Filter:
-    """Ask for documents by id, whoever wrote them."""
-    # Collections of other programs have the ids as the engine's own, which are UUIDs and numbers only.
-    native: list[int | str] = [
-        int(id) if id.isascii() and id.isdigit() else id for id in ids if _is_native(id)
-    ]
-    conditions: list[models.Condition] = [_any_of(f"{OWN_KEY}.id", ids)]
-    if native:
-        conditions.append(models.HasIdCondition(has_id=[*native]))
-    return models.Filter(should=conditions)
+def nothing() -> models.Filter:
+    """Ask for nothing at all."""
+    return models.Filter(must=[models.HasIdCondition(has_id=[])])
 
 
-def of_sources(ref_doc_ids: Sequence[str]) -> models.Filter:
-    """Ask for all nodes of these source documents; a node without a source is its own."""
-    return models.Filter(
-        should=[
-            _any_of(f"{OWN_KEY}.extra.{NODE_KEY}.ref_doc_id", ref_doc_ids),
-            _any_of(f"{OWN_KEY}.id", ref_doc_ids),
-            _any_of("ref_doc_id", ref_doc_ids),  # where LlamaIndex's own Qdrant store keeps it
-        ]
-    )
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Asks for nodes by their own id, and by that of their source document, as a collection keeps both."""
+
+    layout: Layout
+    windows: bool
+    """A node may take several points."""
+
+    def nodes(self, ids: Sequence[str]) -> models.Filter:
+        """Ask for nodes by id, whoever wrote them."""
+        condition: models.Condition
+        if self.windows:  # how many points each has is not known here
+            condition = _any_of(_ID_PATH, ids)
+        else:
+            condition = models.HasIdCondition(has_id=[point_id(id, self.layout) for id in ids])
+        return models.Filter(must=[condition])
+
+    def sources(self, ref_doc_ids: Sequence[str]) -> models.Filter:
+        """Ask for all nodes of these source documents; a node without a source is its own."""
+        return models.Filter(should=[_any_of(self._source_path, ref_doc_ids), self.nodes(ref_doc_ids)])
+
+    @property
+    def paths(self) -> list[str]:
+        """The payload's paths that these filters compare with strings."""
+        return [self._source_path, _ID_PATH] if self.windows else [self._source_path]
+
+    @property
+    def _source_path(self) -> str:
+        return _SOURCE_OF_THEIRS if self.layout.metadata_key is None else _SOURCE_PATH
 
 
 def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any] | None:
@@ -127,15 +146,3 @@ def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any
 
 def _any_of(path: str, values: Sequence[str]) -> models.FieldCondition:
     return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
-
-
-def _is_native(id: str) -> bool:
-    from uuid import UUID
-
-    if id.isascii() and id.isdigit():
-        return True
-    try:
-        UUID(id)
-    except ValueError:
-        return False
-    return True

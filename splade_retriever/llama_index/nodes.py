@@ -21,6 +21,7 @@ __all__ = [
     "VECTOR_KEY",
     "NodeDocument",
     "attach_vector",
+    "checked_nodes",
     "encoded_text",
     "to_documents",
     "to_node",
@@ -50,8 +51,19 @@ def to_documents(nodes: Iterable[BaseNode]) -> list[NodeDocument]:
     """Convert nodes for the index; each is read once.
 
     Raises:
+        InputError: What `checked_nodes` raises; or an index node stands for an object that cannot be written.
+    """
+    return [_to_document(node) for node in checked_nodes(nodes)]
+
+
+def checked_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """List nodes.
+
+    Raises:
         InputError: If an item is no node, with its position.
     """
+    if isinstance(nodes, BaseNode):
+        raise InputError(f"nodes is one {type(nodes).__name__}, expected several. Pass [node].")
     listed = list(nodes)
     for position, node in enumerate(listed):
         if not isinstance(node, BaseNode):
@@ -59,7 +71,7 @@ def to_documents(nodes: Iterable[BaseNode]) -> list[NodeDocument]:
                 f"item {position} is a {type(node).__name__}, expected a node of LlamaIndex. Nothing was "
                 "written. Wrap texts in TextNode(text=...)."
             )
-    return [_to_document(node) for node in listed]
+    return listed
 
 
 def _to_document(node: BaseNode) -> NodeDocument:
@@ -102,7 +114,15 @@ def _text_of(node: BaseNode) -> str:
 
 def _rest_of(node: BaseNode) -> dict[str, Any]:
     """Dump what a node has beside id, text, metadata and dense embedding."""
-    rest = node.model_dump(mode="json", exclude={"id_", "metadata", "embedding", "text"})
+    try:
+        rest = node.model_dump(mode="json", exclude={"id_", "metadata", "embedding", "text"})
+    except ValueError as error:
+        stands_for = type(getattr(node, "obj", None)).__name__
+        raise InputError(
+            f"node {node.node_id!r}, which stands for a {stands_for}, cannot be written: only nodes can be "
+            "stored with it. Nothing was written. Set its obj to None, and hand the object to "
+            "SpladeRetriever(object_map={index_id: object})."
+        ) from error
     rest.pop("class_name", None)
     rest.pop("text", None)
     for name in _RESOURCES:

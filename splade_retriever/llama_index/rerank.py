@@ -5,7 +5,7 @@ from typing import Any
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -35,24 +35,31 @@ class SpladeRerank(BaseNodePostprocessor):
         self,
         *,
         top_n: int = 4,
-        model: Encoder | None = None,
+        model: Encoder | str | None = None,
         model_name: str = "",
-        **kwargs: Any,
+        callback_manager: CallbackManager | None = None,
     ) -> None:
         """Choose the model; its weights are loaded when first used.
 
         Args:
             top_n: Most nodes to keep.
-            model: A ready encoder.
-            model_name: A model's name or folder in its place; empty for the bundled model.
-            kwargs: `callback_manager`, of LlamaIndex.
+            model: A ready encoder, or a model's name.
+            model_name: A model's name or folder, as it is serialised; empty for the bundled model.
+            callback_manager: Of LlamaIndex.
 
         Raises:
             UnknownModelError: If there is no model of that name.
+            InputError: If `top_n` is less than 1, or the model is neither a name nor an encoder.
         """
-        encoder = opened_encoder(model_name or None) if model is None else model
+        if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
+            raise InputError(f"SpladeRerank got top_n={top_n!r}, expected an int of 1 or more.")
+        if isinstance(model, str):
+            model_name, model = model, None
+        encoder = opened_encoder(model_name or None) if model is None else opened_encoder(model)
         own_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
-        fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or own_name, **kwargs}
+        fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or own_name}
+        if callback_manager is not None:
+            fields["callback_manager"] = callback_manager
         super().__init__(**fields)
         self._encoder = encoder
 

@@ -24,7 +24,8 @@ from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError
 from splade_retriever.explain import Explanation
 from splade_retriever.index import SpladeIndex
-from splade_retriever.llama_index.nodes import to_node
+from splade_retriever.llama_index.filters import nothing
+from splade_retriever.llama_index.nodes import checked_nodes, to_node
 from splade_retriever.llama_index.store import SpladeVectorStore
 
 __all__ = ["METADATA_KEY", "SpladeRetriever"]
@@ -65,8 +66,8 @@ class SpladeRetriever(BaseRetriever):
             mode: "default" or "sparse" for SPLADE alone, "text_search", or "hybrid".
             alpha: Weight of the dense side in mode "hybrid", 0 to 1.
             filters: What nodes must have in their metadata.
-            doc_ids: Source documents to search in.
-            node_ids: Nodes to search in.
+            doc_ids: Source documents to search in; of none ([]) nothing is found.
+            node_ids: Nodes to search in; of none ([]) nothing is found.
             explain: Say in each node's metadata, under "_splade", why it was found.
             callback_manager: Of LlamaIndex.
             object_map: What index nodes stand for, by index id.
@@ -74,7 +75,8 @@ class SpladeRetriever(BaseRetriever):
             verbose: Print what LlamaIndex does on following index nodes.
 
         Raises:
-            InputError: Without store and index, with both, or with an unknown mode.
+            InputError: Without store and index, with both, or with what is neither; with an unknown mode, or
+                with `alpha` in another mode than "hybrid".
         """
         if (vector_store is None) == (index is None):
             raise InputError("SpladeRetriever takes either vector_store= or index=. Pass one of them.")
@@ -83,12 +85,23 @@ class SpladeRetriever(BaseRetriever):
                 f"SpladeRetriever got an index of type {type(index).__name__}, expected a SpladeIndex. For a "
                 "VectorStoreIndex pass vector_store=index.vector_store."
             )
+        if vector_store is not None and not isinstance(vector_store, SpladeVectorStore):
+            raise InputError(
+                f"SpladeRetriever got a vector_store of type {type(vector_store).__name__}, expected a "
+                "SpladeVectorStore. Pass a SpladeIndex as index=, and for another store ask its "
+                "VectorStoreIndex for a retriever."
+            )
         try:
             self._mode = VectorStoreQueryMode(mode)
         except ValueError as error:
             raise InputError(
                 f"SpladeRetriever got mode={mode!r}, expected 'default', 'sparse', 'text_search' or 'hybrid'."
             ) from error
+        if alpha is not None and self._mode is not VectorStoreQueryMode.HYBRID:
+            raise InputError(
+                f"SpladeRetriever got alpha={alpha!r} in mode {self._mode.value!r}, which has no dense side "
+                "to weigh. Pass mode='hybrid', or leave alpha out."
+            )
         self._store = SpladeVectorStore(index=index) if vector_store is None else vector_store
         self._similarity_top_k = similarity_top_k
         self._alpha = alpha
@@ -110,23 +123,47 @@ class SpladeRetriever(BaseRetriever):
         *,
         location: str | Path = ":memory:",
         similarity_top_k: int = 4,
+        mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
         filters: MetadataFilters | None = None,
         explain: bool = False,
         **settings: Any,
     ) -> Self:
         """Put nodes into a new store, or one that is there already, and search it.
 
+        What index nodes stand for (query engines, retrievers) is followed by this retriever, and not stored.
+
         Args:
             nodes: Nodes.
             location: A folder, ":memory:", or the URL of a Qdrant server.
             similarity_top_k: Most nodes a query gives.
+            mode: As for the constructor; "hybrid" needs `dense=`.
+            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
             filters: What nodes must have in their metadata.
             explain: Say in each node's metadata why it was found.
-            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, ...
+            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
+
+        Raises:
+            InputError: Bad input; nothing is written.
+            SpladeError: What `SpladeVectorStore` and its `add` raise.
         """
+        kept, objects = _without_objects(nodes)
         store = SpladeVectorStore(location, **settings)
-        store.add(nodes)
-        return cls(store, similarity_top_k=similarity_top_k, filters=filters, explain=explain)
+        try:
+            made = cls(
+                store,
+                similarity_top_k=similarity_top_k,
+                mode=mode,
+                alpha=alpha,
+                filters=filters,
+                explain=explain,
+                object_map=objects,
+            )
+            store.add(kept)
+        except BaseException:
+            store.close()
+            raise
+        return made
 
     @classmethod
     def from_documents(
@@ -136,6 +173,8 @@ class SpladeRetriever(BaseRetriever):
         transformations: Sequence[TransformComponent] | None = None,
         location: str | Path = ":memory:",
         similarity_top_k: int = 4,
+        mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
         filters: MetadataFilters | None = None,
         explain: bool = False,
         **settings: Any,
@@ -148,9 +187,11 @@ class SpladeRetriever(BaseRetriever):
                 SPLADE models read whole.
             location: A folder, ":memory:", or the URL of a Qdrant server.
             similarity_top_k: Most nodes a query gives.
+            mode: As for the constructor; "hybrid" needs `dense=`.
+            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
             filters: What nodes must have in their metadata.
             explain: Say in each node's metadata why it was found.
-            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, ...
+            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
 
         Raises:
             InputError: An item is no document, with its position; nothing is written.
@@ -162,6 +203,8 @@ class SpladeRetriever(BaseRetriever):
             run_transformations(listed, transformations, in_place=False),
             location=location,
             similarity_top_k=similarity_top_k,
+            mode=mode,
+            alpha=alpha,
             filters=filters,
             explain=explain,
             **settings,
@@ -183,12 +226,12 @@ class SpladeRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = self._store.search(query, with_vectors=self._explain)
+        hits = self._store.search(query, with_vectors=self._explain, **self._nowhere())
         return _scored(hits, self._explanations(query, hits))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = await self._store.asearch(query, with_vectors=self._explain)
+        hits = await self._store.asearch(query, with_vectors=self._explain, **self._nowhere())
         return _scored(hits, await asyncio.to_thread(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
@@ -203,10 +246,30 @@ class SpladeRetriever(BaseRetriever):
             node_ids=self._node_ids,
         )
 
+    def _nowhere(self) -> dict[str, Any]:
+        """Give the filter that finds nothing where there is no document or node to search in.
+
+        Stores take an empty list for none given: LlamaIndex's own retriever passes one.
+        """
+        return {"filter": nothing()} if [] in (self._doc_ids, self._node_ids) else {}
+
     def _explanations(self, query: VectorStoreQuery, hits: Sequence[Hit]) -> list[Explanation]:
         if not self._explain:
             return []
-        return [self._store.index.explain(query.query_str or "", hit) for hit in hits]
+        return self._store.index.explain_all(query.query_str or "", hits)
+
+
+def _without_objects(nodes: Iterable[BaseNode]) -> tuple[list[BaseNode], dict[str, Any]]:
+    """Take from index nodes what they stand for, by index id; a node, which can be stored, stays."""
+    kept: list[BaseNode] = []
+    objects: dict[str, Any] = {}
+    for node in checked_nodes(nodes):
+        if isinstance(node, IndexNode) and node.obj is not None and not isinstance(node.obj, BaseNode):
+            objects[node.index_id] = node.obj
+            kept.append(node.model_copy(update={"obj": None}))
+        else:
+            kept.append(node)
+    return kept, objects
 
 
 def _documents(documents: Iterable[Document]) -> list[Document]:

@@ -44,7 +44,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     Modes: SPARSE and DEFAULT rank by SPLADE; TEXT_SEARCH ranks by SPLADE what has at least one of the query's
     words in its text; HYBRID joins SPLADE with the dense encoder that the store was given. Any other mode is
-    an error.
+    an error, and so is an argument that the store does not know.
     """
 
     stores_text: bool = True
@@ -55,6 +55,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     _index: SpladeIndex = PrivateAttr()
     _owned: bool = PrivateAttr()
+    _find: where.Finder = PrivateAttr()
+    _paths_indexed: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -69,20 +71,20 @@ class SpladeVectorStore(BasePydanticVectorStore):
         Args:
             location: A folder, ":memory:", or the URL of a Qdrant server; see `SpladeIndex`.
             index: An open index in place of a location. The caller closes it.
-            dense: A dense embedding of LlamaIndex beside SPLADE, for hybrid queries.
+            dense: A dense embedding of LlamaIndex beside SPLADE, for hybrid queries; or any object with
+                `embed_documents` and `embed_query`.
             **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `vector_name`
                 (LlamaIndex's Qdrant store has "text-sparse-new", langchain-qdrant "langchain-sparse"),
                 `adopt`, ...
 
         Raises:
-            InputError: Both an index and what is for making one.
+            InputError: Both an index and what is for making one, or a dense encoder that is none.
             TypeError: A setting that `SpladeIndex` does not have.
             SpladeError: What `SpladeIndex` raises.
         """
         owned = index is None
         if index is None:
-            encoder = _Dense(dense) if isinstance(dense, BaseEmbedding) else dense
-            index = SpladeIndex(location, dense=encoder, **settings)
+            index = SpladeIndex(location, dense=_dense_encoder(dense), **settings)
         elif dense is not None or settings or str(location) != ":memory:":
             raise InputError(
                 "index= is given together with a location, a dense encoder or settings, which it has itself. "
@@ -92,6 +94,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         super().__init__(**fields)
         self._index = index
         self._owned = owned
+        self._find = where.Finder(index.layout, windows=index.windows == "points")
 
     @classmethod
     def class_name(cls) -> str:
@@ -118,10 +121,12 @@ class SpladeVectorStore(BasePydanticVectorStore):
         here. Dense embeddings that nodes bring are not kept: the store's dense encoder makes its own. In a
         collection with `windows="points"`, whose hits are windows of the text, the text alone is encoded.
 
+        The source documents' ids get an index in the engine, since `delete` and `doc_ids` filter by them.
+
         Args:
             nodes: Nodes of any class; metadata is what JSON has.
             batch_size: Nodes to encode and write together.
-            kwargs: What callers hand to other stores; not used.
+            kwargs: None; a misspelt argument is an error.
 
         Returns:
             The nodes' ids, in order.
@@ -130,14 +135,16 @@ class SpladeVectorStore(BasePydanticVectorStore):
             InputError: Bad input; nothing is written.
             CollectionMismatchError: A node brings a vector of another model.
         """
-        documents = self._checked(nodes)
+        _refuse("add", kwargs, "batch_size")
+        documents = self._prepared(nodes)
         return self._index.add(**self._columns(documents), batch_size=batch_size)
 
     async def async_add(
         self, nodes: Sequence[BaseNode], *, batch_size: int = 256, **kwargs: Any
     ) -> list[str]:
         """Do what `add` does, off the event loop."""
-        documents = await asyncio.to_thread(self._checked, nodes)
+        _refuse("async_add", kwargs, "batch_size")
+        documents = await asyncio.to_thread(self._prepared, nodes)
         return await self._index.aadd(**self._columns(documents), batch_size=batch_size)
 
     def _columns(self, documents: Sequence[NodeDocument]) -> dict[str, Any]:
@@ -152,7 +159,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
             columns["vectors"] = [document.vector for document in documents]
         return columns
 
-    def _checked(self, nodes: Sequence[BaseNode]) -> list[NodeDocument]:
+    def _prepared(self, nodes: Sequence[BaseNode]) -> list[NodeDocument]:
+        """Check nodes, and make the collection ready to find them by their source."""
         documents = to_documents(nodes)
         for document in documents:
             made_by = document.made_by
@@ -162,15 +170,31 @@ class SpladeVectorStore(BasePydanticVectorStore):
                     f"{dict(self._index.model.fingerprint)}. Nothing was written. Give the pipeline's "
                     "SpladeSparseEmbedding the store's model."
                 )
+        # A collection that another program made, and that was not adopted, is not touched; `add` will say so.
+        if not self._paths_indexed and self._index.model_name is not None:
+            self._index.index_payload(self._find.paths)
+            self._paths_indexed = True
         return documents
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete all nodes of a source document, and the node of that id itself."""
-        self._index.delete(filter=where.of_sources([ref_doc_id]))
+        """Delete all nodes of a source document, and the node of that id itself.
+
+        Raises:
+            InputError: If the id is no string.
+        """
+        self._index.delete(filter=self._of_source(ref_doc_id, delete_kwargs))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do what `delete` does, off the event loop."""
-        await self._index.adelete(filter=where.of_sources([ref_doc_id]))
+        await self._index.adelete(filter=self._of_source(ref_doc_id, delete_kwargs))
+
+    def _of_source(self, ref_doc_id: str, unknown: dict[str, Any]) -> models.Filter:
+        _refuse("delete", unknown, "ref_doc_id")
+        if not isinstance(ref_doc_id, str):
+            raise InputError(
+                f"delete got ref_doc_id={ref_doc_id!r}, expected the id of one source document, a string."
+            )
+        return self._find.sources([ref_doc_id])
 
     def delete_nodes(
         self,
@@ -183,7 +207,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         Raises:
             InputError: Without ids and filter; to delete all use `clear`.
         """
-        self._index.delete(**_which(node_ids, filters))
+        self._index.delete(**self._which(node_ids, filters, delete_kwargs))
 
     async def adelete_nodes(
         self,
@@ -192,7 +216,17 @@ class SpladeVectorStore(BasePydanticVectorStore):
         **delete_kwargs: Any,
     ) -> None:
         """Do what `delete_nodes` does, off the event loop."""
-        await self._index.adelete(**_which(node_ids, filters))
+        await self._index.adelete(**self._which(node_ids, filters, delete_kwargs))
+
+    def _which(
+        self, node_ids: Sequence[str] | None, filters: MetadataFilters | None, unknown: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Say what `SpladeIndex.delete` is to delete."""
+        _refuse("delete_nodes", unknown, "node_ids, filters")
+        asked = where.to_index_filter(filters)
+        if node_ids is not None and asked is not None:
+            return {"filter": where.combine(asked, self._find.nodes(node_ids))}
+        return {"ids": node_ids, "filter": asked}
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
@@ -210,7 +244,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """Read nodes: by id, in that order and without missing ones; by filter; by both; or all."""
         if node_ids is not None and filters is None:
             return [to_node(hit) for hit in self._index.get(node_ids)]
-        chosen = None if node_ids is None else where.of_nodes(node_ids)
+        chosen = None if node_ids is None else self._find.nodes(node_ids)
         hits = self._index.scroll(where.combine(where.to_index_filter(filters), chosen))
         return [to_node(hit) for hit in hits]
 
@@ -235,7 +269,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
             ranking that counts; else SPLADE's dot products, unbounded.
 
         Raises:
-            NotSupportedError: For a mode that the store has not.
+            NotSupportedError: For a mode that the store has not; for "text_search" in a collection of
+                LlamaIndex's own Qdrant store, whose texts lie inside JSON.
             InputError: Without a query text, or for hybrid without a dense encoder.
             FilterError: Bad filter.
         """
@@ -247,14 +282,14 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     def search(self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any) -> list[Hit]:
         """Do what `query` does, and give the hits of the index, on request with their vectors."""
-        search = to_search(query, **kwargs)
+        search = to_search(query, self._find, **kwargs)
         return _read(self._index.search(**search, with_vectors=with_vectors), search)
 
     async def asearch(
         self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any
     ) -> list[Hit]:
         """Do what `search` does, off the event loop."""
-        search = to_search(query, **kwargs)
+        search = to_search(query, self._find, **kwargs)
         return _read(await self._index.asearch(**search, with_vectors=with_vectors), search)
 
     def close(self) -> None:
@@ -276,25 +311,43 @@ class _Dense:
         return self._embedding.get_query_embedding(text)
 
 
-def _which(node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> dict[str, Any]:
-    """Say what `SpladeIndex.delete` is to delete."""
-    asked = where.to_index_filter(filters)
-    if node_ids is not None and asked is not None:
-        return {"filter": where.combine(asked, where.of_nodes(node_ids))}
-    return {"ids": node_ids, "filter": asked}
+def _dense_encoder(dense: BaseEmbedding | DenseEncoder | None) -> DenseEncoder | None:
+    if isinstance(dense, BaseEmbedding):
+        return _Dense(dense)
+    if dense is not None and not isinstance(dense, DenseEncoder):
+        raise InputError(
+            f"dense is a {type(dense).__name__}, expected an embedding of LlamaIndex, such as "
+            "HuggingFaceEmbedding(...), or an object with embed_documents and embed_query."
+        )
+    return dense
+
+
+def _refuse(method: str, unknown: dict[str, Any], allowed: str) -> None:
+    if unknown:
+        raise InputError(
+            f"{method} got {', '.join(unknown)}, which this store does not know; allowed: {allowed}."
+        )
 
 
 def to_search(
-    query: VectorStoreQuery, *, filter: dict[str, Any] | models.Filter | None = None, **kwargs: Any
+    query: VectorStoreQuery,
+    find: where.Finder,
+    *,
+    filter: dict[str, Any] | models.Filter | None = None,
+    **kwargs: Any,
 ) -> Search:
     """Translate a query into a search of the index.
 
     Raises:
-        NotSupportedError: For a mode that the store has not.
+        NotSupportedError: For a mode that the store, or the collection, has not.
         InputError: Without a query text, or for an alpha outside 0..1.
     """
-    if kwargs:
-        raise InputError(f"query got {', '.join(kwargs)}, which this store does not know; allowed: filter.")
+    _refuse("query", kwargs, "filter")
+    if not isinstance(query, VectorStoreQuery):
+        raise InputError(
+            f"query is a {type(query).__name__}, expected a VectorStoreQuery of LlamaIndex. Write "
+            "VectorStoreQuery(query_str=..., similarity_top_k=...)."
+        )
     mode = _ENGINE_MODES.get(query.mode)
     if mode is None:
         known = ", ".join(known.value for known in _ENGINE_MODES)
@@ -307,15 +360,23 @@ def to_search(
             "the query has no text (query_str is None), which SPLADE encodes; an embedding alone does not "
             "do. Set query_str."
         )
-    words = where.any_word(query.query_str) if query.mode is VectorStoreQueryMode.TEXT_SEARCH else None
+    words = None
+    if query.mode is VectorStoreQueryMode.TEXT_SEARCH:
+        if find.layout.metadata_key is None:
+            raise NotSupportedError(
+                "mode 'text_search' needs texts by themselves, but the collection keeps whole nodes as JSON, "
+                "as LlamaIndex's own Qdrant store does. Use mode 'sparse', or add the nodes, which "
+                "get_nodes() gives, to a new collection of this package."
+            )
+        words = where.any_word(query.query_str)
     search: Search = {
         "query": query.query_str,
         "k": (query.hybrid_top_k if mode == "hybrid" else query.sparse_top_k) or query.similarity_top_k,
         "filter": where.combine(
             filter,
             where.to_index_filter(query.filters),
-            where.of_sources(query.doc_ids) if query.doc_ids else None,
-            where.of_nodes(query.node_ids) if query.node_ids else None,
+            find.sources(query.doc_ids) if query.doc_ids else None,
+            find.nodes(query.node_ids) if query.node_ids else None,
             words,
         ),
         "mode": mode,
