@@ -309,7 +309,7 @@ class Collection:
         for points in documents:
             if calls[-1] and len(calls[-1]) + len(points) > _POINTS_PER_CALL:
                 calls.append([])
-            # The embedded engine takes more than 64 points in several steps: the first point comes last.
+            # Of a document of more points than the embedded engine writes at once, the first comes last.
             calls[-1].extend(reversed(points))
         writes = [partial(self.call, "upsert", points=points, wait=True) for points in calls if points]
         if self._remote:

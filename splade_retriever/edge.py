@@ -29,6 +29,8 @@ __all__ = ["EdgeClient"]
 _POINTS_PER_CALL: Final = 64
 """The engine holds the GIL for the length of a call: small calls let the other threads, and an event loop,
 live."""
+_POINTS_AT_ONCE: Final = 1024
+"""Points that a caller puts into one write are written by one call, and so all or none, up to this many."""
 _IDS_PER_CALL: Final = 256
 
 _IGNORED: Final = frozenset(
@@ -67,8 +69,8 @@ class EdgeClient(QdrantBase):
     other. Safe to use from several threads. A folder is open in one client at a time.
 
     A write is in the engine's log when its call returns, and survives a killed process; the log is worked off
-    every 256 calls and on `close`. Writes of more than 64 points are made in several calls of the engine, all
-    of whose points are checked before the first: a killed process may leave a part of them.
+    every 256 calls and on `close`. Of an upsert of up to 1,024 points a killed process leaves all or none;
+    a larger one and a stream (`upload_points`) are made in several calls of the engine.
 
     Nothing is optimised without being asked, see `optimize`.
 
@@ -440,7 +442,7 @@ class EdgeClient(QdrantBase):
             f"write to collection {collection.name!r}",
             lambda: [convert.to_point(id, vector, payload, names) for id, vector, payload in rows],
         )
-        for chunk in _chunks(made, _POINTS_PER_CALL):
+        for chunk in _chunks(made, _POINTS_AT_ONCE):
             operation = partial(_upsert_points, chunk, update_filter, update_mode)
             self._update(collection, "write to", operation)
 

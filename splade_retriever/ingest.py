@@ -80,6 +80,7 @@ def ingest(
 
     Raises:
         InputError: With `on_error="raise"`; everything before the bad input is written, nothing after it.
+        Exception: What `documents` raised, after everything before it was written.
     """
     ids: list[str] = []
     with _Writer(write, on_written, overlap) as writer:
@@ -112,11 +113,14 @@ def _batches(
                 raise InputError(f"input {document.position} of add: {document.reason}.")
             else:
                 on_error(document)
-    except InputError as error:
-        # The rule that a caller can rely on: what came before the fault is written, nothing after it.
+    except Exception as error:
+        # The rule that a caller can rely on: what came before the fault is written, nothing after it, be it a
+        # bad input or a fault of the caller's own iterator. Only an interrupt does not wait for the encoder.
         if batch:
             yield batch
         writer.drain()
+        if not isinstance(error, InputError):
+            raise
         raise InputError(
             f"{error} The {good} before it are written, nothing after it. Mend the input and add the "
             f"rest, or pass "

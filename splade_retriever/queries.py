@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from qdrant_client import models
 
 from splade_retriever.documents import OWN_KEY, Branch, fault_of_json
@@ -103,6 +104,10 @@ class Ask:
                 "or a SparseEmbedding in mode 'sparse'."
             )
 
+    def keeps(self, point: models.ScoredPoint) -> bool:
+        """Say whether a hit's score is high enough."""
+        return self.score_threshold is None or float(point.score) >= self.score_threshold
+
     @property
     def want(self) -> int:
         """Documents to rank: those of the page and those before it."""
@@ -115,6 +120,16 @@ class Query:
 
     sparse: SparseEmbedding | None = None
     dense: Sequence[float] | None = None
+
+    @property
+    def sides(self) -> "dict[str, Query]":
+        """Each side that is asked, by itself."""
+        found = {}
+        if self.sparse is not None:
+            found["sparse"] = Query(sparse=self.sparse)
+        if self.dense is not None:
+            found["dense"] = Query(dense=self.dense)
+        return found
 
 
 def to_sparse_vector(embedding: SparseEmbedding) -> models.SparseVector:
@@ -133,25 +148,28 @@ def query_request(
     """Build the engine's request.
 
     Args:
-        query: With one side, a search by it; with both, a fused search.
+        query: Both sides, or one: in mode "hybrid" a query without tokens has the dense side alone, and is
+            fused all the same, so that its scores are of the same kind.
         names: "sparse" and "dense" -> the vector's name in the collection.
         ask: What is asked for; its filter holds in each branch, its threshold for the final score.
         limit: How many points are asked for.
         only_branch: True for one branch's ranking as it enters the fusion: ids and scores alone.
     """
-    sides: list[tuple[str, Any]] = []
+    weights = ask.fusion.weights or (1.0, 1.0)
+    sides: list[tuple[str, Any, float]] = []
     if query.sparse is not None:
-        sides.append((names["sparse"], to_sparse_vector(query.sparse)))
+        sides.append((names["sparse"], to_sparse_vector(query.sparse), weights[0]))
     if query.dense is not None:
-        sides.append((names["dense"], list(query.dense)))
+        sides.append((names["dense"], list(query.dense), weights[1]))
+    least = None if only_branch or ask.score_threshold is None else _just_below(ask.score_threshold)
     shared: dict[str, Any] = {
         "limit": limit,
-        "score_threshold": None if only_branch else ask.score_threshold,
+        "score_threshold": least,
         "with_payload": not only_branch,
         "with_vector": [names["sparse"]] if ask.with_vectors and not only_branch else False,
     }
-    if len(sides) == 1:
-        ((using, vector),) = sides
+    if only_branch or ask.mode != "hybrid":
+        ((using, vector, _),) = sides
         return models.QueryRequest(
             query=models.NearestQuery(nearest=vector), using=using, filter=ask.filter, **shared
         )
@@ -159,16 +177,25 @@ def query_request(
         models.Prefetch(
             query=models.NearestQuery(nearest=vector), using=using, filter=ask.filter, limit=ask.fusion.depth
         )
-        for using, vector in sides
+        for using, vector, _ in sides
     ]
-    fusion = ask.fusion
     fused: models.RrfQuery | models.FusionQuery
-    if fusion.method == "rrf":
-        weights = None if fusion.weights is None else list(fusion.weights)
-        fused = models.RrfQuery(rrf=models.Rrf(k=fusion.rrf_k, weights=weights))
+    if ask.fusion.method == "rrf":
+        of_sides = None if ask.fusion.weights is None else [weight for _, _, weight in sides]
+        fused = models.RrfQuery(rrf=models.Rrf(k=ask.fusion.rrf_k, weights=of_sides))
     else:
         fused = models.FusionQuery(fusion=models.Fusion.DBSF)
     return models.QueryRequest(prefetch=prefetch, query=fused, **shared)
+
+
+def _just_below(score: float) -> float:
+    """Give the largest 32-bit number below a score.
+
+    Of one ranking engines keep what is above the threshold, of fused ones what is not below it. Asked for
+    this, both give every score that is not below the one meant.
+    """
+    rounded = np.float32(score)
+    return float(rounded if float(rounded) < score else np.nextafter(rounded, np.float32(-np.inf)))
 
 
 def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[Any, dict[str, Branch]]:

@@ -19,7 +19,7 @@ from splade_retriever.errors import (
     StorageError,
 )
 from splade_retriever.index import SpladeIndex
-from splade_retriever.ingest import Batch, Stored, ingest
+from splade_retriever.ingest import Stored, ingest
 from splade_retriever.points import to_points
 from splade_retriever.remember import MEMORY_KEY, Memory
 from splade_retriever.seams import DenseEncoder, Encoder
@@ -282,7 +282,7 @@ def _encode_all(work: _Work, batch_size: int, on_progress: Callable[[int, int], 
         hash_of=lambda document: docs.content_hash(document, recipe),
         lookup=lambda batch: _lookup(work, batch),
         encode=lambda batch: _encode(work, batch),
-        write=lambda batch: _write(work.target, batch),
+        write=work.target.write,
         on_error="raise",
         on_written=written,
         stop=threading.Event(),
@@ -397,19 +397,6 @@ def _vector(record: "models.Record", name: str) -> list[float]:
     return list(found or [])
 
 
-def _write(target: Collection, batch: Batch) -> None:
-    target.upsert(batch.points)
-    target.delete_points(
-        [
-            docs.point_id(document.id, target.layout, n)
-            for document, first, end in batch.surplus
-            for n in range(first, end)
-        ]
-    )
-    for document, stored in batch.metadata:
-        target.set_metadata(document.id, document.metadata, stored.windows)
-
-
 # -- switching -----------------------------------------------------------------------------------------------
 
 
@@ -426,7 +413,9 @@ def _check_complete(work: _Work) -> None:
             hit = docs.to_hit(record, target.layout, "")
             if not source.stored([hit.id]):
                 windows = ((record.payload or {}).get(OWN_KEY) or {}).get("window") or {}
-                gone += [docs.point_id(hit.id, target.layout, n) for n in range(windows.get("of", 1))]
+                gone += [
+                    docs.point_id(hit.id, target.layout, n) for n in reversed(range(windows.get("of", 1)))
+                ]
         target.delete_points(gone)
     here, there = _documents_in(source), _documents_in(target)
     if not here == there == work.report.documents:

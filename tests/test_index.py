@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.local.qdrant_local import QdrantLocal
 
 from splade_retriever.documents import Branch, Layout
 from splade_retriever.errors import (
@@ -320,7 +321,7 @@ def test_bad_inputs_can_be_collected_while_the_rest_is_stored(index: SpladeIndex
     assert index.count() == 3
 
 
-def test_an_error_of_the_stream_itself_passes_through_and_what_was_acknowledged_stays(
+def test_an_error_of_the_stream_itself_passes_through_and_all_before_it_is_written(
     index: SpladeIndex,
 ) -> None:
     told: list[str] = []
@@ -331,9 +332,10 @@ def test_an_error_of_the_stream_itself_passes_through_and_what_was_acknowledged_
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        index.add(texts(), batch_size=10, on_written=told.extend)
+        index.add(texts(), ids=(str(n) for n in range(25)), batch_size=10, on_written=told.extend)
 
-    assert index.count() >= len(told) >= 10
+    assert told == [str(n) for n in range(25)]
+    assert index.count() == 25
 
 
 def test_a_long_stream_runs_in_bounded_memory() -> None:
@@ -397,7 +399,9 @@ def test_a_ready_vector_is_a_query(index: SpladeIndex) -> None:
 def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
 
-    assert [hit.id for hit in index.search("rover lander", score_threshold=1.5)] == ["b"]
+    assert [(hit.id, hit.score) for hit in index.search("rover lander")] == [("b", 2.0), ("c", 1.0)]
+    for threshold, found in ((1.0, "bc"), (1.000001, "b"), (2.0, "b"), (2.000001, "")):
+        assert "".join(hit.id for hit in index.search("rover lander", score_threshold=threshold)) == found
     for threshold in ("high", float("nan")):
         with pytest.raises(InputError, match="score_threshold="):
             index.search("rover lander", score_threshold=threshold)  # type: ignore[arg-type]
@@ -676,6 +680,49 @@ def test_repr_tells_place_collection_and_model(client: Any) -> None:
     assert repr(index) == f"SpladeIndex(client={type(client).__name__}, collection='splade', model='words')"
 
 
+def test_a_tenant_field_gets_the_engines_index_for_tenants_and_parts_them(client: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder(), tenant_field="org.id")
+    for org in ("a", "b"):
+        index.add([f"moon {n}" for n in range(20)], [{"org": {"id": org}}] * 20)
+
+    hits = index.search("moon", k=100, filter={"org.id": "b"})
+    assert len(hits) == 20
+    assert {hit.metadata["org"]["id"] for hit in hits} == {"b"}
+    index.delete(filter={"org.id": "b"})
+    assert index.count() == index.count({"org.id": "a"}) == 20
+    if not is_local(client):  # which has no indexes
+        (schema,) = client.get_collection("splade").payload_schema.items()
+        assert schema[0] == "metadata.org.id"
+        assert (schema[1].data_type, schema[1].params.is_tenant, schema[1].points) == ("keyword", True, 20)
+
+
+def is_local(client: Any) -> bool:
+    return isinstance(client, QdrantClient) and isinstance(client._client, QdrantLocal)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("keyword", "en"),
+        ("integer", 3),
+        ("float", 0.5),
+        ("bool", True),
+        ("datetime", "2023-08-23T12:33:00Z"),
+        ("text", "lunar orbit"),
+        ("uuid", "550e8400-e29b-41d4-a716-446655440000"),
+    ],
+)
+def test_every_kind_of_index_finds_its_kind_of_value(client: Any, kind: str, value: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder(), indexed_fields={"field": kind})
+    index.add(["moon", "rover"], [{"field": value}, {}], ids=["with", "without"])
+
+    asked = {"$text": "orbit"} if kind == "text" else value
+    assert [hit.id for hit in index.scroll({"field": asked})] == ["with"]
+    if not is_local(client):
+        (schema,) = client.get_collection("splade").payload_schema.values()
+        assert (schema.data_type, schema.points) == (kind, 1)
+
+
 def test_declared_fields_get_an_index(client: Any) -> None:
     index = SpladeIndex(
         client=client, model=WordEncoder(), indexed_fields={"year": "integer", "lang": "keyword"}
@@ -798,6 +845,24 @@ def test_the_fused_score_is_reciprocal_rank_fusion_with_k_and_weights(hybrid: Sp
     sparse_only = hybrid.search("moon rover", fusion=Fusion(weights=(1.0, 0.0)))
     assert sparse_only[0].id == "both"
     assert sparse_only[0].score == pytest.approx(1 / 60, rel=0.02)
+
+
+def test_a_threshold_is_the_lowest_score_of_every_kind_of_search(hybrid: SpladeIndex) -> None:
+    for asked in ({"mode": "sparse"}, {"mode": "dense"}, {"mode": "hybrid"}, {"fusion": Fusion("dbsf")}):
+        whole = hybrid.search("moon over", **asked)  # type: ignore[arg-type]
+        for hit in whole:
+            found = hybrid.search("moon over", score_threshold=hit.score, **asked)  # type: ignore[arg-type]
+            assert found == [other for other in whole if other.score >= hit.score], asked
+
+
+def test_a_hybrid_query_without_tokens_is_ranked_by_the_dense_side_on_the_same_scale(
+    hybrid: SpladeIndex,
+) -> None:
+    hits = hybrid.search("!?")
+
+    assert [hit.branches["dense"].rank for hit in hits] == [1, 2, 3, 4]
+    assert all(set(hit.branches) == {"dense"} for hit in hits)
+    assert [hit.score for hit in hits] == pytest.approx([1 / 60, 1 / 61, 1 / 62, 1 / 63])
 
 
 def test_dbsf_is_the_other_fusion(hybrid: SpladeIndex) -> None:

@@ -1,4 +1,5 @@
-"""Faults, made for real: killed processes, a locked, read-only or full folder, poisoned streams."""
+"""Faults, made for real: killed processes, a locked, read-only or full folder, a server that goes away,
+poisoned streams."""
 
 import os
 import random
@@ -12,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import models
 
-from splade_retriever.errors import IndexLockedError, InputError, SpladeError, StorageError
+from splade_retriever import server
+from splade_retriever.edge import EdgeClient
+from splade_retriever.edge_folder import EdgeFolder
+from splade_retriever.errors import IndexLockedError, InputError, ServerError, SpladeError, StorageError
 from splade_retriever.index import SpladeIndex
+from tests.rest_server import CuttingProxy, RestServer
 from tests.words import WordEncoder
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +114,101 @@ def test_an_interrupted_add_encodes_only_what_is_missing(tmp_path: Path) -> None
         index.add(texts(-1), ids=(str(n) for n in range(1000)), batch_size=50)
         assert index.count() == 1000
     assert encoder.encoded == 400
+
+
+OPTIMISING = """
+import sys
+from splade_retriever.edge import EdgeClient
+
+with EdgeClient(sys.argv[1]) as client:
+    client.count("splade")
+    print("optimising", flush=True)
+    client.optimize("splade")
+    print("done", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_killed_while_optimising_every_document_is_there_and_found_as_before(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path / "0") as client:
+        index = SpladeIndex(client=client, model=WordEncoder())
+        index.add((f"moon text {n} of {n % 7}" for n in range(3000)), ids=(str(n) for n in range(3000)))
+        # From one kilobyte on there is something to do; else it is from about 10,000 documents on.
+        small = models.OptimizersConfigDiff(indexing_threshold=1)
+        client.update_collection("splade", optimizers_config=small)
+        before = index.search("moon text 5 of 3", k=3000)
+    killed = 0
+    for n, wait_s in enumerate((0.02, 0.08), 1):
+        folder = tmp_path / str(n)
+        shutil.copytree(tmp_path / "0", folder)
+        process = start(OPTIMISING, str(folder))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "optimising\n"
+        time.sleep(wait_s)
+        process.kill()
+        killed += "done" not in process.communicate()[0]
+
+        with EdgeClient(folder) as client:
+            index = SpladeIndex(client=client, model=WordEncoder())
+            assert index.count() == 3000
+            assert index.search("moon text 5 of 3", k=3000) == before
+            index.add(["moon again"], ids=["after"])
+            client.optimize("splade")
+            assert len(index.search("moon", k=4000)) == 3001
+    assert killed > 0, "the processes were killed too late"
+
+
+class KilledError(BaseException):
+    pass
+
+
+def windows(count: int, word: str) -> str:
+    """A text of so many windows of two words."""
+    return " ".join(f"{word} {word}{n}" for n in range(count))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 70), (3, 2), (100, 70), (70, 100), (100, 1)], ids=str)
+@pytest.mark.parametrize("again", ["before", "after"])
+def test_killed_between_any_two_writes_the_next_add_leaves_no_window_out_and_none_over(
+    monkeypatch: pytest.MonkeyPatch, before: int, after: int, again: str
+) -> None:
+    texts = {"before": windows(before, "old") or "old", "after": windows(after, "new")}
+    write = EdgeFolder.write
+    left: list[int] = []
+
+    def dying(self: EdgeFolder, *arguments: Any) -> Any:
+        if left and not left[0]:
+            raise KilledError
+        if left:
+            left[0] -= 1
+        return write(self, *arguments)
+
+    monkeypatch.setattr(EdgeFolder, "write", dying)
+    for moment in range(20):
+        with EdgeClient() as client:
+            index = SpladeIndex(
+                client=client, model=WordEncoder(max_length=2), windows="points", window_overlap=0
+            )
+            if before:
+                index.add([texts["before"]], ids=["a"])
+            left[:] = [moment]
+            try:
+                index.add([texts["after"]], ids=["a"])
+            except KilledError:
+                reached_the_end = False
+            else:
+                reached_the_end = True
+            left.clear()
+
+            index.add([texts[again]], ids=["a"])
+            (whole,) = index.get(["a"])
+            assert whole.text == texts[again]
+            assert client.count("splade").count == max(1, len(texts[again].split()) // 2)
+            found = index.search("old new", k=10)
+            assert [hit.text.split()[0][:3] for hit in found] == [texts[again][:3]]
+        if reached_the_end:
+            break
+    assert moment == (3 if before > after else 1)  # writes: forget the hash, delete what is over, upsert
 
 
 def test_a_second_process_is_told_in_plain_words_that_the_folder_is_taken(tmp_path: Path) -> None:
@@ -209,6 +310,64 @@ def test_a_full_disk_is_told_and_loses_nothing_acknowledged(small_disk: Path) ->
         assert len(found) == 100 + told
         index.add(["moon again"], ids=["after"])
         assert index.get(["after"])[0].text == "moon again"
+
+
+# -- a server that goes away ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[CuttingProxy, RestServer]]:
+    monkeypatch.setattr(server, "_WAITS_S", (0.01, 0.02, 0.05))
+    with RestServer() as rest, CuttingProxy(rest.port) as proxy:
+        yield proxy, rest
+
+
+@pytest.mark.parametrize("cut", ["request", "answer"])
+def test_a_connection_that_is_cut_in_the_middle_of_a_write_loses_and_doubles_nothing(
+    proxied: tuple[CuttingProxy, RestServer], cut: str
+) -> None:
+    proxy, rest = proxied
+    told: list[str] = []
+    ids = [f"id {n}" for n in range(600)]
+    with SpladeIndex(proxy.url, model=WordEncoder(), timeout=20) as index:
+        proxy.cuts = ["pass", cut, "pass", "pass", cut, cut]
+        index.add((f"moon text {n}" for n in range(600)), ids=ids, batch_size=150, on_written=told.extend)
+
+        assert proxy.cuts == []
+        assert proxy.upserts == 15, "12 calls of at most 64, 3 of them made again"
+        assert told == ids
+        assert rest.store.count("splade").count == 600
+        assert len(index.search("moon", k=1000)) == 600
+
+
+def test_a_server_that_goes_away_is_told_and_what_was_acknowledged_is_there_when_it_is_back(
+    proxied: tuple[CuttingProxy, RestServer],
+) -> None:
+    proxy, rest = proxied
+    told: list[str] = []
+
+    def written(ids: list[str]) -> None:
+        told.extend(ids)
+        if len(told) >= 300:
+            proxy.go_away()
+
+    ids = [f"id {n}" for n in range(1000)]
+    index = SpladeIndex(proxy.url, model=WordEncoder(), timeout=20)
+    with index, pytest.raises(ServerError, match=r"could not .*collection 'splade'.*tried 4 times"):
+        index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50, on_written=written)
+    assert 300 <= len(told) < 1000
+
+    proxy.come_back()
+    encoder = WordEncoder()
+    with SpladeIndex(proxy.url, model=encoder) as index:
+        assert {hit.id for hit in index.get(told)} == set(told)
+        there = index.count()
+        index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50)
+        assert encoder.encoded == 1000 - there
+        assert rest.store.count("splade").count == index.count() == 1000
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
 
 
 def test_a_poisoned_stream_is_stored_but_for_the_poison(tmp_path: Path) -> None:
