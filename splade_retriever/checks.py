@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever import __version__
 from splade_retriever.remember import MEMORY_SETTINGS, Memory
-from splade_retriever.server import guarded
 
 if TYPE_CHECKING:
     from splade_retriever.index import SpladeIndex
@@ -50,10 +49,7 @@ def describe(index: SpladeIndex, place: str) -> dict[str, Any]:
         index, collection, engine, documents, model (None where another program made the collection),
         encoder (the whole fingerprint), settings, and size_bytes (None on a server).
     """
-    config = guarded(
-        lambda: index.client.get_collection(index.collection).config,
-        doing=f"describe collection {index.collection!r}",
-    )
+    config = index.store.call("get_collection").config
     memory = Memory.from_metadata(config.metadata, index.collection)
     vectors = config.params.sparse_vectors or {}
     storage = {name: getattr(params.index, "datatype", None) for name, params in vectors.items()}

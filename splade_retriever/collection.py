@@ -392,7 +392,7 @@ class Collection:
     # -- the store -------------------------------------------------------------------------------------------
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """Call the client for this collection; the one place where the store is talked to.
+        """Call the client for this collection; the one place where a request names it.
 
         Raises:
             IndexClosedError: After `close`.

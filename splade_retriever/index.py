@@ -204,6 +204,11 @@ class SpladeIndex:
         return self._store.client
 
     @property
+    def store(self) -> Collection:
+        """The collection as the store has it; every request of the index passes there."""
+        return self._store
+
+    @property
     def dense(self) -> DenseEncoder | None:
         """The dense encoder, where one was given."""
         return self._dense

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from splade_retriever.documents import OWN_KEY
 from splade_retriever.errors import InputError
 from splade_retriever.reading import Note, Passage, Reading, Splitter, read_file
-from splade_retriever.server import guarded
 
 if TYPE_CHECKING:
     from splade_retriever.documents import BadInput
@@ -182,11 +181,8 @@ def _stored(index: SpladeIndex) -> dict[str, _Stored]:
     found: dict[str, _Stored] = {}
     offset: Any = None
     while True:
-        records, offset = guarded(
-            lambda at=offset: index.client.scroll(  # type: ignore[misc]
-                index.collection, limit=_IDS_A_PAGE, offset=at, with_payload=[OWN_KEY], with_vectors=False
-            ),
-            doing=f"read what collection {index.collection!r} holds",
+        records, offset = index.store.call(
+            "scroll", limit=_IDS_A_PAGE, offset=offset, with_payload=[OWN_KEY], with_vectors=False
         )
         for record in records:
             own = (record.payload or {}).get(OWN_KEY) or {}

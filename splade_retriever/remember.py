@@ -126,7 +126,7 @@ def check_encoder(memory: Memory, encoder: Mapping[str, str | int | None], colle
         f"model "
         f"{encoder.get('model')!r} ({told}). Their vectors cannot be compared. Nothing was written. Open "
         f"it with the "
-        "model that made it (model=None takes that one), or add the texts to a new collection."
+        "model that made it (model=None takes that one), or encode its texts anew: `splade reindex --model`."
     )
 
 

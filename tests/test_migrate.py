@@ -13,17 +13,20 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
+from splade_retriever import server
 from splade_retriever.edge import EdgeClient
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
     IndexLockedError,
     InputError,
+    ServerError,
     SpladeError,
     StorageError,
 )
 from splade_retriever.index import SpladeIndex
 from splade_retriever.migrate import migrate
+from tests.rest_server import CuttingProxy, RestServer
 from tests.words import LetterEncoder, WordEncoder
 
 ROOT = Path(__file__).parent.parent
@@ -336,6 +339,62 @@ def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path: Path) -> No
     missing = run("--collection", "docs")
     assert missing.returncode == 1
     assert missing.stderr.startswith("splade: there is no collection 'docs'")
+
+
+@pytest.mark.parametrize("fault", ["stopped", "gone"])
+def test_by_its_url_a_server_gets_everything_and_gives_it_back_though_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(server, "_WAITS_S", (0.01, 0.02))
+    fill(tmp_path / "a", 400, dense=LetterEncoder(), tenant_field="share")
+    with RestServer() as rest, CuttingProxy(rest.port) as proxy:
+        proxy.cuts = ["request", "pass", "answer"]
+
+        def interrupt(done: int, total: int) -> None:
+            if done >= 128 and fault == "stopped":
+                raise StoppedError
+            if done >= 128:
+                proxy.go_away()
+
+        with pytest.raises((StoppedError, ServerError)):
+            migrate(tmp_path / "a", proxy.url, on_progress=interrupt)
+        proxy.come_back()
+        with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
+            SpladeIndex(proxy.url, model=WordEncoder())
+
+        there = migrate(tmp_path / "a", proxy.url)
+        assert (there.present, there.copied, there.queries) == (128, 272, 20)
+        assert there.payload_indexes == ["metadata.share", "metadata.year"]
+        schema = rest.store.get_collection("splade").payload_schema
+        assert {path: index.data_type for path, index in schema.items()} == {
+            "metadata.share": "keyword",
+            "metadata.year": "integer",
+        }
+        assert schema["metadata.share"].params.is_tenant is True
+        with pytest.raises(CollectionMismatchError, match="'words', but this index has model 'other'"):
+            SpladeIndex(proxy.url, model=WordEncoder("other"))
+        back = migrate(proxy.url, tmp_path / "b")
+        assert (back.copied, back.queries) == (400, 20)
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
+    with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
+        assert index.client.get_collection("splade").payload_schema["metadata.share"].params.is_tenant is True
+
+
+def test_the_command_moves_a_folder_to_a_server(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 10)
+    with RestServer() as rest:
+        command = [
+            sys.executable,
+            "-m",
+            "splade_retriever",
+            "migrate",
+            str(tmp_path / "a"),
+            rest.url,
+            "--json",
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert json.loads(done.stdout)["copied"] == 10, done.stderr
+        assert content(rest.store) == everything(tmp_path / "a")
 
 
 @pytest.mark.server
