@@ -8,14 +8,19 @@ from langchain_core.documents import Document as LangChainDocument
 from langchain_qdrant import QdrantVectorStore as TheirLangChainStore
 from langchain_qdrant import RetrievalMode
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores.types import (
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+)
 from llama_index.vector_stores.qdrant import QdrantVectorStore as TheirLlamaIndexStore
 from qdrant_client import QdrantClient, models
 
 from splade_retriever import SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
-from splade_retriever.errors import CollectionMismatchError
+from splade_retriever.errors import CollectionMismatchError, NotSupportedError
 from tests.llama_index_suite import rich_nodes, uuid_of
 from tests.words import WordEncoder
 
@@ -222,6 +227,31 @@ def test_a_collection_of_llama_indexs_qdrant_store_is_read_as_it_is_by_both(
     assert (document.id, document.page_content, document.metadata) == (C, TEXTS[C], {"year": 2019})
     for_ours.delete("book")
     assert [node.node_id for node in for_ours.get_nodes()] == [C]
+
+
+def test_text_search_is_refused_where_texts_lie_inside_json(of_llama_index_qdrant: Any) -> None:
+    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
+
+    with pytest.raises(NotSupportedError, match="JSON"):
+        for_ours.query(query("lander", mode=VectorStoreQueryMode.TEXT_SEARCH))
+
+
+def test_text_search_works_in_a_collection_of_langchain_qdrant(of_langchain_qdrant: Any) -> None:
+    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_langchain_qdrant, "langchain-sparse"))
+
+    found = for_ours.query(query("Lifted", mode=VectorStoreQueryMode.TEXT_SEARCH))
+
+    assert found.ids == [C]
+
+
+def test_a_collection_of_theirs_that_is_only_read_gets_no_index(of_llama_index_qdrant: Any) -> None:
+    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
+    before = of_llama_index_qdrant.get_collection("theirs").payload_schema
+
+    with pytest.raises(CollectionMismatchError):
+        for_ours.add(nodes())
+
+    assert of_llama_index_qdrant.get_collection("theirs").payload_schema == before
 
 
 @pytest.mark.parametrize("kind", rich_nodes())

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from llama_index.core import (
     StorageContext,
     VectorStoreIndex,
     get_response_synthesizer,
+    load_index_from_storage,
 )
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.llms.types import CompletionResponse
@@ -31,7 +33,16 @@ from llama_index.core.query_engine import (
 )
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.retrievers import AutoMergingRetriever, QueryFusionRetriever, RouterRetriever
-from llama_index.core.schema import IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.tools import QueryEngineTool, RetrieverTool, ToolMetadata
 from llama_index.core.vector_stores.types import (
@@ -40,9 +51,12 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
     VectorStoreQuery,
 )
+from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 
 from splade_retriever import SpladeIndex
+from splade_retriever.collection import Collection
+from splade_retriever.edge import EdgeClient
 from splade_retriever.errors import (
     FilterError,
     IndexClosedError,
@@ -177,6 +191,20 @@ def test_the_embedding_goes_to_another_process() -> None:
     assert again.get_text_embedding("the moon") == embedding.get_text_embedding("the moon")
 
 
+def test_a_model_is_given_by_name_or_as_an_encoder_and_nothing_else(model: WordEncoder) -> None:
+    name = SpladeSparseEmbedding().model.fingerprint["model"]
+
+    assert (
+        SpladeSparseEmbedding(model=str(name)).model_name == SpladeRerank(model=str(name)).model_name == name
+    )
+    with pytest.raises(InputError, match="model is a int"):
+        SpladeSparseEmbedding(model=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="model is a int"):
+        SpladeRerank(model=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="model is a int"):
+        sparse_encoders(3)  # type: ignore[arg-type]
+
+
 def test_the_pair_of_functions_fits_the_existing_qdrant_store() -> None:
     documents, queries = sparse_encoders(Asymmetric())
 
@@ -274,6 +302,31 @@ def test_a_filter_of_the_engine_holds_beside_the_others(filled: SpladeVectorStor
     assert filled.query(query, filter={"year": 2023}).ids == ["rover"]
 
 
+def test_misspelt_arguments_are_errors_and_nothing_is_changed(filled: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match=r"filter, .*allowed: node_ids, filters"):
+        filled.delete_nodes(["rover"], filter={"year": 2019})
+    with pytest.raises(InputError, match="filters"):
+        filled.delete("rover", filters=SINCE_2020)
+    with pytest.raises(InputError, match="batchsize"):
+        filled.add([TextNode(text="text")], batchsize=3)
+    with pytest.raises(InputError, match="batchsize"):
+        asyncio.run(filled.async_add([TextNode(text="text")], batchsize=3))
+    with pytest.raises(InputError, match="filter"):
+        asyncio.run(filled.adelete_nodes(["rover"], filter={"year": 2019}))
+    assert len(filled.get_nodes()) == 3
+
+
+def test_what_a_method_does_not_take_is_told_in_words(filled: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="query is a str"):
+        filled.query("moon")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ref_doc_id=3"):
+        filled.delete(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="nodes is one TextNode"):
+        filled.add(NODES[0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="dense is a str"):
+        SpladeVectorStore(model=WordEncoder(), dense="openai")  # type: ignore[arg-type]
+
+
 def test_comparing_with_nothing_points_to_is_empty(filled: SpladeVectorStore) -> None:
     filters = MetadataFilters(filters=[MetadataFilter(key="year", value=None)])
 
@@ -291,6 +344,74 @@ def test_delete_nodes_without_ids_and_filter_is_an_error(filled: SpladeVectorSto
     with pytest.raises(InputError, match="clear"):
         filled.delete_nodes()
     assert len(filled.get_nodes()) == 3
+
+
+IMAGES: dict[str, BaseNode] = {
+    "an image document": ImageDocument(
+        id_="i", text="A lander.", image=b"aGVsbG8=", image_mimetype="image/png"
+    ),
+    "an image by its address": ImageNode(id_="i", text="A lander.", image_url="https://example.org/a.png"),
+    "an image by its path": ImageNode(id_="i", text="A lander.", image_path="a.png", text_embedding=[0.5]),
+    "an image without a text": ImageNode(id_="i", image="aGVsbG8="),
+    "an index node that stands for a node": IndexNode(
+        id_="i", text="A lander.", index_id="lander", obj=TextNode(id_="inner", text="All of it.")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images_and_index_nodes_come_back_equal(store: SpladeVectorStore, kind: str) -> None:
+    store.add([IMAGES[kind]])
+
+    (found,) = store.get_nodes(["i"])
+
+    assert type(found) is type(IMAGES[kind])
+    assert found == IMAGES[kind]
+
+
+def test_an_index_node_for_what_cannot_be_written_is_an_error(store: SpladeVectorStore) -> None:
+    pointer = IndexNode(id_="pointer", text="rovers", index_id="rovers", obj=SpladeRetriever(store))
+
+    with pytest.raises(InputError, match=r"'pointer', which stands for a SpladeRetriever.*object_map"):
+        store.add([NODES[0], pointer])
+    assert store.get_nodes() == []
+
+
+def test_filters_by_id_and_source_need_no_field_that_has_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in strict mode refuses such a filter, and another reads every payload for it."""
+    client = EdgeClient(":memory:")
+    asked: list[str] = []
+    to_the_store = Collection.call
+
+    def watched(self: Collection, method: str, **arguments: Any) -> Any:
+        asked.extend(_keys_of(arguments))
+        return to_the_store(self, method, **arguments)
+
+    monkeypatch.setattr(Collection, "call", watched)
+    for windows in ("cut", "points"):
+        store = SpladeVectorStore(client=client, collection=windows, model=WordEncoder(), windows=windows)
+        store.add(NODES)
+        asked.clear()
+        for narrowed in ({"doc_ids": ["rover"]}, {"node_ids": ["rover"]}):
+            assert store.query(VectorStoreQuery(query_str="the", **narrowed)).ids == ["rover"]  # type: ignore[arg-type]
+        store.delete("rover")
+        store.delete_nodes(["moon"])
+
+        assert store.get_nodes(["rover"]) == []
+        assert set(asked) <= set(client.get_collection(windows).payload_schema)
+        assert asked
+    client.close()
+
+
+def _keys_of(value: Any) -> list[str]:
+    """Collect the payload paths that the filters within a value compare."""
+    if isinstance(value, models.FieldCondition):
+        return [value.key]
+    if isinstance(value, list | tuple):
+        return [key for item in value for key in _keys_of(item)]
+    if isinstance(value, dict):
+        return _keys_of([*value.values()])
+    return _keys_of([*vars(value).values()]) if isinstance(value, BaseModel) else []
 
 
 def test_a_node_of_a_class_of_ones_own_comes_back_as_it(store: SpladeVectorStore) -> None:
@@ -370,6 +491,46 @@ def test_an_index_needs_no_dense_model_no_openai_and_no_key() -> None:
     assert (run.returncode, run.stdout.strip()) == (0, "done"), run.stderr
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
+def test_an_index_asks_in_every_mode_of_its_store(client: QdrantClient) -> None:
+    store = SpladeVectorStore(client=client, model=WordEncoder(), dense=LetterEncoder())
+    made = VectorStoreIndex(
+        NODES, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=SparseOnly()
+    )
+
+    def found(mode: str, **rest: Any) -> list[str]:
+        return ids_of(made.as_retriever(vector_store_query_mode=mode, **rest).retrieve("rover Pragyan"))
+
+    assert found("sparse") == found("default") == found("text_search") == ["rover"]
+    assert found("hybrid", alpha=0.0) == ["rover"]
+    assert found("hybrid", alpha=0.5, hybrid_top_k=3)[0] == "rover"
+    assert len(found("hybrid", alpha=0.5, hybrid_top_k=3)) == 3
+    with pytest.raises(NotSupportedError):
+        found("mmr")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
+@pytest.mark.parametrize("use_async", [False, True])
+def test_an_index_refreshes_what_changed_and_is_opened_again(
+    store: SpladeVectorStore, tmp_path: Path, use_async: bool
+) -> None:
+    told = [Document(id_="lander", text="The lander stood."), Document(id_="rover", text="The rover drove.")]
+    made = VectorStoreIndex.from_documents(
+        told,
+        storage_context=StorageContext.from_defaults(vector_store=store),
+        embed_model=SparseOnly(),
+        use_async=use_async,
+    )
+
+    assert made.refresh_ref_docs([told[0], Document(id_="rover", text="The rover slept.")]) == [False, True]
+    made.storage_context.persist(str(tmp_path))
+    context = StorageContext.from_defaults(vector_store=store, persist_dir=str(tmp_path))
+    opened = load_index_from_storage(context, embed_model=SparseOnly())
+
+    found = opened.as_retriever(similarity_top_k=5).retrieve("the")
+    assert sorted(scored.text for scored in found) == ["The lander stood.", "The rover slept."]
+
+
 def test_no_dense_embedding_is_an_empty_one() -> None:
     nothing = SparseOnly()
 
@@ -417,6 +578,18 @@ def test_a_retriever_heeds_filters_and_ids(filled: SpladeVectorStore) -> None:
     assert ids_of(SpladeRetriever(filled, doc_ids=["rover"]).retrieve("lander")) == ["rover"]
 
 
+@pytest.mark.parametrize("way", ["retrieve", "aretrieve"])
+@pytest.mark.parametrize("nowhere", ["doc_ids", "node_ids"])
+def test_of_no_documents_and_no_nodes_nothing_is_found(
+    filled: SpladeVectorStore, nowhere: str, way: str
+) -> None:
+    retriever = SpladeRetriever(filled, **{nowhere: []})  # type: ignore[arg-type]
+
+    found = retriever.retrieve("moon") if way == "retrieve" else asyncio.run(retriever.aretrieve("moon"))
+
+    assert found == []
+
+
 def test_top_k_can_be_changed(filled: SpladeVectorStore) -> None:
     retriever = SpladeRetriever(filled)
     retriever.similarity_top_k = 1
@@ -454,6 +627,23 @@ def test_an_explanation_is_in_the_metadata_where_no_model_reads_it(
     assert "_splade" not in scored.node.get_content(metadata_mode=MetadataMode.EMBED)
 
 
+def test_explaining_encodes_the_query_once_however_many_are_found(store: SpladeVectorStore) -> None:
+    queries: list[Any] = []
+
+    class Counting(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            queries.append(query)
+            return super().query_embed(query)
+
+    counted = SpladeVectorStore(client=store.client, collection="counted", model=Counting())
+    counted.add(NODES)
+
+    found = SpladeRetriever(counted, explain=True).retrieve("the")
+
+    assert len(found) == 3
+    assert len(queries) == 2  # one to search, one to explain
+
+
 def test_without_asking_there_is_no_explanation(filled: SpladeVectorStore) -> None:
     (scored,) = SpladeRetriever(filled, similarity_top_k=1).retrieve("moon")
 
@@ -474,6 +664,34 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     from_documents.vector_store.close()
 
 
+def test_a_hybrid_retriever_is_made_from_nodes_in_one_go() -> None:
+    retriever = SpladeRetriever.from_nodes(
+        NODES, model=WordEncoder(), dense=LetterEncoder(), mode="hybrid", alpha=0.0
+    )
+
+    assert ids_of(retriever.retrieve("rover")) == ["rover"]
+    assert retriever.retrieve("rover")[0].score == pytest.approx(1.0)
+    retriever.vector_store.close()
+
+
+def test_a_retriever_that_cannot_be_made_leaves_no_store_open(
+    model: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[SpladeIndex] = []
+    close = SpladeIndex.close
+
+    def noted(self: SpladeIndex) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(SpladeIndex, "close", noted)
+
+    with pytest.raises(InputError, match="metadata"):
+        SpladeRetriever.from_nodes([TextNode(text="a", metadata={"at": (1, 2)})], model=model)
+
+    assert len(closed) == 1
+
+
 def test_what_is_no_document_is_refused_with_its_position(model: WordEncoder) -> None:
     with pytest.raises(InputError, match="documents is one str"):
         SpladeRetriever.from_documents("a text", model=model)  # type: ignore[arg-type]
@@ -492,6 +710,10 @@ def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> 
         SpladeRetriever(index=made)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="text_search"):
         SpladeRetriever(filled, mode="sparce")
+    with pytest.raises(InputError, match=r"type SpladeIndex.*index="):
+        SpladeRetriever(filled.index)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"alpha=0\.3 in mode 'default'"):
+        SpladeRetriever(filled, alpha=0.3)
 
 
 def test_a_mode_that_the_store_has_not_is_told_when_it_is_asked(filled: SpladeVectorStore) -> None:
@@ -617,7 +839,8 @@ def test_auto_merging_puts_the_parent_in_place_of_its_parts(store: SpladeVectorS
     assert set(found) <= {node.node_id for node in nodes} - {leaf.node_id for leaf in leaves}
 
 
-def test_sub_questions_are_answered_from_it(filled: SpladeVectorStore) -> None:
+@pytest.mark.parametrize("use_async", [False, True])
+def test_sub_questions_are_answered_from_it(filled: SpladeVectorStore, use_async: bool) -> None:
     class Two(BaseQuestionGenerator):
         def _get_prompts(self) -> dict[str, Any]:
             return {}
@@ -637,7 +860,7 @@ def test_sub_questions_are_answered_from_it(filled: SpladeVectorStore) -> None:
         engine, metadata=ToolMetadata(name="moon", description="what is known of the Moon")
     )
     subs = SubQuestionQueryEngine(
-        Two(), get_response_synthesizer(llm=llm), [tool], verbose=False, use_async=False
+        Two(), get_response_synthesizer(llm=llm), [tool], verbose=False, use_async=use_async
     )
 
     found = ids_of(subs.query("what drove and what flew?").source_nodes)
@@ -684,6 +907,20 @@ def test_an_index_node_is_followed(store: SpladeVectorStore) -> None:
     found = SpladeRetriever(store, object_map={"rovers": inner}).retrieve("rovers")
 
     assert ids_of(found) == ["inner"]
+
+
+def test_what_an_index_node_stands_for_is_followed(filled: SpladeVectorStore) -> None:
+    answering = RetrieverQueryEngine.from_args(SpladeRetriever(filled, similarity_top_k=1), llm=MockLLM())
+    pointers = [
+        IndexNode(id_="by engine", text="engine", index_id="engine", obj=answering),
+        IndexNode(id_="by retriever", text="retriever", index_id="retriever", obj=SpladeRetriever(filled)),
+    ]
+    outer = SpladeRetriever.from_nodes(pointers, model=WordEncoder())
+
+    assert "Pragyan" in outer.retrieve("engine of the rover Pragyan")[0].text
+    assert ids_of(asyncio.run(outer.aretrieve("retriever: Pragyan"))) == ["rover"]
+    assert pointers[0].obj is answering
+    outer.vector_store.close()
 
 
 def test_callbacks_hear_of_a_retrieval(filled: SpladeVectorStore) -> None:
@@ -763,6 +1000,26 @@ def test_reranking_nothing_is_nothing_and_without_a_query_an_error(model: WordEn
     assert rerank.postprocess_nodes([], query_str="moon") == []
     with pytest.raises(InputError, match="query_str"):
         rerank.postprocess_nodes([NodeWithScore(node=NODES[0])])
+
+
+def test_a_reranker_refuses_what_it_does_not_know(model: WordEncoder) -> None:
+    with pytest.raises(InputError, match="top_n=0"):
+        SpladeRerank(top_n=0, model=model)
+    with pytest.raises(TypeError, match="topn"):
+        SpladeRerank(topn=3, model=model)  # type: ignore[call-arg]
+
+
+def test_callbacks_hear_of_reranking(model: WordEncoder) -> None:
+    heard = LlamaDebugHandler(print_trace_on_end=False)
+    rerank = SpladeRerank(top_n=1, model=model, callback_manager=CallbackManager([heard]))
+
+    rerank.postprocess_nodes([NodeWithScore(node=node) for node in NODES], query_str="rover")
+
+    ((start, end),) = heard.get_event_pairs(CBEventType.RERANKING)
+    assert start.payload is not None
+    assert end.payload is not None
+    assert (start.payload["query_str"], start.payload["top_k"]) == ("rover", 1)
+    assert ids_of(end.payload["nodes"]) == ["rover"]
 
 
 def test_the_reranker_is_written_and_read_back() -> None:
