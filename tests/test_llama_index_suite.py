@@ -1,6 +1,7 @@
-"""The store of this package under the suite for sparse stores of LlamaIndex."""
+"""The store of this package under the suite for sparse stores of LlamaIndex, and the docs' table of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,3 +51,17 @@ class TestOverEdge(OurStore):
         from splade_retriever.edge import EdgeClient
 
         return EdgeClient(":memory:")
+
+
+def test_the_docs_have_the_table_that_the_command_prints() -> None:
+    """The rows of our own stores, which are tested above, are taken as passed."""
+    from tests.benchmarks import llama_index_conformance as conformance
+
+    page = (Path(__file__).parent.parent / "docs" / "llama_index.md").read_text(encoding="utf-8")
+    if conformance.versions() not in page:
+        pytest.skip(f"the docs' table is of other versions than {conformance.versions()}")
+
+    results = conformance.run(only="TestQdrantVectorStore")
+
+    ours = dict.fromkeys(conformance.STORES, "passed")
+    assert conformance.table({test: {**ours, **ends} for test, ends in results.items()}) in page

@@ -24,7 +24,7 @@ from tests.llama_index_suite import SparseStoreSuite
 from tests.test_llama_index_suite import TestOverEdge, TestOverLocalMode
 from tests.words import WordEncoder
 
-__all__ = ["TestOverEdge", "TestOverLocalMode"]
+__all__ = ["STORES", "TestOverEdge", "TestOverLocalMode", "run", "table", "versions"]
 
 STORES = {
     "TestOverEdge": "SpladeVectorStore over Edge",
@@ -69,12 +69,18 @@ Results: TypeAlias = dict[str, dict[str, str]]
 """Test -> store -> "passed", or what the failure said."""
 
 
-def run() -> Results:
-    """Run the suite on all stores, in a process of its own, in which pytest makes asserts speak."""
+def run(only: str = "") -> Results:
+    """Run the suite on all stores, in a process of its own, in which pytest makes asserts speak.
+
+    Args:
+        only: Key of the one store in `STORES` to run it on; empty for all.
+    """
     results: Results = defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         options = ["-q", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore", f"--junitxml={report}"]
+        if only:
+            options += ["-k", only]
         subprocess.run(
             [sys.executable, "-m", "pytest", __file__, *options], stdout=subprocess.DEVNULL, check=False
         )
@@ -102,13 +108,18 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def versions() -> str:
+    """Name the packages that decide the results."""
+    packages = ("llama-index-core", "llama-index-vector-stores-qdrant", "qdrant-client", "qdrant-edge-py")
+    return ", ".join(f"{name} {version(name)}" for name in packages)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reasons", action="store_true", help="tell what each failure said")
     wanted = parser.parse_args()
     results = run()
-    packages = ("llama-index-core", "llama-index-vector-stores-qdrant", "qdrant-client", "qdrant-edge-py")
-    print(", ".join(f"{name} {version(name)}" for name in packages), end="\n\n")
+    print(versions(), end="\n\n")
     print(table(results))
     if wanted.reasons:
         for test, ends in results.items():
