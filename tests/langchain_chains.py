@@ -62,7 +62,17 @@ def theirs(folder: Path, documents: Sequence[Document]) -> Stack:
         location=":memory:",
         collection_name="docs",
     )
-    return Stack("FastEmbedSparse + QdrantVectorStore", store, store.as_retriever(search_kwargs={"k": K}), {})
+    retriever = store.as_retriever(search_kwargs={"k": K})
+    return Stack("FastEmbedSparse + QdrantVectorStore", store, retriever, their_self_query())
+
+
+def their_self_query() -> dict[str, Any]:
+    """Give the translator for Qdrant that only langchain-community has, where it is installed."""
+    try:
+        from langchain_community.query_constructors.qdrant import QdrantTranslator
+    except ImportError:
+        return {}
+    return {"structured_query_translator": QdrantTranslator(metadata_key="metadata")}
 
 
 def ours(folder: Path, documents: Sequence[Document]) -> Stack:

@@ -61,7 +61,8 @@ def our_stack(folder: Path, documents: list[Document]) -> Stack:
     return ours(folder, documents)
 
 
-@pytest.mark.filterwarnings("ignore:.langchain-community. is being sunset")
+# What langchain-community, where it is installed, says of itself and of its own code.
+@pytest.mark.filterwarnings("ignore:.langchain-community. is being sunset", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", list(CHAINS))
 def test_a_chain_gives_the_same_after_the_swap(name: str, their_stack: Stack, our_stack: Stack) -> None:
     own, other = list(CHAINS[name](our_stack)), outcome(CHAINS[name], their_stack)
