@@ -41,6 +41,7 @@ _IGNORED_MORE: Final = frozenset({"max_retries", "strict_mode_config", "wal_conf
 returns."""
 _OF_CLUSTERS: Final = frozenset(
     {
+        "collection_params",
         "shard_key_selector",
         "shard_number",
         "sharding_method",

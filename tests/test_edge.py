@@ -78,10 +78,10 @@ def test_what_needs_a_server_says_so_by_name(client: EdgeClient) -> None:
     assert not {"upsert", "query_points", "scroll", "facet", "create_payload_index"} & set(refused)
 
 
-@pytest.mark.parametrize(
-    "name", ["upsert", "query_points", "scroll", "retrieve", "set_payload", "create_payload_index"]
-)
+@pytest.mark.parametrize("name", methods_of_the_interface())
 def test_arguments_have_the_names_and_places_that_the_interface_gives_them(name: str) -> None:
+    if (getattr(EdgeClient, name).__doc__ or "").startswith("Raise NotSupportedError"):
+        return  # takes whatever it is given
     ours = [*inspect.signature(getattr(EdgeClient, name)).parameters]
     theirs = [p for p in inspect.signature(getattr(QdrantBase, name)).parameters if p != "kwargs"]
 
@@ -98,6 +98,8 @@ def test_clusters_are_refused_with_the_way_out(client: EdgeClient) -> None:
         client.create_collection("d", DENSE, shard_number=3)
     with pytest.raises(NotSupportedError, match="shard_key_selector"):
         client.upsert("c", [point(1)], shard_key_selector="a")
+    with pytest.raises(NotSupportedError, match="collection_params"):
+        client.update_collection("c", collection_params=models.CollectionParamsDiff(replication_factor=2))
     assert client.create_collection("e", DENSE, shard_number=1, replication_factor=None)
 
 
@@ -645,7 +647,7 @@ def test_collections_migrate_to_another_client(client: EdgeClient) -> None:
 # -- the frameworks' own Qdrant stores ----------------------------------------------------------------------
 
 
-def test_langchains_own_store_works_on_it_sparse_and_hybrid() -> None:
+def test_langchains_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
     from langchain_core.embeddings import Embeddings
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
 
@@ -667,7 +669,9 @@ def test_langchains_own_store_works_on_it_sparse_and_hybrid() -> None:
         size = len(Dense().embed_query("a"))
         dense = {"dense": models.VectorParams(size=size, distance=models.Distance.COSINE)}
         client.create_collection("hybrid", dense, sparse_vectors_config=SPARSE)
-        for name, mode in (("sparse", RetrievalMode.SPARSE), ("hybrid", RetrievalMode.HYBRID)):
+        client.create_collection("dense", dense["dense"])
+        for mode in RetrievalMode:
+            name = mode.value
             store = QdrantVectorStore(
                 client,  # type: ignore[arg-type]
                 name,
@@ -685,11 +689,18 @@ def test_langchains_own_store_works_on_it_sparse_and_hybrid() -> None:
             assert store.similarity_search("rover", k=1)[0].page_content == "the moon rover"
             assert [d.metadata["n"] for d in store.similarity_search("a rocket rover", filter=only)] == [2]
             assert store.get_by_ids([ids[1]])[0].page_content == "a rocket"
+            (found, score), *_ = store.similarity_search_with_score("rover moon", k=2)
+            assert (found.page_content, score > 0) == ("the moon rover", True)
+            if mode == RetrievalMode.DENSE:
+                diverse = store.max_marginal_relevance_search("the moon rover", k=2, lambda_mult=0.1)
+                assert [d.metadata["n"] for d in diverse] == [1, 2]
+            page = store.as_retriever(search_kwargs={"k": 1}).invoke("a rocket")
+            assert [d.page_content for d in page] == ["a rocket"]
             store.delete([ids[0]])
             assert client.count(name).count == 1
 
 
-def test_llama_indexs_own_store_works_on_it_dense_and_hybrid() -> None:
+def test_llama_indexs_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
     from llama_index.core.vector_stores.types import (
         FilterOperator,
@@ -741,6 +752,8 @@ def test_llama_indexs_own_store_works_on_it_dense_and_hybrid() -> None:
 
             assert ask("the moon rover")[0] == "the moon rover"
             assert set(ask("a rocket", low)) == {"a rocket", "a lander"}
+            if hybrid:
+                assert ask("a rocket", None, VectorStoreQueryMode.SPARSE)[0] == "a rocket"
             store.delete("doc 1")
             assert len(store.get_nodes(node_ids=[node.node_id for node in nodes])) == 2
             store.delete_nodes([nodes[0].node_id])
