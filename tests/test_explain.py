@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 from rich.console import Console
@@ -80,6 +80,7 @@ def test_expansion_is_told_from_literal_on_both_sides():
     }
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
@@ -140,6 +141,7 @@ def test_punctuation_is_never_marked(model: SparseTextEmbedding):
     assert set(marked(found)) <= {"it", "really"}
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str):
     model = SparseTextEmbedding(lazy_load=True)
