@@ -50,6 +50,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
+    VectorStoreQueryMode,
 )
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
@@ -400,6 +401,19 @@ def test_filters_by_id_and_source_need_no_field_that_has_no_index(monkeypatch: p
         assert store.get_nodes(["rover"]) == []
         assert set(asked) <= set(client.get_collection(windows).payload_schema)
         assert asked
+    client.close()
+
+
+def test_text_search_finds_the_same_through_an_index_for_text() -> None:
+    client = EdgeClient(":memory:")
+    store = SpladeVectorStore(client=client, model=WordEncoder())
+    store.add(NODES)
+    query = VectorStoreQuery(query_str="ROVER orb", similarity_top_k=9, mode=VectorStoreQueryMode.TEXT_SEARCH)
+    without = store.query(query).ids
+
+    store.client.create_payload_index(store.collection, "page_content", "text")
+
+    assert store.query(query).ids == without == ["rover"]  # whole words, without regard to case
     client.close()
 
 
