@@ -21,7 +21,7 @@ from splade_retriever.errors import (
 )
 from splade_retriever.ingest import OnError, ingest
 from splade_retriever.remember import Memory, check_encoder, differences
-from splade_retriever.seams import DenseEncoder, Encoder
+from splade_retriever.seams import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SpladeIndex:
         vector_name: str = "splade",
         create: bool = True,
         adopt: bool = False,
-        dense: DenseEncoder | None = None,
+        dense: DenseEncoder | NodeEncoder | None = None,
         dense_name: str = "dense",
         windows: Literal["cut", "merge", "points"] | None = None,
         window_overlap: int | None = None,
@@ -95,7 +95,8 @@ class SpladeIndex:
             create: False to raise where there is no such collection.
             adopt: True states that the vectors of a collection made by another program come from `model`,
                 which the collection then remembers. Without it such a collection can be read and not written.
-            dense: A dense encoder beside SPLADE, for hybrid search; LangChain's `Embeddings` fit.
+            dense: A dense encoder beside SPLADE, for hybrid search: LangChain's `Embeddings` or LlamaIndex's
+                `BaseEmbedding`, as they are, or anything of the shape of one of them.
             dense_name: The collection's dense vector to use.
             windows: What happens to texts longer than the model reads. "cut": the rest is left out, and
                 counted. "merge": overlapping windows, merged by maximum into one vector. "points": each
@@ -135,7 +136,7 @@ class SpladeIndex:
         self._given_model = model
         self._encoder: Encoder | None = None
         self._checked = False
-        self._dense = dense
+        self._dense = None if dense is None else as_dense(dense)
         self._query_max_active_dims = query_max_active_dims
         self._lock = threading.RLock()
         self._batcher: Batcher[Ask, list[Hit]] = Batcher(self._answer)

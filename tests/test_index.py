@@ -847,6 +847,30 @@ def test_the_fused_score_is_reciprocal_rank_fusion_with_k_and_weights(hybrid: Sp
     assert sparse_only[0].score == pytest.approx(1 / 60, rel=0.02)
 
 
+def test_the_dense_encoders_of_both_frameworks_fit_as_they_are(client: Any) -> None:
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+    from llama_index.core.embeddings import BaseEmbedding
+
+    class Letters(BaseEmbedding):
+        def _get_text_embedding(self, text: str) -> list[float]:
+            return LetterEncoder().embed_query(text)
+
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return LetterEncoder().embed_query(query)
+
+        async def _aget_query_embedding(self, query: str) -> list[float]:
+            return LetterEncoder().embed_query(query)
+
+    for name, dense in (("lc", DeterministicFakeEmbedding(size=26)), ("li", Letters())):
+        index = SpladeIndex(client=client, collection=name, model=WordEncoder(), dense=dense)
+        index.add(["moon rover", "lunar dust"])
+        (best, _) = index.search("moon rover")
+        assert best.text == "moon rover"
+        assert {side: branch.rank for side, branch in best.branches.items()} == {"sparse": 1, "dense": 1}
+    with pytest.raises(InputError, match=r"dense is a str.*embed_documents.*get_text_embedding_batch"):
+        SpladeIndex(client=client, model=WordEncoder(), dense="bge")  # type: ignore[arg-type]
+
+
 def test_a_threshold_is_the_lowest_score_of_every_kind_of_search(hybrid: SpladeIndex) -> None:
     for asked in ({"mode": "sparse"}, {"mode": "dense"}, {"mode": "hybrid"}, {"fusion": Fusion("dbsf")}):
         whole = hybrid.search("moon over", **asked)  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
+from splade_retriever import SparseTextEmbedding
 from splade_retriever.errors import InputError
 from splade_retriever.index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
@@ -68,6 +70,20 @@ def test_the_rest_of_a_long_text_is_cut_unless_windows_are_asked_for() -> None:
 
         assert len(index.search("moon")) == 1
         assert index.search("vikram") == []
+
+
+@pytest.mark.parametrize(("windows", "cut"), [("cut", 2), ("merge", 0), ("points", 0)])
+def test_what_is_cut_is_counted_and_told_and_windows_cut_nothing(
+    caplog: pytest.LogCaptureFixture, windows: Literal["cut", "merge", "points"], cut: int
+) -> None:
+    model = SparseTextEmbedding(max_length=16)
+    with SpladeIndex(model=model, windows=windows, window_overlap=4) as index:
+        index.add([LONG, "a short text", LONG + "again"], ids=["a", "b", "c"])
+
+    assert model.truncated == cut
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == min(cut, 1)
+    assert all("longer than the 16 tokens" in line and "windows='merge'" in line for line in told)
 
 
 def test_merged_windows_are_one_document_with_every_word() -> None:
