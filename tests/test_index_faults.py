@@ -98,6 +98,16 @@ def test_killed_at_any_moment_the_index_opens_with_every_acknowledged_document(t
             assert all(hit.text.startswith("moon text") and hit.metadata for hit in index.scroll())
     assert len(acknowledged) >= 64
 
+    encoder = WordEncoder()
+    with SpladeIndex(folder, model=encoder) as index:
+        there = index.count()
+        numbers = range(there + 100)
+        index.add(
+            [f"moon text {n}" for n in numbers], [{"n": n} for n in numbers], [f"id_{n}" for n in numbers]
+        )
+        assert index.count() == there + 100
+    assert encoder.encoded == 100, "what a killed process has written is not encoded again"
+
 
 def test_an_interrupted_add_encodes_only_what_is_missing(tmp_path: Path) -> None:
     def texts(until: int) -> Iterator[str]:
