@@ -39,8 +39,10 @@ from llama_index.core.schema import (
     ImageNode,
     IndexNode,
     MetadataMode,
+    NodeRelationship,
     NodeWithScore,
     QueryBundle,
+    RelatedNodeInfo,
     TextNode,
 )
 from llama_index.core.storage.docstore import SimpleDocumentStore
@@ -347,33 +349,47 @@ def test_delete_nodes_without_ids_and_filter_is_an_error(filled: SpladeVectorSto
     assert len(filled.get_nodes()) == 3
 
 
-IMAGES: dict[str, BaseNode] = {
+NODES_OF_ALL_KINDS: dict[str, BaseNode] = {
     "an image document": ImageDocument(
         id_="i", text="A lander.", image=b"aGVsbG8=", image_mimetype="image/png"
     ),
     "an image by its address": ImageNode(id_="i", text="A lander.", image_url="https://example.org/a.png"),
     "an image by its path": ImageNode(id_="i", text="A lander.", image_path="a.png", text_embedding=[0.5]),
     "an image without a text": ImageNode(id_="i", image="aGVsbG8="),
-    "an index node that stands for a node": IndexNode(
-        id_="i", text="A lander.", index_id="lander", obj=TextNode(id_="inner", text="All of it.")
+}
+STANDS_FOR: dict[str, BaseNode] = {
+    "a text": TextNode(
+        id_="inner",
+        text="All of it.",
+        metadata={"year": 2023},
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")},
     ),
+    "a document": Document(id_="inner", text="All of it.", excluded_llm_metadata_keys=["year"]),
+    "an image": ImageNode(id_="inner", text="All of it.", image="aGVsbG8="),
+    "an index node for a text": IndexNode(
+        id_="inner", text="All of it.", index_id="deep", obj=TextNode(id_="deepest", text="The heart of it.")
+    ),
+}
+NODES_OF_ALL_KINDS |= {
+    f"an index node for {kind}": IndexNode(id_="i", text="A lander.", index_id="lander", obj=inner)
+    for kind, inner in STANDS_FOR.items()
 }
 
 
-@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("kind", NODES_OF_ALL_KINDS)
 def test_images_and_index_nodes_come_back_equal(store: SpladeVectorStore, kind: str) -> None:
-    store.add([IMAGES[kind]])
+    store.add([NODES_OF_ALL_KINDS[kind]])
 
     (found,) = store.get_nodes(["i"])
 
-    assert type(found) is type(IMAGES[kind])
-    assert found == IMAGES[kind]
+    assert type(found) is type(NODES_OF_ALL_KINDS[kind])
+    assert found == NODES_OF_ALL_KINDS[kind]
 
 
 def test_an_index_node_for_what_cannot_be_written_is_an_error(store: SpladeVectorStore) -> None:
     pointer = IndexNode(id_="pointer", text="rovers", index_id="rovers", obj=SpladeRetriever(store))
 
-    with pytest.raises(InputError, match=r"'pointer', which stands for a SpladeRetriever.*object_map"):
+    with pytest.raises(InputError, match=r"'pointer' stands for a SpladeRetriever.*object_map"):
         store.add([NODES[0], pointer])
     assert store.get_nodes() == []
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llama_index.core.schema import BaseNode, MetadataMode, Node, TextNode
+from llama_index.core.constants import DATA_KEY, TYPE_KEY
+from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, Node, TextNode
 
 from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError, StorageError
@@ -113,16 +114,21 @@ def _text_of(node: BaseNode) -> str:
 
 
 def _rest_of(node: BaseNode) -> dict[str, Any]:
-    """Dump what a node has beside id, text, metadata and dense embedding."""
-    try:
-        rest = node.model_dump(mode="json", exclude={"id_", "metadata", "embedding", "text"})
-    except ValueError as error:
-        stands_for = type(getattr(node, "obj", None)).__name__
+    """Dump what a node has beside id, text, metadata and dense embedding.
+
+    Raises:
+        InputError: For an index node that stands for what is no node.
+    """
+    stands_for = node.obj if isinstance(node, IndexNode) else None
+    if stands_for is not None and not isinstance(stands_for, BaseNode):
         raise InputError(
-            f"node {node.node_id!r}, which stands for a {stands_for}, cannot be written: only nodes can be "
-            "stored with it. Nothing was written. Set its obj to None, and hand the object to "
-            "SpladeRetriever(object_map={index_id: object})."
-        ) from error
+            f"node {node.node_id!r} stands for a {type(stands_for).__name__}, expected a node or nothing: "
+            "other objects cannot be stored. Nothing was written. Set its obj to None, and hand the object "
+            "to SpladeRetriever(object_map={index_id: object})."
+        )
+    if stands_for is not None:
+        node = node.model_copy(update={"obj": None})
+    rest = node.model_dump(mode="json", exclude={"id_", "metadata", "embedding", "text"})
     rest.pop("class_name", None)
     rest.pop("text", None)
     for name in _RESOURCES:
@@ -132,7 +138,25 @@ def _rest_of(node: BaseNode) -> dict[str, Any]:
     # A text that is None, and not "", stays in the dump: filling it in would change the node.
     if isinstance(rest.get("text_resource"), dict) and rest["text_resource"].get("text") is not None:
         del rest["text_resource"]["text"]
+    if stands_for is not None:
+        rest["obj"] = _as_document(stands_for)
     return rest
+
+
+def _as_document(node: BaseNode) -> dict[str, Any]:
+    """Dump a whole node as a document store of LlamaIndex does, by which an index node reads it back."""
+    own = {"class_name": node.class_name(), "id_": node.node_id, "metadata": node.metadata}
+    data = _with_text({**_rest_of(node), **own}, type(node), _text_of(node))
+    return {DATA_KEY: data, TYPE_KEY: node.get_type()}
+
+
+def _with_text(data: dict[str, Any], node_class: type[BaseNode], text: str) -> dict[str, Any]:
+    """Put the text where a class of nodes reads it."""
+    if not issubclass(node_class, Node):
+        return {**data, "text": text}
+    if data.get("text_resource") is None:
+        return data
+    return {**data, "text_resource": {"text": text, **data["text_resource"]}}
 
 
 def attach_vector(node: BaseNode, vector: SparseEmbedding, made_by: Mapping[str, Any]) -> BaseNode:
@@ -165,12 +189,7 @@ def to_node(hit: Hit) -> BaseNode:
     if kept is None:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata)
     node_class = _class_named(kept["class"], hit.id)
-    data = {**kept["node"], "id_": hit.id, "metadata": hit.metadata}
-    if issubclass(node_class, Node):
-        if data.get("text_resource") is not None:
-            data["text_resource"] = {"text": hit.text, **data["text_resource"]}
-    else:
-        data["text"] = hit.text
+    data = _with_text({**kept["node"], "id_": hit.id, "metadata": hit.metadata}, node_class, hit.text)
     node = node_class.from_dict(data)
     # Older llama-index-core has this field under two spellings, and reads the wrong one.
     node.metadata_separator = data.get("metadata_separator", node.metadata_separator)
