@@ -906,17 +906,15 @@ def test_hybrid_pages_do_not_run_dry_beyond_k(client: Any) -> None:
 def test_how_deep_the_sides_are_read_does_not_depend_on_the_page(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
     # Every text has "moon"; letters and words rank them otherwise.
-    index.add(
-        [f"moon {'o' * (n % 13)} {'x ' * (n % 7)}" for n in range(120)], ids=[str(n) for n in range(120)]
-    )
+    index.add([f"moon {'o' * (n % 13)} {'x ' * (n % 7)}" for n in range(90)], ids=[str(n) for n in range(90)])
     for fusion in (Fusion(depth=20), Fusion(depth=20, weights=(1.0, 3.0)), Fusion("dbsf", depth=20)):
         whole = index.search("moon x", k=100, fusion=fusion)
 
         assert 20 <= len(whole) <= 40, "the first 20 of either side"
         for k, offset in ((1, 0), (7, 0), (7, 7), (5, 19), (50, 10)):
             page = index.search("moon x", k=k, offset=offset, fusion=fusion)
-            # Local mode adds in another order each time, and so in other last digits.
-            assert [(hit.id, pytest.approx(hit.score)) for hit in page] == [
+            # Local mode adds in another order each time, and so has other last digits.
+            assert [(hit.id, pytest.approx(hit.score, rel=1e-4)) for hit in page] == [
                 (hit.id, hit.score) for hit in whole[offset : offset + k]
             ]
         assert {branch.rank for hit in whole for branch in hit.branches.values()} == {*range(1, 21)}
