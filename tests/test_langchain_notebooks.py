@@ -31,8 +31,13 @@ def test_a_notebook_runs_without_a_key(name: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(key, raising=False)
     book = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
 
+    # A kernel's start and a cell may take long on a busy machine; neither is what is tested here.
     nbclient.NotebookClient(
-        book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
+        book,
+        timeout=600,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(EXAMPLES)}},
     ).execute()
 
     shown = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
