@@ -96,7 +96,7 @@ def test_the_table_has_ratios_and_the_goals_say_what_was_reached():
         "| 20,000 | EdgeClient, optimised | 2.0 s | 10,000 | 0.10 s | 0.50 ms | 0.90 ms | 3,000x | 0.50x |"
         in (lines[3])
     )
-    assert lines[-1] == "Queries asked, where there was no time for all 1,000: local mode with 20,000: 20."
+    assert lines[-1].endswith("no time for all: local mode with 20,000: 20.")
     ends = [line.rpartition("(")[2] for line in index.goals(rows())]
     assert ends == ["goal: 500x: reached)", "goal: under 5 ms: reached)", "goal: under 2 s: missed)"]
     assert not list(index.goals(rows()[:2]))
@@ -117,10 +117,11 @@ def test_the_curve_is_drawn_the_same_each_time(tmp_path):
 def test_the_whole_benchmark_writes_its_report(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(index.page, "PAGE", tmp_path / "docs" / "benchmarks.md")
-    index.main(["--documents", "60", "--folder", str(tmp_path), "--write"])
+    arguments = ["--documents", "60", "--without", "local", "--folder", str(tmp_path), "--write"]
+    index.main(arguments)
     page = (tmp_path / "docs" / "benchmarks.md").read_text("utf-8")
-    assert "`python -m tests.benchmarks.index --documents 60`" in page
-    assert page.count("| 60 | ") == 4
+    assert "`python -m tests.benchmarks.index --documents 60 --without local`" in page
+    assert page.count("| 60 | ") == 2, "60 documents are too few to optimise"
     assert "](img/index_cost.svg)" in page
     assert (tmp_path / "docs" / "img" / "index_cost.svg").is_file()
     assert capsys.readouterr().out.strip() in page
