@@ -138,6 +138,8 @@ class SpladeIndex:
         self._checked = False
         self._dense = None if dense is None else as_dense(dense)
         self._query_max_active_dims = query_max_active_dims
+        talk = {"prefer_grpc": prefer_grpc or None, "timeout": timeout}
+        self._talk = {name: value for name, value in talk.items() if value is not None}
         self._lock = threading.RLock()
         self._batcher: Batcher[Ask, list[Hit]] = Batcher(self._answer)
         opened = client or open_client(
@@ -234,6 +236,7 @@ class SpladeIndex:
             "vector_name": self._names["sparse"],
             "dense_name": self._names["dense"],
             "query_max_active_dims": self._query_max_active_dims,
+            **self._talk,
         }
 
     @property

@@ -40,7 +40,11 @@ def test_a_notebook_runs_without_a_key(notebook: Path, monkeypatch: pytest.Monke
     book = nbformat.read(notebook, as_version=4)
 
     nbclient.NotebookClient(
-        book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
+        book,
+        timeout=240,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(EXAMPLES)}},
     ).execute()
 
     shown = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]

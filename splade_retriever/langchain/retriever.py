@@ -172,10 +172,15 @@ class SpladeRetriever(BaseRetriever):
         embedding: Embeddings | None = None,
         **settings: Any,
     ) -> Self:
-        """Do what `from_documents` does, in a worker thread."""
-        return await asyncio.to_thread(
-            cls.from_documents, documents, ids=ids, location=location, embedding=embedding, **settings
-        )
+        """Do what `from_documents` does, off the event loop."""
+        own, of_index = cls._split(settings)
+        index = await SpladeIndex.aopen(location, dense=embedding, **of_index)
+        try:
+            await index.aadd(*columns(documents, ids))
+            return cls(index=index, **own)
+        except BaseException:
+            await index.aclose()
+            raise
 
     @classmethod
     def from_existing_collection(
@@ -243,6 +248,9 @@ class SpladeRetriever(BaseRetriever):
             IndexLockedError: Another process has the folder open.
             ServerError: The server cannot be reached.
         """
+        return self._open()
+
+    def _open(self, **further: Any) -> SpladeIndex:
         if self.index is not None:
             return self.index
         with self._opening:
@@ -254,7 +262,7 @@ class SpladeRetriever(BaseRetriever):
                     dense=self.embedding,
                     api_key=None if self.api_key is None else self.api_key.get_secret_value(),
                     create=False,
-                    **self.settings,
+                    **{**further, **self.settings},
                 )
             return self._opened
 
@@ -290,7 +298,7 @@ class SpladeRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         live = self._live()
-        index = await asyncio.to_thread(self.open) if live is None else live
+        index = await asyncio.to_thread(self._open, spare_threads=True) if live is None else live
         wanted = self._wanted(options)
         hits = await index.asearch(query, self.k if k is None else k, **wanted.arguments())
         explained = await index.aexplain_all(query, hits) if wanted.with_explanations else []

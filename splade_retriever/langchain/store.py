@@ -134,8 +134,17 @@ class SpladeVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         **settings: Any,
     ) -> Self:
-        """Do what `from_texts` does, in a worker thread."""
-        return await asyncio.to_thread(cls.from_texts, texts, embedding, metadatas, ids=ids, **settings)
+        """Do what `from_texts` does, off the event loop."""
+        given = "index" in settings
+        opening = settings if given else {"spare_threads": True, **settings}
+        store = await asyncio.to_thread(cls, embedding=embedding, **opening)
+        try:
+            await store.aadd_texts(texts, metadatas, ids=ids)
+        except BaseException:
+            if not given:
+                await store.index.aclose()
+            raise
+        return store
 
     @classmethod
     async def afrom_documents(
@@ -146,8 +155,9 @@ class SpladeVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         **settings: Any,
     ) -> Self:
-        """Do what `from_documents` does, in a worker thread."""
-        return await asyncio.to_thread(cls.from_documents, documents, embedding, ids=ids, **settings)
+        """Do what `from_documents` does, off the event loop."""
+        texts, metadatas, own_ids = columns(documents, ids)
+        return await cls.afrom_texts(texts, embedding, metadatas, ids=own_ids, **settings)
 
     def add_texts(
         self,
@@ -218,8 +228,8 @@ class SpladeVectorStore(VectorStore):
     async def adelete(  # type: ignore[override]
         self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
     ) -> bool:
-        """Do what `delete` does, in a worker thread."""
-        return await asyncio.to_thread(self.delete, ids, filter=filter)
+        """Do what `delete` does, off the event loop."""
+        return await self.index.off_loop(self.delete, ids, filter=filter)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
