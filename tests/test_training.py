@@ -160,7 +160,7 @@ def test_a_run_goes_on_where_it_was_stopped(made: Made) -> None:
 
     assert resumed.step == STEPS
     stored = torch.load(made.run / "checkpoint.pt")
-    assert resumed.pressure.factors == stored["pressure"]
+    assert resumed.learner.pressure.factors == stored["pressure"]
     assert all(
         torch.equal(value, stored["model"][name]) for name, value in resumed.model.state_dict().items()
     )
@@ -174,23 +174,37 @@ def test_the_losses_are_their_formulas() -> None:
     scores = queries @ texts.T  # [[2, 1], [0, 3]]
     recipe = Recipe(flops_text=0.5, flops_query=0.25, l1_query=0.1, distillation=1.0)
 
-    found = losses(queries, texts, scores, recipe, {"text": 2.0, "query": 4.0})
+    found = losses(
+        queries,
+        texts,
+        gain=torch.tensor([1.0, 2.0, 0.5]),
+        teacher=scores,
+        recipe=recipe,
+        pressure={"text": 2.0, "query": 4.0},
+    )
 
     by_row = [np.log(np.exp([2, 1]).sum()) - 2, np.log(np.exp([0, 3]).sum()) - 3]
     by_column = [np.log(np.exp([2, 0]).sum()) - 2, np.log(np.exp([1, 3]).sum()) - 3]
     assert float(found["contrastive"]) == pytest.approx((np.mean(by_row) + np.mean(by_column)) / 2, rel=1e-5)
     assert float(found["distillation"]) == pytest.approx(0, abs=1e-6)  # the teacher agrees
-    # FLOPS: the squares of the mean weights, texts [.5, 1.5, .5] and queries [1, .5, .5].
-    assert float(found["flops"]) == pytest.approx(2 * 0.5 * 2.75 + 4 * 0.25 * 1.5)
-    assert float(found["l1"]) == pytest.approx(4 * 0.1 * 2)
+    # FLOPS: the squares of the mean weights, texts [.5, 1.5, .5] / gain and queries [1, .5, .5] / gain.
+    assert float(found["flops"]) == pytest.approx(2 * 0.5 * 1.8125 + 4 * 0.25 * 2.0625)
+    assert float(found["l1"]) == pytest.approx(4 * 0.1 * 2.25)
 
 
 def test_distillation_grows_with_the_distance_from_the_teacher() -> None:
     queries = texts = torch.eye(2)
-    none = {"text": 0.0, "query": 0.0}
-
     near, far = (
-        float(losses(queries, texts, torch.tensor(teacher), Recipe(), none)["distillation"])
+        float(
+            losses(
+                queries,
+                texts,
+                gain=torch.ones(2),
+                teacher=torch.tensor(teacher),
+                recipe=Recipe(distillation=1.0),
+                pressure={"text": 0.0, "query": 0.0},
+            )["distillation"]
+        )
         for teacher in ([[1.5, 0.0], [0.0, 1.5]], [[0.0, 5.0], [5.0, 0.0]])
     )
 
@@ -239,7 +253,7 @@ def test_the_quick_gradient_is_the_gradient(head: LexicalHead) -> None:
         parts = [given, *head.parameters()]
         gradients.append((weights.detach(), *(part.grad.clone() for part in parts if part.grad is not None)))
 
-    assert len(gradients[0]) == len(gradients[1]) == 8
+    assert len(gradients[0]) == len(gradients[1]) == 9
     for slow, quick in zip(*gradients, strict=True):
         torch.testing.assert_close(slow, quick, rtol=1e-4, atol=1e-5)
 
@@ -250,7 +264,7 @@ def test_keeping_few_entries_keeps_the_heaviest(head: LexicalHead) -> None:
     whole, few = head(hidden, ids, mask), head(hidden, ids, mask, 4)
 
     for row, kept in zip(whole, few, strict=True):
-        heaviest = row.topk(4).indices
+        heaviest = (row / head.gain()).topk(4).indices  # the gain has no part in the choice
         torch.testing.assert_close(kept[heaviest], row[heaviest])
         assert int((kept > 0).sum()) <= 4
 
