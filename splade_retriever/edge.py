@@ -387,8 +387,13 @@ class EdgeClient(QdrantBase):
         0.13 ms before and 0.12 ms after (2 shared cores, Edge 0.9.0). Under about 10,000 new documents the
         engine finds nothing to do. It blocks the whole process while it works, since the engine holds the
         GIL, and so neither `close` nor any write calls it: call it at the end of a large import.
+
+        Raises:
+            StorageError: The disk has no room for a second copy of the collection, beside which the first is
+                kept until it is done.
         """
         collection = self._folder.get(collection_name)
+        self._folder.check_space(beside=self._folder.stored_bytes(collection))
         return bool(self._folder.write(collection, "optimise", lambda shard: shard.optimize()))
 
     def stored_bytes(self, collection_name: str) -> int:

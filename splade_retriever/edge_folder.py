@@ -372,13 +372,13 @@ class EdgeFolder:
                 raise
             raise translated from error
 
-    def check_space(self) -> None:
-        """Raise StorageError when the disk is nearly full."""
+    def check_space(self, *, beside: int = 0) -> None:
+        """Raise StorageError when the disk is nearly full, or would be with so many bytes more on it."""
         free = shutil.disk_usage(self._open.path).free
-        if free < _LEAST_FREE:
+        if free < _LEAST_FREE + beside:
             raise StorageError(
                 f"the disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, "
-                f"{_LEAST_FREE >> 20} "
+                f"{(_LEAST_FREE + beside) >> 20} "
                 "are needed to write safely. Nothing was written. Make room and go on; what was "
                 "acknowledged is kept."
             )

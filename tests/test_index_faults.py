@@ -322,6 +322,22 @@ def test_a_full_disk_is_told_and_loses_nothing_acknowledged(small_disk: Path) ->
         assert index.get(["after"])[0].text == "moon again"
 
 
+def test_a_disk_without_room_for_optimising_is_told_before_it_begins(small_disk: Path) -> None:
+    with EdgeClient(small_disk / "index") as client:
+        index = SpladeIndex(client=client, model=WordEncoder())
+        index.add([f"moon text {n}" for n in range(300)])
+        stored, disk = client.stored_bytes("splade"), os.statvfs(small_disk)
+        room = (32 << 20) + stored // 2
+        (small_disk / "ballast").write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - room))
+
+        with pytest.raises(StorageError, match=f"are free, {(32 << 20) + stored >> 20} are needed"):
+            client.optimize("splade")
+        assert len(index.search("moon", k=1000)) == 300
+        (small_disk / "ballast").unlink()
+        client.optimize("splade")
+        assert len(index.search("moon", k=1000)) == 300
+
+
 # -- a server that goes away ---------------------------------------------------------------------------------
 
 
