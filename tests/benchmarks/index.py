@@ -291,7 +291,7 @@ def table(rows: list[Row]) -> Iterator[str]:
     fewer = [f"{r.store} with {r.documents:,}: {r.queries}" for r in rows if r.queries < QUERIES]
     if fewer:
         yield ""
-        yield f"Queries asked, where there were fewer than {QUERIES:,} or no time for all: {', '.join(fewer)}."
+        yield f"Queries asked, where there were not {QUERIES:,} or no time for all: {', '.join(fewer)}."
 
 
 def at(rows: list[Row], documents: int, store: str) -> Row | None:
@@ -345,20 +345,28 @@ def draw(rows: list[Row], path: Path) -> None:
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "index", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     panels = [
-        ("search, p95, ms", lambda r: r.p95_ms),
-        ("open, s", lambda r: r.open_s),
-        ("peak memory while searching, MB", lambda r: r.search_mb),
-        ("disk, MB", lambda r: r.disk_mb),
+        ("search, p95, ms", "log", lambda r: r.p95_ms),
+        ("open, s", "log", lambda r: r.open_s),
+        ("peak memory while searching, MB", "linear", lambda r: r.search_mb),
+        ("disk, MB", "linear", lambda r: r.disk_mb),
     ]
+    sizes = sorted({r.documents for r in rows})
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 3), layout="constrained")
     styles = {EDGE: ("C0", "--o"), OPTIMISED: ("C0", "-s"), LOCAL: ("C3", "-^"), BM25: ("C2", "-v")}
-    for axis, (title, of) in zip(axes, panels, strict=True):
+    for axis, (title, scale, of) in zip(axes, panels, strict=True):
         for store, (colour, line) in styles.items():
             own = [r for r in rows if r.store == store]
             axis.plot([r.documents for r in own], [of(r) for r in own], line, color=colour, label=store)
-        axis.set(title=title, xscale="log", yscale="log", xlabel="documents")
+        axis.set(title=title, yscale=scale, xlabel="documents")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        if scale == "linear":
+            axis.set_ylim(bottom=0)
+        else:
+            axis.yaxis.set_minor_locator(NullLocator())
         axis.grid(visible=True, alpha=0.3)
     axes[0].legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
