@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 RECIPE = Recipe(batch=16, groups=2, head_rate=1e-3, layer_rate=5e-5, warm_up=0.1, distillation=1.0, ramp=0.0)
 """`dims_text` and `dims_query` are not taken from here: the model keeps the dimensions that it had."""
 PRESSURE = 0.1
-"""What the regularisers are multiplied by at the start: at 1 they cut away dimensions before any is learned."""
+"""Factor of the regularisers at the start; at 1 they cut dimensions away before anything is learned."""
 PASSAGE_TOKENS = 128
 QUERY_TOKENS = 32
 LEAST_WORDS = 12

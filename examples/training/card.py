@@ -25,6 +25,11 @@ LIMITS = """\
   the views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
+ADAPTING = """\
+It can go on learning from your own texts, without labels; what that gains is measured on files held out.
+`examples/train_your_own.ipynb` shows it step by step, and in one command it is
+
+    python -m examples.training.adapt --texts FOLDER --to my-model"""
 
 
 def main() -> None:
@@ -77,6 +82,7 @@ Recipe: {recipe}.""",
         "Quality": quality_table(measured),
         "Data": data_table(counts),
         "Limits": LIMITS,
+        "Adapting it": ADAPTING,
     }
     return "\n\n".join(
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())

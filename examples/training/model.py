@@ -158,7 +158,7 @@ class LexicalHead(nn.Module):
         return self.log_gain.exp()
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
-        """Pool to (batch, vocab) weights; with `keep`, only of the `keep` largest logits a text, others are 0.
+        """Pool to (batch, vocab) weights; with `keep`, all but those of a text's `keep` largest logits are 0.
 
         The gradient of max pooling touches one token an entry: the winners are found without a graph, in
         column blocks, then only the kept entries are computed again at their winning positions.
