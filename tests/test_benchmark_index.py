@@ -126,3 +126,9 @@ def test_the_whole_benchmark_writes_its_report(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "docs" / "img" / "index_cost.svg").is_file()
     assert capsys.readouterr().out.strip() in page
     assert not list(tmp_path.glob("index-*"))
+
+
+def test_a_step_that_dies_is_told(vectors, tmp_path, capfd):
+    with pytest.raises(index.StepDiedError, match="search of edge with 100 documents died"):
+        index.told("search", "edge", tmp_path / "nothing", vectors, 100)
+    assert "there is no collection 'docs'" in capfd.readouterr().err

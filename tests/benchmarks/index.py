@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ class Row:
     disk_mb: float
 
 
+class StepDiedError(Exception):
+    """A step's process ended without a result; what it said is on standard error."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, measure, print the report."""
     parser = argparse.ArgumentParser(
@@ -87,22 +92,26 @@ def main(arguments: list[str] | None = None) -> None:
 
 def benchmark(given: argparse.Namespace) -> None:
     """Measure every store at every size, and report."""
+    if given.write and find_spec("matplotlib") is None:
+        raise SystemExit("--write draws the cost curve by matplotlib, which is not installed. Install it.")
     started, load = time.perf_counter(), os.getloadavg()[0]
     given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="index-", dir=given.folder) as place:
         vectors, sizes = prepared(given, Path(place))
         rows: list[Row] = []
+        died: list[str] = []
         for count in sizes:
-            rows += measured(count, vectors, Path(place), given.without)
-        found = in_a_process(*again("overhead", "edge", Path(place) / f"edge-{sizes[0]}", vectors, sizes[0]))
-        lines = [
-            *conditions(given, vectors, load),
-            "",
-            *table(rows),
-            "",
-            *goals(rows),
-            *layers(found[0], sizes[0]),
-        ]
+            for store in STORES:
+                if store in given.without or (store == "local" and count > LOCAL_MODE_MOST):
+                    continue
+                try:
+                    rows += measured(store, count, vectors, Path(place) / f"{store}-{count}")
+                except StepDiedError as error:
+                    died.append(f"- {error}")
+        folder = Path(place) / f"edge-{sizes[0]}"
+        found, _ = in_a_process(*again("overhead", "edge", folder, vectors, sizes[0]))
+        lines = [*conditions(given, vectors, load), "", *table(rows), "", *died, *goals(rows)]
+        lines += layers(found, sizes[0]) if found else ["- the step overhead of edge died"]
     if given.write:
         draw(rows, page.PAGE.parent / CURVE)
         alt = "Search, building, memory and disk against the number of documents"
@@ -117,11 +126,8 @@ def prepared(given: argparse.Namespace, place: Path) -> tuple[Path, list[int]]:
     if given.vectors is None:
         sizes = sorted(given.documents or [20_000, 100_000, 300_000])
         report(f"drawing {sizes[-1]:,} documents ...")
-        for name, count, dims in (
-            ("documents", sizes[-1], DOCUMENT_DIMS),
-            ("queries", QUERIES + WARM_UP, QUERY_DIMS),
-        ):
-            seed = ("documents", "queries").index(name)
+        drawn = {"documents": (sizes[-1], DOCUMENT_DIMS), "queries": (QUERIES + WARM_UP, QUERY_DIMS)}
+        for seed, (name, (count, dims)) in enumerate(drawn.items()):
             VectorFile.write(place / "vectors" / name, splade_like(count, dims, seed=seed, spread=SPREAD))
         return place / "vectors", sizes
     there = len(VectorFile(given.vectors / "documents"))
@@ -131,24 +137,24 @@ def prepared(given: argparse.Namespace, place: Path) -> tuple[Path, list[int]]:
     return given.vectors, sizes
 
 
-def measured(count: int, vectors: Path, place: Path, without: list[str]) -> Iterator[Row]:
-    """Measure every store at one size, local mode only as far as it goes."""
-    folder = place / f"edge-{count}"
-    built = told("build", "edge", folder, vectors, count)
-    yield row(count, EDGE, built, told("search", "edge", folder, vectors, count), folder)
-    optimised = told("optimise", "edge", folder, vectors, count)
-    if optimised["worked"]:  # the engine leaves a small index as it is
-        both = {
-            "seconds": built["seconds"] + optimised["seconds"],
-            "peak_mb": max(built["peak_mb"], optimised["peak_mb"]),
-        }
-        yield row(count, OPTIMISED, both, told("search", "edge", folder, vectors, count), folder)
-    for name, store in ((LOCAL, "local"), (BM25, "bm25s")):
-        if store in without or (store == "local" and count > LOCAL_MODE_MOST):
-            continue
-        folder = place / f"{store}-{count}"
-        built = told("build", store, folder, vectors, count)
-        yield row(count, name, built, told("search", store, folder, vectors, count), folder)
+def measured(store: str, count: int, vectors: Path, folder: Path) -> list[Row]:
+    """Measure a store at one size.
+
+    Raises:
+        StepDiedError: A step's process died.
+    """
+    built = told("build", store, folder, vectors, count)
+    names = {"edge": EDGE, "local": LOCAL, "bm25s": BM25}
+    rows = [row(count, names[store], built, told("search", store, folder, vectors, count), folder)]
+    if store == "edge":
+        optimised = told("optimise", store, folder, vectors, count)
+        if optimised["worked"]:  # the engine leaves a small index as it is
+            both = {
+                "seconds": built["seconds"] + optimised["seconds"],
+                "peak_mb": max(built["peak_mb"], optimised["peak_mb"]),
+            }
+            rows.append(row(count, OPTIMISED, both, told("search", store, folder, vectors, count), folder))
+    return rows
 
 
 def row(count: int, store: str, built: dict[str, Any], searched: dict[str, Any], folder: Path) -> Row:
@@ -171,11 +177,11 @@ def told(name: str, store: str, folder: Path, vectors: Path, count: int) -> dict
     """Run a step in its own process, and tell the person who waits.
 
     Raises:
-        SystemExit: The process died.
+        StepDiedError: The process died.
     """
     found, seconds = in_a_process(*again(name, store, folder, vectors, count))
     if found is None:
-        raise SystemExit(f"the step {name} of {store} with {count:,} documents died; its message is above.")
+        raise StepDiedError(f"the step {name} of {store} with {count:,} documents died")
     report(f"{count:,} {store} {name}: {seconds:.0f} s, {json.dumps(found)}")
     return dict(found)
 
@@ -318,10 +324,8 @@ def goals(rows: list[Row]) -> Iterator[str]:
         )
 
 
-def layers(found: dict[str, dict[str, float]] | None, documents: int) -> Iterator[str]:
+def layers(found: dict[str, dict[str, float]], documents: int) -> Iterator[str]:
     """Tell what our Python adds to the engine's bare call."""
-    if found is None:
-        raise SystemExit("the step overhead died; its message is above.")
     bare, *ours = found
     for name in ours:
         over = found[name]["over_ms"]
