@@ -46,7 +46,8 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
         "FastEmbed, batch 32": figures(100.0, 9000),
         "splade-retriever, fp32": figures(10.0, 600),
     }
-    rows = {line.split(" | ")[0].strip("| "): line for line in encode.table(found, [100, 100], peak=10.0)}
+    lines = encode.table(found, [100, 100], {"fp32": 10.0, "int8": 40.0})
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines}
     assert "| 2.00x | 10.00x | 600 MB | 1/15.0 |" in rows["splade-retriever, fp32"]
     assert "failed" in rows["FastEmbed, batch 8"]
 
