@@ -35,6 +35,7 @@ _POINTS_PER_CALL: Final = 64
 _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on the disk from which the embedded engine's calls may hold the GIL too long for an event loop: about
 2,000 documents, which are loaded in 30 ms."""
+_WINDOW_NUMBER: Final = f"{OWN_KEY}.window.n"
 _URL: Final = ("http://", "https://")
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ class Collection:
             )
         check_settings(found, {name: getattr(memory, name) for name in MEMORY_SETTINGS}, self.name)
         self.memory, self.layout = found, found.layout
+        if self.has_windows:  # which scroll and count filter by; a server may refuse to without an index
+            self.index_paths({_WINDOW_NUMBER: "integer"})
 
     def open(self, asked: Mapping[str, Any], names: Mapping[str, str | None], layout: Layout | None) -> None:
         """Read what the collection remembers, and check it.
@@ -381,7 +384,7 @@ class Collection:
             return filter
         from qdrant_client import models
 
-        later = models.FieldCondition(key=f"{OWN_KEY}.window.n", range=models.Range(gt=0))
+        later = models.FieldCondition(key=_WINDOW_NUMBER, range=models.Range(gt=0))
         return models.Filter(must=None if filter is None else [filter], must_not=[later])
 
     @property

@@ -1,6 +1,5 @@
 """SpladeRetriever: nodes for a query, for every engine of LlamaIndex that takes a retriever."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -232,7 +231,7 @@ class SpladeRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
         hits = await self._store.asearch(query, with_vectors=self._explain, **self._nowhere())
-        return _scored(hits, await asyncio.to_thread(self._explanations, query, hits))
+        return _scored(hits, await self._store.index.off_loop(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(

@@ -1,6 +1,5 @@
 """SpladeVectorStore: a collection of an index as a vector store of LlamaIndex."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +143,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
     ) -> list[str]:
         """Do what `add` does, off the event loop."""
         _refuse("async_add", kwargs, "batch_size")
-        documents = await asyncio.to_thread(self._prepared, nodes)
+        documents = await self._index.off_loop(self._prepared, nodes)
         return await self._index.aadd(**self._columns(documents), batch_size=batch_size)
 
     def _columns(self, documents: Sequence[NodeDocument]) -> dict[str, Any]:
@@ -234,7 +233,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     async def aclear(self) -> None:
         """Do what `clear` does, off the event loop."""
-        await asyncio.to_thread(self._index.clear)
+        await self._index.off_loop(self._index.clear)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -252,7 +251,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """Do what `get_nodes` does, off the event loop."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+        return await self._index.off_loop(self.get_nodes, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Find nodes.
