@@ -73,7 +73,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for what, where in things.items():
         (root / f"{what}.md").write_text(
             f"# All about {what}\n\n## Where {what} is found\n\nMost {what} is found near a {where}. It was "
-            f"seen there by many people with small telescopes, in the evenings of a long and clear summer.\n\n"
+            f"seen there by many people with small telescopes, in the evenings of a long clear summer.\n\n"
             f"## How {what} is weighed\n\nNo scale has weighed {what} in space. Its mass is told by its "
             f"pull on a probe which flies past, and by what the probe then tells of its own speed.\n\n"
             f"## Summary\n\nThis was a page on {what}. Nobody has ever touched the {what} of a {where}, but "
