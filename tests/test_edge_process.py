@@ -34,6 +34,7 @@ from tests.words import WordEncoder
 ROOT = Path(__file__).parent.parent
 SPARSE = {"sparse": models.SparseVectorParams()}
 LONGEST_GAP_S = 0.05
+LONGEST_GAP_ON_A_BUSY_MACHINE_S = 0.2
 
 
 def point(number: int) -> models.PointStruct:
@@ -308,28 +309,41 @@ def vector(number: int) -> SparseEmbedding:
     return SparseEmbedding(indices=indices, values=random.random(len(indices)).astype(np.float32) + 0.1)
 
 
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """Keep Python's collector off what is imported: by itself it stops a process of that size for 60 ms."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.asyncio
 async def test_a_heartbeat_sees_the_engine_hold_the_loop_in_this_process(tmp_path: Path) -> None:
     """Without a child the loop stands still: what the tests below would see."""
     filled(tmp_path / "ix", 12_000)
     with EdgeClient(tmp_path / "ix") as client:
-        assert await longest_gap(asyncio.to_thread(client.optimize, "splade")) > LONGEST_GAP_S
+        assert (
+            await longest_gap(asyncio.to_thread(client.optimize, "splade")) > LONGEST_GAP_ON_A_BUSY_MACHINE_S
+        )
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("frozen")
 async def test_no_async_call_on_a_large_index_holds_the_loop(tmp_path: Path) -> None:
     filled(tmp_path / "ix", 12_000)
-    await check_heartbeats(tmp_path / "ix", added=2_000)
+    await check_heartbeats(tmp_path / "ix", added=2_000, longest_s=LONGEST_GAP_ON_A_BUSY_MACHINE_S)
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("frozen")
 async def test_no_async_call_on_100_000_documents_holds_the_loop(tmp_path: Path) -> None:
     filled(tmp_path / "ix", 100_000)
-    await check_heartbeats(tmp_path / "ix", added=50_000)
+    await check_heartbeats(tmp_path / "ix", added=50_000, longest_s=LONGEST_GAP_S)
 
 
-async def check_heartbeats(location: Path, *, added: int) -> None:
+async def check_heartbeats(location: Path, *, added: int, longest_s: float) -> None:
     """Open, search, add, optimise, read and close, each beside a heartbeat."""
     ix: SpladeIndex | None = None
 
@@ -345,7 +359,8 @@ async def check_heartbeats(location: Path, *, added: int) -> None:
     gaps["optimize"] = await longest_gap(ix.off_loop(ix.client.optimize, "splade"))
     gaps["count"] = await longest_gap(ix.acount({"nothing": "there"}))
     gaps["close"] = await longest_gap(ix.aclose())
-    assert max(gaps.values()) < LONGEST_GAP_S, gaps
+    print("longest stops of the loop, in seconds:", {name: round(gap, 4) for name, gap in gaps.items()})
+    assert max(gaps.values()) < longest_s, gaps
 
 
 @pytest.mark.asyncio
