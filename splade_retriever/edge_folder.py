@@ -158,6 +158,8 @@ class EdgeFolder:
             IndexLockedError: It is open already, here or in another process.
             StorageError: It cannot be read or written, or is not ours.
         """
+        if not isinstance(location, str | Path):
+            raise InputError(f"location is a {type(location).__name__}, expected a folder or ':memory:'.")
         self.location = str(location)
         with _os_errors(f"open the index folder {self.location!r}"):
             if self.location == ":memory:":

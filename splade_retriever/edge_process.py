@@ -81,7 +81,7 @@ class EdgeProcess(EdgeClient):
         """
         QdrantBase.__init__(self)
         self._begin(_start(), str(location))
-        self._open(str(location), temporary=False)
+        self._open(location, temporary=False)
 
     @classmethod
     def taking_over(cls, client: EdgeClient) -> Self:
@@ -103,7 +103,7 @@ class EdgeProcess(EdgeClient):
             made.close()
             raise
         made._child.temporary = path if temporary else None
-        made._open(str(path), temporary=temporary)
+        made._open(path, temporary=temporary)
         return made
 
     def _begin(self, process: "subprocess.Popen[bytes]", location: str) -> None:
@@ -112,7 +112,7 @@ class EdgeProcess(EdgeClient):
         self._finalizer = weakref.finalize(self, _end, self._child)
         self._lock = threading.Lock()
 
-    def _open(self, folder: str, *, temporary: bool) -> None:
+    def _open(self, folder: str | Path, *, temporary: bool) -> None:
         try:
             self._ask("open", (folder,), {"temporary": temporary, "holder": os.getpid()})
         except BaseException:

@@ -95,6 +95,11 @@ class Searcher:
             InputError: If the query is no text, the encoder has no tokenizer to read tokens with, or a hit
                 is stored no more.
         """
+        if isinstance(hits, Hit) or not isinstance(hits, Sequence):
+            raise InputError(
+                f"explain_all got one {type(hits).__name__}, expected several hits. Pass [hit], or "
+                "use explain."
+            )
         for hit in hits:
             if not isinstance(query, str) or not isinstance(hit, Hit):
                 raise InputError(
