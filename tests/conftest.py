@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import pytest
 
-# A suite that others subclass: its asserts are to say what they found, too.
-pytest.register_assert_rewrite("tests.llama_index_suite")
+# Asserts that tests share are to say what they found, too.
+pytest.register_assert_rewrite("tests.llama_index_suite", "tests.notebooks")
 
 _ORACLES = ("torch", "transformers", "sentence_transformers")
 
@@ -38,3 +39,14 @@ def _reasons(config: pytest.Config) -> dict[str, str]:
     if missing:
         reasons["oracle"] = f"{missing[0]} is not installed; pip install 'splade-retriever[oracle]'"
     return reasons
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread: quicker for small matrices, the more so on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -2,11 +2,8 @@
 
 # ruff: noqa: E402  (what is missing skips this file before the pipeline is imported)
 
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +21,9 @@ from examples.training.model import Splade
 from examples.training.restore import load_model
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
+from tests.notebooks import check_kept_outputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "train_your_own.ipynb"
@@ -33,15 +33,6 @@ SENTENCES = [
     "A comet has two tails. One of them is gas, the other is dust, and both point away from the Sun "
     "wherever the comet stands on its long way.",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are quicker in one thread, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -270,13 +261,7 @@ def test_the_figures_are_those_of_the_models_that_were_named(corpus: Corpus, fol
 
 
 def test_the_notebook_keeps_the_outputs_of_a_run_without_errors() -> None:
-    book = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    cells: list[dict[str, Any]] = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}
-    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    check_kept_outputs(NOTEBOOK)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of the kernel's client

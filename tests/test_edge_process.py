@@ -163,6 +163,20 @@ def test_a_locked_folder_is_told_with_its_holder(tmp_path: Path) -> None:
         EdgeProcess(tmp_path / "store")
 
 
+def test_a_location_that_is_none_is_refused_in_words() -> None:
+    for opened in (EdgeClient, EdgeProcess):
+        with pytest.raises(InputError, match="location is a int, expected a folder"):
+            opened(5)  # type: ignore[arg-type]
+
+
+def test_explaining_one_hit_as_if_it_were_several_is_told() -> None:
+    with SpladeIndex(model=WordEncoder()) as ix:
+        ix.add(["a heron"])
+        (hit,) = ix.search("heron", 1)
+        with pytest.raises(InputError, match=r"one Hit, expected several hits. Pass \[hit\]"):
+            ix.explain_all("heron", hit)  # type: ignore[arg-type]
+
+
 # -- taking over ---------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,10 @@
 """The LangChain notebooks run from top to bottom, without a key, and keep their outputs."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.notebooks import check_kept_outputs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = ["langchain_hybrid", "langchain_rag"]
@@ -12,13 +12,7 @@ NOTEBOOKS = ["langchain_hybrid", "langchain_rag"]
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_keeps_the_outputs_of_a_run_without_errors(name: str) -> None:
-    book = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
-    cells: list[dict[str, Any]] = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}
-    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    check_kept_outputs(EXAMPLES / f"{name}.ipynb")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of the kernel's client

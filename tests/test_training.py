@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
 from examples.training.train import Pairs, Pressure, Recipe, Run, losses, start_weights
 from splade_retriever import SparseTextEmbedding
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = Path(__file__).parent.parent / "examples" / "data" / "astronomy"
 RECIPE = Recipe(batch=6, dims_text=60.0, dims_query=20.0)
@@ -63,15 +65,6 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def opening(text: str, words: int) -> str:
     return " ".join(re.findall(r"\w+", text)[:words])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are quicker in one thread, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
