@@ -62,7 +62,7 @@ class _Child:
 class EdgeProcess(EdgeClient):
     """An EdgeClient whose every call is made in a child process.
 
-    The same calls, answers and errors; each call costs some tenths of a millisecond more. Safe to use from
+    The same calls, answers and errors; each call costs a copy more. Safe to use from
     several threads: one call is at work at a time, and the threads that wait for it hold nothing. Arguments
     and answers are sent as pickles.
     """

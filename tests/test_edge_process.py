@@ -325,7 +325,7 @@ def vector(number: int) -> SparseEmbedding:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """Keep Python's collector off what is imported: by itself it stops a process of that size for 60 ms."""
+    """Keep Python's collector off what is imported: by itself it stops a process of that size for longer than allowed."""
     gc.collect()
     gc.freeze()
     yield
