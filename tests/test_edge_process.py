@@ -325,7 +325,7 @@ def vector(number: int) -> SparseEmbedding:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """Keep Python's collector off what is imported: by itself it stops a process of that size for longer than allowed."""
+    """Keep Python's collector off what is imported: a round over all of it takes longer than is allowed."""
     gc.collect()
     gc.freeze()
     yield
