@@ -208,7 +208,7 @@ class SparseTextEmbedding:
 
     @property
     def fingerprint(self) -> dict[str, str | int | None]:
-        """Everything that decides a vector; two models of one fingerprint give the same vectors.
+        """Everything that decides a document's vector; two models of one fingerprint give the same ones.
 
         `revision` is the commit of a downloaded model, and a digest of the files of a folder.
         """
@@ -280,8 +280,9 @@ class SparseTextEmbedding:
     ) -> Generator[SparseEmbedding, None, None]:
         """Encode queries, one embedding a text, in order.
 
-        A symmetric model encodes a query as it does a document. Of an asymmetric one each unique token of
-        the query has its fixed weight, and no ONNX session is opened.
+        A symmetric model encodes a query as it does a document, and keeps as many of the heaviest weights as
+        its card says (`query_max_active_dims`; the bundled model was trained with 32). Of an asymmetric one
+        each unique token of the query has its fixed weight, and no ONNX session is opened.
 
         Args:
             query: A text or any iterable of texts.
@@ -291,8 +292,10 @@ class SparseTextEmbedding:
         Raises:
             InputError: As for `embed`.
         """
+        most = self._card.query_max_active_dims
         if self._static is None:
-            return self.embed(query, batch_size, parallel)
+            vectors = self.embed(query, batch_size, parallel)
+            return vectors if most is None else _lightened(vectors, most)
         _check_count("batch_size", batch_size, least=1)
         _check_count("parallel", parallel, least=0)
         return self._weigh(_as_texts("query_embed", query), self._static)
@@ -531,6 +534,15 @@ class TokenWeights(dict[str, float]):
         rest = len(self) - self._SHOWN
         more = f"<p>and {rest} lighter ones</p>" if rest > 0 else ""
         return f"<table><tr><th>token</th><th>weight</th><th></th></tr>{rows}</table>{more}"
+
+
+def _lightened(
+    vectors: Generator[SparseEmbedding, None, None], most: int
+) -> Generator[SparseEmbedding, None, None]:
+    """Keep the `most` heaviest weights of each."""
+    with closing(vectors):
+        for vector in vectors:
+            yield vector.top(most)
 
 
 def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:

@@ -40,6 +40,7 @@ class ModelCard:
         max_length: Tokens that the model reads, special ones included.
         activation: What turns pooled logits into weights.
         query_side: How a query is encoded.
+        query_max_active_dims: A query keeps that many of its heaviest weights; None is all of them.
         zero_special_tokens: Special tokens get no weight in documents.
         revision: The commit to download; None is the newest of the main branch. The commit that was found is
             in the encoder's fingerprint either way.
@@ -58,6 +59,7 @@ class ModelCard:
     max_length: int = 512
     activation: Activation = "log1p"
     query_side: QuerySide = "symmetric"
+    query_max_active_dims: int | None = None
     zero_special_tokens: bool = False
     revision: str | None = None
     export_needed: bool = False
@@ -78,6 +80,12 @@ class ModelCard:
             raise InputError(
                 f"The card of model {self.model!r} has max_length={self.max_length!r}, expected tokens, "
                 f"an int of 1 or more."
+            )
+        most = self.query_max_active_dims
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise InputError(
+                f"The card of model {self.model!r} has query_max_active_dims={most!r}, expected an int of 1 "
+                f"or more, or none."
             )
 
     @property
@@ -110,6 +118,7 @@ class ModelCard:
             "max_length": self.max_length,
             "activation": self.activation,
             "query_side": self.query_side,
+            "query_max_active_dims": self.query_max_active_dims,
             "revision": self.revision,
             "precision": self.precision,
             "export_needed": self.export_needed,

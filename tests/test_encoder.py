@@ -510,6 +510,26 @@ def test_a_query_of_ones_weighs_each_token_alike(inference_free: Path) -> None:
     assert VOCABULARY.index("moon") in query.as_dict()
 
 
+def test_a_query_keeps_the_heaviest_weights_that_the_card_allows(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_json(folder / "card.json", {"model": "me/few", "query_max_active_dims": 2})
+    model = SparseTextEmbedding(folder)
+    whole = next(model.embed("the moon the rover"))
+    assert len(whole) > 2
+
+    assert list(model.query_embed(["the moon the rover", "the moon"])) == [
+        whole.top(2),
+        next(model.embed("the moon")).top(2),
+    ]
+    assert "query_max_active_dims" not in model.fingerprint  # documents do not depend on it
+
+
+@pytest.mark.parametrize("most", [0, True, "8"])
+def test_a_card_that_allows_queries_no_weight_is_refused(most: object) -> None:
+    with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or none"):
+        ModelCard(model="me/few", query_max_active_dims=most)  # type: ignore[arg-type]
+
+
 def test_a_query_that_is_cut_is_counted_too(inference_free: Path) -> None:
     model = SparseTextEmbedding(inference_free, max_length=4, lazy_load=True)
 

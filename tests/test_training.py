@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,19 @@ from examples.training import card, evaluate
 from examples.training.export import write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
-from examples.training.train import Pairs, Pressure, Recipe, Run, losses, start_weights
+from examples.training.teachers import Hybrid, Seen, WordMatches
+from examples.training.train import (
+    LATER,
+    Pairs,
+    Pressure,
+    Recipe,
+    Run,
+    cropped,
+    losses,
+    padded,
+    start_weights,
+    word_idf,
+)
 from splade_retriever import SparseTextEmbedding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,8 +130,7 @@ def test_no_text_stands_twice_in_a_batch(made: Made) -> None:
 
     for _ in range(20):
         rows = pairs.draw(8, random)
-        ids, mask = pairs.tensors("text", rows, "cpu")
-        texts = {tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, mask, strict=True)}
+        texts = {tuple(text.tolist()) for text in pairs.rows("text", rows)}
         assert len(texts) == len(rows) == 8
 
 
@@ -165,7 +176,7 @@ def test_the_losses_are_their_formulas() -> None:
     queries = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     texts = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 1.0]])
     scores = queries @ texts.T  # [[2, 1], [0, 3]]
-    recipe = Recipe(flops_text=0.5, flops_query=0.25, l1_query=0.1, distillation=1.0)
+    recipe = Recipe(flops_text=0.5, flops_query=0.25, l1_query=0.1, distillation=1.0, softened=1.0)
 
     found = losses(
         queries,
@@ -179,7 +190,8 @@ def test_the_losses_are_their_formulas() -> None:
     by_row = [np.log(np.exp([2, 1]).sum()) - 2, np.log(np.exp([0, 3]).sum()) - 3]
     by_column = [np.log(np.exp([2, 0]).sum()) - 2, np.log(np.exp([1, 3]).sum()) - 3]
     assert float(found["contrastive"]) == pytest.approx((np.mean(by_row) + np.mean(by_column)) / 2, rel=1e-5)
-    assert float(found["distillation"]) == pytest.approx(0, abs=1e-6)  # the teacher agrees
+    for name in ("distillation", "softened"):
+        assert float(found[name]) == pytest.approx(0, abs=1e-6)  # the teacher agrees
     # FLOPS: the squares of the mean weights, texts [.5, 1.5, .5] / gain and queries [1, .5, .5] / gain.
     assert float(found["flops"]) == pytest.approx(2 * 0.5 * 1.8125 + 4 * 0.25 * 2.0625)
     assert float(found["l1"]) == pytest.approx(4 * 0.1 * 2.25)
@@ -188,23 +200,112 @@ def test_the_losses_are_their_formulas() -> None:
 def test_distillation_grows_with_the_distance_from_the_teacher() -> None:
     queries = texts = torch.eye(2)
     near, far = (
-        float(
-            losses(
-                queries,
-                texts,
-                gain=torch.ones(2),
-                teacher=torch.tensor(teacher),
-                recipe=Recipe(distillation=1.0),
-                pressure={"text": 0.0, "query": 0.0},
-            )["distillation"]
+        losses(
+            queries,
+            texts,
+            gain=torch.ones(2),
+            teacher=torch.tensor(teacher),
+            recipe=Recipe(distillation=1.0, softened=1.0, temperature=3.0),
+            pressure={"text": 0.0, "query": 0.0},
         )
         for teacher in ([[1.5, 0.0], [0.0, 1.5]], [[0.0, 5.0], [5.0, 0.0]])
     )
 
-    # KL(teacher || student), a batch's mean.
-    p, q = np.exp([1.5, 0]) / np.exp([1.5, 0]).sum(), np.exp([1, 0]) / np.exp([1, 0]).sum()
-    assert near == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-4)
-    assert far > near
+    # KL(teacher || student), a batch's mean; softened by the temperature, and x its square.
+    for name, temperature in (("distillation", 1.0), ("softened", 3.0)):
+        p, q = (np.exp(np.array(row) / temperature) for row in ([1.5, 0], [1, 0]))
+        p, q = p / p.sum(), q / q.sum()
+        expected = temperature**2 * float((p * np.log(p / q)).sum())
+        assert float(near[name]) == pytest.approx(expected, rel=1e-4)
+        assert far[name] > near[name]
+
+
+def test_a_text_is_cut_in_two_parts_that_ask_for_each_other() -> None:
+    text, query = np.arange(100, 200, dtype=np.uint16), np.array([1, 2, 3], np.uint16)
+    random = np.random.default_rng(3)
+
+    first = {True: 0, False: 0}
+    for _ in range(30):
+        asking, answering = cropped(query, text, random)
+        front, back = sorted((asking, answering), key=lambda part: int(part[1]))
+        first[bool(asking is front)] += 1
+        assert {int(part[0]) for part in (front, back)} == {100}  # [CLS]
+        assert {int(part[-1]) for part in (front, back)} == {199}  # [SEP]
+        assert [*front[1:-1], *back[1:-1]] == list(range(101, 199))
+        assert min(len(front), len(back)) >= 30
+    assert min(first.values()) > 5  # either part asks
+
+
+def test_a_short_text_stays_a_pair() -> None:
+    query, text = np.array([1, 2, 3], np.uint16), np.arange(40, dtype=np.uint16)
+
+    assert cropped(query, text, np.random.default_rng(0)) == (query, text)
+
+
+def test_a_later_round_starts_from_the_earlier_one_and_its_curve_is_told(made: Made, tmp_path: Path) -> None:
+    recipe = replace(LATER, batch=6, crops=1.0)
+    later = Run(recipe, made.prepared, tmp_path, earlier=made.run)
+    begun = torch.load(made.run / "checkpoint.pt")["model"]
+    assert all(torch.equal(value, begun[name]) for name, value in later.model.state_dict().items())
+
+    later.train(seconds=600, steps=2)
+
+    told = json.loads((tmp_path / "recipe.json").read_text())
+    assert told["steps"] == 2
+    assert told["earlier"]["steps"] == STEPS
+    assert told["recipe"]["keep_query"] == LATER.keep_query
+    assert later.teacher.earlier is not None
+    assert all(torch.equal(value, begun[name]) for name, value in later.teacher.earlier.state_dict().items())
+    assert any(not torch.equal(value, begun[name]) for name, value in later.model.state_dict().items())
+
+
+# -- teachers ------------------------------------------------------------------------------------------------
+
+
+def seen(texts: Sequence[Sequence[int]], **rest: Any) -> Seen:
+    ids, mask = padded(texts)
+    return Seen(ids, mask, rest.get("dense", torch.zeros(len(texts), 2)), rest.get("earlier"))
+
+
+def test_word_matches_are_those_of_bm25() -> None:
+    idf = torch.tensor([0.0, 1.0, 2.0, 4.0])
+    words = WordMatches(idf, tokens=2.0)
+
+    found = words.scores(seen([[1, 3, 3], [2]]), seen([[1], [3, 3, 2, 2]]))
+
+    def weight(times: float, tokens: float) -> float:
+        return times * 1.9 / (times + 0.9 * (0.6 + 0.4 * tokens / 2))
+
+    root = np.array([[9.0**0.5], [2.0**0.5]])  # of all that the query could reach
+    expected = np.array([[weight(1, 1), 8 * weight(2, 4)], [0, 2 * weight(2, 4)]]) / root
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_padding_is_no_word() -> None:
+    words = WordMatches(torch.tensor([5.0, 1.0]), tokens=2.0)  # [PAD] would weigh most
+
+    alone = words.scores(seen([[1]]), seen([[1, 1]]))
+    beside = words.scores(seen([[1], [1, 1, 1, 1]]), seen([[1, 1], [1] * 7]))
+
+    torch.testing.assert_close(beside[:1, :1], alone)
+
+
+def test_the_hybrid_teacher_adds_its_parts_by_their_shares() -> None:
+    teacher = Hybrid(
+        WordMatches(torch.tensor([0.0, 4.0]), tokens=1.0),
+        frozen=6,
+        dense_share=20.0,
+        word_share=2.0,
+        earlier_share=0.5,
+    )
+    asking = seen([[1]], dense=torch.tensor([[0.6, 0.8]]), earlier=torch.tensor([[1.0, 2.0]]))
+    answering = seen([[1]], dense=torch.tensor([[1.0, 0.0]]), earlier=torch.tensor([[0.0, 3.0]]))
+
+    found = teacher.scores(asking, answering)
+
+    assert float(found) == pytest.approx(20 * 0.6 + 2 * 4 / 2 + 0.5 * 6, rel=1e-5)
+    alone = teacher.scores(asking._replace(earlier=None), answering._replace(earlier=None))
+    assert float(alone) == pytest.approx(20 * 0.6 + 2 * 4 / 2, rel=1e-5)
 
 
 def test_pressure_rises_above_the_goal_and_falls_below_it() -> None:
@@ -257,7 +358,7 @@ def test_keeping_few_entries_keeps_the_heaviest(head: LexicalHead) -> None:
     whole, few = head(hidden, ids, mask), head(hidden, ids, mask, 4)
 
     for row, kept in zip(whole, few, strict=True):
-        heaviest = (row / head.gain()).topk(4).indices  # the gain has no part in the choice
+        heaviest = row.topk(4).indices
         torch.testing.assert_close(kept[heaviest], row[heaviest])
         assert int((kept > 0).sum()) <= 4
 
@@ -290,7 +391,7 @@ def test_an_untrained_head_gives_each_word_its_starting_weight_and_barred_ones_n
 def expected(made: Made) -> dict[str, np.ndarray]:
     """Weights of some texts by PyTorch, each (vocab,)."""
     counted = np.load(made.prepared / "frequency.npz")
-    model = Splade(start_weights(counted["frequency"], int(counted["documents"]))).eval()
+    model = Splade(start_weights(word_idf(counted["frequency"], int(counted["documents"])))).eval()
     model.load_state_dict(torch.load(made.run / "checkpoint.pt")["model"])
     tokenizer = SparseTextEmbedding(str(made.model), lazy_load=True).tokenizer
     texts = [text for _, text in passages()[-6:]] + ["moon"]

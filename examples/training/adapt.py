@@ -33,6 +33,7 @@ from examples.training.train import Learner, Recipe, in_groups, padded
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.errors import InputError
 from splade_retriever.evaluate import Quality, evaluate
+from splade_retriever.folders import open_folder
 from splade_retriever.reading import Note, Passage, Reading, Splitter, find_files, read_file
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.tokenizer import Tokenizer
@@ -198,7 +199,14 @@ def adapt(
     """
     sections = corpus.sections()
     before = _Before(SparseTextEmbedding(start), [pair for pairs in sections for pair in pairs])
-    recipe = replace(recipe, seed=seed, dims_text=before.dims("text"), dims_query=before.dims("query"))
+    kept = open_folder(start).card.query_max_active_dims
+    recipe = replace(
+        recipe,
+        seed=seed,
+        keep_query=kept or recipe.keep_query,
+        dims_text=before.dims("text"),
+        dims_query=before.dims("query"),
+    )
     model = load_model(start, frozen=recipe.frozen)
     learner = Learner(recipe, model)
     learner.pressure.factors = dict.fromkeys(learner.pressure.factors, PRESSURE)
@@ -214,7 +222,7 @@ def adapt(
             shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
             log.info("step %d of %d: %s", step + 1, steps, shown)
     state = {name: value.float().numpy() for name, value in model.state_dict().items()}
-    write_folder(state, to, "int8", adapted=to.resolve().name)
+    write_folder(state, to, "int8", query_max_active_dims=kept, adapted=to.resolve().name)
 
 
 def draw(sections: Sequence[list[Pair]], size: int, random: np.random.Generator) -> list[Pair]:

@@ -38,19 +38,30 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     arguments = parser.parse_args()
-    state = torch.load(arguments.run / "checkpoint.pt", map_location="cpu")["model"]
+    trained = torch.load(arguments.run / "checkpoint.pt", map_location="cpu")
     write_folder(
-        {name: value.float().numpy() for name, value in state.items()}, arguments.to, arguments.precision
+        {name: value.float().numpy() for name, value in trained["model"].items()},
+        arguments.to,
+        arguments.precision,
+        query_max_active_dims=trained["recipe"]["keep_query"],
     )
 
 
-def write_folder(state: State, to: Path, precision: str, *, adapted: str | None = None) -> None:
+def write_folder(
+    state: State,
+    to: Path,
+    precision: str,
+    *,
+    query_max_active_dims: int | None = None,
+    adapted: str | None = None,
+) -> None:
     """Write `model.onnx`, `tokenizer.json` and `card.json` into the folder `to`.
 
     Args:
         state: The weights of `examples.training.model.Splade`.
         to: The folder; it is made where it is missing.
         precision: "int8" or "fp32".
+        query_max_active_dims: What a query keeps, as in training; None is everything.
         adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
     """
     to.mkdir(parents=True, exist_ok=True)
@@ -66,6 +77,7 @@ def write_folder(state: State, to: Path, precision: str, *, adapted: str | None 
         "activation": "log1p",
         "pooling": "max",
         "query_side": "symmetric",
+        "query_max_active_dims": query_max_active_dims,
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),

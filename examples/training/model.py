@@ -158,19 +158,16 @@ class LexicalHead(nn.Module):
         return self.log_gain.exp()
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
-        """Pool to (batch, vocab) weights; with `keep`, all but those of a text's `keep` largest logits are 0.
+        """Pool to (batch, vocab) weights; with `keep`, all but the `keep` heaviest of a text are 0.
 
         The gradient of max pooling touches one token an entry: the winners are found without a graph, in
         column blocks, then only the kept entries are computed again at their winning positions.
         """
-        states = self.states(hidden, ids)
-        # A padded row repeats the first token's: it never wins alone, and where it ties it is that token.
-        states = torch.where(mask.bool()[:, :, None], states, states[:, :1])
+        states = self.masked_states(hidden, ids, mask)
         if keep is None:
-            logits = (states @ (self.entries * self.log_scale.exp()[:, None]).T).amax(1) + self.entry_bias()
-            return torch.log1p(functional.relu(logits)) * self.gain()
+            return self.at(states)
         best, where = self._winners(states.detach())
-        heaviest = best.topk(keep, dim=1).indices
+        heaviest = (torch.log1p(functional.relu(best)) * self.gain().detach()).topk(keep, dim=1).indices
         place = where.gather(1, heaviest)
         chosen = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
         logits = (chosen * functional.embedding(heaviest, self.entries)).sum(2) * self.log_scale[
@@ -178,6 +175,21 @@ class LexicalHead(nn.Module):
         ].exp()
         weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest])) * self.gain()[heaviest]
         return torch.zeros_like(best).scatter(1, heaviest, weights)
+
+    def masked_states(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return u of every token, (batch, tokens, hidden), so that padding never wins.
+
+        A padded row repeats the first token's: it never wins alone, and where it ties it is that token.
+        """
+        states = self.states(hidden, ids)
+        return torch.where(mask.bool()[:, :, None], states, states[:, :1])
+
+    def at(self, states: Tensor, entries: Tensor | None = None) -> Tensor:
+        """Pool to the weights of some vocabulary entries, (batch, entries); None is all of them."""
+        chosen = slice(None) if entries is None else entries
+        columns = self.entries[chosen] * self.log_scale[chosen].exp()[:, None]
+        logits = (states @ columns.T).amax(1) + self.entry_bias()[chosen]
+        return torch.log1p(functional.relu(logits)) * self.gain()[chosen]
 
     @torch.no_grad()
     def _winners(self, states: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:
@@ -224,19 +236,3 @@ class Splade(nn.Module):
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Run the trained layers on the output of `lower`."""
         return self.encoder.run(hidden, mask, self.frozen, LAYERS)
-
-
-class Teacher(nn.Module):
-    """The dense teacher all-MiniLM-L6-v2, on top of the student's frozen lower layers."""
-
-    def __init__(self, frozen: int = 3) -> None:
-        super().__init__()
-        self.encoder = Encoder.from_minilm().requires_grad_(False).eval()
-        self.frozen = frozen
-
-    @torch.no_grad()
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Map the output of the frozen layers to unit vectors (batch, hidden): mean over tokens."""
-        hidden = self.encoder.run(hidden, mask, self.frozen, LAYERS)
-        weight = mask[:, :, None].to(hidden.dtype)
-        return functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)

@@ -1,20 +1,26 @@
 """Train the bundled model, on a CPU or a GPU, for a given time; resumable.
 
-    python -m examples.training.train --data runs/data --out runs/model --minutes 90
+    python -m examples.training.train --data runs/data --out runs/first --minutes 90
+    python -m examples.training.train --data runs/data --out runs/second --minutes 90 --earlier runs/first
 
 One step takes a batch of pairs from one source and adds four losses over the in-batch score matrix S = Q D^T:
 
 1. contrastive, both ways: cross-entropy of S against the diagonal (arXiv 1807.03748); no text stands twice;
-2. distillation, both ways: KL divergence from the hybrid teacher's in-batch scores (after arXiv 2010.02666),
-   the dense teacher's cosines x 20 plus the untrained head's own scores, which match words by their IDF: the
-   student starts at the lexical half of its teacher and has the other half to learn;
+2. distillation, both ways: KL divergence from the hybrid teacher's in-batch scores (after arXiv 2010.02666,
+   `examples/training/teachers.py`), as they are and softened (arXiv 1503.02531), so that the order of texts
+   far from the answer is learned, too;
 3. FLOPS: sum over the vocabulary of the squared mean weight (arXiv 2004.05665), for documents and queries;
    weights count without their entry's gain, so that a rare word is pressed less (arXiv 2411.04403);
 4. a little L1 on queries.
 
+A share of the batches asks with a part of each text for the rest of it (cropping, arXiv 2112.09118): pairs
+have short queries only, users ask long ones, too.
+
 Instead of fixed factors, the two regularisers are held at a number of active dimensions: their factors grow
 while a text has more than that and shrink while it has fewer. That number falls from five times its final
 value, quadratically, over the first 30 % of the run (the ramp of arXiv 2109.10086).
+
+A later round starts from the weights of an earlier one, whose scores join the teacher.
 """
 
 from __future__ import annotations
@@ -24,8 +30,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +41,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from examples.training.model import Splade, Teacher
+from examples.training.model import Splade
 from examples.training.sources import SOURCES
+from examples.training.teachers import Hybrid, Seen, WordMatches
 
 log = logging.getLogger(__name__)
 
 UNUSED = 999  # entries below this id are special, unused or punctuation
+SHORTEST_CROPPED = 48  # tokens of a text that is cut in two
 
 
 @dataclass(frozen=True)
@@ -54,14 +64,38 @@ class Recipe:
     frozen: int = 3
     keep_text: int = 512
     keep_query: int = 256
-    teacher_scale: float = 20.0
+    dense_share: float = 20.0
+    word_share: float = 1.0
+    earlier_share: float = 0.0
     distillation: float = 2.0
+    softened: float = 0.0
+    temperature: float = 3.0
+    crops: float = 0.0
     flops_text: float = 5e-3
     flops_query: float = 5e-3
     l1_query: float = 1e-3
     dims_text: float = 120.0
     dims_query: float = 26.0
     ramp: float = 0.3
+
+
+LATER = replace(
+    Recipe(),
+    head_rate=1e-3,
+    layer_rate=8e-5,
+    keep_query=32,
+    word_share=0.6,
+    earlier_share=0.6,
+    softened=0.2,
+    crops=0.15,
+    dims_text=92.0,
+    dims_query=28.0,
+    ramp=0.0,
+)
+"""A round that goes on from an earlier one."""
+
+EVERY = 50
+"""Steps between two lines of the log, each with the mean of its figures since the line before."""
 
 
 def main() -> None:
@@ -77,14 +111,21 @@ def main() -> None:
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="run the layers in bfloat16"
     )
+    parser.add_argument("--earlier", type=Path, default=None, help="the run to go on from, in a new round")
     for name, default in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=None)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    recipe = Recipe(**{name: getattr(arguments, name) for name in asdict(Recipe())})
-    Run(recipe, arguments.data, arguments.out, device=arguments.device, bf16=arguments.bf16).train(
-        seconds=arguments.minutes * 60, steps=arguments.steps
+    given = {name: value for name in asdict(Recipe()) if (value := getattr(arguments, name)) is not None}
+    run = Run(
+        replace(LATER if arguments.earlier else Recipe(), **given),
+        arguments.data,
+        arguments.out,
+        earlier=arguments.earlier,
+        device=arguments.device,
+        bf16=arguments.bf16,
     )
+    run.train(seconds=arguments.minutes * 60, steps=arguments.steps)
 
 
 class Pairs:
@@ -96,6 +137,8 @@ class Pairs:
         self._ids = {name: stored[name] for name in ("query", "text")}
         self._ends = {name: stored[f"{name}_end"] for name in ("query", "text")}
         self._keys = stored["text_key"]
+        self.tokens = int(self._ends["text"][-1])
+        """Of all texts together."""
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -107,10 +150,27 @@ class Pairs:
         _, first = np.unique(self._keys[window], return_index=True)
         return window[np.sort(first)][:size]
 
-    def tensors(self, name: str, rows: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, (rows, tokens), padded with 0."""
+    def rows(self, name: str, rows: NDArray[np.int64]) -> list[NDArray[np.uint16]]:
+        """Return the token ids of some queries or texts."""
         ends = self._ends[name]
-        return padded([self._ids[name][ends[row - 1] if row else 0 : ends[row]] for row in rows], device)
+        return [self._ids[name][ends[row - 1] if row else 0 : ends[row]] for row in rows]
+
+
+def cropped(
+    query: NDArray[np.uint16], text: NDArray[np.uint16], random: np.random.Generator
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Cut a text in two somewhere in its middle; either part may ask for the other. A short one stays a pair.
+
+    Args:
+        query: Token ids of the pair's query, between the two special tokens.
+        text: Token ids of its text, the same.
+        random: Decides where, and which part asks.
+    """
+    if len(text) < SHORTEST_CROPPED:
+        return query, text
+    at = int(len(text) * random.uniform(0.3, 0.7))
+    front, back = np.append(text[:at], text[-1]), np.append(text[0], text[at:])
+    return (front, back) if random.random() < 0.5 else (back, front)
 
 
 def padded(texts: Sequence[Sequence[int] | NDArray[np.uint16]], device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -144,17 +204,21 @@ def in_groups(
     return tuple(torch.cat(parts)[back] for parts in zip(*made, strict=True))
 
 
-def start_weights(frequency: NDArray[np.int64], documents: int) -> Tensor:
-    """Weigh each vocabulary entry by its document frequency; unused entries are barred.
-
-    The product of the query's and the document's weight starts at 0.17 x IDF (the IDF of BM25): beside 20 x
-    the cosine of the dense teacher that is the share which ranks best.
-    """
+def word_idf(frequency: NDArray[np.int64], documents: int) -> Tensor:
+    """Return the IDF of BM25 of each vocabulary entry, 0 for those that stand in every text or are unused."""
     idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
-    weights = np.sqrt(0.17 * idf)
-    weights[frequency >= documents] = 0  # [CLS] and [SEP] stand in every text
-    weights[:UNUSED][frequency[:UNUSED] == 0] = 0  # [PAD], [MASK] and the entries that BERT left unused
-    return torch.tensor(weights, dtype=torch.float32)
+    idf[frequency >= documents] = 0  # [CLS] and [SEP]
+    idf[:UNUSED][frequency[:UNUSED] == 0] = 0  # [PAD], [MASK] and the entries that BERT left unused
+    return torch.tensor(idf, dtype=torch.float32)
+
+
+def start_weights(idf: Tensor) -> Tensor:
+    """Return the weight that each vocabulary entry gives itself before training; 0 bars it.
+
+    The product of the query's and the document's weight starts at 0.17 x IDF: beside 20 x the cosine of the
+    dense teacher that is the share which ranks best.
+    """
+    return (0.17 * idf).sqrt()
 
 
 class Pressure:
@@ -206,16 +270,23 @@ def losses(
         "distillation": recipe.distillation
         * (_divergence(scores, teacher) + _divergence(scores.T, teacher.T))
         / 2,
+        "softened": recipe.softened
+        * (
+            _divergence(scores, teacher, recipe.temperature)
+            + _divergence(scores.T, teacher.T, recipe.temperature)
+        )
+        / 2,
         "flops": pressure["text"] * recipe.flops_text * heavy["text"]
         + pressure["query"] * recipe.flops_query * heavy["query"],
         "l1": pressure["query"] * recipe.l1_query * mean["query"].sum(),
     }
 
 
-def _divergence(scores: Tensor, teacher: Tensor) -> Tensor:
-    return functional.kl_div(
-        functional.log_softmax(scores, dim=1), functional.softmax(teacher, dim=1), reduction="batchmean"
-    )
+def _divergence(scores: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return KL(teacher || scores) over each row, x temperature^2, so that gradients keep their size."""
+    wanted = functional.softmax(teacher / temperature, dim=1)
+    found = functional.log_softmax(scores / temperature, dim=1)
+    return temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
 
 
 class Learner:
@@ -270,35 +341,77 @@ class Learner:
 
 
 class Run:
-    """One training run: data, teacher, what learns, checkpoint."""
+    """One training run: data, teacher, what learns, checkpoint.
+
+    Args:
+        recipe: The sizes, rates and shares.
+        data: What `examples.training.prepare` wrote.
+        out: The folder of the checkpoint; a run that is there goes on.
+        earlier: The folder of a finished run to start from, whose model joins the teacher.
+        device: "cpu" or "cuda".
+        bf16: Run the layers in bfloat16.
+    """
 
     def __init__(
-        self, recipe: Recipe, data: Path, out: Path, *, device: str = "cpu", bf16: bool = False
+        self,
+        recipe: Recipe,
+        data: Path,
+        out: Path,
+        *,
+        earlier: Path | None = None,
+        device: str = "cpu",
+        bf16: bool = False,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.device, self.bf16 = recipe, out, device, bf16
         out.mkdir(parents=True, exist_ok=True)
         counted = np.load(data / "frequency.npz")
-        self.start = start_weights(counted["frequency"], int(counted["documents"])).to(device)
-        self.model = Splade(self.start.cpu(), recipe.frozen).to(device)
-        self.learner = Learner(recipe, self.model)
-        self.teacher = Teacher(recipe.frozen).to(device)
+        idf = word_idf(counted["frequency"], int(counted["documents"]))
         self.sources = [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
+        self.tokens = sum(source.tokens for source in self.sources) / sum(map(len, self.sources))
         often = {source.name: source.draw for source in SOURCES}
         draw = np.array([often[source.name] * len(source) for source in self.sources])
         self.draw = draw / draw.sum()
+        self.model = Splade(start_weights(idf), recipe.frozen).to(device)
+        self.learner = Learner(recipe, self.model)
+        before = self._go_on_from(earlier, idf) if earlier is not None else None
+        self.teacher = Hybrid(
+            WordMatches(idf.to(device), self.tokens),
+            recipe.frozen,
+            dense_share=recipe.dense_share,
+            word_share=recipe.word_share,
+            earlier_share=recipe.earlier_share,
+            earlier=before,
+        ).to(device)
+        self.rounds = (
+            json.loads((earlier / "recipe.json").read_text("utf-8")) if earlier is not None else None
+        )
         self.step, self.spent = 0, 0.0
+        self.curve: list[dict[str, float]] = []
         if (out / "checkpoint.pt").exists():
             self._load()
+
+    def _go_on_from(self, earlier: Path, idf: Tensor) -> Splade:
+        """Give the student the weights of an earlier run, and return that run's model."""
+        state = torch.load(earlier / "checkpoint.pt", map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.learner.pressure.factors = state["pressure"]
+        before = Splade(start_weights(idf), self.recipe.frozen).to(self.device)
+        before.load_state_dict(state["model"])
+        return before
 
     def train(self, *, seconds: float, steps: int | None = None) -> None:
         """Train until the time or the steps are used up; a checkpoint every two minutes and at the end."""
         begun = saved = time.monotonic() - self.spent
+        seen: list[dict[str, float]] = []
         while (done := self._share(begun, seconds, steps)) < 1:
-            parts = self._one_step(done)
+            seen.append(self._one_step(done))
             self.step += 1
-            if self.step % 50 == 0:
-                log.info(self._line(parts, time.monotonic() - begun))
+            if self.step % EVERY == 0:
+                point = {name: fmean(parts[name] for parts in seen) for name in seen[0]}
+                self.curve.append({"step": self.step, "minutes": (time.monotonic() - begun) / 60, **point})
+                seen.clear()
+                log.info(self._line(self.curve[-1]))
             if time.monotonic() - saved > 120:
                 saved = time.monotonic()
                 self._save(saved - begun)
@@ -313,35 +426,39 @@ class Run:
         random = np.random.default_rng((recipe.seed, self.step))
         source = self.sources[random.choice(len(self.sources), p=self.draw)]
         rows = source.draw(recipe.batch, random)
-        query, text = (source.tensors(name, rows, self.device) for name in ("query", "text"))
-        queries, query_dense = self._forward(*query, recipe.keep_query)
-        texts, text_dense = self._forward(*text, recipe.keep_text)
-        teacher = recipe.teacher_scale * query_dense @ text_dense.T
-        teacher += self._matched(query[0]) @ self._matched(text[0]).T
-        return self.learner.update(queries, texts, teacher, done)
+        queries, texts = source.rows("query", rows), source.rows("text", rows)
+        if random.random() < recipe.crops:
+            parts = [cropped(*pair, random) for pair in zip(queries, texts, strict=True)]
+            queries, texts = [asking for asking, _ in parts], [answering for _, answering in parts]
+        asked, asking = self._forward(queries, recipe.keep_query)
+        entries = None if asking.earlier is None else asking.earlier.amax(0).nonzero()[:, 0]
+        found, answering = self._forward(texts, recipe.keep_text, entries)
+        if asking.earlier is not None:
+            asking = asking._replace(earlier=asking.earlier[:, entries])
+        return self.learner.update(asked, found, self.teacher.scores(asking, answering), done)
 
-    def _matched(self, ids: Tensor) -> Tensor:
-        """Weigh the words of each text as the untrained head does, (texts, vocab)."""
-        bag = torch.zeros(len(ids), len(self.start), device=ids.device)
-        return bag.scatter_(1, ids, 1.0) * self.start
+    def _forward(
+        self, texts: Sequence[NDArray[np.uint16]], keep: int, entries: Tensor | None = None
+    ) -> tuple[Tensor, Seen]:
+        """Return sparse weights, (texts, vocab), and what the teacher sees; see `Hybrid.forward`."""
 
-    def _forward(self, ids: Tensor, mask: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """Return sparse weights (texts, vocab) and dense vectors (texts, hidden)."""
-
-        def both(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        def both(ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
             with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
                 lower = self.model.lower(ids, mask)
-                dense = self.teacher(lower, mask)
+                taught = self.teacher(lower, ids, mask, entries)
                 weights = self.model.head(self.model.upper(lower, mask), ids, mask, keep)
-            return weights.float(), dense.float()
+            return weights.float(), *(part.float() for part in taught)
 
-        weights, dense = in_groups(ids, mask, self.recipe.groups, both)
-        return weights, dense
+        ids, mask = padded(texts, self.device)
+        weights, dense, *earlier = in_groups(ids, mask, self.recipe.groups, both)
+        return weights, Seen(ids, mask, dense, earlier[0] if earlier else None)
 
-    def _line(self, parts: dict[str, float], seconds: float) -> str:
-        shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
-        texts = 2 * self.recipe.batch * self.step / seconds
-        return f"step {self.step} {seconds / 60:.1f} min, {texts:.0f} texts/s: {shown}"
+    def _line(self, point: dict[str, float]) -> str:
+        shown = " ".join(
+            f"{name} {value:.3f}" for name, value in point.items() if name not in ("step", "minutes")
+        )
+        texts = 2 * self.recipe.batch * self.step / point["minutes"] / 60
+        return f"step {self.step} {point['minutes']:.1f} min, {texts:.0f} texts/s: {shown}"
 
     def _save(self, spent: float) -> None:
         self.spent = spent
@@ -352,10 +469,12 @@ class Run:
             "spent": spent,
             "pressure": self.learner.pressure.factors,
             "recipe": asdict(self.recipe),
+            "curve": self.curve,
         }
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
-        told = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
+        told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
+        told |= {"curve": self.curve, "earlier": self.rounds}
         (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     def _load(self) -> None:
@@ -365,7 +484,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.learner.pressure.factors = state["pressure"]
-        self.step, self.spent = state["step"], state["spent"]
+        self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
 
 
 if __name__ == "__main__":
