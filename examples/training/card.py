@@ -1,7 +1,7 @@
 """Write the model card of a trained model: its data, how it was made, and what it reaches.
 
     python -m examples.training.card --run runs/model --data runs/data --quality runs/quality.json \
-        --model splade_retriever/bundled --docs docs
+        --fp32 runs/fp32.json --model splade_retriever/bundled --docs docs
 
 The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
 table of the `docs` source's repositories goes into `model_data.md`.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ LIMITS = """\
   the views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
+CEILING = """\
+nDCG@10 of each teacher by itself, in full precision, is the most that a student can learn from it:
+
+    python -m examples.training.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND
+
+"""
+CURVE = {
+    "contrastive": "contrastive loss",
+    "distillation": "distillation",
+    "softened": "softened",
+    "flops": "FLOPS",
+    "text_dims": "dimensions a text",
+    "query_dims": "a query",
+}
 ADAPTING = """\
 It can go on learning from your own texts, without labels; what that gains is measured on files held out.
 `examples/train_your_own.ipynb` shows it step by step, and in one command it is
@@ -40,10 +55,20 @@ def main() -> None:
     parser.add_argument("--quality", type=Path, default=Path("runs/quality.json"))
     parser.add_argument("--model", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--fp32", type=Path, default=None, help="the same for the fp32 export")
+    parser.add_argument("--teachers", type=Path, default=None, help="the table of examples.training.ceiling")
     parser.add_argument("--attribution", type=Path, default=None, help="SOURCE.md of the `docs` source")
     parser.add_argument("--hardware", default=platform.processor() or platform.machine())
     arguments = parser.parse_args()
-    text = card(arguments.run, arguments.data, arguments.quality, arguments.model, arguments.hardware)
+    text = card(
+        arguments.run,
+        arguments.data,
+        arguments.quality,
+        arguments.model,
+        hardware=arguments.hardware,
+        fp32=arguments.fp32,
+        teachers=arguments.teachers,
+    )
     (arguments.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     (arguments.docs / "model.md").write_text(text, encoding="utf-8")
     if arguments.attribution is not None:
@@ -51,15 +76,24 @@ def main() -> None:
         (arguments.docs / "model_data.md").write_text(page, encoding="utf-8")
 
 
-def card(run: Path, data: Path, quality: Path, model: Path, hardware: str) -> str:
+def card(
+    run: Path,
+    data: Path,
+    quality: Path,
+    model: Path,
+    *,
+    hardware: str,
+    fp32: Path | None = None,
+    teachers: Path | None = None,
+) -> str:
     """Return the model card as Markdown."""
     told = json.loads((model / "card.json").read_text(encoding="utf-8"))
     trained = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     measured = json.loads(quality.read_text(encoding="utf-8"))
     counts = json.loads((data / "sources.json").read_text(encoding="utf-8"))
     file = model / "model.onnx"
-    steps = trained["steps"]
-    recipe = ", ".join(f"{name} {value:g}" for name, value in trained["recipe"].items())
+    rounds = list(rounds_of(trained))
+    steps, minutes = sum(told["steps"] for told in rounds), [f"{told['minutes']:.0f}" for told in rounds]
     sections = {
         f"The bundled model: {told['model']}": f"""\
 A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
@@ -69,17 +103,25 @@ A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
 - sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
         "How it was made": f"""\
 Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by
-their IDF (`examples/training/model.py`), trained towards the in-batch scores of a hybrid teacher: the cosines
-of all-MiniLM-L6-v2 plus word matches (`examples/training/train.py`).
+their IDF (`examples/training/model.py`), trained towards the in-batch scores of a hybrid teacher
+(`examples/training/teachers.py`): the cosines of all-MiniLM-L6-v2, word matches, and from the second round on
+the model of the round before.
 
-{steps} steps of {trained["recipe"]["batch"]} pairs in {trained["minutes"]:.0f} minutes on {hardware},
-beside other work; its schedule followed the minutes. A run of as many steps, with the same seed, data and
-order, whose schedule follows the steps:
+{steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {" and ".join(minutes)} minutes
+on {hardware}, beside other work; the schedule followed the minutes. The whole pipeline again, from the data
+to this card:
 
-    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --steps {steps}
+    python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\
+        --minutes {" ".join(minutes)}
 
-Recipe: {recipe}.""",
-        "Quality": quality_table(measured),
+{recipes(rounds)}""",
+        "Training curve": "\n\n".join(curve(number, told) for number, told in enumerate(rounds, 1)),
+        **(
+            {}
+            if teachers is None
+            else {"What its teachers know": CEILING + teachers.read_text("utf-8").strip()}
+        ),
+        "Quality": quality_table(measured, None if fp32 is None else json.loads(fp32.read_text("utf-8"))),
         "Data": data_table(counts),
         "Limits": LIMITS,
         "Adapting it": ADAPTING,
@@ -89,7 +131,46 @@ Recipe: {recipe}.""",
     ) + ("\n")
 
 
-def quality_table(rows: list[dict[str, Any]]) -> str:
+def rounds_of(trained: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what each round tells of itself, the first one first."""
+    if trained.get("earlier") is not None:
+        yield from rounds_of(trained["earlier"])
+    yield trained
+
+
+def recipes(rounds: Sequence[dict[str, Any]]) -> str:
+    """Return the first round's recipe, and what is another in each later one.
+
+    A round whose recipe was changed on the way has a `note`, which a person wrote into its `recipe.json`.
+    """
+    lines, before = [], {}
+    for number, told in enumerate(rounds, 1):
+        new = {name: value for name, value in told["recipe"].items() if before.get(name) != value}
+        shown = ", ".join(f"{name} {value:g}" for name, value in new.items())
+        lines.append(f"- round {number}, {told['steps']:,} steps: {shown}{told.get('note', '')}.")
+        before = told["recipe"]
+    return "\n".join(lines)
+
+
+def curve(number: int, told: dict[str, Any]) -> str:
+    """Return about ten points of a round's losses, each a mean over the steps since the last logged one."""
+    points = told.get("curve") or []
+    if not points:
+        return f"Round {number}: no curve was kept."
+    lines = [
+        f"Round {number}:",
+        "",
+        f"| steps | minutes | {' | '.join(CURVE.values())} |",
+        "|---" * (2 + len(CURVE)) + "|",
+    ]
+    chosen = {round(place * (len(points) - 1) / 9) for place in range(10)}
+    for point in (points[place] for place in sorted(chosen)):
+        figures = (f"{point[name]:.2f}" if name in point else "-" for name in CURVE)
+        lines.append(f"| {point['step']} | {point['minutes']:.0f} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None = None) -> str:
     """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last."""
     lines = [
         "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4,",
@@ -106,10 +187,23 @@ def quality_table(rows: list[dict[str, Any]]) -> str:
         figures += [f"{row[key]:.3f}" for key in ("bm25_recall", "splade_recall")]
         figures += [f"{row[key]:.0f}" for key in ("dims", "query_dims")]
         lines.append(f"| {row['name']} | {' | '.join(figures)} |")
+    if fp32 is not None:
+        lines += ["", quantisation_loss(rows, fp32)]
     below = [row["name"] for row in rows if row["ratio"] < 1]
     if below:
         lines += ["", f"It is below BM25 on: {', '.join(below)}."]
     return "\n".join(lines)
+
+
+def quantisation_loss(int8: list[dict[str, Any]], fp32: list[dict[str, Any]]) -> str:
+    """Say what int8 costs, on the collections that were measured in fp32, too."""
+    whole = {row["name"]: row["splade"] for row in fp32 if row["name"] != "mean"}
+    pairs = [(row["splade"], whole[row["name"]]) for row in int8 if row["name"] in whole]
+    after, before = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    return (
+        f"Before quantisation (fp32) the mean over {', '.join(whole)} is {before:.4f}, in int8 {after:.4f}: "
+        f"{after / before - 1:+.1%}."
+    )
 
 
 def data_table(counts: dict[str, dict[str, int]]) -> str:

@@ -41,14 +41,14 @@ def main() -> None:
     parser.add_argument(
         "--every-nth",
         nargs="*",
-        type=_sampled,
+        type=sampled,
         default=[("squad-dev", 10)],
         metavar="NAME=N",
         help="ask every N-th query of a collection; default squad-dev=10",
     )
     parser.add_argument("--json", type=Path, default=None, help="write the table here, too")
     arguments = parser.parse_args()
-    folders = _collections(arguments.evaluation, arguments.collections)
+    folders = collections(arguments.evaluation, arguments.collections)
     every_nth = dict(arguments.every_nth)
     model = SparseTextEmbedding(arguments.model)
     print(f"| collection | {' | '.join(COLUMNS.values())} |")
@@ -85,7 +85,12 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return means | {"ratio": means["splade"] / means["bm25"]}
 
 
-def _collections(root: Path, names: list[str] | None) -> list[Path]:
+def collections(root: Path, names: list[str] | None) -> list[Path]:
+    """Return the folders of collections under a folder; `names` keeps some of them.
+
+    Raises:
+        SystemExit: If one is not there.
+    """
     judged = {file.parent for file in (*root.glob("*/qrels.tsv"), *root.glob("*/qrels"))}
     found = {folder.name: folder for folder in sorted(judged)}
     missing = [name for name in names or () if name not in found]
@@ -95,7 +100,8 @@ def _collections(root: Path, names: list[str] | None) -> list[Path]:
     return [found[name] for name in names or found]
 
 
-def _sampled(argument: str) -> tuple[str, int]:
+def sampled(argument: str) -> tuple[str, int]:
+    """Read NAME=N of the command line."""
     name, _, every = argument.rpartition("=")
     if not name or not every.isdigit():
         raise argparse.ArgumentTypeError(f"{argument!r} is not NAME=N")

@@ -156,6 +156,16 @@ class Pairs:
         return [self._ids[name][ends[row - 1] if row else 0 : ends[row]] for row in rows]
 
 
+def read_pairs(data: Path) -> list[Pairs]:
+    """Read the pairs of all sources that `examples.training.prepare` wrote."""
+    return [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
+
+
+def mean_tokens(sources: Sequence[Pairs]) -> float:
+    """Return the tokens of a text on average."""
+    return sum(source.tokens for source in sources) / sum(map(len, sources))
+
+
 def cropped(
     query: NDArray[np.uint16], text: NDArray[np.uint16], random: np.random.Generator
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -367,8 +377,7 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)
         counted = np.load(data / "frequency.npz")
         idf = word_idf(counted["frequency"], int(counted["documents"]))
-        self.sources = [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
-        self.tokens = sum(source.tokens for source in self.sources) / sum(map(len, self.sources))
+        self.sources = read_pairs(data)
         often = {source.name: source.draw for source in SOURCES}
         draw = np.array([often[source.name] * len(source) for source in self.sources])
         self.draw = draw / draw.sum()
@@ -376,7 +385,7 @@ class Run:
         self.learner = Learner(recipe, self.model)
         before = self._go_on_from(earlier, idf) if earlier is not None else None
         self.teacher = Hybrid(
-            WordMatches(idf.to(device), self.tokens),
+            WordMatches(idf.to(device), mean_tokens(self.sources)),
             recipe.frozen,
             dense_share=recipe.dense_share,
             word_share=recipe.word_share,
