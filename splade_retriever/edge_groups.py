@@ -59,8 +59,7 @@ class Groups:
     def result(
         self, records: Mapping[Any, models.Record], lookups: Mapping[Any, models.Record]
     ) -> models.GroupsResult:
-        """Give the groups with their points' payloads and vectors, and what was looked up for their values.
-        Give the groups with their points' payloads and vectors, and what was looked up for their values."""
+        """Give the groups, with the payloads and vectors of their points and what their values look up."""
         groups = []
         for value, hits in self._best():
             found = [
