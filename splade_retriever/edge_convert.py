@@ -16,11 +16,11 @@ from splade_retriever.documents import fault_of_json
 from splade_retriever.errors import InputError, NotSupportedError
 
 __all__ = [
+    "HNSW_DEFAULTS",
     "UNNAMED",
     "Id",
     "Names",
     "Shard",
-    "add_vector_name",
     "create_shard",
     "from_record",
     "from_schema_type",
@@ -49,6 +49,13 @@ Id: TypeAlias = int | str
 
 UNNAMED: Final = ""
 """The engine's name of the unnamed dense vector."""
+HNSW_DEFAULTS: Final[Mapping[str, int]] = {
+    "m": 16,
+    "ef_construct": 100,
+    "full_scan_threshold": 10_000,
+    "max_indexing_threads": 0,
+}
+"""What the engine takes for settings of HNSW that were left open."""
 _MOST_INDEX: Final = 2**32 - 1
 _MOST_ID: Final = 2**64 - 1
 update = edge.UpdateOperation
@@ -158,11 +165,9 @@ def _modifier(modifier: models.Modifier | None) -> Any:
 def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig | None:
     if config is None:
         return None
+    chosen = {name: getattr(config, name) for name in HNSW_DEFAULTS}
     return edge.HnswIndexConfig(
-        m=16 if config.m is None else config.m,
-        ef_construct=100 if config.ef_construct is None else config.ef_construct,
-        full_scan_threshold=10_000 if config.full_scan_threshold is None else config.full_scan_threshold,
-        max_indexing_threads=config.max_indexing_threads or 0,
+        **{name: HNSW_DEFAULTS[name] if value is None else value for name, value in chosen.items()},
         on_disk=config.on_disk,
         payload_m=config.payload_m,
         inline_storage=config.inline_storage,
@@ -221,29 +226,6 @@ def vector_name_operation(name: str, config: models.VectorNameConfig) -> edge.Up
         modifier=_modifier(sparse.modifier),
         datatype=same_name(edge.VectorStorageDatatype, sparse.datatype),
     )
-
-
-def add_vector_name(config: models.CreateCollection, name: str, added: models.VectorNameConfig) -> None:
-    """Enter a named vector that was added into a collection's settings, in place."""
-    if isinstance(added, models.DenseVectorNameConfig):
-        dense = added.dense
-        datatype = None if dense.datatype is None else models.Datatype(dense.datatype.value)
-        params = models.VectorParams(
-            size=dense.size,
-            distance=dense.distance,
-            multivector_config=dense.multivector_config,
-            datatype=datatype,
-        )
-        vectors = config.vectors
-        named = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else dict(vectors or {})
-        config.vectors = {**named, name: params}
-    else:
-        sparse = added.sparse
-        index = None
-        if sparse.datatype is not None:
-            index = models.SparseIndexParams(datatype=models.Datatype(sparse.datatype.value))
-        entry = models.SparseVectorParams(index=index, modifier=sparse.modifier)
-        config.sparse_vectors = {**(config.sparse_vectors or {}), name: entry}
 
 
 # -- payload indexes -----------------------------------------------------------------------------------------

@@ -60,7 +60,9 @@ def methods_of_the_interface() -> list[str]:
 
 
 def test_no_method_of_the_interface_is_inherited_in_silence() -> None:
-    inherited = [name for name in methods_of_the_interface() if name not in vars(EdgeClient)]
+    inherited = [
+        name for name in methods_of_the_interface() if getattr(EdgeClient, name) is getattr(QdrantBase, name)
+    ]
 
     assert inherited == []
 
