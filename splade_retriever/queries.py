@@ -100,13 +100,20 @@ class Ask:
         elif not isinstance(self.query, SparseEmbedding) or self.mode != "sparse":
             raise InputError(
                 f"search got a query of type {type(self.query).__name__} in mode {self.mode!r}, expected "
-                f"a string, "
-                "or a SparseEmbedding in mode 'sparse'."
+                "a string, or a SparseEmbedding in mode 'sparse'."
             )
 
     def keeps(self, point: models.ScoredPoint) -> bool:
         """Say whether a hit's score is high enough."""
         return self.score_threshold is None or float(point.score) >= self.score_threshold
+
+    @property
+    def text(self) -> str | None:
+        """The words that are asked for; None for a vector, and for a blank text.
+
+        A model may weigh its special tokens, but who asks nothing is to find nothing.
+        """
+        return self.query if isinstance(self.query, str) and self.query.strip() else None
 
     @property
     def want(self) -> int:

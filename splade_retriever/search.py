@@ -2,7 +2,7 @@
 one; and why a hit was found."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from splade_retriever.collection import Collection
 from splade_retriever.documents import Branch, Hit, point_id, to_hit
@@ -167,20 +167,20 @@ class Searcher:
         )
 
     def _encode(self, asks: Sequence[Ask]) -> list[Query | None]:
-        """Encode queries; None for one that can find nothing."""
-        texts = [ask.query for ask in asks if isinstance(ask.query, str) and ask.mode != "dense"]
+        """Encode queries, texts as one batch; None for one that can find nothing."""
+        texts = [ask.text for ask in asks if ask.text and ask.mode != "dense"]
         vectors = iter(self._model().query_embed(texts)) if texts else iter(())
-        queries: list[Query | None] = []
-        for ask in asks:
-            sparse: SparseEmbedding | None = None
-            dense: Sequence[float] | None = None
-            if isinstance(ask.query, SparseEmbedding):
-                sparse = ask.query
-            elif ask.mode != "dense":
-                sparse = next(vectors)
-            if sparse is not None:
-                sparse = pruned(sparse, self._max_active_dims) or None
-            if ask.mode != "sparse" and self._dense is not None and str(ask.query).strip():
-                dense = self._dense.embed_query(str(ask.query))
-            queries.append(None if sparse is None and dense is None else Query(sparse=sparse, dense=dense))
-        return queries
+        return [self._encoded(ask, vectors) for ask in asks]
+
+    def _encoded(self, ask: Ask, vectors: Iterator[SparseEmbedding]) -> Query | None:
+        sparse: SparseEmbedding | None = None
+        dense: Sequence[float] | None = None
+        if isinstance(ask.query, SparseEmbedding):
+            sparse = ask.query
+        elif ask.text:
+            sparse = next(vectors) if ask.mode != "dense" else None
+            if ask.mode != "sparse" and self._dense is not None:
+                dense = self._dense.embed_query(ask.text)
+        if sparse is not None:
+            sparse = pruned(sparse, self._max_active_dims) or None
+        return None if sparse is None and dense is None else Query(sparse=sparse, dense=dense)
