@@ -100,6 +100,7 @@ A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
 
 - licence of the weights: {told["license"]}
 - model.onnx: {file.stat().st_size / 1e6:.1f} MB, {told["precision"]}
+- a query keeps its {told.get("query_max_active_dims") or "unlimited"} heaviest weights
 - sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
         "How it was made": f"""\
 Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by
