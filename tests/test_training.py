@@ -23,6 +23,7 @@ from examples.training import card, ceiling, evaluate
 from examples.training.export import write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
+from examples.training.restore import load_model
 from examples.training.teachers import Hybrid, Seen, WordMatches
 from examples.training.train import (
     LATER,
@@ -417,6 +418,20 @@ def test_the_fp32_export_gives_the_numbers_of_pytorch(
     rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
 
     np.testing.assert_allclose(rows, np.stack(list(expected.values())), atol=2e-4)
+
+
+def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
+    made: Made, expected: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write_folder(weights_of(made.run), tmp_path, "fp32", floor=0.5)
+
+    rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
+
+    whole = np.stack(list(expected.values()))
+    clear = np.abs(whole - 0.5) > 1e-3  # rounding decides at the floor itself
+    np.testing.assert_allclose(rows[clear], np.where(whole < 0.5, 0, whole)[clear], atol=2e-4)
+    assert ((whole > 0) & (whole < 0.499)).any()
+    assert load_model(tmp_path).head.floor == 0.5
 
 
 def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.ndarray]) -> None:

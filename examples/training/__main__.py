@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
     )
+    parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
     parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
     arguments = parser.parse_args()
     prepared = arguments.out / "data"
@@ -42,7 +43,7 @@ def main() -> None:
         earlier, run = run, arguments.out / f"round-{number}"
         limit = {"steps" if arguments.steps else "minutes": length}
         _step("train", data=prepared, out=run, earlier=earlier, **limit)
-    _step("export", run=run, to=arguments.to)
+    _step("export", run=run, to=arguments.to, floor=arguments.floor)
     quality = arguments.out / "quality.json"
     _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)
     _step(

@@ -222,7 +222,14 @@ def adapt(
             shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
             log.info("step %d of %d: %s", step + 1, steps, shown)
     state = {name: value.float().numpy() for name, value in model.state_dict().items()}
-    write_folder(state, to, "int8", query_max_active_dims=kept, adapted=to.resolve().name)
+    write_folder(
+        state,
+        to,
+        "int8",
+        floor=model.head.floor,
+        query_max_active_dims=kept,
+        adapted=to.resolve().name,
+    )
 
 
 def draw(sections: Sequence[list[Pair]], size: int, random: np.random.Generator) -> list[Pair]:

@@ -37,12 +37,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/model"))
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
+    parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
     arguments = parser.parse_args()
     trained = torch.load(arguments.run / "checkpoint.pt", map_location="cpu")
     write_folder(
         {name: value.float().numpy() for name, value in trained["model"].items()},
         arguments.to,
         arguments.precision,
+        floor=arguments.floor,
         query_max_active_dims=trained["recipe"]["keep_query"],
     )
 
@@ -52,6 +54,7 @@ def write_folder(
     to: Path,
     precision: str,
     *,
+    floor: float = 0.0,
     query_max_active_dims: int | None = None,
     adapted: str | None = None,
 ) -> None:
@@ -61,11 +64,12 @@ def write_folder(
         state: The weights of `examples.training.model.Splade`.
         to: The folder; it is made where it is missing.
         precision: "int8" or "fp32".
+        floor: Weights below this are left out, of texts and of queries.
         query_max_active_dims: What a query keeps, as in training; None is everything.
         adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
     """
     to.mkdir(parents=True, exist_ok=True)
-    onnx.save(build(state, precision=precision), str(to / "model.onnx"))
+    onnx.save(build(state, precision=precision, floor=floor), str(to / "model.onnx"))
     tokenizer = json.loads((minilm_folder() / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["truncation"] = tokenizer["padding"] = None
     (to / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
@@ -87,8 +91,8 @@ def write_folder(
     shutil.rmtree(to / "__pycache__", ignore_errors=True)
 
 
-def build(state: State, *, precision: str) -> onnx.ModelProto:
-    """Build the whole graph from the weights of `examples.training.model.Splade`."""
+def build(state: State, *, precision: str, floor: float = 0.0) -> onnx.ModelProto:
+    """Build the whole graph from the weights of `examples.training.model.Splade`; `floor` as in its head."""
     net = Net(state, int8=precision == "int8")
     builder = net.builder
     words = WordTable(net, state["encoder.words.weight"])
@@ -98,7 +102,13 @@ def build(state: State, *, precision: str) -> onnx.ModelProto:
     allowed = net.attention_bias()
     for layer in range(LAYERS):
         hidden = _layer(net, f"encoder.layers.{layer}", hidden, allowed)
-    builder.op("Identity", _head(net, words, hidden), result="weights")
+    weights = _head(net, words, hidden)
+    if floor:
+        zero, least = (
+            builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
+        )
+        weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
+    builder.op("Identity", weights, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
 
 

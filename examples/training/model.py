@@ -4,7 +4,8 @@ Steps of the head, for the hidden state h of the token t:
 
 1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), with W starting as the identity;
 2. logit of vocabulary entry v = (u . e(v)) * exp(s_v) + b_v;
-3. weight of v = max over tokens of g_v * log(1 + relu(logit)).
+3. weight of v = max over tokens of g_v * log(1 + relu(logit)), or 0 where that is below the floor, once the
+   model is in use: light weights are many and decide little.
 
 e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
 token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
@@ -132,6 +133,7 @@ class LexicalHead(nn.Module):
         vocab, hidden = words.shape
         self.register_buffer("entries", functional.normalize(words.detach() - words.detach().mean(0), dim=1))
         self.register_buffer("barred", start == 0)
+        self.floor = 0.0
         self.dense = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
         with torch.no_grad():
@@ -160,6 +162,8 @@ class LexicalHead(nn.Module):
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
         """Pool to (batch, vocab) weights; with `keep`, all but the `keep` heaviest of a text are 0.
 
+        `keep` is for training, where the floor is no bar: a new weight starts small.
+
         The gradient of max pooling touches one token an entry: the winners are found without a graph, in
         column blocks, then only the kept entries are computed again at their winning positions.
         """
@@ -185,11 +189,15 @@ class LexicalHead(nn.Module):
         return torch.where(mask.bool()[:, :, None], states, states[:, :1])
 
     def at(self, states: Tensor, entries: Tensor | None = None) -> Tensor:
-        """Pool to the weights of some vocabulary entries, (batch, entries); None is all of them."""
+        """Pool to the weights of some vocabulary entries, (batch, entries); None is all of them.
+
+        Those below the floor are 0.
+        """
         chosen = slice(None) if entries is None else entries
         columns = self.entries[chosen] * self.log_scale[chosen].exp()[:, None]
         logits = (states @ columns.T).amax(1) + self.entry_bias()[chosen]
-        return torch.log1p(functional.relu(logits)) * self.gain()[chosen]
+        weights = torch.log1p(functional.relu(logits)) * self.gain()[chosen]
+        return torch.where(weights < self.floor, 0.0, weights)
 
     @torch.no_grad()
     def _winners(self, states: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:

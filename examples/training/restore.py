@@ -46,6 +46,7 @@ def load_model(folder: Path, *, frozen: int = 3) -> Splade:
     barred = stored["entry_bias"] == SPECIAL_BIAS
     model = Splade((~barred).float(), frozen, encoder=encoder)
     model.head.load_state_dict(model.head.state_dict() | _head_state(stored, words))
+    model.head.floor = float(stored["floor"]) if "floor" in stored else 0.0
     return model
 
 

@@ -339,7 +339,7 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
         dims = {
-            name: float((weights > 0).sum(1).float().mean())
+            name: float((weights > self.model.head.floor).sum(1).float().mean())
             for name, weights in (("query", queries), ("text", texts))
         }
         self.pressure.see(dims, done)

@@ -39,7 +39,7 @@ from tests.benchmarks.vectors import VectorFile
 
 K = 10
 EVERY_NTH = {"squad-dev": 10}
-QUERY_DIMS = (None, 32, 24, 16)
+QUERY_DIMS = (None, 24, 16, 8)
 ALL = "all"
 
 
