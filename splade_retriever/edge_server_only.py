@@ -18,7 +18,7 @@ def _server_only(method: str, what: str) -> Callable[..., NoReturn]:
         )
 
     refuse.__name__ = refuse.__qualname__ = method
-    refuse.__doc__ = f"Raise NotSupportedError: {what} need a Qdrant server."
+    refuse.__doc__ = f"Raise NotSupportedError: only a Qdrant server keeps {what}."
     return refuse
 
 
@@ -42,10 +42,10 @@ class ServerOnlyCalls(QdrantBase):
     create_shard_key = _server_only("create_shard_key", "shard keys")
     delete_shard_key = _server_only("delete_shard_key", "shard keys")
     list_shard_keys = _server_only("list_shard_keys", "shard keys")
-    cluster_collection_update = _server_only("cluster_collection_update", "cluster")
-    collection_cluster_info = _server_only("collection_cluster_info", "cluster")
-    cluster_status = _server_only("cluster_status", "cluster")
-    cluster_telemetry = _server_only("cluster_telemetry", "cluster")
-    recover_current_peer = _server_only("recover_current_peer", "cluster")
-    remove_peer = _server_only("remove_peer", "cluster")
-    get_optimizations = _server_only("get_optimizations", "queue of optimisations")
+    cluster_collection_update = _server_only("cluster_collection_update", "clusters")
+    collection_cluster_info = _server_only("collection_cluster_info", "clusters")
+    cluster_status = _server_only("cluster_status", "clusters")
+    cluster_telemetry = _server_only("cluster_telemetry", "clusters")
+    recover_current_peer = _server_only("recover_current_peer", "clusters")
+    remove_peer = _server_only("remove_peer", "clusters")
+    get_optimizations = _server_only("get_optimizations", "queues of optimisations")

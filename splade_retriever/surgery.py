@@ -10,14 +10,15 @@ In int8, every product with a constant matrix becomes
 
     s = max|x| / 127;  q = round(x / s) + 128;  y = (q @ W_q) * s_column * s
 
-with one s a row and one s_column a column, so a row never depends on what else is in the batch.
+with one s a row and one s_column a column, so a row never depends on what else is in the batch. The decoder's
+s is one a text, so that the max over its tokens is taken on the whole numbers q @ W_q, before any scaling.
 
 Weights are read from the source one at a time and streamed into the new file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,9 @@ from splade_retriever.outline import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_
 
 __all__ = ["BLOCK", "ONNX_RUNTIME", "GraphBuilder", "RowCodes", "column_codes", "column_scale", "rewrite"]
 
-BLOCK = 2048
-"""Columns of the decoder multiplied at once: a block of logits fits the processor's cache."""
+BLOCK = 512
+"""Columns of the decoder multiplied at once: few enough that their logits stay in its cache, and enough
+that the products of a lone query are quick."""
 
 ONNX_RUNTIME = "com.microsoft"
 OLDEST_OPSET = 11
@@ -378,12 +380,12 @@ class GraphBuilder:
         )
         return result
 
-    def largest(self, values: str, *, axis: int, keepdims: bool = False) -> str:
-        """Take the maximum along one axis."""
+    def largest(self, values: str, *axes: int, keepdims: bool = False) -> str:
+        """Take the maximum along some axes."""
         if self.opset < 18:
-            return self.op("ReduceMax", values, axes=[axis], keepdims=int(keepdims))
-        axes = self.put(f"axis_{axis}", np.array([axis], dtype=np.int64))
-        return self.op("ReduceMax", values, axes, keepdims=int(keepdims))
+            return self.op("ReduceMax", values, axes=list(axes), keepdims=int(keepdims))
+        given = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
+        return self.op("ReduceMax", values, given, keepdims=int(keepdims))
 
     def without_padding(self, states: str, attention_mask: str) -> str:
         """Replace padded rows of (batch, tokens, hidden) by the text's first row, which is never padding."""
@@ -403,12 +405,16 @@ class GraphBuilder:
     def row_codes(self, rows: str) -> RowCodes:
         """Quantise every row (the last axis) on its own to 8 bits; once for all products of the same rows."""
         if rows not in self._codes:
-            largest = self.largest(self.op("Abs", rows), axis=-1, keepdims=True)
-            largest = self.op("Max", largest, self.put("tiny", np.float32(1e-12)))
-            scale = self.op("Div", largest, self.put("steps", np.float32(127)))
-            codes = self.op("QuantizeLinear", self.op("Div", rows, scale), *self._unit_and_middle())
-            self._codes[rows] = RowCodes(codes, scale)
+            self._codes[rows] = self._coded(rows, -1)
         return self._codes[rows]
+
+    def _coded(self, values: str, *axes: int) -> RowCodes:
+        """Quantise to 8 bits, with one step for what lies along the axes."""
+        largest = self.largest(self.op("Abs", values), *axes, keepdims=True)
+        largest = self.op("Max", largest, self.put("tiny", np.float32(1e-12)))
+        scale = self.op("Div", largest, self.put("steps", np.float32(127)))
+        codes = self.op("QuantizeLinear", self.op("Div", values, scale), *self._unit_and_middle())
+        return RowCodes(codes, scale)
 
     def int8_product(
         self, left: RowCodes, codes: str, column_scale: str, *, result: str | None = None
@@ -424,13 +430,27 @@ class GraphBuilder:
         )
         return self.op("Mul", product, left.scale, result=result)
 
+    def int8_pooled(self, states: str, blocks: Sequence[tuple[str, str]]) -> str:
+        """Multiply every token with columns and keep the largest product of a text, (batch, columns).
+
+        Args:
+            states: Shape (batch, tokens, hidden), padding replaced.
+            blocks: Names of the codes, (hidden, block), and steps, (block,), of each block of columns.
+        """
+        left, middle = self._coded(states, 1, 2), self._unit_and_middle()[1]
+        found = [self.largest(self.op("MatMulInteger", left.codes, codes, middle), 1) for codes, _ in blocks]
+        sums = self.op("Cast", self.op("Concat", *found, axis=1), to=TensorProto.FLOAT)
+        steps = self.op("Concat", *(steps for _, steps in blocks), axis=0)
+        column = self.put("text_column", np.array([-1, 1], dtype=np.int64))
+        return self.op("Mul", self.op("Mul", sums, steps), self.op("Reshape", left.scale, column))
+
     def _unit_and_middle(self) -> tuple[str, str]:
         return self.put("unit", np.float32(1)), self.put("middle", np.array(128, dtype=np.uint8))
 
 
 @dataclass(frozen=True)
 class RowCodes:
-    """Quantised rows: names of the codes, uint8 around 128, and of their scales, (..., 1)."""
+    """Quantised rows or texts: names of the codes, uint8 around 128, and of their steps, (..., 1)."""
 
     codes: str
     scale: str
@@ -489,17 +509,22 @@ def _pooled(builder: GraphBuilder, tail: Tail, precision: str) -> str:
         shape = builder.op("Concat", builder.op("Shape", "input_ids"), rest, axis=0)
         states = builder.op("Reshape", states, shape)
     states = builder.without_padding(states, "attention_mask")
-    pooled = []
-    for start in range(0, tail.vocab, BLOCK):
-        columns = tail.weight[:, start : start + BLOCK]
-        if precision == "int8":
-            codes = builder.put(f"decoder_{start}.codes", partial(column_codes, columns))
-            scale = builder.put(f"decoder_{start}.scale", partial(column_scale, columns))
-            block = builder.int8_product(builder.row_codes(states), codes, scale)
-        else:
-            block = builder.op("MatMul", states, builder.put(f"decoder_{start}", columns))
-        pooled.append(builder.largest(block, axis=1))
-    logits = builder.op("Concat", *pooled, axis=1)
+    blocks = {start: tail.weight[:, start : start + BLOCK] for start in range(0, tail.vocab, BLOCK)}
+    if precision == "int8":
+        coded = [
+            (
+                builder.put(f"decoder_{start}.codes", partial(column_codes, columns)),
+                builder.put(f"decoder_{start}.scale", partial(column_scale, columns)),
+            )
+            for start, columns in blocks.items()
+        ]
+        logits = builder.int8_pooled(states, coded)
+    else:
+        products = (
+            builder.op("MatMul", states, builder.put(f"decoder_{start}", columns))
+            for start, columns in blocks.items()
+        )
+        logits = builder.op("Concat", *(builder.largest(product, 1) for product in products), axis=1)
     if tail.bias is not None:
         logits = builder.op("Add", logits, builder.put("decoder_bias", tail.bias))
     return logits

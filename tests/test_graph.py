@@ -198,8 +198,10 @@ def test_int8_stays_close_to_fp32(tmp_path, decoder):
 def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model):
     nodes = onnx.load(str(pooled_graph(model, precision="int8")), load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
-    # A layer has six, with four different left sides; the head has two.
-    assert kinds["MatMulIntegerToFloat"] == 6 * SHAPE.layers + 2
+    # A layer has six, with four different left sides; the head has one, and the only block of its decoder is
+    # pooled before it is scaled.
+    assert kinds["MatMulIntegerToFloat"] == 6 * SHAPE.layers + 1
+    assert kinds["MatMulInteger"] == 1
     assert kinds["QuantizeLinear"] == 4 * SHAPE.layers + 2
     assert kinds["MatMul"] == 2 * SHAPE.layers  # attention: nothing constant there
 
@@ -270,10 +272,10 @@ def test_a_pooled_graph_is_returned_as_it_is(model):
 
 def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path):
     ids, mask = batch_of([23, 9])
-    again = pooled_graph(pooled_graph(model), precision="int8", cache=tmp_path)
-    np.testing.assert_allclose(
-        Session(again).weights(ids, mask), sessions["int8"].weights(ids, mask), atol=1e-5
-    )
+    again = Session(pooled_graph(pooled_graph(model), precision="int8", cache=tmp_path))
+    exact = sessions["fp32"].weights(ids, mask)
+    for coarse in (again.weights(ids, mask), sessions["int8"].weights(ids, mask)):
+        assert 0 < np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
 def test_an_int8_graph_cannot_be_quantised_again(model, tmp_path):

@@ -1,5 +1,6 @@
 """An index is searched: by its sparse side, and by both sides as one."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from splade_retriever.documents import Branch
 from splade_retriever.errors import CollectionMismatchError, FilterError, InputError
 from splade_retriever.index import SpladeIndex
 from splade_retriever.queries import Fusion
+from splade_retriever.sparse import SparseEmbedding
 from tests.index_parts import (  # noqa: F401 - fixtures
     MOON,
     empty_index,
@@ -45,6 +47,29 @@ def test_a_query_without_tokens_finds_nothing(index: SpladeIndex) -> None:
     assert index.search("") == []
     assert index.search("?!") == []
     assert index.search("zebra") == []
+
+
+class MarkedEncoder(WordEncoder):
+    """Weighs a mark in every text, as a network weighs its special tokens."""
+
+    def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseEmbedding]:
+        yield from map(self._marked, super().passage_embed(texts))
+
+    def query_embed(self, query: str | Iterable[str]) -> Iterator[SparseEmbedding]:
+        yield from map(self._marked, super().query_embed(query))
+
+    def _marked(self, vector: SparseEmbedding) -> SparseEmbedding:
+        return SparseEmbedding.from_dict({**vector.as_dict(), 2**30: 0.5})
+
+
+def test_a_blank_query_finds_nothing_whatever_the_model_weighs() -> None:
+    with SpladeIndex(model=MarkedEncoder(), dense=LetterEncoder()) as index:
+        index.add(MOON)
+
+        assert len(index.search("zebra", mode="sparse")) == len(MOON)  # the mark alone
+        for mode in ("sparse", "dense", "hybrid"):
+            assert index.search(" \n", mode=mode) == []
+            assert [len(hits) for hits in index.search_batch(["", "rover"], mode=mode)] == [0, len(MOON)]
 
 
 def test_a_text_without_tokens_is_kept_and_never_found(index: SpladeIndex) -> None:

@@ -93,6 +93,7 @@ def card(
     counts = json.loads((data / "sources.json").read_text(encoding="utf-8"))
     file = model / "model.onnx"
     rounds = list(rounds_of(trained))
+    kept = told.get("query_max_active_dims") or "all"
     steps, minutes = sum(told["steps"] for told in rounds), [f"{told['minutes']:.0f}" for told in rounds]
     sections = {
         f"The bundled model: {told['model']}": f"""\
@@ -100,7 +101,7 @@ A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
 
 - licence of the weights: {told["license"]}
 - model.onnx: {file.stat().st_size / 1e6:.1f} MB, {told["precision"]}
-- a query keeps its {told.get("query_max_active_dims") or "unlimited"} heaviest weights
+- weights below {told.get("floor", 0.0):g} are left out, and a query keeps {kept} at most
 - sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
         "How it was made": f"""\
 Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by

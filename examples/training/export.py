@@ -3,8 +3,8 @@
     python -m examples.training.export --run runs/model --to splade_retriever/bundled
 
 The graph maps `input_ids` and `attention_mask`, (batch, tokens) int64, to `weights`, (batch, vocab) float32.
-Quantisation and pooling are those of `splade_retriever.surgery`. The word embeddings' int8 codes serve the
-input and the decoder at once: e(v) = a_v * (E(v) - mean), so u . e(v) = a_v * (u . E(v) - u . mean).
+Quantisation and pooling are those of `splade_retriever.surgery`. The int8 codes of the word embeddings, less
+their mean, serve the input and the decoder at once.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def write_folder(
         "pooling": "max",
         "query_side": "symmetric",
         "query_max_active_dims": query_max_active_dims,
+        "floor": floor,
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),
@@ -140,13 +141,10 @@ def _layer(net: Net, name: str, hidden: str, allowed: str) -> str:
 def _head(net: Net, words: WordTable, hidden: str) -> str:
     """The lexical head and max pooling, in column blocks so that the logits never exist as a whole."""
     builder, state = net.builder, net.state
-    table = state["encoder.words.weight"]
-    mean = table.mean(0)
-    length = np.linalg.norm(table - mean, axis=1)
+    length = np.linalg.norm(words.centred, axis=1)
     last = builder.put("last", np.array([-1]))
     own_length = builder.op("Gather", builder.put("word_length", length), "input_ids")
-    own = builder.op("Sub", words.embedded, builder.put("mean", mean))
-    own = builder.op("Div", own, builder.op("Unsqueeze", own_length, last))
+    own = builder.op("Div", words.own, builder.op("Unsqueeze", own_length, last))
     dense = net.norm(builder.op("Gelu", net.layer(hidden, "head.dense")), "head.norm")
     states = builder.op(
         "Add",
@@ -154,15 +152,10 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
         builder.op("Mul", own, builder.put("head_skip", np.float32(LexicalHead.skip))),
     )
     states = builder.without_padding(states, "attention_mask")
-    offset = builder.op("MatMul", states, builder.put("mean_column", mean[:, None]))
-    factor = np.exp(state["head.log_scale"]) / length
-    blocks = []
-    for start in range(0, len(table), BLOCK):
-        product = builder.op("Sub", words.product(states, start), offset)
-        own_factor = builder.put(f"factor_{start}", factor[start : start + BLOCK])
-        blocks.append(builder.op("Mul", builder.largest(product, axis=1), own_factor))
+    factor = builder.put("factor", np.exp(state["head.log_scale"]) / length)
     bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])
-    logits = builder.op("Add", builder.op("Concat", *blocks, axis=1), builder.put("entry_bias", bias))
+    logits = builder.op("Mul", words.pooled(states), factor)
+    logits = builder.op("Add", logits, builder.put("entry_bias", bias))
     gain = builder.put("entry_gain", np.exp(state["head.log_gain"]))
     return builder.op("Mul", builder.activation(logits, "log1p"), gain)
 
@@ -229,33 +222,45 @@ class Net:
 
 
 class WordTable:
-    """The word embeddings, stored once: row codes for the input, column blocks for the decoder.
+    """The word embeddings less their mean, stored once: rows for the input, column blocks for the decoder.
 
     Attributes:
-        embedded: Name of the embeddings of `input_ids`, (batch, tokens, hidden).
+        centred: Shape (vocab, hidden).
+        own: Name of the centred embeddings of `input_ids`, (batch, tokens, hidden).
+        embedded: The same, not centred.
     """
 
     def __init__(self, net: Net, words: NDArray[Any]) -> None:
         self.builder, self.int8 = net.builder, net.int8
-        scale = column_scale(words.T)
-        table = column_codes(words.T).T if self.int8 else words
-        starts = range(0, len(words), BLOCK)
-        blocks = [self.builder.put(f"words_{start}", table[start : start + BLOCK]) for start in starts]
-        self.embedded = self.builder.op("Gather", self.builder.op("Concat", *blocks, axis=0), "input_ids")
+        mean = words.mean(0)
+        self.centred = words - mean
+        steps = column_scale(self.centred.T)
+        table = column_codes(self.centred.T).T if self.int8 else self.centred
+        self._blocks = [
+            (
+                self.builder.put(f"words_{start}", table[start : start + BLOCK]),
+                self.builder.put(f"word_steps_{start}", steps[start : start + BLOCK]),
+            )
+            for start in range(0, len(words), BLOCK)
+        ]
+        own = self._of_inputs(*(rows for rows, _ in self._blocks))
         if self.int8:
-            for start in starts:
-                self.builder.put(f"word_scale_{start}", scale[start : start + BLOCK])
-            own = self.builder.op("Gather", self.builder.put("word_scale", scale), "input_ids")
-            own = self.builder.op("Unsqueeze", own, self.builder.put("last", np.array([-1])))
-            codes = self.builder.op("Cast", self.embedded, to=TensorProto.FLOAT)
-            self.embedded = self.builder.op("Mul", codes, own)
+            step = self._of_inputs(*(steps for _, steps in self._blocks))
+            step = self.builder.op("Unsqueeze", step, self.builder.put("last", np.array([-1])))
+            own = self.builder.op("Mul", self.builder.op("Cast", own, to=TensorProto.FLOAT), step)
+        self.own = own
+        self.embedded = self.builder.op("Add", own, self.builder.put("word_mean", mean))
 
-    def product(self, left: str, start: int) -> str:
-        """Multiply with the block of entries from `start`, (batch, tokens, block)."""
-        columns = self.builder.op("Transpose", f"words_{start}", perm=[1, 0])
-        if not self.int8:
-            return self.builder.op("MatMul", left, columns)
-        return self.builder.int8_product(self.builder.row_codes(left), columns, f"word_scale_{start}")
+    def pooled(self, states: str) -> str:
+        """Return the largest product of any token with each centred embedding, (batch, vocab)."""
+        turned = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in self._blocks]
+        if self.int8:
+            return self.builder.int8_pooled(states, turned)
+        products = (self.builder.op("MatMul", states, columns) for columns, _ in turned)
+        return self.builder.op("Concat", *(self.builder.largest(p, 1) for p in products), axis=1)
+
+    def _of_inputs(self, *blocks: str) -> str:
+        return self.builder.op("Gather", self.builder.op("Concat", *blocks, axis=0), "input_ids")
 
 
 def _tensor(name: str, value: Any) -> TensorProto:

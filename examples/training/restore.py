@@ -71,7 +71,7 @@ def _head_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
     return {
         **stored.linear("head.dense", "dense"),
         **stored.norm("head.norm", "norm"),
-        "log_scale": (stored.blocks("factor") * length).log(),
+        "log_scale": (stored["factor"] * length).log(),
         "bias": stored["entry_bias"],
         "log_gain": stored["entry_gain"].log(),
     }
@@ -121,7 +121,9 @@ class Stored:
     def words(self) -> Tensor:
         """Return the word embeddings, (vocab, hidden)."""
         table = self.blocks("words")
-        return table * self["word_scale"][:, None] if "word_scale" in self else table
+        if "word_steps_0" in self:
+            table = table * self.blocks("word_steps")[:, None]
+        return table + self["word_mean"]
 
     def linear(self, theirs: str, ours: str) -> dict[str, Tensor]:
         """Return a linear layer's weight, (out, in), and bias, under our name."""
