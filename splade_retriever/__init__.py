@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Hit",
+    "RetrieverConfig",
     "SparseEmbedding",
     "SparseTextEmbedding",
     "SpladeError",
@@ -14,6 +15,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from splade_retriever.config import RetrieverConfig
     from splade_retriever.encoder import SparseTextEmbedding
     from splade_retriever.errors import SpladeError
     from splade_retriever.index import Hit, SpladeIndex
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Hit": "index",
+    "RetrieverConfig": "config",
     "SparseEmbedding": "sparse",
     "SparseTextEmbedding": "encoder",
     "SpladeError": "errors",

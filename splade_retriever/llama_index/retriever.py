@@ -18,12 +18,13 @@ from llama_index.core.schema import (
     TransformComponent,
 )
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
+from qdrant_client import models
 
 from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError
 from splade_retriever.explain import Explanation
 from splade_retriever.index import SpladeIndex
-from splade_retriever.llama_index.filters import nothing
+from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
 from splade_retriever.llama_index.store import SpladeVectorStore
 
@@ -48,6 +49,7 @@ class SpladeRetriever(BaseRetriever):
         mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
         alpha: float | None = None,
         filters: MetadataFilters | None = None,
+        filter: Mapping[str, Any] | models.Filter | None = None,
         doc_ids: Sequence[str] | None = None,
         node_ids: Sequence[str] | None = None,
         explain: bool = False,
@@ -65,6 +67,7 @@ class SpladeRetriever(BaseRetriever):
             mode: "default" or "sparse" for SPLADE alone, "text_search", or "hybrid".
             alpha: Weight of the dense side in mode "hybrid", 0 to 1.
             filters: What nodes must have in their metadata.
+            filter: The same as a filter of the index (`splade_retriever.filters`); both must hold.
             doc_ids: Source documents to search in; of none ([]) nothing is found.
             node_ids: Nodes to search in; of none ([]) nothing is found.
             explain: Say in each node's metadata, under "_splade", why it was found.
@@ -104,7 +107,7 @@ class SpladeRetriever(BaseRetriever):
         self._store = SpladeVectorStore(index=index) if vector_store is None else vector_store
         self._similarity_top_k = similarity_top_k
         self._alpha = alpha
-        self._filters = filters
+        self._filters, self._filter = filters, filter
         self._doc_ids = None if doc_ids is None else list(doc_ids)
         self._node_ids = None if node_ids is None else list(node_ids)
         self._explain = explain
@@ -225,12 +228,12 @@ class SpladeRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = self._store.search(query, with_vectors=self._explain, **self._nowhere())
+        hits = self._store.search(query, with_vectors=self._explain, filter=self._further())
         return _scored(hits, self._explanations(query, hits))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = await self._store.asearch(query, with_vectors=self._explain, **self._nowhere())
+        hits = await self._store.asearch(query, with_vectors=self._explain, filter=self._further())
         return _scored(hits, await self._store.index.off_loop(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
@@ -245,12 +248,12 @@ class SpladeRetriever(BaseRetriever):
             node_ids=self._node_ids,
         )
 
-    def _nowhere(self) -> dict[str, Any]:
-        """Give the filter that finds nothing where there is no document or node to search in.
+    def _further(self) -> dict[str, Any] | None:
+        """Give the filter of the index, and one that finds nothing where there is nothing to search in.
 
-        Stores take an empty list for none given: LlamaIndex's own retriever passes one.
+        Stores take an empty list of documents or nodes for none given: LlamaIndex's own retriever passes one.
         """
-        return {"filter": nothing()} if [] in (self._doc_ids, self._node_ids) else {}
+        return combine(self._filter, nothing() if [] in (self._doc_ids, self._node_ids) else None)
 
     def _explanations(self, query: VectorStoreQuery, hits: Sequence[Hit]) -> list[Explanation]:
         if not self._explain:
