@@ -280,9 +280,10 @@ class SparseTextEmbedding:
     ) -> Generator[SparseEmbedding, None, None]:
         """Encode queries, one embedding a text, in order.
 
-        A symmetric model encodes a query as it does a document, and keeps as many of the heaviest weights as
-        its card says (`query_max_active_dims`; the bundled model was trained with 32). Of an asymmetric one
-        each unique token of the query has its fixed weight, and no ONNX session is opened.
+        A symmetric model encodes a query as it does a document; where its card says so, as that of the
+        bundled model does, only the heaviest weights are kept (`query_max_active_dims`) and all are raised to
+        a power (`query_power`). Of an asymmetric model each unique token of the query has its fixed weight,
+        and no ONNX session is opened.
 
         Args:
             query: A text or any iterable of texts.
@@ -292,10 +293,8 @@ class SparseTextEmbedding:
         Raises:
             InputError: As for `embed`.
         """
-        most = self._card.query_max_active_dims
         if self._static is None:
-            vectors = self.embed(query, batch_size, parallel)
-            return vectors if most is None else _lightened(vectors, most)
+            return _as_queries(self.embed(query, batch_size, parallel), self._card)
         _check_count("batch_size", batch_size, least=1)
         _check_count("parallel", parallel, least=0)
         return self._weigh(_as_texts("query_embed", query), self._static)
@@ -536,13 +535,17 @@ class TokenWeights(dict[str, float]):
         return f"<table><tr><th>token</th><th>weight</th><th></th></tr>{rows}</table>{more}"
 
 
-def _lightened(
-    vectors: Generator[SparseEmbedding, None, None], most: int
+def _as_queries(
+    vectors: Generator[SparseEmbedding, None, None], card: ModelCard
 ) -> Generator[SparseEmbedding, None, None]:
-    """Keep the `most` heaviest weights of each."""
+    """Make of a text's weights those of a query, as the card says."""
     with closing(vectors):
         for vector in vectors:
-            yield vector.top(most)
+            most = card.query_max_active_dims
+            kept = vector if most is None else vector.top(most)
+            if card.query_power != 1.0:
+                kept = SparseEmbedding(values=kept.values**card.query_power, indices=kept.indices)
+            yield kept
 
 
 def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:

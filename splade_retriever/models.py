@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -41,6 +42,7 @@ class ModelCard:
         activation: What turns pooled logits into weights.
         query_side: How a query is encoded.
         query_max_active_dims: A query keeps that many of its heaviest weights; None is all of them.
+        query_power: Exponent of a query's weights: above 1 its heavy words decide more.
         zero_special_tokens: Special tokens get no weight in documents.
         revision: The commit to download; None is the newest of the main branch. The commit that was found is
             in the encoder's fingerprint either way.
@@ -60,6 +62,7 @@ class ModelCard:
     activation: Activation = "log1p"
     query_side: QuerySide = "symmetric"
     query_max_active_dims: int | None = None
+    query_power: float = 1.0
     zero_special_tokens: bool = False
     revision: str | None = None
     export_needed: bool = False
@@ -86,6 +89,11 @@ class ModelCard:
             raise InputError(
                 f"The card of model {self.model!r} has query_max_active_dims={most!r}, expected an int of 1 "
                 f"or more, or none."
+            )
+        if not (isinstance(self.query_power, int | float) and 0 < self.query_power < math.inf):
+            raise InputError(
+                f"The card of model {self.model!r} has query_power={self.query_power!r}, expected a finite "
+                f"number above 0."
             )
 
     @property
@@ -119,6 +127,7 @@ class ModelCard:
             "activation": self.activation,
             "query_side": self.query_side,
             "query_max_active_dims": self.query_max_active_dims,
+            "query_power": self.query_power,
             "revision": self.revision,
             "precision": self.precision,
             "export_needed": self.export_needed,

@@ -524,6 +524,21 @@ def test_a_query_keeps_the_heaviest_weights_that_the_card_allows(tmp_path: Path)
     assert "query_max_active_dims" not in model.fingerprint  # documents do not depend on it
 
 
+def test_the_weights_of_a_query_are_raised_to_the_power_that_the_card_names(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_json(folder / "card.json", {"model": "me/steep", "query_power": 2})
+    model = SparseTextEmbedding(folder)
+    document = next(model.embed("the moon the rover"))
+
+    (query,) = model.query_embed("the moon the rover")
+
+    np.testing.assert_array_equal(query.indices, document.indices)
+    np.testing.assert_allclose(query.values, document.values**2, rtol=1e-6)
+    for power in (0, -1, float("nan"), "2"):
+        with pytest.raises(InputError, match=r"me/steep.*query_power=.*a finite number above 0"):
+            ModelCard(model="me/steep", query_power=power)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("most", [0, True, "8"])
 def test_a_card_that_allows_queries_no_weight_is_refused(most: object) -> None:
     with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or none"):

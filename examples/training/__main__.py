@@ -27,6 +27,7 @@ def main() -> None:
         "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
     )
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
+    parser.add_argument("--query-power", type=float, default=1.0, help="exponent of a query's weights")
     parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
     arguments = parser.parse_args()
     prepared = arguments.out / "data"
@@ -43,7 +44,14 @@ def main() -> None:
         earlier, run = run, arguments.out / f"round-{number}"
         limit = {"steps" if arguments.steps else "minutes": length}
         _step("train", data=prepared, out=run, earlier=earlier, **limit)
-    _step("export", run=run, to=arguments.to, floor=arguments.floor)
+    _step(
+        "export",
+        run=run,
+        to=arguments.to,
+        earlier=earlier,
+        floor=arguments.floor,
+        **{"query-power": arguments.query_power},
+    )
     quality = arguments.out / "quality.json"
     _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)
     _step(

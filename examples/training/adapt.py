@@ -199,11 +199,11 @@ def adapt(
     """
     sections = corpus.sections()
     before = _Before(SparseTextEmbedding(start), [pair for pairs in sections for pair in pairs])
-    kept = open_folder(start).card.query_max_active_dims
+    card = open_folder(start).card
     recipe = replace(
         recipe,
         seed=seed,
-        keep_query=kept or recipe.keep_query,
+        keep_query=card.query_max_active_dims or recipe.keep_query,
         dims_text=before.dims("text"),
         dims_query=before.dims("query"),
     )
@@ -217,7 +217,9 @@ def adapt(
             _weights(model, before.tokens(name, batch), keep, recipe.groups)
             for name, keep in (("query", recipe.keep_query), ("text", recipe.keep_text))
         )
-        parts = learner.update(queries, texts, before.scores(batch), step / steps)
+        # In use, and so in the teacher's scores, the weights of a query are raised to the card's power.
+        asked = queries.pow(card.query_power)
+        parts = learner.update(asked, texts, before.scores(batch), step / steps)
         if (step + 1) % 10 == 0:
             shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
             log.info("step %d of %d: %s", step + 1, steps, shown)
@@ -227,7 +229,8 @@ def adapt(
         to,
         "int8",
         floor=model.head.floor,
-        query_max_active_dims=kept,
+        query_max_active_dims=card.query_max_active_dims,
+        query_power=card.query_power,
         adapted=to.resolve().name,
     )
 

@@ -37,16 +37,37 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/model"))
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
+    parser.add_argument("--earlier", type=Path, default=None, help="average the weights with this run's")
+    parser.add_argument("--share", type=float, default=0.6, help="of the later run in that average")
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
+    parser.add_argument("--query-power", type=float, default=1.0, help="exponent of a query's weights")
     arguments = parser.parse_args()
     trained = torch.load(arguments.run / "checkpoint.pt", map_location="cpu")
+    state = {name: value.float().numpy() for name, value in trained["model"].items()}
+    if arguments.earlier is not None:
+        before = torch.load(arguments.earlier / "checkpoint.pt", map_location="cpu")["model"]
+        state = averaged(
+            state, {name: value.float().numpy() for name, value in before.items()}, arguments.share
+        )
     write_folder(
-        {name: value.float().numpy() for name, value in trained["model"].items()},
+        state,
         arguments.to,
         arguments.precision,
         floor=arguments.floor,
         query_max_active_dims=trained["recipe"]["keep_query"],
+        query_power=arguments.query_power,
     )
+
+
+def averaged(later: State, earlier: State, share: float) -> dict[str, NDArray[Any]]:
+    """Average the weights of two runs, one of which went on from the other (arXiv 2109.01903).
+
+    Args:
+        later: Weights by name.
+        earlier: The same names.
+        share: Of `later`, from 0 to 1.
+    """
+    return {name: share * later[name] + (1 - share) * earlier[name] for name in later}
 
 
 def write_folder(
@@ -56,6 +77,7 @@ def write_folder(
     *,
     floor: float = 0.0,
     query_max_active_dims: int | None = None,
+    query_power: float = 1.0,
     adapted: str | None = None,
 ) -> None:
     """Write `model.onnx`, `tokenizer.json` and `card.json` into the folder `to`.
@@ -66,6 +88,7 @@ def write_folder(
         precision: "int8" or "fp32".
         floor: Weights below this are left out, of texts and of queries.
         query_max_active_dims: What a query keeps, as in training; None is everything.
+        query_power: Exponent of a query's weights in use.
         adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
     """
     to.mkdir(parents=True, exist_ok=True)
@@ -82,6 +105,7 @@ def write_folder(
         "pooling": "max",
         "query_side": "symmetric",
         "query_max_active_dims": query_max_active_dims,
+        "query_power": query_power,
         "floor": floor,
         "precision": precision,
         "max_length": 512,
