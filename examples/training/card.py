@@ -194,8 +194,8 @@ def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None 
         lines += ["", quantisation_loss(rows, fp32)]
     lines += [
         "",
-        "How the rounds are averaged, the floor and the power of a query's weights were chosen by the mean of",
-        "these collections, so that the figures flatter the model a little; nothing else was.",
+        "How the rounds are averaged, the floor and the power of a query's weights were chosen by the mean",
+        "of these collections, so that the figures flatter the model a little; nothing else was.",
     ]
     below = [row["name"] for row in rows if row["ratio"] < 1]
     if below:

@@ -26,7 +26,7 @@ from examples.training.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, Lexical
 from splade_retriever.surgery import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
 OPSET = 20
-BUNDLED = "splade-retriever/minilm-l6-v1"
+BUNDLED = "splade-retriever/minilm-l6-v2"
 
 State = Mapping[str, NDArray[Any]]
 
