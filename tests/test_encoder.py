@@ -103,11 +103,24 @@ def test_a_string_is_one_document_and_not_its_letters(bundled: SparseTextEmbeddi
     assert len(list(bundled.embed("the moon"))) == 1
 
 
-def test_passages_and_queries_of_a_symmetric_model_are_encoded_alike(bundled: SparseTextEmbedding) -> None:
-    (document,) = bundled.embed("lunar mission")
+def test_passages_and_queries_of_a_symmetric_model_are_encoded_alike(tiny: SparseTextEmbedding) -> None:
+    (document,) = tiny.embed("lunar mission")
 
-    assert list(bundled.passage_embed(["lunar mission"])) == [document]
-    assert list(bundled.query_embed("lunar mission")) == [document]
+    assert list(tiny.passage_embed(["lunar mission"])) == [document]
+    assert list(tiny.query_embed("lunar mission")) == [document]
+
+
+def test_a_query_of_the_bundled_model_is_a_text_s_weights_fewer_and_steeper(
+    bundled: SparseTextEmbedding,
+) -> None:
+    text = "why do the tails of comets always point away from the sun, and why do some of them have two?"
+    (document,), (query,) = bundled.embed(text), bundled.query_embed(text)
+
+    heaviest = document.top(len(query))
+    np.testing.assert_array_equal(query.indices, heaviest.indices)
+    assert len(query) <= 32
+    assert list(np.argsort(query.values)) == list(np.argsort(heaviest.values))
+    assert query.values.max() / query.values.min() > heaviest.values.max() / heaviest.values.min()
 
 
 def test_the_encoder_is_what_an_index_and_its_windows_need(bundled: SparseTextEmbedding) -> None:
