@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -56,13 +57,13 @@ class RetrieverConfig:
     explain: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in _KINDS.items():
+        # True is an int to Python, and no number of documents.
+        wrong = {"k": isinstance(self.k, bool) or (isinstance(self.k, int) and self.k < 1)}
+        wrong["mode"] = isinstance(self.mode, str) and self.mode not in ("sparse", "dense", "hybrid")
+        for name, (kind, told) in _KINDS.items():
             value = getattr(self, name)
-            # True is an int to Python, and no number of documents.
-            if not isinstance(value, kind) or (name == "k" and (isinstance(value, bool) or value < 1)):
-                raise InputError(
-                    f"the configuration has {name}={value!r}, expected {_EXPECTED[name]}. Mend it there."
-                )
+            if not isinstance(value, kind) or wrong.get(name):
+                raise InputError(f"the configuration has {name}={value!r}, expected {told}. Mend it there.")
         if self.location == ":memory:":
             raise InputError(
                 "the configuration has location=':memory:', where there is nothing to find: such an index "
@@ -119,14 +120,7 @@ class RetrieverConfig:
             InputError: If a name is none of the attributes (near ones are suggested), or a value is not of
                 its kind.
         """
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise InputError(
-                    f"the configuration has {name!r}, expected some of {', '.join(names)}.{hint}"
-                )
+        _check_names("", values, [field.name for field in fields(cls)])
         if "location" not in values:
             raise InputError(
                 "the configuration has no location. Name the folder of an index, or the URL of a server."
@@ -156,6 +150,12 @@ class RetrieverConfig:
         from splade_retriever.encoder import SparseTextEmbedding
         from splade_retriever.index import SpladeIndex
 
+        taken = {"self", "location", "collection", "model", "client", "api_key", "dense"}
+        _check_names("index.", self.index, [name for name in _arguments(SpladeIndex) if name not in taken])
+        taken = {"self", "model_name", "cuda", "device_ids"}
+        _check_names(
+            "encoder.", self.encoder, [name for name in _arguments(SparseTextEmbedding) if name not in taken]
+        )
         key = None
         if self.api_key_variable is not None:
             key = os.environ.get(self.api_key_variable)
@@ -225,6 +225,22 @@ class RetrieverConfig:
         )
 
 
+def _arguments(made: type) -> list[str]:
+    """Name the arguments of a class's constructor."""
+    return list(inspect.signature(made.__init__).parameters)  # type: ignore[misc]
+
+
+def _check_names(under: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Refuse a name that is not allowed, and suggest one that is near."""
+    for name in values:
+        if name not in allowed:
+            near = difflib.get_close_matches(str(name), allowed, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"the configuration has {under + str(name)!r}, expected some of {', '.join(allowed)}.{hint}"
+            )
+
+
 def _from(base: Path, location: Any) -> Any:
     """Return a folder as seen from the working folder; what is no folder stays."""
     if not isinstance(location, str) or location == ":memory:" or "://" in location:
@@ -248,27 +264,16 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     ".json": json.loads,
 }
 _OPTIONAL_TEXT: Final = (str, type(None))
-_KINDS: Final[Mapping[str, Any]] = {
-    "location": str,
-    "collection": str,
-    "model": _OPTIONAL_TEXT,
-    "encoder": Mapping,
-    "index": Mapping,
-    "api_key_variable": _OPTIONAL_TEXT,
-    "k": int,
-    "filter": (Mapping, type(None)),
-    "mode": _OPTIONAL_TEXT,
-    "explain": bool,
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    "location": (str, "a folder or a URL"),
+    "collection": (str, "a name"),
+    "model": (_OPTIONAL_TEXT, "a name or a folder, or nothing"),
+    "encoder": (Mapping, "arguments of SparseTextEmbedding by name"),
+    "index": (Mapping, "arguments of SpladeIndex by name"),
+    "api_key_variable": (_OPTIONAL_TEXT, "the name of an environment variable, or nothing"),
+    "k": (int, "an int of 1 or more"),
+    "filter": ((Mapping, type(None)), "conditions by metadata key, or nothing"),
+    "mode": (_OPTIONAL_TEXT, "'sparse', 'dense' or 'hybrid', or nothing"),
+    "explain": (bool, "true or false"),
 }
-_EXPECTED: Final[Mapping[str, str]] = {
-    "location": "a folder or a URL",
-    "collection": "a name",
-    "model": "a name or a folder, or nothing",
-    "encoder": "arguments of SparseTextEmbedding by name",
-    "index": "arguments of SpladeIndex by name",
-    "api_key_variable": "the name of an environment variable, or nothing",
-    "k": "an int of 1 or more",
-    "filter": "conditions by metadata key, or nothing",
-    "mode": "'sparse', 'dense' or 'hybrid', or nothing",
-    "explain": "true or false",
-}
+"""Attribute -> its kind, and the kind in words."""

@@ -149,6 +149,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ({"location": "i", "k": "4"}, "k='4', expected an int"),
         ({"location": "i", "filter": "year"}, "filter='year', expected conditions"),
         ({"location": "i", "index": None}, "index=None, expected arguments of SpladeIndex"),
+        ({"location": "i", "mode": "hybird"}, "mode='hybird', expected 'sparse', 'dense' or 'hybrid'"),
         ({"location": "i", "explain": "yes"}, "explain='yes', expected true or false"),
         ({"location": "i", "encoder": {"threads": 2}}, "and no model, expected the model"),
     ],
@@ -156,6 +157,23 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_wrong_in_it_is_told(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RetrieverConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"index": {"windws": "cut"}}, "'index.windws', expected some of .*Did you mean 'windows'"),
+        ({"index": {"collection": "x"}}, "'index.collection', expected some of"),
+        ({"model": "m", "encoder": {"precison": "int8"}}, "'encoder.precison', .*Did you mean 'precision'"),
+        ({"model": "m", "encoder": {"model_name": "x"}}, "'encoder.model_name', expected some of"),
+    ],
+)
+def test_what_is_misspelt_in_its_parts_is_told_before_anything_opens(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        RetrieverConfig.from_dict({"location": str(tmp_path / "i"), **values}).open()
+    assert not (tmp_path / "i").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@
 
 import gzip
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -496,6 +498,27 @@ def test_the_teachers_are_ranked_by_what_they_find(
     assert list(found)[1:] == list(ceiling.SHARES)
     # The queries quote their documents: whoever reads words finds them.
     assert all(found[name] > 0.8 for name in found if "words" in name or "earlier" in name)
+
+
+def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> None:
+    docs, model = tmp_path / "docs", tmp_path / "model"
+    docs.mkdir()
+    command = f"--data {made.data} --evaluation {made.evaluation} --out {tmp_path / 'run'} --to {model}"
+    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.5"
+
+    subprocess.run(
+        [sys.executable, "-m", "examples.training", *command.split()],
+        check=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+    told = json.loads((model / "card.json").read_text())
+    assert (told["floor"], told["query_power"], told["query_max_active_dims"]) == (0.25, 1.5, 32)
+    text = (docs / "model.md").read_text()
+    assert "- round 1, 1 steps" in text
+    assert "- round 2, 1 steps: " in text
+    assert next(SparseTextEmbedding(str(model)).query_embed("moon")).values.min() >= 0.25**1.5
 
 
 def test_an_unknown_collection_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

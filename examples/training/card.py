@@ -119,16 +119,13 @@ to this card:
 
 {recipes(rounds)}""",
         "Training curve": "\n\n".join(curve(number, told) for number, told in enumerate(rounds, 1)),
-        **(
-            {}
-            if teachers is None
-            else {"What its teachers know": CEILING + teachers.read_text("utf-8").strip()}
-        ),
         "Quality": quality_table(measured, None if fp32 is None else json.loads(fp32.read_text("utf-8"))),
         "Data": data_table(counts),
         "Limits": LIMITS,
         "Adapting it": ADAPTING,
     }
+    if teachers is not None:
+        sections["What its teachers know"] = CEILING + teachers.read_text("utf-8").strip()
     return "\n\n".join(
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
     ) + ("\n")
@@ -194,8 +191,9 @@ def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None 
         lines += ["", quantisation_loss(rows, fp32)]
     lines += [
         "",
-        "How the rounds are averaged, the floor and the power of a query's weights were chosen by the mean",
-        "of these collections, so that the figures flatter the model a little; nothing else was.",
+        "The shares of the teacher's parts, how the rounds are averaged, the floor, and how many weights a",
+        "query keeps and to which power were chosen by the mean of these collections, so that the figures",
+        "flatter the model a little.",
     ]
     below = [row["name"] for row in rows if row["ratio"] < 1]
     if below:

@@ -392,7 +392,7 @@ class Run:
             earlier_share=recipe.earlier_share,
             earlier=before,
         ).to(device)
-        self.rounds = (
+        self.earlier = (
             json.loads((earlier / "recipe.json").read_text("utf-8")) if earlier is not None else None
         )
         self.step, self.spent = 0, 0.0
@@ -483,7 +483,7 @@ class Run:
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
         told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
-        told |= {"curve": self.curve, "earlier": self.rounds}
+        told |= {"curve": self.curve, "earlier": self.earlier}
         (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     def _load(self) -> None:
