@@ -20,6 +20,7 @@ MOON = [
 
 
 def client_of(engine: str) -> Any:
+    """Open an empty engine in memory, "edge" or "local"."""
     if engine == "local":
         return QdrantClient(":memory:")
     from splade_retriever.edge import EdgeClient

@@ -10,21 +10,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from qdrant_client import QdrantClient
 
 from splade_retriever.sparse import SparseEmbedding
 from tests.words import LetterEncoder, WordEncoder
 
 ENGINES = ["edge", "local"]
-
-
-def client_of(engine: str) -> Any:
-    """Open an empty engine in memory."""
-    if engine == "local":
-        return QdrantClient(":memory:")
-    from splade_retriever.edge import EdgeClient
-
-    return EdgeClient(":memory:")
 
 
 def mark_async_tests(suite: type) -> None:

@@ -24,7 +24,8 @@ from splade_retriever.langchain import (
 from splade_retriever.langchain.filters import filter_from_json, filter_to_json, to_index_filter
 from splade_retriever.mmr import diverse
 from splade_retriever.sparse import SparseEmbedding
-from tests.langchain_parts import ENGINES, LetterEmbeddings, client_of
+from tests.index_parts import client_of
+from tests.langchain_parts import ENGINES, LetterEmbeddings
 from tests.words import WordEncoder
 
 # -- the reranker --------------------------------------------------------------------------------------------

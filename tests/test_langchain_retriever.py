@@ -30,7 +30,8 @@ from splade_retriever import SpladeIndex
 from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from splade_retriever.langchain import METADATA_KEY, SpladeRetriever, SpladeSparseEmbeddings
 from splade_retriever.queries import Fusion
-from tests.langchain_parts import ENGINES, LetterEmbeddings, client_of, echo_model, mark_async_tests
+from tests.index_parts import client_of
+from tests.langchain_parts import ENGINES, LetterEmbeddings, echo_model, mark_async_tests
 from tests.words import WordEncoder
 
 MOON = [

@@ -22,7 +22,8 @@ from splade_retriever.langchain.documents import relevance
 from splade_retriever.mmr import diverse
 from splade_retriever.queries import Fusion
 from splade_retriever.sparse import SparseEmbedding
-from tests.langchain_parts import ENGINES, BackgroundEncoder, LetterEmbeddings, client_of, mark_async_tests
+from tests.index_parts import client_of
+from tests.langchain_parts import ENGINES, BackgroundEncoder, LetterEmbeddings, mark_async_tests
 from tests.words import WordEncoder
 
 MOON = [
