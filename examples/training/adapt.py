@@ -206,6 +206,7 @@ def adapt(
         keep_query=card.query_max_active_dims or recipe.keep_query,
         dims_text=before.dims("text"),
         dims_query=before.dims("query"),
+        query_power=card.query_power,
     )
     model = load_model(start, frozen=recipe.frozen)
     learner = Learner(recipe, model)
@@ -217,9 +218,7 @@ def adapt(
             _weights(model, before.tokens(name, batch), keep, recipe.groups)
             for name, keep in (("query", recipe.keep_query), ("text", recipe.keep_text))
         )
-        # In use, and so in the teacher's scores, the weights of a query are raised to the card's power.
-        asked = queries.pow(card.query_power)
-        parts = learner.update(asked, texts, before.scores(batch), step / steps)
+        parts = learner.update(queries, texts, before.scores(batch), step / steps)
         if (step + 1) % 10 == 0:
             shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
             log.info("step %d of %d: %s", step + 1, steps, shown)

@@ -108,11 +108,11 @@ A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
 Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by
 their IDF (`examples/training/model.py`), trained towards the in-batch scores of a hybrid teacher
 (`examples/training/teachers.py`): the cosines of all-MiniLM-L6-v2, word matches, and from the second round on
-the model of the round before.
+the model of the round before.{_averages(told)}
 
-{steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {" and ".join(minutes)} minutes
-on {hardware}, beside other work; the schedule followed the minutes. The whole pipeline again, from the data
-to this card:
+{steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {", ".join(minutes)} minutes on
+{hardware}, beside other work; the schedule followed the minutes. The whole pipeline again, from the data to
+this card:
 
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\
         --minutes {" ".join(minutes)} --floor {told.get("floor", 0.0):g} --query-power {power:g}
@@ -129,6 +129,16 @@ to this card:
     return "\n\n".join(
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
     ) + ("\n")
+
+
+def _averages(told: dict[str, Any]) -> str:
+    if "end_share" not in told:
+        return ""
+    share = told["end_share"]
+    return (
+        f" What a later round has made, and what ships, is an average:\n{share:g} x the weights at its end + "
+        f"{1 - share:g} x those at its start (`examples.training.train.finished`)."
+    )
 
 
 def rounds_of(trained: dict[str, Any]) -> Iterator[dict[str, Any]]:

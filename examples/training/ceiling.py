@@ -24,7 +24,16 @@ from tokenizers import Tokenizer
 from examples.training.evaluate import collections, sampled
 from examples.training.model import Splade, minilm_folder
 from examples.training.teachers import Dense, Seen, WordMatches
-from examples.training.train import LATER, Recipe, mean_tokens, padded, read_pairs, start_weights, word_idf
+from examples.training.train import (
+    LATER,
+    Recipe,
+    finished,
+    mean_tokens,
+    padded,
+    read_pairs,
+    start_weights,
+    word_idf,
+)
 from splade_retriever.baselines import Bm25, best_rows
 from splade_retriever.beir import BeirCollection
 from splade_retriever.evaluate import score_rankings
@@ -84,7 +93,7 @@ class Parts:
         counted = np.load(data / "frequency.npz")
         idf = word_idf(counted["frequency"], int(counted["documents"]))
         self.model = Splade(start_weights(idf)).eval()
-        self.model.load_state_dict(torch.load(run / "checkpoint.pt", map_location="cpu")["model"])
+        self.model.load_state_dict(finished(run))
         self.dense = Dense(self.model.frozen)
         self.words = WordMatches(idf, mean_tokens(read_pairs(data)))
         self.tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
@@ -99,7 +108,7 @@ class Parts:
             self.words.scores(_tokens(asked["ids"]), _tokens(found["ids"][start : start + DOCUMENTS_AT_ONCE]))
             for start in range(0, len(found["ids"]), DOCUMENTS_AT_ONCE)
         ]
-        weights = (asked["weights"] @ found["weights"].T).toarray()
+        weights = (asked["weights"].power(LATER.query_power) @ found["weights"].T).toarray()
         return [asked["dense"] @ found["dense"].T, torch.cat(words, 1).numpy(), weights]
 
     def _seen(self, texts: list[str], kept: Path | None) -> dict[str, Any]:

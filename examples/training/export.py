@@ -2,6 +2,8 @@
 
     python -m examples.training.export --run runs/model --to splade_retriever/bundled
 
+What is exported is the average that `examples.training.train.finished` makes of a run.
+
 The graph maps `input_ids` and `attention_mask`, (batch, tokens) int64, to `weights`, (batch, vocab) float32.
 Quantisation and pooling are those of `splade_retriever.surgery`. The int8 codes of the word embeddings, less
 their mean, serve the input and the decoder at once.
@@ -13,20 +15,24 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 from examples.training.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, LexicalHead, minilm_folder
+from examples.training.train import Recipe, finished
 from splade_retriever.surgery import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
 OPSET = 20
-BUNDLED = "splade-retriever/minilm-l6-v2"
+BUNDLED = "splade-retriever/minilm-l6-v3"
+SPECIAL_IDS = [0, 100, 101, 102, 103]
+"""[PAD], [UNK], [CLS], [SEP] and [MASK], which never weigh anything."""
 
 State = Mapping[str, NDArray[Any]]
 
@@ -37,37 +43,33 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/model"))
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
-    parser.add_argument("--earlier", type=Path, default=None, help="average the weights with this run's")
-    parser.add_argument("--share", type=float, default=0.6, help="of the later run in that average")
+    parser.add_argument(
+        "--end-share",
+        type=float,
+        default=Recipe.earlier_end,
+        help="of the weights at the end of a later round; the rest is those at its start",
+    )
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
-    parser.add_argument("--query-power", type=float, default=1.0, help="exponent of a query's weights")
+    parser.add_argument(
+        "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
+    )
     arguments = parser.parse_args()
-    trained = torch.load(arguments.run / "checkpoint.pt", map_location="cpu")
-    state = {name: value.float().numpy() for name, value in trained["model"].items()}
-    if arguments.earlier is not None:
-        before = torch.load(arguments.earlier / "checkpoint.pt", map_location="cpu")["model"]
-        state = averaged(
-            state, {name: value.float().numpy() for name, value in before.items()}, arguments.share
-        )
+    recipe = json.loads((arguments.run / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+    power = arguments.query_power
     write_folder(
-        state,
+        arrays(finished(arguments.run, arguments.end_share)),
         arguments.to,
         arguments.precision,
         floor=arguments.floor,
-        query_max_active_dims=trained["recipe"]["keep_query"],
-        query_power=arguments.query_power,
+        query_max_active_dims=recipe["keep_query"],
+        query_power=recipe.get("query_power", 1.0) if power is None else power,
+        end_share=arguments.end_share if (arguments.run / "start.pt").exists() else None,
     )
 
 
-def averaged(later: State, earlier: State, share: float) -> dict[str, NDArray[Any]]:
-    """Average the weights of two runs, one of which went on from the other (arXiv 2109.01903).
-
-    Args:
-        later: Weights by name.
-        earlier: The same names.
-        share: Of `later`, from 0 to 1.
-    """
-    return {name: share * later[name] + (1 - share) * earlier[name] for name in later}
+def arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Return weights as float32 arrays."""
+    return {name: value.float().numpy() for name, value in weights.items()}
 
 
 def write_folder(
@@ -78,6 +80,7 @@ def write_folder(
     floor: float = 0.0,
     query_max_active_dims: int | None = None,
     query_power: float = 1.0,
+    end_share: float | None = None,
     adapted: str | None = None,
 ) -> None:
     """Write `model.onnx`, `tokenizer.json` and `card.json` into the folder `to`.
@@ -89,6 +92,7 @@ def write_folder(
         floor: Weights below this are left out, of texts and of queries.
         query_max_active_dims: What a query keeps, as in training; None is everything.
         query_power: Exponent of a query's weights in use.
+        end_share: Told in the card where the weights are the average of a later round.
         adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
     """
     to.mkdir(parents=True, exist_ok=True)
@@ -110,8 +114,10 @@ def write_folder(
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),
-        "special_ids": [0, 100, 101, 102, 103],
+        "special_ids": SPECIAL_IDS,
     }
+    if end_share is not None:
+        card["end_share"] = end_share
     (to / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(to / "__pycache__", ignore_errors=True)
 
@@ -120,7 +126,7 @@ def build(state: State, *, precision: str, floor: float = 0.0) -> onnx.ModelProt
     """Build the whole graph from the weights of `examples.training.model.Splade`; `floor` as in its head."""
     net = Net(state, int8=precision == "int8")
     builder = net.builder
-    words = WordTable(net, state["encoder.words.weight"])
+    words = WordTable(net, state["encoder.words.weight"], silent=_silent(state))
     zero, tokens = builder.put("zero", np.array([0])), builder.op("Shape", "input_ids", start=1, end=2)
     places = builder.op("Slice", net.stored("encoder.positions.weight"), zero, tokens, zero)
     hidden = net.norm(builder.op("Add", words.embedded, places), "encoder.norm")
@@ -133,8 +139,16 @@ def build(state: State, *, precision: str, floor: float = 0.0) -> onnx.ModelProt
             builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
         )
         weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
-    builder.op("Identity", weights, result="weights")
+    before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
+    builder.op("Pad", weights, before, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
+
+
+def _silent(state: State) -> int:
+    """Return how many entries at the start of the vocabulary never weigh anything: special or unused ones."""
+    barred = state["head.barred"] > 0
+    barred[SPECIAL_IDS] = True
+    return int(np.argmin(barred))
 
 
 def _layer(net: Net, name: str, hidden: str, allowed: str) -> str:
@@ -163,8 +177,11 @@ def _layer(net: Net, name: str, hidden: str, allowed: str) -> str:
 
 
 def _head(net: Net, words: WordTable, hidden: str) -> str:
-    """The lexical head and max pooling, in column blocks so that the logits never exist as a whole."""
-    builder, state = net.builder, net.state
+    """The lexical head and max pooling, in column blocks so that the logits never exist as a whole.
+
+    Returns the weights of all entries but the silent ones, (batch, vocab - silent).
+    """
+    builder, state, heard = net.builder, net.state, slice(words.silent, None)
     length = np.linalg.norm(words.centred, axis=1)
     last = builder.put("last", np.array([-1]))
     own_length = builder.op("Gather", builder.put("word_length", length), "input_ids")
@@ -176,11 +193,11 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
         builder.op("Mul", own, builder.put("head_skip", np.float32(LexicalHead.skip))),
     )
     states = builder.without_padding(states, "attention_mask")
-    factor = builder.put("factor", np.exp(state["head.log_scale"]) / length)
-    bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])
+    factor = builder.put("factor", (np.exp(state["head.log_scale"]) / length)[heard])
+    bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])[heard]
     logits = builder.op("Mul", words.pooled(states), factor)
     logits = builder.op("Add", logits, builder.put("entry_bias", bias))
-    gain = builder.put("entry_gain", np.exp(state["head.log_gain"]))
+    gain = builder.put("entry_gain", np.exp(state["head.log_gain"])[heard])
     return builder.op("Mul", builder.activation(logits, "log1p"), gain)
 
 
@@ -250,22 +267,24 @@ class WordTable:
 
     Attributes:
         centred: Shape (vocab, hidden).
+        silent: How many entries at the start the decoder leaves out.
         own: Name of the centred embeddings of `input_ids`, (batch, tokens, hidden).
         embedded: The same, not centred.
     """
 
-    def __init__(self, net: Net, words: NDArray[Any]) -> None:
-        self.builder, self.int8 = net.builder, net.int8
+    def __init__(self, net: Net, words: NDArray[Any], *, silent: int) -> None:
+        self.builder, self.int8, self.silent = net.builder, net.int8, silent
         mean = words.mean(0)
         self.centred = words - mean
         steps = column_scale(self.centred.T)
         table = column_codes(self.centred.T).T if self.int8 else self.centred
+        starts = [*([0] if silent else []), *range(silent, len(words), BLOCK)]
         self._blocks = [
             (
-                self.builder.put(f"words_{start}", table[start : start + BLOCK]),
-                self.builder.put(f"word_steps_{start}", steps[start : start + BLOCK]),
+                self.builder.put(f"words_{start}", table[start:end]),
+                self.builder.put(f"word_steps_{start}", steps[start:end]),
             )
-            for start in range(0, len(words), BLOCK)
+            for start, end in pairwise([*starts, len(words)])
         ]
         own = self._of_inputs(*(rows for rows, _ in self._blocks))
         if self.int8:
@@ -276,8 +295,9 @@ class WordTable:
         self.embedded = self.builder.op("Add", own, self.builder.put("word_mean", mean))
 
     def pooled(self, states: str) -> str:
-        """Return the largest product of any token with each centred embedding, (batch, vocab)."""
-        turned = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in self._blocks]
+        """Return any token's largest product with each embedding that is heard, (batch, vocab - silent)."""
+        heard = self._blocks[1:] if self.silent else self._blocks
+        turned = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in heard]
         if self.int8:
             return self.builder.int8_pooled(states, turned)
         products = (self.builder.op("MatMul", states, columns) for columns, _ in turned)

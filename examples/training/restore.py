@@ -6,6 +6,7 @@ activations, which PyTorch does not round.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
+from torch.nn import functional
 
 from examples.training.model import LAYERS, SPECIAL_BIAS, Encoder, LexicalHead, Splade
 from splade_retriever.errors import ModelFilesError, ModelGraphError
-from splade_retriever.surgery import BLOCK
 
 
 def bundled_folder() -> Path:
@@ -43,7 +44,7 @@ def load_model(folder: Path, *, frozen: int = 3) -> Splade:
     encoder = Encoder(len(words))
     encoder.load_state_dict(_encoder_state(stored, words))
     # A barred entry is known by its bias, which no training reaches.
-    barred = stored["entry_bias"] == SPECIAL_BIAS
+    barred = stored.of_entries("entry_bias", SPECIAL_BIAS) == SPECIAL_BIAS
     model = Splade((~barred).float(), frozen, encoder=encoder)
     model.head.load_state_dict(model.head.state_dict() | _head_state(stored, words))
     model.head.floor = float(stored["floor"]) if "floor" in stored else 0.0
@@ -71,9 +72,9 @@ def _head_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
     return {
         **stored.linear("head.dense", "dense"),
         **stored.norm("head.norm", "norm"),
-        "log_scale": (stored["factor"] * length).log(),
-        "bias": stored["entry_bias"],
-        "log_gain": stored["entry_gain"].log(),
+        "log_scale": stored.of_entries("factor", 0.0, lambda factor: (factor * length[-len(factor) :]).log()),
+        "bias": stored.of_entries("entry_bias", SPECIAL_BIAS),
+        "log_gain": stored.of_entries("entry_gain", 0.0, torch.log),
     }
 
 
@@ -115,8 +116,22 @@ class Stored:
 
     def blocks(self, name: str) -> Tensor:
         """Join what is cut into blocks of vocabulary entries; the entries come first."""
-        starts = range(0, len(self["entry_bias"]), BLOCK)
-        return torch.cat([self[f"{name}_{start}"] for start in starts])
+        rest = (key.removeprefix(f"{name}_") for key in self._arrays if key.startswith(f"{name}_"))
+        starts = sorted(int(start) for start in rest if start.isdigit())
+        return torch.cat([self[f"{name}_{start}"] for start in starts or [0]])
+
+    def of_entries(
+        self, name: str, silent: float, turned: Callable[[Tensor], Tensor] = lambda stored: stored
+    ) -> Tensor:
+        """Return what the head holds for each entry, (vocab,).
+
+        Args:
+            name: The constant; it holds nothing for the silent entries at the start.
+            silent: What those get.
+            turned: Applied to what is stored.
+        """
+        heard = turned(self[name])
+        return functional.pad(heard, (len(self.blocks("words")) - len(heard), 0), value=silent)
 
     def words(self) -> Tensor:
         """Return the word embeddings, (vocab, hidden)."""

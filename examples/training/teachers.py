@@ -84,6 +84,7 @@ class Hybrid(nn.Module):
         word_share: The same for the word matches.
         earlier_share: The same for the earlier model's scores.
         earlier: The model of the round before; None in the first round.
+        query_power: Exponent of that model's query weights.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class Hybrid(nn.Module):
         word_share: float,
         earlier_share: float = 0.0,
         earlier: Splade | None = None,
+        query_power: float = 1.0,
     ) -> None:
         super().__init__()
         self.words, self.dense = words, Dense(frozen)
         self.earlier = earlier.requires_grad_(False).eval() if earlier is not None else None
+        self.query_power = query_power
         self.shares = {"dense": dense_share, "words": word_share, "earlier": earlier_share}
 
     @torch.no_grad()
@@ -123,5 +126,5 @@ class Hybrid(nn.Module):
         found = self.shares["dense"] * queries.dense @ texts.dense.T
         found = found + self.shares["words"] * self.words.scores(queries, texts)
         if queries.earlier is not None and texts.earlier is not None:
-            found = found + self.shares["earlier"] * queries.earlier @ texts.earlier.T
+            found = found + self.shares["earlier"] * queries.earlier.pow(self.query_power) @ texts.earlier.T
         return found

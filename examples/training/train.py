@@ -20,7 +20,9 @@ Instead of fixed factors, the two regularisers are held at a number of active di
 while a text has more than that and shrink while it has fewer. That number falls from five times its final
 value, quadratically, over the first 30 % of the run (the ramp of arXiv 2109.10086).
 
-A later round starts from the weights of an earlier one, whose scores join the teacher.
+A later round starts from the model that an earlier one made, whose scores join the teacher. What a later
+round has made is an average of the weights it ends and starts with (`finished`), which ranks better than
+either.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from examples.training.teachers import Hybrid, Seen, WordMatches
 
 log = logging.getLogger(__name__)
 
-UNUSED = 999  # entries below this id are special, unused or punctuation
+UNUSED = 999  # entries below this id are special or unused
 SHORTEST_CROPPED = 48  # tokens of a text that is cut in two
 
 
@@ -77,6 +79,8 @@ class Recipe:
     dims_text: float = 120.0
     dims_query: float = 26.0
     ramp: float = 0.3
+    query_power: float = 1.0
+    earlier_end: float = 0.6
 
 
 LATER = replace(
@@ -84,13 +88,14 @@ LATER = replace(
     head_rate=1e-3,
     layer_rate=8e-5,
     keep_query=32,
-    word_share=0.6,
+    word_share=0.8,
     earlier_share=0.6,
-    softened=0.2,
-    crops=0.15,
-    dims_text=92.0,
-    dims_query=28.0,
+    softened=0.1,
+    crops=0.1,
+    dims_text=122.0,
+    dims_query=30.0,
     ramp=0.0,
+    query_power=1.5,
 )
 """A round that goes on from an earlier one."""
 
@@ -126,6 +131,25 @@ def main() -> None:
         bf16=arguments.bf16,
     )
     run.train(seconds=arguments.minutes * 60, steps=arguments.steps)
+
+
+def finished(run: Path, end_share: float = Recipe.earlier_end, device: str = "cpu") -> dict[str, Tensor]:
+    """Return the weights that a run has made, by name (after arXiv 2109.01903).
+
+    Args:
+        run: The run's folder.
+        end_share: Of the weights at its end; the rest is the share of those at its start. A first round has
+            no model to start with: its weights are those at its end.
+        device: Where the weights go.
+    """
+    end: dict[str, Tensor] = torch.load(run / "checkpoint.pt", map_location=device)["model"]
+    if not (run / "start.pt").exists():
+        return end
+    start = torch.load(run / "start.pt", map_location=device)
+    return {
+        name: value.lerp(start[name], 1 - end_share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
 
 
 class Pairs:
@@ -215,10 +239,9 @@ def in_groups(
 
 
 def word_idf(frequency: NDArray[np.int64], documents: int) -> Tensor:
-    """Return the IDF of BM25 of each vocabulary entry, 0 for those that stand in every text or are unused."""
+    """Return the IDF of BM25 of each vocabulary entry, 0 for special and unused ones."""
     idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
-    idf[frequency >= documents] = 0  # [CLS] and [SEP]
-    idf[:UNUSED][frequency[:UNUSED] == 0] = 0  # [PAD], [MASK] and the entries that BERT left unused
+    idf[:UNUSED] = 0
     return torch.tensor(idf, dtype=torch.float32)
 
 
@@ -261,14 +284,14 @@ def losses(
     """Return the weighted losses of one batch by name.
 
     Args:
-        queries: Shape (batch, vocab), weights.
+        queries: Shape (batch, vocab), weights before they are raised to the recipe's power.
         texts: Shape (batch, vocab), weights; row i answers query i.
         gain: Shape (vocab,), the head's gains: the regularisers see weights without them.
         teacher: Shape (batch, batch), the teacher's scores.
         recipe: The factors.
         pressure: "text" and "query" -> what their regulariser is multiplied by.
     """
-    scores = queries @ texts.T
+    scores = queries.pow(recipe.query_power) @ texts.T
     diagonal = torch.arange(len(scores), device=scores.device)
     mean = {"text": texts.mean(0) / gain, "query": queries.mean(0) / gain}
     heavy = {name: weights.square().sum() for name, weights in mean.items()}
@@ -391,6 +414,7 @@ class Run:
             word_share=recipe.word_share,
             earlier_share=recipe.earlier_share,
             earlier=before,
+            query_power=recipe.query_power,
         ).to(device)
         self.earlier = (
             json.loads((earlier / "recipe.json").read_text("utf-8")) if earlier is not None else None
@@ -401,12 +425,16 @@ class Run:
             self._load()
 
     def _go_on_from(self, earlier: Path, idf: Tensor) -> Splade:
-        """Give the student the weights of an earlier run, and return that run's model."""
-        state = torch.load(earlier / "checkpoint.pt", map_location=self.device)
-        self.model.load_state_dict(state["model"])
-        self.learner.pressure.factors = state["pressure"]
+        """Give the student the weights that an earlier run has made, and return that model."""
+        begun = self.out / "start.pt"
+        if not begun.exists():
+            torch.save(finished(earlier, self.recipe.earlier_end), begun)
+        weights = torch.load(begun, map_location=self.device)
+        self.model.load_state_dict(weights)
+        told = torch.load(earlier / "checkpoint.pt", map_location="cpu")
+        self.learner.pressure.factors = told["pressure"]
         before = Splade(start_weights(idf), self.recipe.frozen).to(self.device)
-        before.load_state_dict(state["model"])
+        before.load_state_dict(weights)
         return before
 
     def train(self, *, seconds: float, steps: int | None = None) -> None:
