@@ -2,7 +2,8 @@
 
 Its calls stand in groups: edge_collections.py manages collections, edge_write.py writes points,
 edge_read.py reads them, edge_search.py ranks them, edge_server_only.py refuses what needs a server. Under
-them, edge_folder.py keeps the folder, and edge_convert.py and edge_query.py speak to the engine.
+them, edge_folder.py keeps the folder (edge_stored.py its layout, edge_lock.py its lock), and
+edge_convert.py, edge_query.py and edge_errors.py speak to the engine.
 """
 
 from importlib.metadata import version

@@ -8,7 +8,8 @@ from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.edge_convert import names_in
-from splade_retriever.edge_folder import EdgeFolder, StoredCollection
+from splade_retriever.edge_folder import EdgeFolder
+from splade_retriever.edge_stored import StoredCollection
 from splade_retriever.errors import InputError, NotSupportedError
 
 __all__ = ["IDS_PER_CALL", "EdgeBase", "check_limit", "check_options", "check_vector_names", "chunks", "done"]

@@ -1,55 +1,48 @@
-"""A folder of Qdrant Edge shards, one a collection: locked, laid out so that a kill at any moment leaves it
-whole.
+"""An open folder of Qdrant Edge shards: its collections, and the calls to their shards.
 
-    folder/
-      .lock                     held by the one client that has the folder open; names its process
-      edge.json                 marks the folder as ours, with the format's version
-      collections/
-        docs-1f2e3d4c/          a readable part of the name, and its hash
-          collection.json       name, settings, metadata, payload indexes
-          shard/                the engine's files
-
-A collection is built in a folder whose name starts with a dot and moved into place when it is whole; one
-that is deleted is moved out first. What is found under such names on opening is what a killed process left,
-and removed. One that takes the place of another says so in its collection.json first: from then on, an
-opening that finds it half moved ends the move.
+What lies on the disk, and how a killed process leaves it whole, is in `edge_stored`.
 """
 
 import contextlib
-import json
 import os
-import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
 from qdrant_client import models
 
 from splade_retriever.edge_convert import Shard, create_shard, load_shard
+from splade_retriever.edge_errors import os_errors, translated
+from splade_retriever.edge_lock import take_lock
+from splade_retriever.edge_stored import (
+    StoredCollection,
+    check_mark,
+    check_name,
+    folder_name,
+    move_into_place,
+    read_all,
+    remove_leftovers,
+    sync_folder,
+)
 from splade_retriever.errors import (
     CollectionNotFoundError,
     IndexClosedError,
-    IndexLockedError,
     InputError,
     SpladeError,
     StorageError,
 )
 
-__all__ = ["EdgeFolder", "StoredCollection"]
+__all__ = ["EdgeFolder"]
 
 T = TypeVar("T")
 
-_FORMAT: Final = 1
-_MARK: Final = "edge.json"
 _LEAST_FREE: Final = 32 * 2**20
 """Bytes that must be free to write. The engine writes through memory maps, where a full disk is no error
 code but a signal that ends the process; so the last bytes are left alone."""
@@ -58,77 +51,8 @@ _WRITES_PER_FLUSH: Final = 256
 upserts of `EdgeClient`, about 7 s) to be done again on opening. A flush itself takes 0.1 to 0.2 s."""
 _CLOSING_S: Final = 30.0
 """Longest wait for the call that another thread has in a shard which is being closed."""
-_LETTING_GO_S: Final = 5.0
-"""Longest wait for a folder whose holder has ended, while its engine's process writes everything out."""
 _ENOUGH_MEMORY: Final = 2**30
 """Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
-_NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
-_FOREIGN: Final = {
-    "meta.json": "a folder of qdrant-client's local mode; open it with QdrantClient(path=...)",
-    "edge_config.json": "a bare Qdrant Edge shard; open it with qdrant_edge.EdgeShard.load",
-    "raft_state.json": "a Qdrant server's storage; start a server on it",
-}
-
-
-@dataclass(slots=True)
-class StoredCollection:
-    """One collection: its settings, and its shard once that is open."""
-
-    name: str
-    folder: Path
-    config: models.CreateCollection
-    indexes: dict[str, Any] = field(default_factory=dict)
-    """Payload field -> schema as JSON has it."""
-    shard: Shard | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    unflushed: int = 0
-    """Writes since the log was worked off."""
-    replaces: str | None = None
-    """The collection whose name and place it takes, while it is being moved there."""
-
-    @property
-    def shard_folder(self) -> Path:
-        """Where the engine's files are."""
-        return self.folder / "shard"
-
-    def save(self) -> None:
-        """Write the settings; after a kill either the old ones are there or the new ones."""
-        written = {
-            "format": _FORMAT,
-            "name": self.name,
-            "config": self.config.model_dump(mode="json", exclude_none=True),
-            "payload_indexes": self.indexes,
-            **({} if self.replaces is None else {"replaces": self.replaces}),
-        }
-        _write_atomically(self.folder / "collection.json", json.dumps(written, indent=1))
-
-    @classmethod
-    def read(cls, folder: Path) -> "StoredCollection":
-        """Read the settings; the shard stays closed.
-
-        Raises:
-            StorageError: If they are damaged or written by a newer version.
-        """
-        path = folder / "collection.json"
-        try:
-            found = json.loads(path.read_text("utf-8"))
-            if found["format"] != _FORMAT:
-                raise StorageError(
-                    f"{path} has format {found['format']!r}, this version reads {_FORMAT}. Upgrade "
-                    "splade-retriever."
-                )
-            config = models.CreateCollection(**found["config"])
-            return cls(
-                found["name"], folder, config, found["payload_indexes"], replaces=found.get("replaces")
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, SpladeError):
-                raise
-            raise StorageError(
-                f"{path} is damaged ({error}), expected a collection's settings. Restore it from a backup, "
-                "or move "
-                f"{str(folder)!r} away to open the other collections."
-            ) from error
 
 
 @dataclass(slots=True)
@@ -161,22 +85,22 @@ class EdgeFolder:
         if not isinstance(location, str | Path):
             raise InputError(f"location is a {type(location).__name__}, expected a folder or ':memory:'.")
         self.location = str(location)
-        with _os_errors(f"open the index folder {self.location!r}"):
+        with os_errors(f"open the index folder {self.location!r}"):
             if self.location == ":memory:":
                 temporary = True
                 path = Path(tempfile.mkdtemp(prefix="splade-edge-", dir=_memory_disk()))
             else:
                 path = Path(location).absolute()
             path.mkdir(parents=True, exist_ok=True)
-            lock_file = _lock(path, os.getpid() if holder is None else holder)
+            lock_file = take_lock(path, os.getpid() if holder is None else holder)
         self._open = _Open(path, temporary, lock_file)
         self._finalizer = weakref.finalize(self, _release, self._open)
         self._lock = threading.RLock()
         try:
-            with _os_errors(f"open the index folder {self.location!r}"):
-                _check_mark(path)
-                _remove_leftovers(path / "collections")
-                self._open.collections.update(_read_all(path / "collections"))
+            with os_errors(f"open the index folder {self.location!r}"):
+                check_mark(path)
+                remove_leftovers(path / "collections")
+                self._open.collections.update(read_all(path / "collections"))
         except BaseException:
             self.close()
             raise
@@ -230,17 +154,17 @@ class EdgeFolder:
         """
         with self._lock:
             self.check_open()
-            _check_name(name)
+            check_name(name)
             if name in self._open.collections:
                 raise InputError(
                     f"collection {name!r} already exists at {self.location!r}. Delete it first, or use "
                     "another name."
                 )
-            folder = self._open.path / "collections" / _folder_name(name)
+            folder = self._open.path / "collections" / folder_name(name)
             building = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
             made = StoredCollection(name, building, config)
             try:
-                with _os_errors(f"create collection {name!r} at {self.location!r}"):
+                with os_errors(f"create collection {name!r} at {self.location!r}"):
                     self.check_space()
                     building.mkdir()
                     shard = self.told(
@@ -250,7 +174,7 @@ class EdgeFolder:
                     self.told(f"create collection {name!r}", shard.close)
                     made.save()
                     os.rename(building, folder)
-                    _sync_folder(folder.parent)
+                    sync_folder(folder.parent)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
@@ -265,7 +189,7 @@ class EdgeFolder:
             found = self._open.collections.get(name)
             if found is None:
                 return False
-            with found.lock, _os_errors(f"delete collection {name!r} at {self.location!r}"):
+            with found.lock, os_errors(f"delete collection {name!r} at {self.location!r}"):
                 going = found.folder.with_name(f".old-{found.folder.name}-{uuid.uuid4().hex[:8]}")
                 if found.shard is not None:
                     self.told(f"close collection {name!r}", found.shard.close)
@@ -287,13 +211,13 @@ class EdgeFolder:
         """
         with self._lock:
             taking, going = self.get(by), self._open.collections.get(name)
-            _check_name(name)
+            check_name(name)
             if taking is going:
                 raise InputError(f"collection {name!r} cannot take its own place. Name two collections.")
             with (
                 taking.lock,
                 contextlib.nullcontext() if going is None else going.lock,
-                _os_errors(f"put collection {by!r} in the place of {name!r} at {self.location!r}"),
+                os_errors(f"put collection {by!r} in the place of {name!r} at {self.location!r}"),
             ):
                 for collection in (taking, *([] if going is None else [going])):
                     if collection.shard is not None:  # its files are closed before they move
@@ -308,10 +232,10 @@ class EdgeFolder:
                 except BaseException:
                     taking.config, taking.replaces = before, None
                     raise
-                _move_into_place(taking)
+                move_into_place(taking)
                 del self._open.collections[by]
                 self._open.collections[name] = taking
-                _remove_leftovers(taking.folder.parent)
+                remove_leftovers(taking.folder.parent)
 
     def save(self, collection: StoredCollection) -> None:
         """Write a collection's settings.
@@ -319,7 +243,7 @@ class EdgeFolder:
         Raises:
             StorageError: They cannot be written; the old ones stay.
         """
-        with _os_errors(f"write the settings of collection {collection.name!r}"):
+        with os_errors(f"write the settings of collection {collection.name!r}"):
             collection.save()
 
     def reload(self, collection: StoredCollection) -> None:
@@ -353,7 +277,7 @@ class EdgeFolder:
         Raises:
             StorageError: The disk is nearly full; nothing was written.
         """
-        with _os_errors(f"{doing} collection {collection.name!r}"):
+        with os_errors(f"{doing} collection {collection.name!r}"):
             self.check_space()
         answer = self.read(collection, doing, call)
         collection.unflushed += 1
@@ -369,10 +293,10 @@ class EdgeFolder:
         except SpladeError:
             raise
         except BaseException as error:
-            translated = self._translate(error, doing)
-            if translated is None:
+            told = translated(error, doing, location=self.location, closed=self._open.closed)
+            if told is None:
                 raise
-            raise translated from error
+            raise told from error
 
     def check_space(self, *, beside: int = 0) -> None:
         """Raise StorageError when the disk is nearly full, or would be with so many bytes more on it."""
@@ -398,46 +322,6 @@ class EdgeFolder:
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
             return collection.shard
-
-    def _translate(self, error: BaseException, doing: str) -> SpladeError | None:  # noqa: PLR0911 - one a kind
-        """Put an error of the engine in our words; None for what is none of its errors.
-
-        Its errors are bare `Exception`s that differ by their text alone; a Rust panic comes as a
-        BaseException.
-        """
-        said = " ".join(str(error).split())
-        if not isinstance(error, Exception):
-            if type(error).__name__ != "PanicException":
-                return None
-            return StorageError(
-                f"could not {doing}: the engine broke down ({said}). Close the client and open it again; "
-                "what was "
-                "acknowledged is kept."
-            )
-        if "not initialized" in said:
-            if not self._open.closed:
-                return CollectionNotFoundError(
-                    f"could not {doing}: it was deleted meanwhile. Create it again."
-                )
-            return IndexClosedError(
-                f"could not {doing}: the EdgeClient at {self.location!r} was closed meanwhile. Open it again."
-            )
-        if "WouldBlock" in said:
-            return IndexLockedError(
-                f"could not {doing} at {self.location!r}: another process has its files open. Close it there."
-            )
-        if "No space left" in said:
-            return StorageError(f"could not {doing}: the disk is full ({said}). Make room and go on.")
-        remedy = _REMEDIES.get(next((part for part in _REMEDIES if part in said), ""))
-        if remedy is not None or isinstance(error, TypeError | ValueError | OverflowError):
-            return InputError(f"could not {doing}: {said}. {remedy or 'Mend the argument.'}")
-        if type(error) is Exception:
-            return StorageError(
-                f"could not {doing} at {self.location!r}: the engine says: {said}. Restore the folder from "
-                "a backup if "
-                "this comes again after opening it anew."
-            )
-        return None
 
     def stored_bytes(self, collection: StoredCollection) -> int:
         """Say what a collection takes on the disk, in bytes, without the unused part of reserved files."""
@@ -471,200 +355,12 @@ class EdgeFolder:
             self._finalizer()
 
 
-_REMEDIES: Final = {
-    "Not existing vector name": "Name one of the collection's vectors.",
-    "Vector dimension error": "Use the encoder that the collection was made for.",
-    "Wrong usage of sparse vectors": "Name a vector of the kind that you pass.",
-    "Conversion between": "Name a vector of the kind that you pass.",
-    "No range index": "Create one with create_payload_index, of type integer, float or datetime.",
-    "No appropriate index": "Create one with create_payload_index.",
-    "No point with id": "Write to points that are there; the others of the call are done.",
-    "already exists with different parameters": "Delete it first, or use another name.",
-    "Validation failed": "Mend the argument.",
-    "Bad request": "Mend the argument.",
-    "Validation error": "Mend the argument.",
-    "Wrong input": "Mend the argument.",
-    "index required": "Create it with create_payload_index.",
-    "Index required": "Create it with create_payload_index.",
-}
-"""Part of the engine's text for a wrong argument -> what to do."""
-
-
-@contextlib.contextmanager
-def _os_errors(doing: str) -> Iterator[None]:
-    """Translate what the operating system refuses."""
-    try:
-        yield
-    except SpladeError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"could not {doing}: {error.strerror or error} ({error.filename}). Nothing is served or "
-            "written; choose a "
-            "folder that can be written."
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    bad = sorted(set(name) & _NOT_IN_NAMES)
-    if bad or name in ("", ".", "..") or len(name) > 255:
-        raise InputError(
-            f"collection name {name!r} holds {bad or 'nothing to call it by'}, expected 1 to 255 characters "
-            "other than "
-            f"{''.join(sorted(_NOT_IN_NAMES - set(chr(0) + chr(31))))}. Choose another."
-        )
-
-
-def _folder_name(name: str) -> str:
-    """Name a collection's folder: safe on every file system, also one that takes "A" for "a"."""
-    readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "collection"
-    return f"{readable}-{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-
-
-def _check_mark(path: Path) -> None:
-    """See that the folder is ours, or empty and so can be."""
-    mark = path / _MARK
-    if mark.is_file():
-        try:
-            found = json.loads(mark.read_text("utf-8")).get("format")
-        except (ValueError, AttributeError):
-            found = "unreadable"
-        if found != _FORMAT:
-            raise StorageError(
-                f"{mark} has format {found!r}, this version reads {_FORMAT}. Upgrade splade-retriever."
-            )
-    else:
-        there = sorted(item.name for item in path.iterdir() if not item.name.startswith("."))
-        if there and there != ["lost+found"]:
-            told = next((text for name, text in _FOREIGN.items() if name in there), None)
-            what = told or f"not an index (it holds {', '.join(map(repr, there[:5]))})"
-            raise StorageError(f"the folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
-        _write_atomically(mark, json.dumps({"format": _FORMAT}))
-    (path / "collections").mkdir(exist_ok=True)
-
-
-def _read_all(folder: Path) -> dict[str, StoredCollection]:
-    """Read all collections, by name, and end the moves that a killed process has begun."""
-    found = [StoredCollection.read(item) for item in sorted(folder.iterdir())]
-    moving = [collection for collection in found if collection.replaces is not None]
-    named = {collection.name: collection for collection in found if collection.replaces is None}
-    for collection in moving:
-        _move_into_place(collection)
-        named[collection.name] = collection
-    if moving:
-        _remove_leftovers(folder)
-    return named
-
-
-def _move_into_place(collection: StoredCollection) -> None:
-    """Move a collection to where the one lies that it replaces; each step can be the first after a kill."""
-    assert collection.replaces is not None
-    place = collection.folder.with_name(_folder_name(collection.replaces))
-    if place != collection.folder:
-        if place.exists():
-            os.rename(place, place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}"))
-        os.rename(collection.folder, place)
-        _sync_folder(place.parent)
-    collection.folder = place
-    collection.name, collection.replaces = collection.replaces, None
-    collection.save()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for item in folder.iterdir():
-        if item.name.startswith("."):
-            shutil.rmtree(item)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    waiting = path.with_name(f".{path.name}.new")
-    with open(waiting, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(waiting, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
-    if sys.platform == "win32":
-        return
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
 def _memory_disk() -> str | None:
     """Find a disk in memory with room for an index; None where the system's temporary folder must do."""
     path = "/dev/shm"
     if os.access(path, os.W_OK) and shutil.disk_usage(path).free >= _ENOUGH_MEMORY:
         return path
     return None
-
-
-def _lock(path: Path, process: int) -> IO[str]:
-    """Take the folder for a process; the system lets go of it when the one that asks ends, however it ends.
-
-    Raises:
-        IndexLockedError: Naming who has it.
-    """
-    file = open(path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - stays open as long as the folder
-    give_up = time.monotonic() + _LETTING_GO_S
-    while True:
-        try:
-            _lock_file(file)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            holder = file.read().strip()
-            if _has_ended(holder) and time.monotonic() < give_up:
-                time.sleep(0.01)
-                continue
-            file.close()
-            raise _locked(path, holder) from error
-        file.truncate(0)
-        file.write(str(process))
-        file.flush()
-        return file
-
-
-def _has_ended(process: str) -> bool:
-    """Say whether a process is gone; its engine, in a child of its own, is about to end then, too."""
-    if sys.platform == "win32" or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _locked(path: Path, holder: str) -> IndexLockedError:
-    if holder == str(os.getpid()):
-        return IndexLockedError(
-            f"the index folder {str(path)!r} is open already in this process. Use that client or index "
-            "(several collections and threads may share it), or close it first."
-        )
-    return IndexLockedError(
-        f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
-        "there, or use a Qdrant server, which many processes can share."
-    )
-
-
-def _lock_file(file: IO[str]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(2**30)  # beyond the text, which others must be able to read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _close(shard: Shard) -> None:

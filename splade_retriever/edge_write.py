@@ -16,9 +16,9 @@ from splade_retriever.edge_base import (
     chunks,
     done,
 )
-from splade_retriever.edge_folder import StoredCollection
 from splade_retriever.edge_query import to_filter
 from splade_retriever.edge_rows import Row, rows_of_columns, rows_of_points
+from splade_retriever.edge_stored import StoredCollection
 from splade_retriever.errors import InputError
 
 __all__ = ["WriteCalls"]
