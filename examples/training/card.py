@@ -32,6 +32,13 @@ nDCG@10 of each teacher by itself, in full precision, is the most that a student
     python -m examples.training.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND
 
 """
+STEPS = """\
+nDCG@10 of each round in int8, as it ended and averaged with what it started from, searched with all weights
+and with fewer or steeper ones:
+
+    python -m examples.training.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
+
+"""
 CURVE = {
     "contrastive": "contrastive loss",
     "distillation": "distillation",
@@ -57,6 +64,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--fp32", type=Path, default=None, help="the same for the fp32 export")
     parser.add_argument("--teachers", type=Path, default=None, help="the table of examples.training.ceiling")
+    parser.add_argument("--variants", type=Path, default=None, help="the table of examples.training.variants")
     parser.add_argument("--attribution", type=Path, default=None, help="SOURCE.md of the `docs` source")
     parser.add_argument("--hardware", default=platform.processor() or platform.machine())
     arguments = parser.parse_args()
@@ -68,6 +76,7 @@ def main() -> None:
         hardware=arguments.hardware,
         fp32=arguments.fp32,
         teachers=arguments.teachers,
+        variants=arguments.variants,
     )
     (arguments.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     (arguments.docs / "model.md").write_text(text, encoding="utf-8")
@@ -85,6 +94,7 @@ def card(
     hardware: str,
     fp32: Path | None = None,
     teachers: Path | None = None,
+    variants: Path | None = None,
 ) -> str:
     """Return the model card as Markdown."""
     told = json.loads((model / "card.json").read_text(encoding="utf-8"))
@@ -126,6 +136,8 @@ this card:
     }
     if teachers is not None:
         sections["What its teachers know"] = CEILING + teachers.read_text("utf-8").strip()
+    if variants is not None:
+        sections["What each step gains"] = STEPS + variants.read_text("utf-8").strip()
     return "\n\n".join(
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
     ) + ("\n")

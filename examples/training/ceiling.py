@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from tokenizers import Tokenizer
 
-from examples.training.evaluate import collections, sampled
+from examples.training.evaluate import ask_for_collections, chosen
 from examples.training.model import Splade, minilm_folder
 from examples.training.teachers import Dense, Seen, WordMatches
 from examples.training.train import (
@@ -57,18 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--evaluation", type=Path, required=True, help="a folder of collections, BEIR layout")
+    ask_for_collections(parser)
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="what `prepare` wrote")
     parser.add_argument("--run", type=Path, required=True, help="the run with the earlier model")
-    parser.add_argument("--collections", nargs="*", default=None, help="only these")
-    parser.add_argument("--every-nth", nargs="*", type=sampled, default=[("squad-dev", 10)], metavar="NAME=N")
     parser.add_argument("--vectors", type=Path, default=None, help="keep what is encoded here")
     arguments = parser.parse_args()
-    every_nth = dict(arguments.every_nth)
     parts = Parts(arguments.data, arguments.run)
     found: dict[str, dict[str, float]] = {}
-    for folder in collections(arguments.evaluation, arguments.collections):
-        collection = BeirCollection.read(folder, every_nth=every_nth.get(folder.name, 1))
+    for folder, every_nth in chosen(arguments).items():
+        collection = BeirCollection.read(folder, every_nth=every_nth)
         kept = None if arguments.vectors is None else arguments.vectors / folder.name
         scores = parts.scores(collection, kept)
         rankings = {"BM25": bm25(collection)} | {
@@ -169,15 +166,21 @@ def ranked(collection: BeirCollection, scores: Any) -> dict[str, list[str]]:
     return {query: [ids[place] for place in best_rows(row, 10)] for query, row in rows}
 
 
-def table(found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Lay out nDCG@10 by collection, the mean and its ratio to BM25's last."""
-    names = list(found["BM25"])
-    yield f"| ranking by | {' | '.join(names)} | mean | against BM25 |"
-    yield "|---" * (len(names) + 3) + "|"
+def table(found: Mapping[str, Mapping[str, float]], *, heading: str = "ranking by") -> Iterator[str]:
+    """Lay out nDCG@10 by collection, the mean and its ratio to that of the first line last, which is BM25.
+
+    Args:
+        found: System -> collection -> nDCG@10; a system may be several cells, parted by bars.
+        heading: Of those cells.
+    """
+    first = next(iter(found.values()))
+    names, base = list(first), fmean(first.values())
+    yield f"| {heading} | {' | '.join(names)} | mean | against BM25 |"
+    yield "|---" * (len(names) + 3 + heading.count("|")) + "|"
     for system, row in found.items():
         mean = fmean(row.values())
         figures = " | ".join(f"{row[name]:.4f}" for name in names)
-        yield f"| {system} | {figures} | {mean:.4f} | {mean / fmean(found['BM25'].values()):.3f} |"
+        yield f"| {system} | {figures} | {mean:.4f} | {mean / base:.3f} |"
 
 
 if __name__ == "__main__":

@@ -35,27 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--evaluation", type=Path, required=True, help="a folder of collections, BEIR layout")
+    ask_for_collections(parser)
     parser.add_argument("--model", default=None, help="a model folder; without it the bundled model")
-    parser.add_argument("--collections", nargs="*", default=None, help="only these")
-    parser.add_argument(
-        "--every-nth",
-        nargs="*",
-        type=sampled,
-        default=[("squad-dev", 10)],
-        metavar="NAME=N",
-        help="ask every N-th query of a collection; default squad-dev=10",
-    )
     parser.add_argument("--json", type=Path, default=None, help="write the table here, too")
     arguments = parser.parse_args()
-    folders = collections(arguments.evaluation, arguments.collections)
-    every_nth = dict(arguments.every_nth)
+    folders = chosen(arguments)
     model = SparseTextEmbedding(arguments.model)
     print(f"| collection | {' | '.join(COLUMNS.values())} |")
     print("|---" * (len(COLUMNS) + 1) + "|")
     rows = {}
-    for folder in folders:
-        rows[folder.name] = figures(evaluate(folder, model, every_nth=every_nth.get(folder.name, 1)))
+    for folder, every_nth in folders.items():
+        rows[folder.name] = figures(evaluate(folder, model, every_nth=every_nth))
         _show(folder.name, rows[folder.name])
     rows["mean"] = mean(list(rows.values()))
     _show("mean", rows["mean"])
@@ -85,6 +75,31 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return means | {"ratio": means["splade"] / means["bm25"]}
 
 
+def ask_for_collections(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen` reads."""
+    parser.add_argument("--evaluation", type=Path, required=True, help="a folder of collections, BEIR layout")
+    parser.add_argument("--collections", nargs="*", default=None, help="only these")
+    parser.add_argument(
+        "--every-nth",
+        nargs="*",
+        type=_sampled,
+        default=[("squad-dev", 10)],
+        metavar="NAME=N",
+        help="ask every N-th query of a collection; default squad-dev=10",
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> dict[Path, int]:
+    """Return the folders that the command line asks for; every how many-th of their queries to ask.
+
+    Raises:
+        SystemExit: If one is not there.
+    """
+    every_nth = dict(arguments.every_nth)
+    folders = collections(arguments.evaluation, arguments.collections)
+    return {folder: every_nth.get(folder.name, 1) for folder in folders}
+
+
 def collections(root: Path, names: list[str] | None) -> list[Path]:
     """Return the folders of collections under a folder; `names` keeps some of them.
 
@@ -100,7 +115,7 @@ def collections(root: Path, names: list[str] | None) -> list[Path]:
     return [found[name] for name in names or found]
 
 
-def sampled(argument: str) -> tuple[str, int]:
+def _sampled(argument: str) -> tuple[str, int]:
     """Read NAME=N of the command line."""
     name, _, every = argument.rpartition("=")
     if not name or not every.isdigit():
