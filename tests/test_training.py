@@ -42,6 +42,7 @@ from examples.training.train import (
     word_idf,
 )
 from splade_retriever import SparseTextEmbedding
+from splade_retriever.beir import BeirCollection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -404,6 +405,26 @@ def test_an_untrained_head_gives_each_word_its_starting_weight_and_barred_ones_n
     assert weights[7] == 0
 
 
+def test_words_that_stand_often_in_a_short_text_weigh_more() -> None:
+    weights = torch.tensor([[0.0, 1.0, 2.0, 3.0, 0.0]]).repeat(3, 1)
+    texts = padded([[1, 2, 2, 4], [1, 2, 2, 2, 4], [1, 2, 2, 4] + [0] * 200])
+    head = LexicalHead(torch.randn(5, 4), torch.ones(5))
+    assert head.counted(weights, *texts) is weights
+    head.count_share = 0.5
+    with torch.no_grad():
+        head.log_gain[:] = torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0])
+
+    short, oftener, long = (head.counted(weights, *texts) - weights).detach().numpy()
+
+    def added(times: float, tokens: float, gain: float) -> float:
+        return 0.5 * gain * times * 2.5 / (times + 1.5 * (0.6 + 0.4 * tokens / 115))
+
+    expected = [0, added(1, 4, 1), added(2, 4, np.exp(2)), 0, 0]  # 3 is not in the text, 4 weighs nothing
+    np.testing.assert_allclose(short, expected, rtol=1e-5, atol=1e-6)
+    assert oftener[2] > short[2] > long[2] > 0
+    assert long[0] == 0
+
+
 # -- export --------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +472,23 @@ def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
     np.testing.assert_allclose(rows[clear], np.where(whole < 0.5, 0, whole)[clear], atol=2e-4)
     assert ((whole > 0) & (whole < 0.499)).any()
     assert load_model(tmp_path).head.floor == 0.5
+
+
+def test_counts_are_added_in_the_folder_as_in_pytorch(made: Made, tmp_path: Path) -> None:
+    write_folder(weights_of(made.run), tmp_path, "fp32", floor=0.2, count_share=0.7)
+    exported, model = SparseTextEmbedding(str(tmp_path)), load_model(tmp_path).eval()
+    texts = ["the moon and the moon and the moon", "moon", passages()[-1][1]]  # of one batch, padded
+
+    rows = dense_rows(exported, texts)
+
+    assert model.head.count_share == pytest.approx(0.7)
+    ids, mask = padded([encoding.ids for encoding in exported.tokenizer.encode_batch(texts)])
+    with torch.no_grad():
+        weights = model(ids, mask).numpy()
+    np.testing.assert_allclose(rows, weights, atol=2e-4)
+    model.head.count_share = 0.0
+    with torch.no_grad():
+        assert (weights - model(ids, mask).numpy()).max() > 0.1
 
 
 def test_special_entries_never_weigh_anything(made: Made) -> None:
@@ -526,41 +564,53 @@ def test_each_step_of_making_the_model_is_measured(
     second = tmp_path / "second"
     Run(replace(LATER, batch=6), made.prepared, second, earlier=made.run).train(seconds=600, steps=1)
     command = f"variants --evaluation {made.evaluation} --runs {made.run} {second} --keep 4 --floor 0.5"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--powers", "2", "--vectors", str(tmp_path / "kept")])
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--power", "2", "--vectors", str(tmp_path / "kept")])
 
     variants.main()
     encoded = capsys.readouterr().out
     variants.main()  # from what was kept
 
     assert capsys.readouterr().out == encoded
-    header, _, bm25, *rows = (
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in encoded.splitlines()
-    )
-    assert header[:7] == [
-        "weights",
-        "a query keeps",
-        "floor",
-        "power",
-        "dimensions a text",
-        "a query",
-        "tiny",
-    ]
-    assert bm25[:6] == ["BM25", *[""] * 5]
+    lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in encoded.splitlines())
+    header, _, bm25, *rows = lines
+    assert header[:5] == ["weights", "a query keeps", "floor", "power", "counts"]
+    assert header[5:] == ["dimensions a text", "a query", "tiny", "mean", "against BM25"]
+    assert bm25[:7] == ["BM25", *[""] * 6]
     names = ["round 1", "round 2", "round 2 averaged"]
-    ways = [["all", "0", "1"], ["4", "0", "1"], ["4", "0.5", "1"], ["4", "0.5", "2"]]
-    assert [row[:4] for row in rows] == [[name, *way] for name in names for way in ways]
+    ways = [["all", "0", "1", "0"], ["4", "0", "1", "0"], ["4", "0.5", "1", "0"], ["4", "0.5", "2", "0"]]
+    ways.append(["4", "0.5", "2", "0.8"])
+    assert [row[:5] for row in rows] == [[name, *way] for name in names for way in ways]
     assert all(len(row) == len(header) for row in rows)
-    whole, cut, floored, steeper = rows[:4]
-    assert int(whole[5]) > int(cut[5]) == 4
-    assert int(floored[4]) < int(cut[4]) == int(whole[4])
-    assert steeper[4:6] == floored[4:6]
+    whole, cut, floored, steeper, counted = rows[:5]
+    assert int(whole[6]) > int(cut[6]) == 4
+    assert int(floored[5]) < int(cut[5]) == int(whole[5])
+    assert counted[5:7] == steeper[5:7] == floored[5:7]
+
+
+def test_a_variant_is_what_the_folder_that_is_made_of_it_encodes(made: Made, tmp_path: Path) -> None:
+    collection = BeirCollection.read(made.evaluation / "tiny")
+    weights = weights_of(made.run)
+    ((queries, documents),) = variants.encoded(weights, [collection], None)
+    use = variants.Use(keep=6, floor=0.3, power=1.5, count_share=0.8)
+    write_folder(
+        weights, tmp_path, "int8", floor=0.3, count_share=0.8, query_max_active_dims=6, query_power=1.5
+    )
+
+    exported = SparseTextEmbedding(str(tmp_path))
+
+    for asked, text in zip(use.asked(queries), collection.queries.values(), strict=True):
+        (embedding,) = exported.query_embed([text])
+        assert embedding.as_dict() == pytest.approx(dict(zip(asked.indices, asked.data, strict=True)), 1e-4)
+    for found, text in zip(use.found(documents), collection.documents.values(), strict=True):
+        (embedding,) = exported.embed([text])
+        assert embedding.as_dict() == pytest.approx(dict(zip(found.indices, found.data, strict=True)), 1e-4)
 
 
 def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> None:
     docs, model = tmp_path / "docs", tmp_path / "model"
     docs.mkdir()
     command = f"--data {made.data} --evaluation {made.evaluation} --out {tmp_path / 'run'} --to {model}"
-    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.5"
+    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.75 --count-share 0.5"
 
     subprocess.run(
         [sys.executable, "-m", "examples.training", *command.split()],
@@ -570,7 +620,8 @@ def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> No
     )
 
     told = json.loads((model / "card.json").read_text())
-    assert (told["floor"], told["query_power"], told["query_max_active_dims"]) == (0.25, 1.5, 32)
+    assert (told["floor"], told["query_power"], told["query_max_active_dims"]) == (0.25, 1.75, 32)
+    assert (told["count_share"], told["end_share"]) == (0.5, 0.6)
     text = (docs / "model.md").read_text()
     assert "- round 1, 1 steps" in text
     assert "- round 2, 1 steps: " in text

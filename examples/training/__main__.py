@@ -27,6 +27,10 @@ def main() -> None:
         "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
     )
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
+    parser.add_argument("--end-share", type=float, default=None, help="see examples.training.export")
+    parser.add_argument(
+        "--count-share", type=float, default=0.0, help="what counts add to weights, see LexicalHead"
+    )
     parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
     )
@@ -51,7 +55,11 @@ def main() -> None:
         run=run,
         to=arguments.to,
         floor=arguments.floor,
-        **{"query-power": arguments.query_power},
+        **{
+            "count-share": arguments.count_share,
+            "query-power": arguments.query_power,
+            "end-share": arguments.end_share,
+        },
     )
     quality = arguments.out / "quality.json"
     _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)

@@ -228,6 +228,7 @@ def adapt(
         to,
         "int8",
         floor=model.head.floor,
+        count_share=model.head.count_share,
         query_max_active_dims=card.query_max_active_dims,
         query_power=card.query_power,
         adapted=to.resolve().name,

@@ -39,6 +39,8 @@ and with fewer or steeper ones:
     python -m examples.training.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
 
 """
+EXPORTED = {"floor": 0.0, "count_share": 0.0, "query_power": 1.0, "end_share": 1.0}
+"""What `card.json` says of the export -> what stands for nothing."""
 CURVE = {
     "contrastive": "contrastive loss",
     "distillation": "distillation",
@@ -112,6 +114,7 @@ A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
 - licence of the weights: {told["license"]}
 - model.onnx: {file.stat().st_size / 1e6:.1f} MB, {told["precision"]}
 - weights below {told.get("floor", 0.0):g} are left out
+- a token of the text gets {told.get("count_share", 0.0):g} x its gain x BM25's count on top (`LexicalHead`)
 - a query keeps its {kept} heaviest weights, each to the power of {power:g}
 - sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
         "How it was made": f"""\
@@ -125,7 +128,7 @@ the model of the round before.{_averages(told)}
 this card:
 
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\
-        --minutes {" ".join(minutes)} --floor {told.get("floor", 0.0):g} --query-power {power:g}
+        --minutes {" ".join(minutes)} {options(told)}
 
 {recipes(rounds)}""",
         "Training curve": "\n\n".join(curve(number, told) for number, told in enumerate(rounds, 1)),
@@ -141,6 +144,12 @@ this card:
     return "\n\n".join(
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
     ) + ("\n")
+
+
+def options(told: dict[str, Any]) -> str:
+    """Return what a command line says of the export."""
+    values = {name: told.get(name, base) for name, base in EXPORTED.items()}
+    return " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in values.items())
 
 
 def _averages(told: dict[str, Any]) -> str:
@@ -213,9 +222,9 @@ def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None 
         lines += ["", quantisation_loss(rows, fp32)]
     lines += [
         "",
-        "The shares of the teacher's parts, how the rounds are averaged, the floor, and how many weights a",
-        "query keeps and to which power were chosen by the mean of these collections, so that the figures",
-        "flatter the model a little.",
+        "The shares of the teacher's parts, how the rounds are averaged, the floor, the share of the counts",
+        "and how they saturate, and how many weights a query keeps and to which power were chosen by the",
+        "mean of these collections, so that the figures flatter the model a little.",
     ]
     below = [row["name"] for row in rows if row["ratio"] < 1]
     if below:

@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from examples.training.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, LexicalHead, minilm_folder
+from examples.training.model import (
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    SPECIAL_BIAS,
+    TOKENS,
+    LexicalHead,
+    minilm_folder,
+)
 from examples.training.train import Recipe, finished
 from splade_retriever.surgery import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
@@ -51,6 +59,9 @@ def main() -> None:
     )
     parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
     parser.add_argument(
+        "--count-share", type=float, default=0.0, help="what counts add to weights, see LexicalHead"
+    )
+    parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
     )
     arguments = parser.parse_args()
@@ -61,6 +72,7 @@ def main() -> None:
         arguments.to,
         arguments.precision,
         floor=arguments.floor,
+        count_share=arguments.count_share,
         query_max_active_dims=recipe["keep_query"],
         query_power=recipe.get("query_power", 1.0) if power is None else power,
         end_share=arguments.end_share if (arguments.run / "start.pt").exists() else None,
@@ -78,6 +90,7 @@ def write_folder(
     precision: str,
     *,
     floor: float = 0.0,
+    count_share: float = 0.0,
     query_max_active_dims: int | None = None,
     query_power: float = 1.0,
     end_share: float | None = None,
@@ -90,13 +103,15 @@ def write_folder(
         to: The folder; it is made where it is missing.
         precision: "int8" or "fp32".
         floor: Weights below this are left out, of texts and of queries.
+        count_share: What counts add to weights, see `LexicalHead`.
         query_max_active_dims: What a query keeps, as in training; None is everything.
         query_power: Exponent of a query's weights in use.
         end_share: Told in the card where the weights are the average of a later round.
         adapted: The name of a model that was adapted from the bundled one; None for the bundled one itself.
     """
     to.mkdir(parents=True, exist_ok=True)
-    onnx.save(build(state, precision=precision, floor=floor), str(to / "model.onnx"))
+    graph = build(state, precision=precision, floor=floor, count_share=count_share)
+    onnx.save(graph, str(to / "model.onnx"))
     tokenizer = json.loads((minilm_folder() / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["truncation"] = tokenizer["padding"] = None
     (to / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
@@ -111,6 +126,7 @@ def write_folder(
         "query_max_active_dims": query_max_active_dims,
         "query_power": query_power,
         "floor": floor,
+        "count_share": count_share,
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),
@@ -122,8 +138,15 @@ def write_folder(
     shutil.rmtree(to / "__pycache__", ignore_errors=True)
 
 
-def build(state: State, *, precision: str, floor: float = 0.0) -> onnx.ModelProto:
-    """Build the whole graph from the weights of `examples.training.model.Splade`; `floor` as in its head."""
+def build(state: State, *, precision: str, floor: float = 0.0, count_share: float = 0.0) -> onnx.ModelProto:
+    """Build the whole graph from the weights of `examples.training.model.Splade`.
+
+    Args:
+        state: The weights by name.
+        precision: "int8" or "fp32".
+        floor: As in the model's head.
+        count_share: As in the model's head.
+    """
     net = Net(state, int8=precision == "int8")
     builder = net.builder
     words = WordTable(net, state["encoder.words.weight"], silent=_silent(state))
@@ -139,6 +162,8 @@ def build(state: State, *, precision: str, floor: float = 0.0) -> onnx.ModelProt
             builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
         )
         weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
+    if count_share:
+        weights = _counted(builder, weights, words.silent, count_share)
     before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
     builder.op("Pad", weights, before, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
@@ -199,6 +224,29 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
     logits = builder.op("Add", logits, builder.put("entry_bias", bias))
     gain = builder.put("entry_gain", np.exp(state["head.log_gain"])[heard])
     return builder.op("Mul", builder.activation(logits, "log1p"), gain)
+
+
+def _counted(builder: GraphBuilder, weights: str, silent: int, share: float) -> str:
+    """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does."""
+
+    def number(name: str, value: float) -> str:
+        return builder.put(name, np.float32(value))
+
+    k1, b = LexicalHead.k1, LexicalHead.b
+    nothing, column = number("none", 0.0), builder.put("token_axis", np.array([1]))
+    real = builder.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+    left_out = builder.put("left_out", np.array([0, silent]))
+    zeros = builder.op("Expand", nothing, builder.op("Add", builder.op("Shape", weights), left_out))
+    counts = builder.op("ScatterElements", zeros, "input_ids", real, axis=1, reduction="add")
+    heard = (builder.put(name, np.array([at])) for name, at in (("heard", silent), ("to_the_end", 2**31)))
+    counts = builder.op("Slice", counts, *heard, column)
+    slowness = builder.op("Mul", builder.op("ReduceSum", real, column), number("per_token", k1 * b / TOKENS))
+    slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
+    count = builder.op("Div", counts, builder.op("Add", counts, slowness))
+    gain = builder.op("Mul", f"{builder.prefix}entry_gain", number("count_share", share))
+    added = builder.op("Mul", count, builder.op("Mul", gain, number("count_range", k1 + 1)))
+    more = builder.op("Add", weights, added)
+    return builder.op("Where", builder.op("Greater", weights, nothing), more, weights)
 
 
 class Net:

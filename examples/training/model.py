@@ -5,7 +5,9 @@ Steps of the head, for the hidden state h of the token t:
 1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), with W starting as the identity;
 2. logit of vocabulary entry v = (u . e(v)) * exp(s_v) + b_v;
 3. weight of v = max over tokens of g_v * log(1 + relu(logit)), or 0 where that is below the floor, once the
-   model is in use: light weights are many and decide little.
+   model is in use: light weights are many and decide little;
+4. in use, what BM25's count of the token adds to a weight above 0, since the maximum forgets how often a
+   token stands in a text (`LexicalHead.counted`).
 
 e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
 token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
@@ -26,6 +28,8 @@ from torch.nn import functional
 
 HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 384, 6, 12, 1536, 512
 SPECIAL_BIAS = -20.0
+TOKENS = 115.0
+"""Of a text of the training data on average, with [CLS] and [SEP]."""
 
 
 class Layer(nn.Module):
@@ -118,8 +122,24 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
+def saturated(counts: Tensor, length: Tensor, *, k1: float, b: float) -> Tensor:
+    """Return the count of BM25: how often an entry stands in a text, saturated, less in a long text.
+
+    Args:
+        counts: Shape (texts, entries).
+        length: Shape (texts, 1): tokens of each text, as a share of the usual number.
+        k1: How slowly a count saturates.
+        b: How much a long text lessens it, from 0 to 1.
+    """
+    return counts * (k1 + 1) / (counts + k1 * (1 - b + b * length))
+
+
 class LexicalHead(nn.Module):
     """Hidden states to weights over the vocabulary, starting at BM25-like matching.
+
+    Max pooling forgets how often a token stands in a text, and how long the text is. With a `count_share`, a
+    token of the text that weighs anything gets that share of BM25's count (`saturated`), times its gain, on
+    top: the gain stands for the IDF.
 
     Args:
         words: Shape (vocab, hidden): the encoder's word embeddings; copied, centred, normalised, frozen.
@@ -127,13 +147,14 @@ class LexicalHead(nn.Module):
     """
 
     skip, scale, threshold = 7.0, 0.15, 4.0
+    k1, b = 1.5, 0.4
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
         vocab, hidden = words.shape
         self.register_buffer("entries", functional.normalize(words.detach() - words.detach().mean(0), dim=1))
         self.register_buffer("barred", start == 0)
-        self.floor = 0.0
+        self.floor = self.count_share = 0.0
         self.dense = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
         with torch.no_grad():
@@ -169,7 +190,7 @@ class LexicalHead(nn.Module):
         """
         states = self.masked_states(hidden, ids, mask)
         if keep is None:
-            return self.at(states)
+            return self.counted(self.at(states), ids, mask)
         best, where = self._winners(states.detach())
         heaviest = (torch.log1p(functional.relu(best)) * self.gain().detach()).topk(keep, dim=1).indices
         place = where.gather(1, heaviest)
@@ -178,7 +199,16 @@ class LexicalHead(nn.Module):
             heaviest
         ].exp()
         weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest])) * self.gain()[heaviest]
-        return torch.zeros_like(best).scatter(1, heaviest, weights)
+        return self.counted(torch.zeros_like(best).scatter(1, heaviest, weights), ids, mask)
+
+    def counted(self, weights: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Add the counts' share of the gains to weights (batch, vocab) above 0."""
+        if not self.count_share:
+            return weights
+        counts = torch.zeros_like(weights).scatter_add_(1, ids, mask.to(weights.dtype))
+        length = mask.sum(1, keepdim=True).to(weights.dtype) / TOKENS
+        added = self.count_share * self.gain() * saturated(counts, length, k1=self.k1, b=self.b)
+        return torch.where(weights > 0, weights + added, weights)
 
     def masked_states(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Return u of every token, (batch, tokens, hidden), so that padding never wins.

@@ -47,7 +47,8 @@ def load_model(folder: Path, *, frozen: int = 3) -> Splade:
     barred = stored.of_entries("entry_bias", SPECIAL_BIAS) == SPECIAL_BIAS
     model = Splade((~barred).float(), frozen, encoder=encoder)
     model.head.load_state_dict(model.head.state_dict() | _head_state(stored, words))
-    model.head.floor = float(stored["floor"]) if "floor" in stored else 0.0
+    for part in ("floor", "count_share"):
+        setattr(model.head, part, float(stored[part]) if part in stored else 0.0)
     return model
 
 

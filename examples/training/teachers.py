@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.training.model import LAYERS, Encoder, Splade
+from examples.training.model import LAYERS, Encoder, Splade, saturated
 
 
 class Seen(NamedTuple):
@@ -49,8 +49,7 @@ class WordMatches:
         """Return the score of each query with each text, (queries, texts)."""
         asked = self._counts(queries) * self.idf
         found = self._counts(texts)
-        length = texts.mask.sum(1, keepdim=True) / self.tokens
-        found = found * (self.k1 + 1) / (found + self.k1 * (1 - self.b + self.b * length))
+        found = saturated(found, texts.mask.sum(1, keepdim=True) / self.tokens, k1=self.k1, b=self.b)
         return asked @ found.T / asked.sum(1, keepdim=True).clamp_min(1.0).sqrt()
 
     def _counts(self, texts: Seen) -> Tensor:

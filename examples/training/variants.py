@@ -4,8 +4,8 @@
 
 Every run is exported in int8 as it ended and, if it is a later round, as the average that `finished` makes.
 Then its texts are encoded once, and ranked again and again: with all weights, with queries cut to their
-heaviest ones, with a floor, and with queries raised to a power. Prints one line each. With `--vectors` a
-folder keeps what was encoded, as that takes most of the time.
+heaviest ones, with a floor, with queries raised to a power, and with counts added. Prints one line each. With
+`--vectors` a folder keeps what was encoded, as that takes most of the time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from examples.training.ceiling import bm25, table
 from examples.training.evaluate import ask_for_collections, chosen
 from examples.training.export import arrays, write_folder
+from examples.training.model import TOKENS, LexicalHead, saturated
 from examples.training.train import LATER, finished
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.baselines import best_rows
@@ -41,7 +44,8 @@ def main() -> None:
     parser.add_argument("--end-share", type=float, default=LATER.earlier_end, help="see `finished`")
     parser.add_argument("--keep", type=int, default=LATER.keep_query, help="weights of a query to keep")
     parser.add_argument("--floor", type=float, default=0.18, help="weights below this are left out")
-    parser.add_argument("--powers", type=float, nargs="*", default=[1.25, 1.5, 2.0], help="of query weights")
+    parser.add_argument("--power", type=float, default=LATER.query_power, help="exponent of query weights")
+    parser.add_argument("--count-share", type=float, default=0.8, help="what counts add, see LexicalHead")
     parser.add_argument("--vectors", type=Path, default=None, help="keep what is encoded here")
     arguments = parser.parse_args()
     measured = [
@@ -50,22 +54,36 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for name, weights in made(arguments.runs, arguments.end_share):
         kept = None if arguments.vectors is None else arguments.vectors / name.replace(" ", "-")
-        vectors = encoded(weights, measured, kept)
-        for use in uses(arguments.keep, arguments.floor, arguments.powers):
-            line = f"{name} | {use.label(vectors)}"
+        pairs = encoded(weights, measured, kept)
+        for use in uses(arguments.keep, arguments.floor, arguments.power, arguments.count_share):
+            line = f"{name} | {use.label(pairs)}"
             found[line] = {
                 collection.name: ndcg(collection, use.ranked(collection, *pair))
-                for collection, pair in zip(measured, vectors, strict=True)
+                for collection, pair in zip(measured, pairs, strict=True)
             }
     line = f"BM25{' |' * HEADING.count('|')}"
     found = {line: {each.name: ndcg(each, bm25(each)) for each in measured}, **found}
     print("\n".join(table(found, heading=HEADING)))
 
 
-HEADING = "weights | a query keeps | floor | power | dimensions a text | a query"
+HEADING = "weights | a query keeps | floor | power | counts | dimensions a text | a query"
 
-Vectors = Sequence[tuple[Any, Any]]
-"""A matrix (queries, entries) and one (documents, entries), for each collection."""
+
+@dataclass(frozen=True)
+class Encoded:
+    """Queries or documents of a collection.
+
+    Attributes:
+        weights: All their weights, a sparse matrix (texts, entries).
+        counts: What a whole share of the counts adds, the same shape.
+    """
+
+    weights: Any
+    counts: Any
+
+
+Pairs = Sequence[tuple[Encoded, Encoded]]
+"""The queries and documents of each collection."""
 
 
 def made(runs: Iterable[Path], end_share: float) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,21 +94,24 @@ def made(runs: Iterable[Path], end_share: float) -> Iterator[tuple[str, dict[str
             yield f"round {number} averaged", arrays(finished(run, end_share))
 
 
-def encoded(weights: dict[str, Any], measured: Sequence[BeirCollection], kept: Path | None) -> Vectors:
-    """Return all weights of queries and documents, or read what was kept of them."""
+def encoded(weights: dict[str, Any], measured: Sequence[BeirCollection], kept: Path | None) -> Pairs:
+    """Encode queries and documents, or read what was kept of them."""
+    gain = np.exp(weights["head.log_gain"])
     with TemporaryDirectory() as folder:
         write_folder(weights, Path(folder), "int8")
         model = SparseTextEmbedding(folder, lazy_load=True)
+
+        def texts(found: dict[str, str], name: str) -> Encoded:
+            matrix = _weights(model, found, kept and kept / f"{name}.npz")
+            return Encoded(matrix, _counts(model, found).multiply(gain).tocsr())
+
         return [
-            (
-                _matrix(model, collection.queries, kept and kept / f"{collection.name}.queries.npz"),
-                _matrix(model, collection.documents, kept and kept / f"{collection.name}.documents.npz"),
-            )
-            for collection in measured
+            (texts(each.queries, f"{each.name}.queries"), texts(each.documents, f"{each.name}.documents"))
+            for each in measured
         ]
 
 
-def _matrix(model: SparseTextEmbedding, texts: dict[str, str], kept: Path | None) -> Any:
+def _weights(model: SparseTextEmbedding, texts: dict[str, str], kept: Path | None) -> Any:
     if kept is not None and kept.exists():
         return load_npz(kept)
     rows: list[SparseEmbedding] = list(model.embed(texts.values()))
@@ -103,6 +124,19 @@ def _matrix(model: SparseTextEmbedding, texts: dict[str, str], kept: Path | None
     return matrix
 
 
+def _counts(model: SparseTextEmbedding, texts: dict[str, str]) -> Any:
+    """Return BM25's counts, (texts, entries), as the head makes them."""
+    ids = [encoding.ids for encoding in model.tokenizer.encode_batch(list(texts.values()))]
+    lengths = np.array([len(own) for own in ids])
+    rows = np.repeat(np.arange(len(ids)), lengths)
+    counts = csr_matrix((np.ones(len(rows)), (rows, np.concatenate(ids))), (len(ids), model.vocab_size))
+    counts.sum_duplicates()
+    each = np.repeat(lengths, np.diff(counts.indptr))[:, None] / TOKENS
+    found = (torch.from_numpy(part) for part in (counts.data[:, None], each))
+    counts.data = saturated(*found, k1=LexicalHead.k1, b=LexicalHead.b).numpy()[:, 0]
+    return counts
+
+
 @dataclass(frozen=True)
 class Use:
     """What is done to weights before they are searched.
@@ -111,51 +145,56 @@ class Use:
         keep: How many weights a query keeps, the heaviest; None is all.
         floor: Weights below this are left out.
         power: Exponent of a query's weights.
+        count_share: What counts add to weights, see `LexicalHead`.
     """
 
     keep: int | None = None
     floor: float = 0.0
     power: float = 1.0
+    count_share: float = 0.0
 
-    def label(self, vectors: Vectors) -> str:
+    def label(self, pairs: Pairs) -> str:
         """Return the cells that tell it apart, the mean dimensions of texts and queries last."""
-        asked = [self.asked(queries).getnnz() / queries.shape[0] for queries, _ in vectors]
-        found = [self.floored(documents).getnnz() / documents.shape[0] for _, documents in vectors]
+        asked = [self.asked(queries).getnnz() / queries.weights.shape[0] for queries, _ in pairs]
+        found = [self.found(documents).getnnz() / documents.weights.shape[0] for _, documents in pairs]
         dims = f"{np.mean(found):.0f} | {np.mean(asked):.0f}"
-        return f"{self.keep or 'all'} | {self.floor:g} | {self.power:g} | {dims}"
+        return f"{self.keep or 'all'} | {self.floor:g} | {self.power:g} | {self.count_share:g} | {dims}"
 
-    def floored(self, matrix: Any) -> Any:
-        """Return a matrix without the weights below the floor."""
-        left = matrix.copy()
+    def found(self, texts: Encoded) -> Any:
+        """Return texts as they are searched, (texts, entries)."""
+        left = texts.weights.copy()
         left.data[left.data < self.floor] = 0
         left.eliminate_zeros()
-        return left
+        return left + self.count_share * texts.counts.multiply(left > 0) if self.count_share else left
 
-    def asked(self, queries: Any) -> Any:
-        """Return queries as they are searched."""
-        left = self.floored(queries)
-        for start, end in zip(left.indptr, left.indptr[1:], strict=False):
+    def asked(self, queries: Encoded) -> Any:
+        """Return queries as they are searched, (queries, entries)."""
+        left = self.found(queries).tocsr()
+        for start, end in pairwise(left.indptr):
             if self.keep is not None and end - start > self.keep:
                 own = left.data[start:end]
                 own[np.argsort(-own, kind="stable")[self.keep :]] = 0
         left.eliminate_zeros()
         return left.power(self.power)
 
-    def ranked(self, collection: BeirCollection, queries: Any, documents: Any) -> dict[str, list[str]]:
+    def ranked(
+        self, collection: BeirCollection, queries: Encoded, documents: Encoded
+    ) -> dict[str, list[str]]:
         """Return each query's ten best documents."""
-        ids, scores = list(collection.documents), (self.asked(queries) @ self.floored(documents).T).toarray()
+        ids, scores = list(collection.documents), (self.asked(queries) @ self.found(documents).T).toarray()
         return {
             query: [ids[place] for place in best_rows(row, 10) if row[place] > 0]
             for query, row in zip(collection.queries, scores, strict=True)
         }
 
 
-def uses(keep: int, floor: float, powers: Sequence[float]) -> Iterator[Use]:
-    """Yield what is measured: each step beside those before it."""
+def uses(keep: int, floor: float, power: float, count_share: float) -> Iterator[Use]:
+    """Yield what is measured: each step on top of those before it."""
     yield Use()
     yield Use(keep)
     yield Use(keep, floor)
-    yield from (Use(keep, floor, power) for power in powers)
+    yield Use(keep, floor, power)
+    yield Use(keep, floor, power, count_share)
 
 
 def ndcg(collection: BeirCollection, rankings: dict[str, list[str]]) -> float:
