@@ -38,6 +38,8 @@ and with fewer or steeper ones:
 
     python -m examples.training.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
 
+`--collections` names those of the table.
+
 """
 EXPORTED = {"floor": 0.0, "count_share": 0.0, "query_power": 1.0, "end_share": 1.0}
 """What `card.json` says of the export -> what stands for nothing."""
