@@ -27,14 +27,14 @@ LIMITS = """\
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
 CEILING = """\
-nDCG@10 of each teacher by itself, in full precision, is the most that a student can learn from it:
+nDCG@10 of each teacher by itself, before quantisation, is the most that a student can learn from it:
 
     python -m examples.training.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND
 
 """
 STEPS = """\
-nDCG@10 of each round in int8, as it ended and averaged with what it started from, searched with all weights
-and with fewer or steeper ones:
+nDCG@10 of each round in int8, as it ended and averaged with what it started from, searched with all weights,
+then with fewer ones, steeper ones, and with counts:
 
     python -m examples.training.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
 
