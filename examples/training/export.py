@@ -163,7 +163,7 @@ def build(state: State, *, precision: str, floor: float = 0.0, count_share: floa
         )
         weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
     if count_share:
-        weights = _counted(builder, weights, words.silent, count_share)
+        weights = _counted(net, weights, words.silent, count_share)
     before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
     builder.op("Pad", weights, before, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
@@ -222,12 +222,12 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
     bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])[heard]
     logits = builder.op("Mul", words.pooled(states), factor)
     logits = builder.op("Add", logits, builder.put("entry_bias", bias))
-    gain = builder.put("entry_gain", np.exp(state["head.log_gain"])[heard])
-    return builder.op("Mul", builder.activation(logits, "log1p"), gain)
+    return builder.op("Mul", builder.activation(logits, "log1p"), net.gain(words.silent))
 
 
-def _counted(builder: GraphBuilder, weights: str, silent: int, share: float) -> str:
+def _counted(net: Net, weights: str, silent: int, share: float) -> str:
     """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does."""
+    builder = net.builder
 
     def number(name: str, value: float) -> str:
         return builder.put(name, np.float32(value))
@@ -243,7 +243,7 @@ def _counted(builder: GraphBuilder, weights: str, silent: int, share: float) -> 
     slowness = builder.op("Mul", builder.op("ReduceSum", real, column), number("per_token", k1 * b / TOKENS))
     slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
     count = builder.op("Div", counts, builder.op("Add", counts, slowness))
-    gain = builder.op("Mul", f"{builder.prefix}entry_gain", number("count_share", share))
+    gain = builder.op("Mul", net.gain(silent), number("count_share", share))
     added = builder.op("Mul", count, builder.op("Mul", gain, number("count_range", k1 + 1)))
     more = builder.op("Add", weights, added)
     return builder.op("Where", builder.op("Greater", weights, nothing), more, weights)
@@ -278,6 +278,10 @@ class Net:
         else:
             product = self.builder.op("MatMul", hidden, self.builder.put(f"{name}.weight", weight.T))
         return self.builder.op("Add", product, self.builder.put(f"{name}.bias", bias))
+
+    def gain(self, silent: int) -> str:
+        """Return the gain of every entry but the silent ones at the start, (vocab - silent,)."""
+        return self.builder.put("entry_gain", np.exp(self.state["head.log_gain"])[silent:])
 
     def heads(self, hidden: str, order: tuple[int, ...]) -> str:
         """Cut (batch, tokens, hidden) into heads, in the given axis order."""

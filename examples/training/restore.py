@@ -115,11 +115,11 @@ class Stored:
             )
         return torch.from_numpy(self._arrays[name].astype(np.float32))
 
-    def blocks(self, name: str) -> Tensor:
-        """Join what is cut into blocks of vocabulary entries; the entries come first."""
+    def _blocks(self, name: str) -> list[Tensor]:
+        """Return what is cut into blocks of vocabulary entries, in their order; the entries come first."""
         rest = (key.removeprefix(f"{name}_") for key in self._arrays if key.startswith(f"{name}_"))
         starts = sorted(int(start) for start in rest if start.isdigit())
-        return torch.cat([self[f"{name}_{start}"] for start in starts or [0]])
+        return [self[f"{name}_{start}"] for start in starts or [0]]
 
     def of_entries(
         self, name: str, silent: float, turned: Callable[[Tensor], Tensor] = lambda stored: stored
@@ -132,13 +132,14 @@ class Stored:
             turned: Applied to what is stored.
         """
         heard = turned(self[name])
-        return functional.pad(heard, (len(self.blocks("words")) - len(heard), 0), value=silent)
+        vocab = sum(len(rows) for rows in self._blocks("words"))
+        return functional.pad(heard, (vocab - len(heard), 0), value=silent)
 
     def words(self) -> Tensor:
         """Return the word embeddings, (vocab, hidden)."""
-        table = self.blocks("words")
+        table = torch.cat(self._blocks("words"))
         if "word_steps_0" in self:
-            table = table * self.blocks("word_steps")[:, None]
+            table = table * torch.cat(self._blocks("word_steps"))[:, None]
         return table + self["word_mean"]
 
     def linear(self, theirs: str, ours: str) -> dict[str, Tensor]:

@@ -428,7 +428,7 @@ class Run:
         """Give the student the weights that an earlier run has made, and return that model."""
         begun = self.out / "start.pt"
         if not begun.exists():
-            torch.save(finished(earlier, self.recipe.earlier_end), begun)
+            _save(finished(earlier, self.recipe.earlier_end), begun)
         weights = torch.load(begun, map_location=self.device)
         self.model.load_state_dict(weights)
         told = torch.load(earlier / "checkpoint.pt", map_location="cpu")
@@ -508,8 +508,7 @@ class Run:
             "recipe": asdict(self.recipe),
             "curve": self.curve,
         }
-        torch.save(state, self.out / "checkpoint.tmp")
-        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+        _save(state, self.out / "checkpoint.pt")
         told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
         told |= {"curve": self.curve, "earlier": self.earlier}
         (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -522,6 +521,13 @@ class Run:
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.learner.pressure.factors = state["pressure"]
         self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
+
+
+def _save(state: dict[str, Any], file: Path) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    waiting = file.with_suffix(".tmp")
+    torch.save(state, waiting)
+    waiting.replace(file)
 
 
 if __name__ == "__main__":
