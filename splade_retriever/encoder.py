@@ -36,6 +36,7 @@ __all__ = ["SparseTextEmbedding", "TokenWeights"]
 log = logging.getLogger(__name__)
 
 _BUNDLED: Final = Path(__file__).parent / "bundled"
+_PROCESSOR: Final = "CPUExecutionProvider"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
 _COUNTED_AT_ONCE: Final = 256
 # What leaves the session is one float32 a vocabulary entry and text: 16 MB, however short the texts are.
@@ -503,7 +504,13 @@ class SparseTextEmbedding:
             from splade_retriever.graph import pooled_graph
 
             try:
-                source = pooled_graph(source, activation=self._card.activation, precision=self.precision)
+                source = pooled_graph(
+                    source,
+                    activation=self._card.activation,
+                    precision=self.precision,
+                    # Other devices have no products of 8-bit codes.
+                    screened=list(self._providers or [_PROCESSOR]) == [_PROCESSOR],
+                )
             except ModelGraphError as err:
                 if self.precision == "int8":
                     raise

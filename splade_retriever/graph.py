@@ -24,7 +24,7 @@ __all__ = ["VERSION", "Activation", "Precision", "is_pooled", "pooled_graph"]
 Activation = Literal["log1p", "log1p_log1p"]
 Precision = Literal["fp32", "int8"]
 
-VERSION = 3
+VERSION = 4
 """Counts changes of the rewriting; files of another version are written anew."""
 
 _ABANDONED_AFTER_S = 600
@@ -36,6 +36,7 @@ def pooled_graph(
     *,
     activation: Activation = "log1p",
     precision: Precision = "fp32",
+    screened: bool = False,
     cache: Path | None = None,
 ) -> Path:
     """Return the path of a graph that ends in one weight per vocabulary entry.
@@ -51,6 +52,8 @@ def pooled_graph(
         activation: "log1p" is log(1 + relu(x)); "log1p_log1p" is log(1 + log(1 + relu(x))), of the OpenSearch
             v3 models.
         precision: "int8" multiplies codes of 8 bits, one scale a row and one a column.
+        screened: Whether an fp32 graph leaves out what cannot weigh, which is quicker on a processor and
+            gives the same numbers (`screening`).
         cache: Folder to keep the graph in; None is the source's own, or the user's cache where that one
             cannot be written.
 
@@ -63,16 +66,25 @@ def pooled_graph(
     if is_pooled(found) and precision == "fp32":
         return source
     current = f"{_digest(source, found)}-v{VERSION}-"
+    screened = screened and precision == "fp32"
+    settings = f"{activation}-{precision}{'-screened' if screened else ''}"
     places = _places(source, cache)
     for folder, stem in places:
-        path = folder / f"{stem}{current}{activation}-{precision}.onnx"
+        path = folder / f"{stem}{current}{settings}.onnx"
         if path.is_file() and _data(path).is_file():
             return path
     failures = []
     for folder, stem in places:
-        path = folder / f"{stem}{current}{activation}-{precision}.onnx"
+        path = folder / f"{stem}{current}{settings}.onnx"
         try:
-            _write(source, path, found, activation, precision)
+            _write(
+                source,
+                path,
+                pooled=is_pooled(found),
+                activation=activation,
+                precision=precision,
+                screened=screened,
+            )
         except (SpladeError, MemoryError):
             raise
         except OSError as err:
@@ -131,7 +143,15 @@ def _user_cache() -> Path:
     return Path(base) / "splade_retriever" / "graphs"
 
 
-def _write(source: Path, path: Path, found: Outline, activation: Activation, precision: Precision) -> None:
+def _write(
+    source: Path,
+    path: Path,
+    *,
+    pooled: bool,
+    activation: Activation,
+    precision: Precision,
+    screened: bool,
+) -> None:
     from splade_retriever.surgery import rewrite
 
     log.info("Rewriting %s once, with %s in %s, into %s", source, activation, precision, path)
@@ -143,9 +163,10 @@ def _write(source: Path, path: Path, found: Outline, activation: Activation, pre
                 source,
                 file,
                 data.name,
-                pooled=is_pooled(found),
+                pooled=pooled,
                 activation=activation,
                 precision=precision,
+                screened=screened,
             )
             file.flush()
             os.fsync(file.fileno())

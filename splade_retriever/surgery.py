@@ -6,23 +6,18 @@
    (batch, tokens, vocab), never exist as a whole.
 4. Add the bias after the max, and apply the activation to (batch, vocab): the max commutes with both.
 
-In int8, every product with a constant matrix becomes
-
-    s = max|x| / 127;  q = round(x / s) + 128;  y = (q @ W_q) * s_column * s
-
-with one s a row and one s_column a column, so a row never depends on what else is in the batch. The decoder's
-s is one a text, so that the max over its tokens is taken on the whole numbers q @ W_q, before any scaling.
+In int8, every product with a constant matrix becomes one of 8-bit codes (`graph_builder`). In fp32, the
+decoder can be screened: most of its columns are left out, and the weights are the same (`screening`).
 
 Weights are read from the source one at a time and streamed into the new file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import onnx
@@ -30,24 +25,26 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splade_retriever.errors import ModelFilesError, ModelGraphError
+from splade_retriever.graph_builder import (
+    BLOCK,
+    ONNX_RUNTIME,
+    Constant,
+    FloatArray,
+    GraphBuilder,
+    column_codes,
+    column_scale,
+)
 from splade_retriever.outline import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, Field, fields
+from splade_retriever.screening import screened_weights
 
-__all__ = ["BLOCK", "ONNX_RUNTIME", "GraphBuilder", "RowCodes", "column_codes", "column_scale", "rewrite"]
+__all__ = ["rewrite"]
 
-BLOCK = 512
-"""Columns of the decoder multiplied at once: few enough that their logits stay in its cache, and enough
-that the products of a lone query are quick."""
-
-ONNX_RUNTIME = "com.microsoft"
 OLDEST_OPSET = 11
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _INLINE_BYTES = 1024
 _PAGE = 4096
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-
-FloatArray: TypeAlias = NDArray[np.float32]
-Constant: TypeAlias = NDArray[Any] | np.generic | Callable[[], NDArray[Any]]
 
 
 def rewrite(
@@ -58,6 +55,7 @@ def rewrite(
     pooled: bool,
     activation: Literal["log1p", "log1p_log1p"],
     precision: Literal["fp32", "int8"],
+    screened: bool = False,
 ) -> bytes:
     """Rewrite a model into a pooled graph.
 
@@ -68,6 +66,7 @@ def rewrite(
         pooled: Whether the source is pooled already, and only quantised; it keeps its own activation.
         activation: See `GraphBuilder.activation`.
         precision: "int8" quantises every product with a constant matrix.
+        screened: Whether the decoder of an fp32 graph leaves out columns that cannot weigh, see `screening`.
 
     Returns:
         The serialised graph.
@@ -95,8 +94,12 @@ def rewrite(
             f'Pass the fp32 export of the model, or precision="fp32".'
         )
     if tail:
-        pool = _pooled(builder, tail, precision)
-        builder.op("Identity", builder.activation(pool, activation), result="weights")
+        states = _states(builder, tail)
+        if screened and precision == "fp32":
+            weights = screened_weights(builder, states, tail.weight, tail.bias, activation=activation)
+        else:
+            weights = builder.activation(_pooled(builder, tail, states, precision), activation)
+        builder.op("Identity", weights, result="weights")
         output = helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", tail.vocab])
     return bytes(_assemble(net, builder, output, Weights(data, data_name)).SerializeToString())
 
@@ -351,145 +354,6 @@ class Stored:
         return (found.astype(np.uint32) << 16).view(np.float32) if brain else _single(found)
 
 
-class GraphBuilder:
-    """Collects nodes and constants; every method returns the name of its result.
-
-    Args:
-        opset: The version of the standard operators.
-        prefix: Starts every name given here, so that none meets a name of another graph.
-    """
-
-    def __init__(self, *, opset: int, prefix: str = "splade/") -> None:
-        self.opset, self.prefix = opset, prefix
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, Constant] = {}
-        self._codes: dict[str, RowCodes] = {}
-
-    def put(self, name: str, value: Constant) -> str:
-        """Store a constant once; a function is called when the constant is written."""
-        self.constants.setdefault(self.prefix + name, value)
-        return self.prefix + name
-
-    def op(
-        self, kind: str, *inputs: str, result: str | None = None, domain: str = "", **attributes: Any
-    ) -> str:
-        """Append one node with one output."""
-        result = result or f"{self.prefix}{kind}_{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(kind, list(inputs), [result], name=result, domain=domain, **attributes)
-        )
-        return result
-
-    def largest(self, values: str, *axes: int, keepdims: bool = False) -> str:
-        """Take the maximum along some axes."""
-        if self.opset < 18:
-            return self.op("ReduceMax", values, axes=list(axes), keepdims=int(keepdims))
-        given = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
-        return self.op("ReduceMax", values, given, keepdims=int(keepdims))
-
-    def without_padding(self, states: str, attention_mask: str) -> str:
-        """Replace padded rows of (batch, tokens, hidden) by the text's first row, which is never padding."""
-        zero, one = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 1))
-        first = self.op("Slice", states, zero, one, one)
-        column = self.put("column_shape", np.array([0, 0, 1], dtype=np.int64))
-        real = self.op("Reshape", self.op("Cast", attention_mask, to=TensorProto.BOOL), column)
-        return self.op("Where", real, states, first)
-
-    def activation(self, logits: str, kind: Literal["log1p", "log1p_log1p"]) -> str:
-        """Turn pooled logits into weights: log(1 + relu(x)), once or twice."""
-        weights = self.op("Relu", logits)
-        for _ in range(2 if kind == "log1p_log1p" else 1):
-            weights = self.op("Log", self.op("Add", weights, self.put("unit", np.float32(1))))
-        return weights
-
-    def row_codes(self, rows: str) -> RowCodes:
-        """Quantise every row (the last axis) on its own to 8 bits; once for all products of the same rows."""
-        if rows not in self._codes:
-            self._codes[rows] = self._coded(rows, -1)
-        return self._codes[rows]
-
-    def _coded(self, values: str, *axes: int) -> RowCodes:
-        """Quantise to 8 bits, with one step for what lies along the axes."""
-        largest = self.largest(self.op("Abs", values), *axes, keepdims=True)
-        largest = self.op("Max", largest, self.put("tiny", np.float32(1e-12)))
-        scale = self.op("Div", largest, self.put("steps", np.float32(127)))
-        codes = self.op("QuantizeLinear", self.op("Div", values, scale), *self._unit_and_middle())
-        return RowCodes(codes, scale)
-
-    def int8_product(
-        self, left: RowCodes, codes: str, column_scale: str, *, result: str | None = None
-    ) -> str:
-        """Multiply codes of rows with codes of columns and scale back to float32.
-
-        The row scale stays outside of MatMulIntegerToFloat. With standard operators in its place, or the row
-        scale inside, ONNX Runtime (1.32) folds a following bias in and multiplies it by the row scale too.
-        """
-        unit, middle = self._unit_and_middle()
-        product = self.op(
-            "MatMulIntegerToFloat", left.codes, codes, unit, column_scale, middle, domain=ONNX_RUNTIME
-        )
-        return self.op("Mul", product, left.scale, result=result)
-
-    def int8_pooled(self, states: str, blocks: Sequence[tuple[str, str]]) -> str:
-        """Multiply every token with columns and keep the largest product of a text, (batch, columns).
-
-        Args:
-            states: Shape (batch, tokens, hidden), padding replaced.
-            blocks: Names of the codes, (hidden, block), and steps, (block,), of each block of columns.
-        """
-        left, middle = self._coded(states, 1, 2), self._unit_and_middle()[1]
-        found = [self.largest(self.op("MatMulInteger", left.codes, codes, middle), 1) for codes, _ in blocks]
-        sums = self.op("Cast", self.op("Concat", *found, axis=1), to=TensorProto.FLOAT)
-        steps = self.op("Concat", *(steps for _, steps in blocks), axis=0)
-        column = self.put("text_column", np.array([-1, 1], dtype=np.int64))
-        return self.op("Mul", self.op("Mul", sums, steps), self.op("Reshape", left.scale, column))
-
-    def _unit_and_middle(self) -> tuple[str, str]:
-        return self.put("unit", np.float32(1)), self.put("middle", np.array(128, dtype=np.uint8))
-
-
-@dataclass(frozen=True)
-class RowCodes:
-    """Quantised rows or texts: names of the codes, uint8 around 128, and of their steps, (..., 1)."""
-
-    codes: str
-    scale: str
-
-
-def column_scale(weight: FloatArray) -> FloatArray:
-    """Return the step of each column of (in, out) for 8-bit codes that no processor adds up wrongly.
-
-    Processors without VNNI multiply bytes in pairs of neighbouring rows and add the two products in 16 bits,
-    with saturation. A code of a row is at most 255, so two codes of a column may add up to 128 on either side
-    of zero: 255 * 128 < 2**15. That spreads a column over -127..127 only where its largest weights have small
-    neighbours; it costs a third more rounding than using all 8 bits, where 7 bits would cost twice as much.
-
-    Returns:
-        Shape (out,), float32, > 0.
-
-    Raises:
-        ModelGraphError: If a weight is infinite or not a number.
-    """
-    if not np.isfinite(weight).all():
-        raise ModelGraphError(
-            f"A matrix of {weight.shape[0]} x {weight.shape[1]} cannot be quantised: a weight is infinite or "
-            f"not a number. The file is damaged, or training diverged; export the model again."
-        )
-    paired = np.zeros((-(-len(weight) // 2) * 2, weight.shape[1]), dtype=np.float32)
-    paired[: len(weight)] = weight
-    pairs = paired.reshape(-1, 2, weight.shape[1])
-    heaviest = np.maximum(pairs.clip(min=0).sum(1).max(0), -pairs.clip(max=0).sum(1).min(0))
-    largest = np.maximum(np.abs(weight).max(0) / np.float32(127), heaviest / np.float32(127.5))
-    scale: FloatArray = np.maximum(largest, np.float32(1e-8)).astype(np.float32)
-    return scale
-
-
-def column_codes(weight: FloatArray) -> NDArray[np.int8]:
-    """Return the symmetric 8-bit codes of the columns of (in, out); codes * column_scale is about weight."""
-    codes: NDArray[np.int8] = np.rint(weight / column_scale(weight)).astype(np.int8)
-    return codes
-
-
 def _int8_product(builder: GraphBuilder, net: Net, product: Product, result: str) -> None:
     name = f"{product.matrix}{'.T' if product.transposed else ''}"
     codes = builder.put(f"{name}.codes", lambda: column_codes(product.weight(net)))
@@ -501,28 +365,26 @@ def _int8_product(builder: GraphBuilder, net: Net, product: Product, result: str
         builder.int8_product(left, codes, scale, result=result)
 
 
-def _pooled(builder: GraphBuilder, tail: Tail, precision: str) -> str:
-    """Pool into (batch, vocab), before the activation."""
+def _states(builder: GraphBuilder, tail: Tail) -> str:
+    """Return the last hidden states, (batch, tokens, hidden), without padding."""
     states = tail.hidden
     if tail.flat:
         rest = builder.put("rest", np.array([-1], dtype=np.int64))
         shape = builder.op("Concat", builder.op("Shape", "input_ids"), rest, axis=0)
         states = builder.op("Reshape", states, shape)
-    states = builder.without_padding(states, "attention_mask")
-    blocks = {start: tail.weight[:, start : start + BLOCK] for start in range(0, tail.vocab, BLOCK)}
+    return builder.without_padding(states, "attention_mask")
+
+
+def _pooled(builder: GraphBuilder, tail: Tail, states: str, precision: str) -> str:
+    """Pool into (batch, vocab), before the activation."""
     if precision == "int8":
-        coded = [
-            (
-                builder.put(f"decoder_{start}.codes", partial(column_codes, columns)),
-                builder.put(f"decoder_{start}.scale", partial(column_scale, columns)),
-            )
-            for start, columns in blocks.items()
-        ]
-        logits = builder.int8_pooled(states, coded)
+        logits = builder.int8_pooled(states, builder.coded_columns("decoder", tail.weight))
     else:
         products = (
-            builder.op("MatMul", states, builder.put(f"decoder_{start}", columns))
-            for start, columns in blocks.items()
+            builder.op(
+                "MatMul", states, builder.put(f"decoder_{start}", tail.weight[:, start : start + BLOCK])
+            )
+            for start in range(0, tail.vocab, BLOCK)
         )
         logits = builder.op("Concat", *(builder.largest(product, 1) for product in products), axis=1)
     if tail.bias is not None:

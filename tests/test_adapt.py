@@ -21,7 +21,7 @@ from examples.training.model import Splade
 from examples.training.restore import load_model
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
-from splade_retriever.surgery import column_scale
+from splade_retriever.graph_builder import column_scale
 from tests.notebooks import check_kept_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

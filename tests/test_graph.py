@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from splade_retriever import graph, surgery
+from splade_retriever import graph, graph_builder
 from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError, StorageError
 from splade_retriever.graph import pooled_graph
 from splade_retriever.session import Session
@@ -49,7 +49,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sessions(model):
-    return {precision: Session(pooled_graph(model, precision=precision)) for precision in ("fp32", "int8")}
+    return {
+        "fp32": Session(pooled_graph(model)),
+        "screened": Session(pooled_graph(model, screened=True)),
+        "int8": Session(pooled_graph(model, precision="int8")),
+    }
 
 
 @pytest.fixture
@@ -62,19 +66,20 @@ def copied(model, tmp_path):
 # What comes out
 
 
+@pytest.mark.parametrize("screened", [False, True])
 @pytest.mark.parametrize("opset", [11, 14, 18, 21])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path, decoder, opset):
+def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path, decoder, opset, screened):
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=opset)
     weights = WEIGHTS | ({"decoder.bias": np.zeros(SHAPE.vocab)} if decoder == "no_bias" else {})
     ids, mask = batch_of([23, 9, 1, 17])
-    found = Session(pooled_graph(path)).weights(ids, mask)
+    found = Session(pooled_graph(path, screened=screened)).weights(ids, mask)
     np.testing.assert_allclose(found, expected(ids, mask, weights), atol=1e-5)
     assert 0.2 < (found > 0).mean() < 1
 
 
 def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path):
-    shape = Shape(vocab=2 * surgery.BLOCK + 77, layers=1)
+    shape = Shape(vocab=2 * graph_builder.BLOCK + 77, layers=1)
     weights = random_weights(shape)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", weights, shape))
     ids, mask = batch_of([12, 5], shape=shape)
@@ -83,11 +88,11 @@ def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path):
 
 
 def test_the_logits_never_exist_as_a_whole(tmp_path):
-    shape = Shape(vocab=2 * surgery.BLOCK, layers=1)
+    shape = Shape(vocab=2 * graph_builder.BLOCK, layers=1)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))
     inferred = onnx.shape_inference.infer_shapes(onnx.load(str(pooled)))
     sizes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.graph.value_info]
-    assert any(size[-1:] == [surgery.BLOCK] and len(size) == 3 for size in sizes)
+    assert any(size[-1:] == [graph_builder.BLOCK] and len(size) == 3 for size in sizes)
     assert not any(size[-1:] == [shape.vocab] and len(size) == 3 for size in sizes)
 
 
@@ -154,7 +159,7 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path):
 # A vector is its text's own
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
 @settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
@@ -174,7 +179,7 @@ def test_batch_order_and_padding_never_change_a_vector(sessions, precision, *, l
         np.testing.assert_allclose(together[place], alone[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
 def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision):
     ids, mask = batch_of([20, 7])
     noisy = np.where(mask == 1, ids, 150)
@@ -214,9 +219,9 @@ def test_an_int8_product_and_its_bias_are_what_they_say(level):
     )
     weight = random.normal(size=(64, 32)).astype(np.float32)
     bias = random.normal(size=32).astype(np.float32)
-    builder = surgery.GraphBuilder(opset=20)
-    codes = builder.put("codes", surgery.column_codes(weight))
-    scale = builder.put("scale", surgery.column_scale(weight))
+    builder = graph_builder.GraphBuilder(opset=20)
+    codes = builder.put("codes", graph_builder.column_codes(weight))
+    scale = builder.put("scale", graph_builder.column_scale(weight))
     product = builder.int8_product(builder.row_codes("rows"), codes, scale)
     builder.op("Add", product, builder.put("bias", bias), result="sum")
     model = helper.make_model(
@@ -236,8 +241,8 @@ def test_an_int8_product_and_its_bias_are_what_they_say(level):
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     step = np.abs(rows).max(-1, keepdims=True) / 127
-    by_hand = np.rint(rows / step) @ surgery.column_codes(weight).astype(np.float64)
-    by_hand = by_hand * step * surgery.column_scale(weight) + bias
+    by_hand = np.rint(rows / step) @ graph_builder.column_codes(weight).astype(np.float64)
+    by_hand = by_hand * step * graph_builder.column_scale(weight) + bias
     # A quotient that lies on a half may round either way, one code of 127.
     np.testing.assert_allclose(session.run(None, {"rows": rows})[0], by_hand, rtol=1e-2, atol=1e-3)
 
@@ -245,8 +250,8 @@ def test_an_int8_product_and_its_bias_are_what_they_say(level):
 def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step():
     weight = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     weight[:, 3] = 0
-    scale = surgery.column_scale(weight)
-    off = np.abs(surgery.column_codes(weight) * scale - weight)
+    scale = graph_builder.column_scale(weight)
+    off = np.abs(graph_builder.column_codes(weight) * scale - weight)
     assert (off <= scale / 2 * 1.0001).all()
 
 

@@ -35,7 +35,7 @@ from examples.training.model import (
     minilm_folder,
 )
 from examples.training.train import Recipe, finished
-from splade_retriever.surgery import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
+from splade_retriever.graph_builder import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
 OPSET = 20
 BUNDLED = "splade-retriever/minilm-l6-v3"
