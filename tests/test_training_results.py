@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import torch
 from examples.training import card, ceiling, evaluate, variants
 from examples.training.export import write_folder
 from examples.training.model import Splade
-from examples.training.restore import load_model
+from examples.training.restore import bundled_folder, load_model
 from examples.training.train import (
     LATER,
     UNUSED,
@@ -134,7 +135,7 @@ def test_the_int8_export_stays_near_pytorch(made: Made, expected: dict[str, np.n
 def test_the_table_and_the_card_come_out_at_the_end(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quality = tmp_path / "quality.json"
+    quality, hardware = tmp_path / "quality.json", "a laptop"
     command = f"evaluate --evaluation {made.evaluation} --model {made.model} --json {quality}"
     monkeypatch.setattr(sys, "argv", [*command.split(), "--every-nth", "tiny=2"])
 
@@ -148,7 +149,13 @@ def test_the_table_and_the_card_come_out_at_the_end(
     # The head starts at word matching, so the sample's queries, which quote their documents, find them.
     assert rows[0]["splade"] > 0.8
     assert rows[0]["ratio"] == rows[0]["splade"] / rows[0]["bm25"]
-    text = card.card(made.run, made.prepared, quality, made.model, hardware="a laptop", fp32=quality)
+    told = json.loads((made.run / "recipe.json").read_text())
+    (tmp_path / "recipe.json").write_text(json.dumps(told | {"hardware": hardware}))
+    shutil.copy(made.prepared / "sources.json", tmp_path)
+    for precision in ("fp32", "int8"):
+        shutil.copy(quality, tmp_path / f"{precision}.json")
+    (tmp_path / "ways.md").write_text("| way |\n|---|\n| walking |\n")
+    text = card.card(tmp_path, made.model)
     assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
     assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes on\na laptop" in text
     assert (
@@ -156,6 +163,14 @@ def test_the_table_and_the_card_come_out_at_the_end(
         in text
     )
     assert "| all | | | 148 | 2 |" in text
+    assert text.endswith("| walking |\n")
+
+
+def test_the_card_of_the_bundled_model_is_what_its_records_tell() -> None:
+    root = Path(__file__).parent.parent
+    text = card.card(root / "examples" / "training" / "record", bundled_folder())
+    assert (bundled_folder() / "MODEL_CARD.md").read_text("utf-8") == text
+    assert (root / "docs" / "model.md").read_text("utf-8") == text
 
 
 def test_the_teachers_are_ranked_by_what_they_find(

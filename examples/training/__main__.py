@@ -9,6 +9,7 @@ be run alone, too.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,14 +46,14 @@ def main() -> None:
             out=prepared,
             share=arguments.share,
         )
-    run: Path | None = None
-    for number, length in enumerate(arguments.steps or arguments.minutes, 1):
-        earlier, run = run, arguments.out / f"round-{number}"
+    lengths = arguments.steps or arguments.minutes
+    rounds = [arguments.out / f"round-{number}" for number in range(1, len(lengths) + 1)]
+    for earlier, run, length in zip([None, *rounds], rounds, lengths, strict=False):
         limit = {"steps" if arguments.steps else "minutes": length}
         _step("train", data=prepared, out=run, earlier=earlier, **limit)
     _step(
         "export",
-        run=run,
+        run=rounds[-1],
         to=arguments.to,
         floor=arguments.floor,
         **{
@@ -61,13 +62,14 @@ def main() -> None:
             "end-share": arguments.end_share,
         },
     )
-    quality = arguments.out / "quality.json"
-    _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=quality)
+    record = arguments.out / "record"
+    record.mkdir(exist_ok=True)
+    for kept in (prepared / "sources.json", rounds[-1] / "recipe.json"):
+        shutil.copy(kept, record)
+    _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=record / "quality.json")
     _step(
         "card",
-        run=run,
-        data=prepared,
-        quality=quality,
+        record=record,
         model=arguments.to,
         docs=arguments.docs,
         attribution=_if_there(arguments.data / "docs" / "SOURCE.md"),

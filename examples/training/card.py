@@ -1,7 +1,13 @@
 """Write the model card of a trained model: its data, how it was made, and what it reaches.
 
-    python -m examples.training.card --run runs/model --data runs/data --quality runs/quality.json \
-        --fp32 runs/fp32.json --model splade_retriever/bundled --docs docs
+    python -m examples.training.card
+
+Everything that it tells comes from the model folder and from a folder of records; that of the bundled model
+is `examples/training/record`, so that anyone can write its card again:
+
+- `recipe.json`, which a run keeps, `sources.json`, which `prepare` writes, and `quality.json`, by `evaluate`;
+- where they are there, `fp32.json` and `int8.json`, by `evaluate`, too: the same weights in both precisions;
+- where they are there, `teachers.md`, `steps.md` and `ways.md`, printed by `ceiling`, `variants` and `ways`.
 
 The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
 table of the `docs` source's repositories goes into `model_data.md`.
@@ -11,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -26,21 +31,36 @@ LIMITS = """\
   the views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
-CEILING = """\
+TABLES = {
+    "teachers.md": """\
+## What its teachers know
+
 nDCG@10 of each teacher by itself, before quantisation, is the most that a student can learn from it:
 
-    python -m examples.training.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND
+    python -m examples.training.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND""",
+    "steps.md": """\
+## What each step gains
 
-"""
-STEPS = """\
 nDCG@10 of each round in int8, as it ended and averaged with what it started from, searched with all weights,
 then with fewer ones, steeper ones, and with counts:
 
     python -m examples.training.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
 
-`--collections` names those of the table.
+`--collections` names those of the table.""",
+    "ways.md": """\
+## What each way of training gains
 
-"""
+nDCG@10 of short first rounds, each with one way of the recipe changed, on the same budget: seven minutes of
+one core. So short a round shows what helps early; that it would help a long one is not said. What two seeds
+differ by is chance. Texts and queries are cut as in training; "with counts" is the last column again, after
+counts are added to the weights.
+
+    python -m examples.training.ways --evaluation EVALUATION_FOLDER --data DATA
+
+`--collections` names those of the table. A larger batch is one here; gradient caching (arXiv 2101.06983)
+would give the same gradients in less memory, which was not what was short.""",
+}
+"""A table of the records -> what stands above it."""
 EXPORTED = {"floor": 0.0, "count_share": 0.0, "query_power": 1.0, "end_share": 1.0}
 """What `card.json` says of the export -> what stands for nothing."""
 CURVE = {
@@ -61,27 +81,12 @@ It can go on learning from your own texts, without labels; what that gains is me
 def main() -> None:
     """Read the command line and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/model"))
-    parser.add_argument("--data", type=Path, default=Path("runs/data"))
-    parser.add_argument("--quality", type=Path, default=Path("runs/quality.json"))
+    parser.add_argument("--record", type=Path, default=Path(__file__).parent / "record")
     parser.add_argument("--model", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--fp32", type=Path, default=None, help="the same for the fp32 export")
-    parser.add_argument("--teachers", type=Path, default=None, help="the table of examples.training.ceiling")
-    parser.add_argument("--variants", type=Path, default=None, help="the table of examples.training.variants")
     parser.add_argument("--attribution", type=Path, default=None, help="SOURCE.md of the `docs` source")
-    parser.add_argument("--hardware", default=platform.processor() or platform.machine())
     arguments = parser.parse_args()
-    text = card(
-        arguments.run,
-        arguments.data,
-        arguments.quality,
-        arguments.model,
-        hardware=arguments.hardware,
-        fp32=arguments.fp32,
-        teachers=arguments.teachers,
-        variants=arguments.variants,
-    )
+    text = card(arguments.record, arguments.model)
     (arguments.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     (arguments.docs / "model.md").write_text(text, encoding="utf-8")
     if arguments.attribution is not None:
@@ -89,22 +94,22 @@ def main() -> None:
         (arguments.docs / "model_data.md").write_text(page, encoding="utf-8")
 
 
-def card(
-    run: Path,
-    data: Path,
-    quality: Path,
-    model: Path,
-    *,
-    hardware: str,
-    fp32: Path | None = None,
-    teachers: Path | None = None,
-    variants: Path | None = None,
-) -> str:
-    """Return the model card as Markdown."""
-    told = json.loads((model / "card.json").read_text(encoding="utf-8"))
-    trained = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    measured = json.loads(quality.read_text(encoding="utf-8"))
-    counts = json.loads((data / "sources.json").read_text(encoding="utf-8"))
+def card(record: Path, model: Path) -> str:
+    """Return the model card as Markdown.
+
+    Args:
+        record: The folder of records.
+        model: The model's folder.
+    """
+    told, trained, counts, measured = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (
+            model / "card.json",
+            *(record / name for name in ("recipe.json", "sources.json", "quality.json")),
+        )
+    )
+    both = [record / f"{precision}.json" for precision in ("fp32", "int8")]
+    precisions = [json.loads(path.read_text(encoding="utf-8")) for path in both if path.exists()]
     file = model / "model.onnx"
     rounds = list(rounds_of(trained))
     kept, power = told.get("query_max_active_dims") or "all", told.get("query_power", 1.0)
@@ -126,26 +131,26 @@ their IDF (`examples/training/model.py`), trained towards the in-batch scores of
 the model of the round before.{_averages(told)}
 
 {steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {", ".join(minutes)} minutes on
-{hardware}, beside other work; the schedule followed the minutes. The whole pipeline again, from the data to
-this card:
+{trained["hardware"]}, beside other work; the schedule followed the minutes.
+The whole pipeline again, from the data to this card:
 
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\
         --minutes {" ".join(minutes)} {options(told)}
 
 {recipes(rounds)}""",
         "Training curve": "\n\n".join(curve(number, told) for number, told in enumerate(rounds, 1)),
-        "Quality": quality_table(measured, None if fp32 is None else json.loads(fp32.read_text("utf-8"))),
+        "Quality": quality_table(measured, precisions),
         "Data": data_table(counts),
         "Limits": LIMITS,
         "Adapting it": ADAPTING,
     }
-    if teachers is not None:
-        sections["What its teachers know"] = CEILING + teachers.read_text("utf-8").strip()
-    if variants is not None:
-        sections["What each step gains"] = STEPS + variants.read_text("utf-8").strip()
-    return "\n\n".join(
+    parts = [
         f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
-    ) + ("\n")
+    ]
+    for name, above in TABLES.items():
+        if (record / name).exists():
+            parts.append(f"{above}\n\n{(record / name).read_text('utf-8').strip()}")
+    return "\n\n".join(parts) + "\n"
 
 
 def options(told: dict[str, Any]) -> str:
@@ -203,8 +208,13 @@ def curve(number: int, told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None = None) -> str:
-    """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last."""
+def quality_table(rows: list[dict[str, Any]], precisions: Sequence[list[dict[str, Any]]] = ()) -> str:
+    """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last.
+
+    Args:
+        rows: What `evaluate` measured.
+        precisions: The same of an export in fp32 and of one in int8, of the same weights, or nothing.
+    """
     lines = [
         "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4,",
         "in the same run. No text or query of these collections is in the training data",
@@ -220,8 +230,8 @@ def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None 
         figures += [f"{row[key]:.3f}" for key in ("bm25_recall", "splade_recall")]
         figures += [f"{row[key]:.0f}" for key in ("dims", "query_dims")]
         lines.append(f"| {row['name']} | {' | '.join(figures)} |")
-    if fp32 is not None:
-        lines += ["", quantisation_loss(rows, fp32)]
+    if len(precisions) == 2:
+        lines += ["", quantisation_loss(*precisions)]
     lines += [
         "",
         "The shares of the teacher's parts, how the rounds are averaged, the floor, the share of the counts",
@@ -234,8 +244,8 @@ def quality_table(rows: list[dict[str, Any]], fp32: list[dict[str, Any]] | None 
     return "\n".join(lines)
 
 
-def quantisation_loss(int8: list[dict[str, Any]], fp32: list[dict[str, Any]]) -> str:
-    """Say what int8 costs, on the collections that were measured in fp32, too."""
+def quantisation_loss(fp32: list[dict[str, Any]], int8: list[dict[str, Any]]) -> str:
+    """Say what int8 costs, on the collections that were measured in both precisions."""
     whole = {row["name"]: row["splade"] for row in fp32 if row["name"] != "mean"}
     pairs = [(row["splade"], whole[row["name"]]) for row in int8 if row["name"] in whole]
     after, before = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))

@@ -126,7 +126,7 @@ class Parts:
     def _encode(self, ids: list[list[int]]) -> tuple[NDArray[np.float32], Any]:
         dense: list[Any] = [None] * len(ids)
         weights: list[Any] = [None] * len(ids)
-        for rows in _batches(ids):
+        for rows in batches(ids):
             batch, mask = padded([ids[row] for row in rows])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 lower = self.model.lower(batch, mask)
@@ -139,7 +139,7 @@ class Parts:
         return np.stack(dense), vstack(weights).tocsr()
 
 
-def _batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Yield rows of texts of like length, the shortest first."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     while order:

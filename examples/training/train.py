@@ -10,7 +10,8 @@ One step takes a batch of pairs from one source and adds four losses over the in
    `examples/training/teachers.py`), as they are and softened (arXiv 1503.02531), so that the order of texts
    far from the answer is learned, too;
 3. FLOPS: sum over the vocabulary of the squared mean weight (arXiv 2004.05665), for documents and queries;
-   weights count without their entry's gain, so that a rare word is pressed less (arXiv 2411.04403);
+   weights count without their entry's gain (to the power of `relief`), so that a rare word is pressed less
+   (arXiv 2411.04403);
 4. a little L1 on queries.
 
 A share of the batches asks with a part of each text for the rest of it (cropping, arXiv 2112.09118): pairs
@@ -30,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -51,6 +53,9 @@ log = logging.getLogger(__name__)
 
 UNUSED = 999  # entries below this id are special or unused
 SHORTEST_CROPPED = 48  # tokens of a text that is cut in two
+
+Tokens = Sequence[NDArray[np.uint16]]
+"""The token ids of texts."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Recipe:
     flops_text: float = 5e-3
     flops_query: float = 5e-3
     l1_query: float = 1e-3
+    relief: float = 1.0
     dims_text: float = 120.0
     dims_query: float = 26.0
     ramp: float = 0.3
@@ -160,18 +166,19 @@ class Pairs:
         self.name = file.stem
         self._ids = {name: stored[name] for name in ("query", "text")}
         self._ends = {name: stored[f"{name}_end"] for name in ("query", "text")}
-        self._keys = stored["text_key"]
+        self.keys = stored["text_key"]
+        """Of each text; two that are equal have the same."""
         self.tokens = int(self._ends["text"][-1])
         """Of all texts together."""
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     def draw(self, size: int, random: np.random.Generator) -> NDArray[np.int64]:
         """Pick `size` neighbours with different texts, from a random place."""
         start = int(random.integers(len(self)))
         window = (start + np.arange(min(len(self), size * 3))) % len(self)
-        _, first = np.unique(self._keys[window], return_index=True)
+        _, first = np.unique(self.keys[window], return_index=True)
         return window[np.sort(first)][:size]
 
     def rows(self, name: str, rows: NDArray[np.int64]) -> list[NDArray[np.uint16]]:
@@ -285,28 +292,28 @@ def losses(
 
     Args:
         queries: Shape (batch, vocab), weights before they are raised to the recipe's power.
-        texts: Shape (batch, vocab), weights; row i answers query i.
+        texts: Shape (texts, vocab), weights; row i answers query i, those after the queries' answer none.
         gain: Shape (vocab,), the head's gains: the regularisers see weights without them.
-        teacher: Shape (batch, batch), the teacher's scores.
+        teacher: Shape (batch, texts), the teacher's scores.
         recipe: The factors.
         pressure: "text" and "query" -> what their regulariser is multiplied by.
     """
     scores = queries.pow(recipe.query_power) @ texts.T
     diagonal = torch.arange(len(scores), device=scores.device)
-    mean = {"text": texts.mean(0) / gain, "query": queries.mean(0) / gain}
+    back, taught_back = (matrix[:, : len(matrix)].T for matrix in (scores, teacher))
+    relief = gain.pow(recipe.relief)
+    mean = {"text": texts.mean(0) / relief, "query": queries.mean(0) / relief}
     heavy = {name: weights.square().sum() for name, weights in mean.items()}
     return {
-        "contrastive": (
-            functional.cross_entropy(scores, diagonal) + functional.cross_entropy(scores.T, diagonal)
-        )
+        "contrastive": (functional.cross_entropy(scores, diagonal) + functional.cross_entropy(back, diagonal))
         / 2,
         "distillation": recipe.distillation
-        * (_divergence(scores, teacher) + _divergence(scores.T, teacher.T))
+        * (_divergence(scores, teacher) + _divergence(back, taught_back))
         / 2,
         "softened": recipe.softened
         * (
             _divergence(scores, teacher, recipe.temperature)
-            + _divergence(scores.T, teacher.T, recipe.temperature)
+            + _divergence(back, taught_back, recipe.temperature)
         )
         / 2,
         "flops": pressure["text"] * recipe.flops_text * heavy["text"]
@@ -342,8 +349,8 @@ class Learner:
 
         Args:
             queries: Shape (batch, vocab), weights by the model, with gradients.
-            texts: Shape (batch, vocab), the same; row i answers query i.
-            teacher: Shape (batch, batch), the teacher's scores.
+            texts: Shape (texts, vocab), the same; row i answers query i.
+            teacher: Shape (batch, texts), the teacher's scores.
             done: From 0 to 1; the learning rate rises over the warm-up, then falls to 0 at 1.
         """
         rate = min(1.0, done / self.recipe.warm_up) * (1 - done)
@@ -404,7 +411,7 @@ class Run:
         often = {source.name: source.draw for source in SOURCES}
         draw = np.array([often[source.name] * len(source) for source in self.sources])
         self.draw = draw / draw.sum()
-        self.model = Splade(start_weights(idf), recipe.frozen).to(device)
+        self.model = self._untrained(idf).to(device)
         self.learner = Learner(recipe, self.model)
         before = self._go_on_from(earlier, idf) if earlier is not None else None
         self.teacher = Hybrid(
@@ -424,6 +431,10 @@ class Run:
         if (out / "checkpoint.pt").exists():
             self._load()
 
+    def _untrained(self, idf: Tensor) -> Splade:
+        """Return what learns, as it starts."""
+        return Splade(start_weights(idf), self.recipe.frozen)
+
     def _go_on_from(self, earlier: Path, idf: Tensor) -> Splade:
         """Give the student the weights that an earlier run has made, and return that model."""
         begun = self.out / "start.pt"
@@ -437,46 +448,64 @@ class Run:
         before.load_state_dict(weights)
         return before
 
-    def train(self, *, seconds: float, steps: int | None = None) -> None:
-        """Train until the time or the steps are used up; a checkpoint every two minutes and at the end."""
-        begun = saved = time.monotonic() - self.spent
+    def train(
+        self, *, seconds: float, steps: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Train until the time or the steps are used up; a checkpoint every two minutes and at the end.
+
+        Args:
+            seconds: How long, by the clock.
+            steps: How many steps instead.
+            clock: Tells the seconds.
+        """
+        begun = saved = clock() - self.spent
         seen: list[dict[str, float]] = []
-        while (done := self._share(begun, seconds, steps)) < 1:
+        while (done := self.step / steps if steps else (clock() - begun) / seconds) < 1:
             seen.append(self._one_step(done))
             self.step += 1
             if self.step % EVERY == 0:
                 point = {name: fmean(parts[name] for parts in seen) for name in seen[0]}
-                self.curve.append({"step": self.step, "minutes": (time.monotonic() - begun) / 60, **point})
+                self.curve.append({"step": self.step, "minutes": (clock() - begun) / 60, **point})
                 seen.clear()
                 log.info(self._line(self.curve[-1]))
-            if time.monotonic() - saved > 120:
-                saved = time.monotonic()
+            if clock() - saved > 120:
+                saved = clock()
                 self._save(saved - begun)
-        self._save(time.monotonic() - begun)
+        self._save(clock() - begun)
         log.info("finished: %d steps, %.1f minutes", self.step, self.spent / 60)
 
-    def _share(self, begun: float, seconds: float, steps: int | None) -> float:
-        return self.step / steps if steps else (time.monotonic() - begun) / seconds
-
     def _one_step(self, done: float) -> dict[str, float]:
-        recipe = self.recipe
-        random = np.random.default_rng((recipe.seed, self.step))
-        source = self.sources[random.choice(len(self.sources), p=self.draw)]
-        rows = source.draw(recipe.batch, random)
-        queries, texts = source.rows("query", rows), source.rows("text", rows)
-        if random.random() < recipe.crops:
-            parts = [cropped(*pair, random) for pair in zip(queries, texts, strict=True)]
-            queries, texts = [asking for asking, _ in parts], [answering for _, answering in parts]
-        asked, asking = self._forward(queries, recipe.keep_query)
+        queries, texts = self._drawn(np.random.default_rng((self.recipe.seed, self.step)))
+        asked, asking = self._ask(queries)
         entries = None if asking.earlier is None else asking.earlier.amax(0).nonzero()[:, 0]
-        found, answering = self._forward(texts, recipe.keep_text, entries)
+        found, answering = self._forward(texts, self.recipe.keep_text, entries)
         if asking.earlier is not None:
             asking = asking._replace(earlier=asking.earlier[:, entries])
-        return self.learner.update(asked, found, self.teacher.scores(asking, answering), done)
+        return self._learn(asked, found, self.teacher.scores(asking, answering), done)
 
-    def _forward(
-        self, texts: Sequence[NDArray[np.uint16]], keep: int, entries: Tensor | None = None
-    ) -> tuple[Tensor, Seen]:
+    def _drawn(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+        """Draw the queries of a batch and as many texts, which answer them in their order."""
+        source, rows = self._batch(random)
+        queries, texts = source.rows("query", rows), source.rows("text", rows)
+        if random.random() < self.recipe.crops:
+            parts = [cropped(*pair, random) for pair in zip(queries, texts, strict=True)]
+            queries, texts = [asking for asking, _ in parts], [answering for _, answering in parts]
+        return queries, texts
+
+    def _batch(self, random: np.random.Generator) -> tuple[Pairs, NDArray[np.int64]]:
+        """Draw a source and the rows of a batch."""
+        source = self.sources[random.choice(len(self.sources), p=self.draw)]
+        return source, source.draw(self.recipe.batch, random)
+
+    def _ask(self, queries: Tokens) -> tuple[Tensor, Seen]:
+        """Weigh queries, as `_forward` does."""
+        return self._forward(queries, self.recipe.keep_query)
+
+    def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
+        """Take the step, see `Learner.update`."""
+        return self.learner.update(asked, found, teacher, done)
+
+    def _forward(self, texts: Tokens, keep: int, entries: Tensor | None = None) -> tuple[Tensor, Seen]:
         """Return sparse weights, (texts, vocab), and what the teacher sees; see `Hybrid.forward`."""
 
         def both(ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -510,8 +539,13 @@ class Run:
         }
         _save(state, self.out / "checkpoint.pt")
         told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
-        told |= {"curve": self.curve, "earlier": self.earlier}
+        told |= {"curve": self.curve, "earlier": self.earlier, "hardware": self._hardware()}
         (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+    def _hardware(self) -> str:
+        if self.device == "cuda":
+            return torch.cuda.get_device_name()
+        return f"{torch.get_num_threads()} cores of {platform.processor() or platform.machine()}"
 
     def _load(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.device)

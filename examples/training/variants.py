@@ -51,19 +51,19 @@ def main() -> None:
     measured = [
         BeirCollection.read(folder, every_nth=every_nth) for folder, every_nth in chosen(arguments).items()
     ]
-    found: dict[str, dict[str, float]] = {}
+    lines: dict[str, dict[str, float]] = {}
     for name, weights in made(arguments.runs, arguments.end_share):
         kept = None if arguments.vectors is None else arguments.vectors / name.replace(" ", "-")
         pairs = encoded(weights, measured, kept)
         for use in uses(arguments.keep, arguments.floor, arguments.power, arguments.count_share):
             line = f"{name} | {use.label(pairs)}"
-            found[line] = {
-                collection.name: ndcg(collection, use.ranked(collection, *pair))
-                for collection, pair in zip(measured, pairs, strict=True)
+            lines[line] = {
+                collection.name: ndcg(collection, ranked(collection, use.asked(asked), use.found(found)))
+                for collection, (asked, found) in zip(measured, pairs, strict=True)
             }
     line = f"BM25{' |' * HEADING.count('|')}"
-    found = {line: {each.name: ndcg(each, bm25(each)) for each in measured}, **found}
-    print("\n".join(table(found, heading=HEADING)))
+    lines = {line: {each.name: ndcg(each, bm25(each)) for each in measured}, **lines}
+    print("\n".join(table(lines, heading=HEADING)))
 
 
 HEADING = "weights | a query keeps | floor | power | counts | dimensions a text | a query"
@@ -127,13 +127,26 @@ def _weights(model: SparseTextEmbedding, texts: dict[str, str], kept: Path | Non
 def _counts(model: SparseTextEmbedding, texts: dict[str, str]) -> Any:
     """Return BM25's counts, (texts, entries), as the head makes them."""
     ids = [encoding.ids for encoding in model.tokenizer.encode_batch(list(texts.values()))]
+    return saturated_counts(ids, model.vocab_size, tokens=TOKENS, k1=LexicalHead.k1, b=LexicalHead.b)
+
+
+def saturated_counts(ids: Sequence[Sequence[int]], vocab: int, *, tokens: float, k1: float, b: float) -> Any:
+    """Return how often each vocabulary entry stands in each text, saturated: a sparse (texts, vocab).
+
+    Args:
+        ids: The token ids of each text.
+        vocab: How many entries there are.
+        tokens: Of a text, usually.
+        k1: See `saturated`.
+        b: See `saturated`.
+    """
     lengths = np.array([len(own) for own in ids])
     rows = np.repeat(np.arange(len(ids)), lengths)
-    counts = csr_matrix((np.ones(len(rows)), (rows, np.concatenate(ids))), (len(ids), model.vocab_size))
+    counts = csr_matrix((np.ones(len(rows)), (rows, np.concatenate(ids))), (len(ids), vocab))
     counts.sum_duplicates()
-    each = np.repeat(lengths, np.diff(counts.indptr))[:, None] / TOKENS
+    each = np.repeat(lengths, np.diff(counts.indptr))[:, None] / tokens
     found = (torch.from_numpy(part) for part in (counts.data[:, None], each))
-    counts.data = saturated(*found, k1=LexicalHead.k1, b=LexicalHead.b).numpy()[:, 0]
+    counts.data = saturated(*found, k1=k1, b=b).numpy()[:, 0]
     return counts
 
 
@@ -177,15 +190,14 @@ class Use:
         left.eliminate_zeros()
         return left.power(self.power)
 
-    def ranked(
-        self, collection: BeirCollection, queries: Encoded, documents: Encoded
-    ) -> dict[str, list[str]]:
-        """Return each query's ten best documents."""
-        ids, scores = list(collection.documents), (self.asked(queries) @ self.found(documents).T).toarray()
-        return {
-            query: [ids[place] for place in best_rows(row, 10) if row[place] > 0]
-            for query, row in zip(collection.queries, scores, strict=True)
-        }
+
+def ranked(collection: BeirCollection, queries: Any, documents: Any) -> dict[str, list[str]]:
+    """Return each query's ten best documents by the product of weights, both sparse (texts, entries)."""
+    ids, scores = list(collection.documents), (queries @ documents.T).toarray()
+    return {
+        query: [ids[place] for place in best_rows(row, 10) if row[place] > 0]
+        for query, row in zip(collection.queries, scores, strict=True)
+    }
 
 
 def uses(keep: int, floor: float, power: float, count_share: float) -> Iterator[Use]:
