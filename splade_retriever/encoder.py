@@ -243,7 +243,7 @@ class SparseTextEmbedding:
 
         Args:
             documents: A text or any iterable of texts.
-            batch_size: Texts of one batch at most; None for as many as fit into about 768 tokens and 16 MB
+            batch_size: Texts of one batch at most; None for as many as fit into about 512 tokens and 16 MB
                 of weights, which are the limits in any case.
             parallel: Batches computed at once, in threads of this process; None for `threads`, 0 for all
                 cores.

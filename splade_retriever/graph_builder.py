@@ -33,7 +33,7 @@ __all__ = [
     "column_scale",
 ]
 
-BLOCK = 512
+BLOCK = 384
 """Columns of the decoder multiplied at once: few enough that their logits stay in its cache, and enough
 that the products of a lone query are quick."""
 
@@ -74,10 +74,16 @@ class GraphBuilder:
 
     def largest(self, values: str, *axes: int, keepdims: bool = False) -> str:
         """Take the maximum along some axes."""
+        return self.extreme("ReduceMax", values, *axes, keepdims=keepdims)
+
+    def extreme(
+        self, kind: Literal["ReduceMax", "ReduceMin"], values: str, *axes: int, keepdims: bool = False
+    ) -> str:
+        """Take the maximum or the minimum along some axes."""
         if self.opset < 18:
-            return self.op("ReduceMax", values, axes=list(axes), keepdims=int(keepdims))
+            return self.op(kind, values, axes=list(axes), keepdims=int(keepdims))
         given = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
-        return self.op("ReduceMax", values, given, keepdims=int(keepdims))
+        return self.op(kind, values, given, keepdims=int(keepdims))
 
     def total(self, values: str, axis: int) -> str:
         """Add up along an axis, which goes."""
@@ -116,11 +122,18 @@ class GraphBuilder:
         return self._codes[values, axes]
 
     def _quantised(self, values: str, *axes: int) -> Codes:
-        largest = self.largest(self.op("Abs", values), *axes, keepdims=True)
-        largest = self.op("Max", largest, self.put("tiny", np.float32(1e-12)))
+        highest, lowest = (
+            self.extreme(kind, values, *axes, keepdims=True) for kind in ("ReduceMax", "ReduceMin")
+        )
+        largest = self.op("Max", highest, self.op("Neg", lowest), self.put("tiny", np.float32(1e-12)))
         scale = self.op("Div", largest, self.put("steps", np.float32(127)))
-        codes = self.op("QuantizeLinear", self.op("Div", values, scale), *self._unit_and_middle())
-        return Codes(codes, scale)
+        # A scale a row of a matrix is applied in the pass that rounds; ONNX Runtime's own operator can do
+        # that for sources before opset 13, too.
+        rows = self.op("Flatten", values, axis=axes[0])
+        flat = self.op("Reshape", scale, self.put("flat", np.array([-1])))
+        middles = self.op("Expand", self._unit_and_middle()[1], self.op("Shape", flat))
+        codes = self.op("QuantizeLinear", rows, flat, middles, axis=0, domain=ONNX_RUNTIME)
+        return Codes(self.op("Reshape", codes, self.op("Shape", values)), scale)
 
     def decoded(self, codes: Codes) -> str:
         """Return the float32 values that codes stand for."""

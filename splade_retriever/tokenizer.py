@@ -219,24 +219,37 @@ def check_text(text: object, position: int) -> None:
 
 
 def batches(
-    encodings: Sequence[Head], *, token_budget: int, max_texts: int | None = None, pad_id: int = 0
+    encodings: Sequence[Head],
+    *,
+    token_budget: int,
+    workers: int = 1,
+    least_tokens: int = 1,
+    max_texts: int | None = None,
+    pad_id: int = 0,
 ) -> Iterator[TokenBatch]:
     """Group texts of similar length into batches of about `token_budget` tokens, the longest first.
+
+    For several workers the batches get smaller towards the end (guided self-scheduling), so that few texts
+    keep all of them busy, and none is left with a large batch while the others wait.
 
     Args:
         encodings: Tokenised texts, in input order; one without any token stands in no batch.
         token_budget: Tokens a batch, padding included; a longer text stands alone.
+        workers: How many batches are computed at once.
+        least_tokens: The smallest budget of a batch among the last.
         max_texts: Texts a batch at most.
         pad_id: What fills short rows.
     """
     order = [row for row, encoding in enumerate(encodings) if encoding.ids]
     order.sort(key=lambda row: -len(encodings[row].ids))
-    start = 0
+    start, left = 0, sum(len(encodings[row].ids) for row in order)
     while start < len(order):
         longest = len(encodings[order[start]].ids)
-        size = max(1, token_budget // longest)
+        share = token_budget if workers == 1 else max(least_tokens, left // (2 * workers))
+        size = max(1, min(share, token_budget) // longest)
         rows = order[start : start + (min(size, max_texts) if max_texts else size)]
         start += len(rows)
+        left -= sum(len(encodings[row].ids) for row in rows)
         yield _padded([encodings[row].ids for row in rows], rows, pad_id)
 
 

@@ -116,13 +116,16 @@ def test_half_a_character_is_refused_with_its_place(tokenizer: Tokenizer) -> Non
     st.lists(st.integers(0, 40), max_size=50),
     st.integers(1, 100),
     st.none() | st.integers(1, 5),
+    st.integers(1, 8),
 )
 def test_batches_hold_every_text_once_within_the_budget(
-    lengths: list[int], budget: int, most: int | None
+    lengths: list[int], budget: int, most: int | None, workers: int
 ) -> None:
     heads = [Head(ids=[7 + row] * length, cut=False) for row, length in enumerate(lengths)]
 
-    found = list(batches(heads, token_budget=budget, max_texts=most, pad_id=3))
+    found = list(
+        batches(heads, token_budget=budget, workers=workers, least_tokens=20, max_texts=most, pad_id=3)
+    )
 
     rows = [row for batch in found for row in batch.rows]
     assert sorted(rows) == [row for row, length in enumerate(lengths) if length]
@@ -132,3 +135,21 @@ def test_batches_hold_every_text_once_within_the_budget(
         for row, ids, mask in zip(batch.rows, batch.input_ids, batch.attention_mask, strict=True):
             assert ids.tolist() == [7 + row] * lengths[row] + [3] * (len(ids) - lengths[row])
             assert mask.tolist() == [1] * lengths[row] + [0] * (len(ids) - lengths[row])
+
+
+def test_batches_get_smaller_so_that_workers_end_together() -> None:
+    heads = [Head(ids=[7] * 10, cut=False) for _ in range(100)]
+
+    for workers, expected in ((1, [100] * 10), (2, [100] * 7 + [70, 50, 40, 30, 30, 30, 30, 20])):
+        found = batches(heads, token_budget=100, workers=workers, least_tokens=30)
+        sizes = [batch.input_ids.size for batch in found]
+        assert sum(sizes) == 1000
+        assert sizes == expected
+
+
+def test_few_texts_are_parted_among_the_workers() -> None:
+    heads = [Head(ids=[7] * 30, cut=False) for _ in range(8)]
+
+    found = list(batches(heads, token_budget=1000, workers=4, least_tokens=20))
+
+    assert [len(batch.rows) for batch in found] == [1] * 8

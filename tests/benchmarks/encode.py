@@ -95,7 +95,8 @@ def benchmark(given: argparse.Namespace) -> None:
     rewriting = {
         precision: in_a_process(
             "from pathlib import Path; import sys; from splade_retriever.graph import pooled_graph;"
-            f"pooled_graph(Path(sys.argv[1]) / 'model.onnx', precision={precision!r}); print('null')",
+            "pooled_graph(Path(sys.argv[1]) / 'model.onnx', screened=True,"
+            f"precision={precision!r}); print('null')",
             str(model),
         )[1]
         for precision in ("fp32", "int8")
