@@ -26,7 +26,13 @@ from qdrant_client import QdrantClient, models
 from splade_retriever import SpladeIndex
 from splade_retriever.collection import Collection
 from splade_retriever.edge import EdgeClient
-from splade_retriever.errors import FilterError, IndexClosedError, InputError, StorageError
+from splade_retriever.errors import (
+    FilterError,
+    IndexClosedError,
+    InputError,
+    NotSupportedError,
+    StorageError,
+)
 from splade_retriever.llama_index import SpladeRetriever, SpladeSparseEmbedding, SpladeVectorStore
 from tests.llama_index_parts import (  # noqa: F401 - fixtures
     NODES,
@@ -45,6 +51,13 @@ def test_a_store_of_an_index_takes_no_other_settings(model: WordEncoder, client:
     with pytest.raises(InputError, match="index="):
         SpladeVectorStore(index=index, model=model)
     assert SpladeVectorStore(index=index).index is index
+
+
+def test_a_store_is_opened_not_made_from_its_dict(model: WordEncoder) -> None:
+    store = SpladeVectorStore(model=model, collection="notes")
+
+    with pytest.raises(NotSupportedError, match=r"SpladeVectorStore\(location, collection='notes'\)"):
+        SpladeVectorStore.from_dict(store.to_dict())
 
 
 def test_a_store_closes_only_the_index_it_opened(model: WordEncoder) -> None:

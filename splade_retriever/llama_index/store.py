@@ -100,6 +100,18 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """Name the class in serialised form."""
         return "SpladeVectorStore"
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> "SpladeVectorStore":
+        """Refuse: a store's dict does not tell where its collection is, nor should it hold keys.
+
+        Raises:
+            NotSupportedError: Always.
+        """
+        raise NotSupportedError(
+            "a SpladeVectorStore cannot be made from its dict, which does not tell where the collection is. "
+            f"Open it: SpladeVectorStore(location, collection={data.get('collection', 'splade')!r})."
+        )
+
     @property
     def client(self) -> Any:
         """The collection's qdrant-client, or `EdgeClient`."""
