@@ -36,7 +36,6 @@ __all__ = ["SparseTextEmbedding", "TokenWeights"]
 log = logging.getLogger(__name__)
 
 _BUNDLED: Final = Path(__file__).parent / "bundled"
-_PROCESSOR: Final = "CPUExecutionProvider"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
 _COUNTED_AT_ONCE: Final = 256
 # What leaves the session is one float32 a vocabulary entry and text: 16 MB, however short the texts are.
@@ -243,7 +242,7 @@ class SparseTextEmbedding:
 
         Args:
             documents: A text or any iterable of texts.
-            batch_size: Texts of one batch at most; None for as many as fit into about 512 tokens and 16 MB
+            batch_size: Texts of one batch at most; None for as many as fit into 512 tokens and 16 MB
                 of weights, which are the limits in any case.
             parallel: Batches computed at once, in threads of this process; None for `threads`, 0 for all
                 cores.
@@ -497,8 +496,9 @@ class SparseTextEmbedding:
             return self._session
 
     def _open(self, source: Path) -> Session:
-        from splade_retriever.session import Session
+        from splade_retriever.session import PROCESSOR, Session, checked_providers
 
+        providers = checked_providers(self._providers)
         finished = self._folder.finished and self.precision == self._card.precision
         if not finished:
             from splade_retriever.graph import pooled_graph
@@ -509,7 +509,7 @@ class SparseTextEmbedding:
                     activation=self._card.activation,
                     precision=self.precision,
                     # Other devices have no products of 8-bit codes.
-                    screened=list(self._providers or [_PROCESSOR]) == [_PROCESSOR],
+                    screened=providers == [PROCESSOR],
                 )
             except ModelGraphError as err:
                 if self.precision == "int8":
@@ -520,9 +520,7 @@ class SparseTextEmbedding:
                     self.model_name,
                     err,
                 )
-        return Session(
-            source, threads=self._threads, providers=self._providers, activation=self._card.activation
-        )
+        return Session(source, threads=self._threads, providers=providers, activation=self._card.activation)
 
 
 class TokenWeights(dict[str, float]):

@@ -24,7 +24,7 @@ __all__ = ["VERSION", "Activation", "Precision", "is_pooled", "pooled_graph"]
 Activation = Literal["log1p", "log1p_log1p"]
 Precision = Literal["fp32", "int8"]
 
-VERSION = 5
+VERSION = 6
 """Counts changes of the rewriting; files of another version are written anew."""
 
 _ABANDONED_AFTER_S = 600
@@ -52,8 +52,8 @@ def pooled_graph(
         activation: "log1p" is log(1 + relu(x)); "log1p_log1p" is log(1 + log(1 + relu(x))), of the OpenSearch
             v3 models.
         precision: "int8" multiplies codes of 8 bits, one scale a row and one a column.
-        screened: Whether an fp32 graph leaves out what cannot weigh, which is quicker on a processor and
-            gives the same numbers (`screening`).
+        screened: Whether an fp32 graph leaves out what cannot weigh, for processors: the same numbers in
+            less time (`screening`).
         cache: Folder to keep the graph in; None is the source's own, or the user's cache where that one
             cannot be written.
 

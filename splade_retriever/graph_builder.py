@@ -205,7 +205,7 @@ def column_scale(weight: FloatArray) -> FloatArray:
     """
     if not np.isfinite(weight).all():
         raise ModelGraphError(
-            f"A matrix of {weight.shape[0]} x {weight.shape[1]} cannot be quantised: a weight is infinite or "
+            f"A matrix of {weight.shape[0]} x {weight.shape[1]} has no 8-bit codes: a weight is infinite or "
             f"not a number. The file is damaged, or training diverged; export the model again."
         )
     paired = np.zeros((-(-len(weight) // 2) * 2, weight.shape[1]), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 from splade_retriever.stream import cores
 
-__all__ = ["Session", "max_pool"]
+__all__ = ["PROCESSOR", "Session", "checked_providers", "max_pool"]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+PROCESSOR: Final = "CPUExecutionProvider"
 
 
 class Session:
@@ -36,7 +39,7 @@ class Session:
         activation: How logits become weights; see `max_pool`. Pooled graphs have their own inside.
 
     Raises:
-        InputError: If a provider is not available here, or `threads` is not positive.
+        InputError: If `threads` is not positive; what `checked_providers` raises.
         ModelFilesError: If there is no such file.
         ModelGraphError: If the file cannot be opened, or its inputs are not those of an encoder.
     """
@@ -149,15 +152,31 @@ def max_pool(
     return pooled
 
 
-def _open(path: Path, providers: Sequence[str] | None) -> Any:
-    chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
+def checked_providers(providers: Sequence[str] | None) -> list[str]:
+    """Return the execution providers to use, in their order; None is the processor.
+
+    Raises:
+        InputError: If they are no list of names, or one is not available here.
+    """
+    if providers is None:
+        return [PROCESSOR]
+    if isinstance(providers, str) or not all(isinstance(name, str) for name in providers):
+        raise InputError(
+            f"providers={providers!r} must be a list of names of ONNX Runtime's execution providers, "
+            f"such as [{PROCESSOR!r}]."
+        )
     available = onnxruntime.get_available_providers()
-    missing = [name for name in chosen if name not in available]
+    missing = [name for name in providers if name not in available]
     if missing:
         raise InputError(
             f"ONNX Runtime here has no {missing[0]} (found: {', '.join(available)}). "
             f"Install the onnxruntime build that has it, or leave `providers` out."
         )
+    return list(providers)
+
+
+def _open(path: Path, providers: Sequence[str] | None) -> Any:
+    chosen = checked_providers(providers)
     if not path.is_file():
         raise ModelFilesError(f"There is no model file {path}; pass a complete model folder.")
     options = onnxruntime.SessionOptions()

@@ -7,7 +7,8 @@
 4. Add the bias after the max, and apply the activation to (batch, vocab): the max commutes with both.
 
 In int8, every product with a constant matrix becomes one of 8-bit codes (`graph_builder`). In fp32, the
-decoder can be screened: most of its columns are left out, and the weights are the same (`screening`).
+decoder can be screened: most of its columns are left out, and the weights are the same (`screening`). Its
+blocks are then wider, but still a small part of the vocabulary.
 
 Weights are read from the source one at a time and streamed into the new file.
 """

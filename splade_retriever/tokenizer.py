@@ -229,8 +229,9 @@ def batches(
 ) -> Iterator[TokenBatch]:
     """Group texts of similar length into batches of about `token_budget` tokens, the longest first.
 
-    For several workers the batches get smaller towards the end (guided self-scheduling), so that few texts
-    keep all of them busy, and none is left with a large batch while the others wait.
+    For several workers the batches get smaller towards the end (guided self-scheduling), down to
+    `least_tokens`: few texts are parted among all of them, and none is left with a large batch while the
+    others wait.
 
     Args:
         encodings: Tokenised texts, in input order; one without any token stands in no batch.

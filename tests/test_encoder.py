@@ -341,6 +341,25 @@ def test_a_misspelt_argument_is_an_error() -> None:
         SparseTextEmbedding(max_lenght=8)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("providers", "screened"),
+    [
+        (None, True),
+        (["CPUExecutionProvider"], True),
+        (["AzureExecutionProvider", "CPUExecutionProvider"], False),
+    ],
+)
+def test_the_decoder_is_screened_on_a_processor_only(
+    tmp_path: Path, providers: list[str] | None, screened: bool
+) -> None:
+    write_tiny_model(tmp_path)
+
+    SparseTextEmbedding(str(tmp_path), providers=providers)
+
+    (graph,) = tmp_path.glob("model.pooled-*.onnx")
+    assert graph.stem.endswith("-fp32-screened" if screened else "-fp32")
+
+
 def test_a_provider_that_is_not_here_is_an_error_and_no_fallback() -> None:
     with pytest.raises(InputError, match="QNNExecutionProvider"):
         SparseTextEmbedding(providers=["QNNExecutionProvider"])

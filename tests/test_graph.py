@@ -263,7 +263,7 @@ def test_a_weight_that_is_no_number_is_not_quantised(copied, bad):
         values[2, 3] = bad
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
-    with pytest.raises(ModelGraphError, match="A matrix of 32 x 64 cannot be quantised"):
+    with pytest.raises(ModelGraphError, match="A matrix of 32 x 64 has no 8-bit codes"):
         pooled_graph(changed(copied, spoil), precision="int8")
 
 

@@ -118,6 +118,12 @@ def test_logits_of_another_shape_are_refused(shape):
 # What is refused
 
 
+@pytest.mark.parametrize("providers", ["CPUExecutionProvider", [("CPUExecutionProvider", {})], [3]])
+def test_providers_are_a_list_of_names(model, providers):
+    with pytest.raises(InputError, match=r"must be a list of names.*such as \['CPUExecutionProvider'\]"):
+        Session(model, providers=providers)
+
+
 def test_a_provider_that_is_not_here_is_named(model):
     with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
         Session(model, providers=["CudaExecutor"])
