@@ -46,9 +46,12 @@ def test_the_table_has_a_line_for_each_way_and_is_kept(
 
     ways.main()
     first = capsys.readouterr().out
+    for name in ("the-first-round-s-recipe", "another-seed"):
+        (tmp_path / name / "checkpoint.pt").unlink()
     ways.main()  # from what was kept
 
     assert capsys.readouterr().out == first
+    assert not list(tmp_path.glob("*/checkpoint.pt"))
     header, _, bm25, *rows = ([cell.strip() for cell in row.split("|")[1:-1]] for row in first.splitlines())
     assert header == [*ways.HEADING.split(" | "), "tiny", "mean", "against BM25"]
     assert (bm25[0], bm25[-1]) == ("BM25", "1.000")
@@ -56,10 +59,28 @@ def test_the_table_has_a_line_for_each_way_and_is_kept(
     assert [row[:2] for row in (base, other)] == [[BASE, "3"], [seed, "3"]]
     assert "entries that never fire" in pruned[0]
     assert averaged[0] == "… the average over its last 1 steps"
-    kept = json.loads((tmp_path / "another-seed" / "results.json").read_text())
+    kept = json.loads((tmp_path / "another-seed" / "results.json").read_text())["results"]
     assert f"{kept[0]['ndcg']['tiny']:.4f}" == other[5]
     # The sample's queries quote their documents.
     assert float(base[5]) > 0.8
+
+
+def test_results_of_another_budget_are_not_taken_for_these(made: Made, tmp_path: Path) -> None:
+    given = {"data": made.prepared, "out": tmp_path, "collections": {made.evaluation / "tiny": 1}}
+    tried("no training: the start", **given, seconds=1, steps=None)
+
+    with pytest.raises(SystemExit, match=r"results\.json is of .*'seconds': 1.*give another --out"):
+        tried("no training: the start", **given, seconds=2, steps=None)
+
+
+def test_the_average_goes_on_where_it_was_stopped(start: Start) -> None:
+    whole = start(BASE)
+    whole.train(seconds=1, steps=5)
+    again = start(BASE)
+
+    assert list(whole.made())[-1] == list(again.made())[-1] == "… the average over its last 2 steps"
+    trained = (one.model.state_dict() for one in (whole, again))
+    assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in trained), strict=True))
 
 
 def test_no_training_leaves_the_start_as_it_is(made: Made, tmp_path: Path) -> None:
@@ -102,10 +123,14 @@ def test_mined_texts_share_words_with_the_query_and_answer_no_query_of_the_batch
     queries, texts = trial._drawn(np.random.default_rng(0))
 
     assert len(texts) == 2 * len(queries) == 12
-    answers = {tuple(text) for text in texts[:6]}
+    answers, shared = {tuple(text) for text in texts[:6]}, []
+    source = trial.sources[0]
+    others = source.rows("text", np.arange(len(source)))
     for query, mined in zip(queries, texts[6:], strict=True):
         assert tuple(mined) not in answers
-        assert set(query[1:-1]) & set(mined[1:-1])
+        shared.append(len(set(query) & set(mined)))
+    by_chance = [len(set(query) & set(text)) for query in queries for text in others]
+    assert np.mean(shared) > 1.5 * np.mean(by_chance)
 
 
 def test_a_mined_text_that_the_teacher_holds_for_an_answer_is_left_out(
@@ -129,7 +154,7 @@ def test_without_a_source_to_draw_from_a_way_is_refused(start: Start) -> None:
 
 
 def test_only_the_named_sources_are_drawn_from(made: Made, tmp_path: Path) -> None:
-    trial = ways.Some("few", made.prepared, tmp_path, of=["qamr"])
+    trial = ways.FromSources("few", made.prepared, tmp_path, of=["qamr"])
 
     shares = dict(zip([source.name for source in trial.sources], trial.draw, strict=True))
     assert shares == {"qamr": 1.0, "squad-part": 0.0}
@@ -146,8 +171,9 @@ def test_counts_in_training_are_not_added_twice(start: Start, made: Made) -> Non
 
 
 def test_the_bundled_model_joins_the_teacher(start: Start) -> None:
-    trial = start("the bundled model as third teacher")
+    trial = start("a later round's teacher, the bundled model in it")
+    queries, _ = trial._drawn(np.random.default_rng(0))
+    _, asking = trial._ask(queries)
 
-    assert trial.train(seconds=1, steps=1) is None
-    assert trial.step == 1
-    assert trial.teacher.shares["earlier"] > 0
+    assert asking.earlier is not None
+    assert (asking.earlier > 0).any(1).all()

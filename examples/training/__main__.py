@@ -3,7 +3,8 @@
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --minutes 100 95
 
 Prepare, train (one round for each number of minutes), export and measure, each by its own module, which can
-be run alone, too.
+be run alone, too. What the card tells is kept in the folder `record` of `--out`; that of the bundled model
+has its place in `examples/training/record`.
 """
 
 from __future__ import annotations

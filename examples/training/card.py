@@ -6,7 +6,8 @@ Everything that it tells comes from the model folder and from a folder of record
 is `examples/training/record`, so that anyone can write its card again:
 
 - `recipe.json`, which a run keeps, `sources.json`, which `prepare` writes, and `quality.json`, by `evaluate`;
-- where they are there, `fp32.json` and `int8.json`, by `evaluate`, too: the same weights in both precisions;
+- where they are there, `fp32.json` and `int8.json`, by `evaluate`, too: the same weights in both precisions
+  (of the bundled model's only the mean of some collections was kept, before its floor was raised);
 - where they are there, `teachers.md`, `steps.md` and `ways.md`, printed by `ceiling`, `variants` and `ways`.
 
 The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
@@ -131,7 +132,7 @@ their IDF (`examples/training/model.py`), trained towards the in-batch scores of
 the model of the round before.{_averages(told)}
 
 {steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {", ".join(minutes)} minutes on
-{trained["hardware"]}, beside other work; the schedule followed the minutes.
+{trained.get("hardware", "unknown hardware")}, beside other work; the schedule followed the minutes.
 The whole pipeline again, from the data to this card:
 
     python -m examples.training --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\

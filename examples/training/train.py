@@ -349,7 +349,7 @@ class Learner:
 
         Args:
             queries: Shape (batch, vocab), weights by the model, with gradients.
-            texts: Shape (texts, vocab), the same; row i answers query i.
+            texts: Shape (texts, vocab), the same; row i answers query i, as in `losses`.
             teacher: Shape (batch, texts), the teacher's scores.
             done: From 0 to 1; the learning rate rises over the warm-up, then falls to 0 at 1.
         """
@@ -484,7 +484,7 @@ class Run:
         return self._learn(asked, found, self.teacher.scores(asking, answering), done)
 
     def _drawn(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-        """Draw the queries of a batch and as many texts, which answer them in their order."""
+        """Draw the queries of a batch and texts, the first of which answer them in their order."""
         source, rows = self._batch(random)
         queries, texts = source.rows("query", rows), source.rows("text", rows)
         if random.random() < self.recipe.crops:
@@ -528,29 +528,36 @@ class Run:
 
     def _save(self, spent: float) -> None:
         self.spent = spent
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self.learner.optimiser.state_dict(),
-            "step": self.step,
-            "spent": spent,
-            "pressure": self.learner.pressure.factors,
-            "recipe": asdict(self.recipe),
-            "curve": self.curve,
-        }
-        _save(state, self.out / "checkpoint.pt")
+        _save(self._state(), self.out / "checkpoint.pt")
         told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
         told |= {"curve": self.curve, "earlier": self.earlier, "hardware": self._hardware()}
         (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
+    def _state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.learner.optimiser.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+            "pressure": self.learner.pressure.factors,
+            "recipe": asdict(self.recipe),
+            "curve": self.curve,
+        }
+
     def _hardware(self) -> str:
         if self.device == "cuda":
             return torch.cuda.get_device_name()
-        return f"{torch.get_num_threads()} cores of {platform.processor() or platform.machine()}"
+        return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
 
     def _load(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
         if state["recipe"] != asdict(self.recipe):
             raise SystemExit(f"{self.out} was begun with another recipe; give another --out to start anew.")
+        self._resume(state)
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint held."""
         self.model.load_state_dict(state["model"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.learner.pressure.factors = state["pressure"]

@@ -61,9 +61,7 @@ def main() -> None:
                 collection.name: ndcg(collection, ranked(collection, use.asked(asked), use.found(found)))
                 for collection, (asked, found) in zip(measured, pairs, strict=True)
             }
-    line = f"BM25{' |' * HEADING.count('|')}"
-    lines = {line: {each.name: ndcg(each, bm25(each)) for each in measured}, **lines}
-    print("\n".join(table(lines, heading=HEADING)))
+    print("\n".join(table(bm25_line(measured, HEADING) | lines, heading=HEADING)))
 
 
 HEADING = "weights | a query keeps | floor | power | counts | dimensions a text | a query"
@@ -207,6 +205,12 @@ def uses(keep: int, floor: float, power: float, count_share: float) -> Iterator[
     yield Use(keep, floor)
     yield Use(keep, floor, power)
     yield Use(keep, floor, power, count_share)
+
+
+def bm25_line(measured: Iterable[BeirCollection], heading: str) -> dict[str, dict[str, float]]:
+    """Return the first line of `table`: BM25 in the first of the cells of a heading."""
+    line = f"BM25{' |' * heading.count('|')}"
+    return {line: {collection.name: ndcg(collection, bm25(collection)) for collection in measured}}
 
 
 def ndcg(collection: BeirCollection, rankings: dict[str, list[str]]) -> float:

@@ -3,10 +3,11 @@
     python -m examples.training.ways --data runs/data --evaluation EVAL_FOLDER --out runs/ways \
         --collections cacm cisi cranfield squad-dev
 
-Every line of the table is a first round of its own, from the starting weights, which differs from the first
-line's in one way. It runs on one core for `--minutes` of processor time, so that others on the machine cost
-it nothing, and a way whose steps are dearer takes fewer of them. Then queries and texts, cut as in training,
-are ranked by all their weights. Seeds are among the ways: what two of them differ by is chance.
+Every way is a first round of its own, from the starting weights, which differs from the first line's in what
+its name says. It runs on one core for `--minutes` of processor time, so that others on the machine cost it
+nothing, and a way whose steps are dearer takes fewer of them. Then queries and texts, cut as in training, are
+ranked by all their weights. Seeds are among the ways: what two of them differ by is chance. Lines that begin
+with "…" are made of the weights of the line above.
 
 A way that is done is read from `--out`; one that was stopped goes on. `--jobs` run side by side.
 """
@@ -34,7 +35,7 @@ from scipy.sparse import csr_matrix, vstack
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from examples.training.ceiling import batches, bm25, table
+from examples.training.ceiling import batches, table
 from examples.training.evaluate import ask_for_collections, chosen
 from examples.training.model import TOKENS, LexicalHead, Splade, minilm_folder
 from examples.training.prepare import QUERY_TOKENS, TEXT_TOKENS
@@ -49,10 +50,8 @@ from examples.training.train import (
     padded,
     start_weights,
 )
-from examples.training.variants import ndcg, ranked, saturated_counts
+from examples.training.variants import bm25_line, ndcg, ranked, saturated_counts
 from splade_retriever.beir import BeirCollection
-
-log = logging.getLogger(__name__)
 
 HEADINGS = ("arxiv", "docs", "openstax", "oewn", "stackexchange")
 """Sources whose queries are titles, headings or terms."""
@@ -86,14 +85,8 @@ def main() -> None:
         seconds=arguments.minutes * 60,
         steps=arguments.steps,
     )
-    found = {
-        f"BM25{' |' * HEADING.count('|')}": {
-            folder.name: ndcg(collection, bm25(collection))
-            for folder, every_nth in measured.items()
-            for collection in [BeirCollection.read(folder, every_nth=every_nth)]
-        }
-    }
-    base = fmean(found[next(iter(found))].values())
+    found = bm25_line((BeirCollection.read(path, every_nth=n) for path, n in measured.items()), HEADING)
+    (base,) = (fmean(row.values()) for row in found.values())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_alone) as pool:
         for results in pool.map(one, arguments.ways):
@@ -119,7 +112,7 @@ class Result:
 
     name: str
     steps: int
-    dims: tuple[float, float]
+    dims: Sequence[float]
     ndcg: dict[str, float]
     counted: dict[str, float]
 
@@ -144,13 +137,21 @@ def tried(
     """
     folder = out / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     kept = folder / "results.json"
+    asked = {"collections": {path.name: n for path, n in collections.items()}, "seconds": seconds}
+    asked["steps"] = steps
     if kept.exists():
-        return [Result(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+        told = json.loads(kept.read_text(encoding="utf-8"))
+        if told["asked"] != asked:
+            raise SystemExit(
+                f"{kept} is of {told['asked']}, not of {asked}; give another --out to start anew."
+            )
+        return [Result(**row) for row in told["results"]]
     trial = WAYS[name](name, data, folder)
     trial.train(seconds=seconds, steps=steps, clock=time.process_time)
     measured = [BeirCollection.read(path, every_nth=every_nth) for path, every_nth in collections.items()]
     results = [trial.measured(label, measured) for label in trial.made()]
-    kept.write_text(json.dumps([vars(result) for result in results], indent=2) + "\n", encoding="utf-8")
+    told = {"asked": asked, "results": [vars(result) for result in results]}
+    kept.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return results
 
 
@@ -239,12 +240,18 @@ class Base(Trial):
         self._summed = 0
         super().__init__(name, data, out, **changed)
 
+    def _state(self) -> dict[str, Any]:
+        return super()._state() | {"sum": self._sum, "summed": self._summed}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        super()._resume(state)
+        self._sum, self._summed = state["sum"], state["summed"]
+
     def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
         told = super()._learn(asked, found, teacher, done)
         if done >= AVERAGED_FROM:
-            self._sum = {
-                name: self._sum.get(name, 0) + value.detach() for name, value in self.model.named_parameters()
-            }
+            trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+            self._sum = {name: self._sum.get(name, 0) + value.detach() for name, value in trained}
             self._summed += 1
         return told
 
@@ -293,7 +300,7 @@ class Counting(Trial):
         return model
 
 
-class Some(Trial):
+class FromSources(Trial):
     """Only some of the sources are drawn from: those of `of`."""
 
     def __init__(self, name: str, data: Path, out: Path, *, of: Container[str], **changed: Any) -> None:
@@ -305,7 +312,7 @@ class Some(Trial):
 
 
 class TaughtByBundled(Trial):
-    """The bundled model, which several rounds have made, joins the teacher."""
+    """The teacher of a later round: the bundled model, which several rounds have made, joins it."""
 
     def __init__(self, name: str, data: Path, out: Path, **changed: Any) -> None:
         super().__init__(name, data, out, **changed)
@@ -372,8 +379,9 @@ class HardNegatives(Trial):
         words = saturated_counts(queries, len(idf), tokens=1.0, k1=0.0, b=0.0)
         scores = (words @ self._found[source.name]).toarray()
         scores[:, np.isin(source.keys, source.keys[rows])] = -1
-        best = np.argpartition(-scores, self.nearest, axis=1)[:, : self.nearest]
-        return np.take_along_axis(best, random.integers(self.nearest, size=(len(rows), 1)), axis=1)[:, 0]
+        nearest = min(self.nearest, len(source) - 1)
+        best = np.argpartition(-scores, nearest, axis=1)[:, :nearest]
+        return np.take_along_axis(best, random.integers(nearest, size=(len(rows), 1)), axis=1)[:, 0]
 
     def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
         pairs = len(teacher)
@@ -391,12 +399,12 @@ WAYS: dict[str, Callable[..., Trial]] = {
     "no lexical start": NoLexicalStart,
     "no teacher: contrastive alone": partial(Trial, distillation=0.0),
     "the dense teacher alone, no words": partial(Trial, word_share=0.0),
-    "the bundled model as third teacher": TaughtByBundled,
+    "a later round's teacher, the bundled model in it": TaughtByBundled,
     "BM25-mined hard negatives": HardNegatives,
     "FLOPS blind to IDF": partial(Trial, relief=0.0),
     "inference-free queries": InferenceFree,
     "batches of 192": partial(Trial, batch=192, groups=12),
-    "titles and headings only": partial(Some, of=HEADINGS),
+    "titles and headings only": partial(FromSources, of=HEADINGS),
     "crops of texts ask, a third of the batches": partial(Trial, crops=0.33),
     "no layer frozen": partial(Trial, frozen=0),
     "five layers frozen": partial(Trial, frozen=5),
