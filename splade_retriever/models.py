@@ -190,12 +190,14 @@ class Catalogue:
 def published() -> Iterator[ModelCard]:
     """Yield the cards of the published models.
 
-    No revision is pinned where the commit that a file comes from is not known for certain: such a model is
-    the newest of its main branch, and the commit that was found stands in the encoder's fingerprint.
+    No revision is pinned where the commit that a file comes from is not known for certain, nor where the ONNX
+    file is made by the user: such a model is the newest of its main branch, and the commit that was found
+    stands in the encoder's fingerprint.
     """
     yield ModelCard(
         model="prithivida/Splade_PP_en_v1",
         source="Qdrant/Splade_PP_en_v1",
+        revision="efcd182bc7eb351e81a9445752d4388c2bab500b",
         description="Independent implementation of SPLADE++ for English.",
         license="apache-2.0",
         size_gb=0.532,
