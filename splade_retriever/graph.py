@@ -24,7 +24,7 @@ __all__ = ["VERSION", "Activation", "Precision", "is_pooled", "pooled_graph"]
 Activation = Literal["log1p", "log1p_log1p"]
 Precision = Literal["fp32", "int8"]
 
-VERSION = 6
+VERSION = 7
 """Counts changes of the rewriting; files of another version are written anew."""
 
 _ABANDONED_AFTER_S = 600

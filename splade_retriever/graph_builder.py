@@ -171,11 +171,35 @@ class GraphBuilder:
             blocks: Names of the codes, (hidden, block), and steps, (block,), of each block of columns.
         """
         left, middle = self.text_codes(states), self._unit_and_middle()[1]
-        found = [self.largest(self.op("MatMulInteger", left.codes, codes, middle), 1) for codes, _ in blocks]
+        halves = self._halves(left.codes)
+        found = [self.largest(self.op("MatMulInteger", halves, codes, middle), 1) for codes, _ in blocks]
         sums = self.op("Cast", self.op("Concat", *found, axis=1), to=TensorProto.FLOAT)
+        sums = self.op("Max", *(self._every_second(sums, start) for start in (0, 1)))
         steps = self.op("Concat", *(steps for _, steps in blocks), axis=0)
         column = self.put("text_column", np.array([-1, 1], dtype=np.int64))
         return self.op("Mul", self.op("Mul", sums, steps), self.op("Reshape", left.scale, column))
+
+    def _halves(self, codes: str) -> str:
+        """Part each text of (batch, tokens, hidden) in two, (2 batch, half of the tokens, hidden).
+
+        An odd number of tokens is made even by the first one, which is there already. ONNX Runtime (1.32)
+        takes the maximum over the middle of three axes, but over the first of two, as which it reads a
+        batch of one, three times as slowly.
+        """
+        zero, one, two = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 1, 2))
+        tokens = self.op("Slice", self.op("Shape", codes), one, two, zero)
+        odd = self.op("Mod", tokens, two)
+        even = self.op("Concat", codes, self.op("Slice", codes, zero, odd, one), axis=1)
+        half = self.op("Div", self.op("Add", tokens, odd), two)
+        rest = self.put("rest", np.array([-1], dtype=np.int64))
+        return self.op("Reshape", even, self.op("Concat", rest, half, zero, axis=0))
+
+    def _every_second(self, rows: str, start: int) -> str:
+        """Return every second row of a matrix, from the given one on."""
+        zero, two = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 2))
+        first = self.put(f"index_{start}", np.array([start], dtype=np.int64))
+        end = self.put("end", np.array([2**62], dtype=np.int64))
+        return self.op("Slice", rows, first, end, zero, two)
 
     def _unit_and_middle(self) -> tuple[str, str]:
         return self.put("unit", np.float32(1)), self.put("middle", np.array(128, dtype=np.uint8))
