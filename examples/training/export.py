@@ -162,10 +162,11 @@ def build(state: State, *, precision: str, floor: float = 0.0, count_share: floa
             builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
         )
         weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
+    before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
+    weights = builder.op("Pad", weights, before)
     if count_share:
         weights = _counted(net, weights, words.silent, count_share)
-    before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
-    builder.op("Pad", weights, before, result="weights")
+    builder.op("Identity", weights, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
 
 
@@ -226,27 +227,36 @@ def _head(net: Net, words: WordTable, hidden: str) -> str:
 
 
 def _counted(net: Net, weights: str, silent: int, share: float) -> str:
-    """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does."""
+    """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does.
+
+    Only the text's own tokens change: their weights, (batch, vocab), are taken out, raised and put back. The
+    head leaves out `silent` entries, which weigh nothing and stay so.
+    """
     builder = net.builder
 
     def number(name: str, value: float) -> str:
         return builder.put(name, np.float32(value))
 
+    def unsqueezed(values: str, axis: int) -> str:
+        return builder.op("Unsqueeze", values, builder.put(f"new_axis_{axis}", np.array([axis])))
+
     k1, b = LexicalHead.k1, LexicalHead.b
     nothing, column = number("none", 0.0), builder.put("token_axis", np.array([1]))
     real = builder.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-    left_out = builder.put("left_out", np.array([0, silent]))
-    zeros = builder.op("Expand", nothing, builder.op("Add", builder.op("Shape", weights), left_out))
-    counts = builder.op("ScatterElements", zeros, "input_ids", real, axis=1, reduction="add")
-    heard = (builder.put(name, np.array([at])) for name, at in (("heard", silent), ("to_the_end", 2**31)))
-    counts = builder.op("Slice", counts, *heard, column)
-    slowness = builder.op("Mul", builder.op("ReduceSum", real, column), number("per_token", k1 * b / TOKENS))
+    same = builder.op("Equal", unsqueezed("input_ids", 2), unsqueezed("input_ids", 1))
+    counts = builder.op("MatMul", builder.op("Cast", same, to=TensorProto.FLOAT), unsqueezed(real, 2))
+    counts = builder.op("Squeeze", counts, builder.put("new_axis_2", np.array([2])))
+    slowness = builder.op("ReduceSum", real, column)
+    slowness = builder.op("Mul", slowness, number("per_token", k1 * b / TOKENS))
     slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
     count = builder.op("Div", counts, builder.op("Add", counts, slowness))
-    gain = builder.op("Mul", net.gain(silent), number("count_share", share))
+    heard = builder.op("Sub", "input_ids", builder.put("silent", np.array(silent)))
+    heard = builder.op("Max", heard, builder.put("first_heard", np.array(0)))
+    gain = builder.op("Mul", builder.op("Gather", net.gain(silent), heard), number("count_share", share))
     added = builder.op("Mul", count, builder.op("Mul", gain, number("count_range", k1 + 1)))
-    more = builder.op("Add", weights, added)
-    return builder.op("Where", builder.op("Greater", weights, nothing), more, weights)
+    own = builder.op("GatherElements", weights, "input_ids", axis=1)
+    more = builder.op("Where", builder.op("Greater", own, nothing), builder.op("Add", own, added), own)
+    return builder.op("ScatterElements", weights, "input_ids", more, axis=1)
 
 
 class Net:
