@@ -181,12 +181,17 @@ class Use:
     def asked(self, queries: Encoded) -> Any:
         """Return queries as they are searched, (queries, entries)."""
         left = self.found(queries).tocsr()
-        for start, end in pairwise(left.indptr):
-            if self.keep is not None and end - start > self.keep:
-                own = left.data[start:end]
-                own[np.argsort(-own, kind="stable")[self.keep :]] = 0
-        left.eliminate_zeros()
-        return left.power(self.power)
+        return (left if self.keep is None else heaviest(left, self.keep)).power(self.power)
+
+
+def heaviest(weights: Any, keep: int) -> Any:
+    """Return sparse weights (texts, entries) with the `keep` heaviest of each text only."""
+    left = weights.copy()
+    for start, end in pairwise(left.indptr):
+        own = left.data[start:end]
+        own[np.argsort(-own, kind="stable")[keep:]] = 0
+    left.eliminate_zeros()
+    return left
 
 
 def ranked(collection: BeirCollection, queries: Any, documents: Any) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ from examples.training.train import (
     padded,
     start_weights,
 )
-from examples.training.variants import bm25_line, ndcg, ranked, saturated_counts
+from examples.training.variants import bm25_line, heaviest, ndcg, ranked, saturated_counts
 from splade_retriever.beir import BeirCollection
 
 HEADINGS = ("arxiv", "docs", "openstax", "oewn", "stackexchange")
@@ -137,8 +137,8 @@ def tried(
     """
     folder = out / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     kept = folder / "results.json"
-    asked = {"collections": {path.name: n for path, n in collections.items()}, "seconds": seconds}
-    asked["steps"] = steps
+    every_nth = {path.name: n for path, n in collections.items()}
+    asked = {"collections": every_nth, "seconds": seconds, "steps": steps}
     if kept.exists():
         told = json.loads(kept.read_text(encoding="utf-8"))
         if told["asked"] != asked:
@@ -148,7 +148,7 @@ def tried(
         return [Result(**row) for row in told["results"]]
     trial = WAYS[name](name, data, folder)
     trial.train(seconds=seconds, steps=steps, clock=time.process_time)
-    measured = [BeirCollection.read(path, every_nth=every_nth) for path, every_nth in collections.items()]
+    measured = [BeirCollection.read(path, every_nth=n) for path, n in collections.items()]
     results = [trial.measured(label, measured) for label in trial.made()]
     told = {"asked": asked, "results": [vars(result) for result in results]}
     kept.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -215,13 +215,7 @@ class Trial(Run):
 
     def weighed_queries(self, ids: Sequence[Sequence[int]]) -> Any:
         """Return the weights of queries, of which the heaviest are kept, as in training."""
-        found = self.weighed(ids)
-        keep = self.recipe.keep_query
-        for row in range(found.shape[0]):
-            own = found.data[found.indptr[row] : found.indptr[row + 1]]
-            own[np.argsort(-own, kind="stable")[keep:]] = 0
-        found.eliminate_zeros()
-        return found
+        return heaviest(self.weighed(ids), self.recipe.keep_query)
 
     def _counted(self, weights: Any, ids: Sequence[Sequence[int]]) -> Any:
         """Add BM25's counts to weights (texts, entries), as the head does where it counts."""
