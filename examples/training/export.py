@@ -6,7 +6,8 @@ What is exported is the average that `examples.training.train.finished` makes of
 
 The graph maps `input_ids` and `attention_mask`, (batch, tokens) int64, to `weights`, (batch, vocab) float32.
 Quantisation and pooling are those of `splade_retriever.surgery`. The int8 codes of the word embeddings, less
-their mean, serve the input and the decoder at once.
+their mean, serve the input and the decoder at once: those of the entries that expand come first, and they
+alone are the decoder's columns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from examples.training.expansions import counted, most_frequent, sample
 from examples.training.model import (
     HEADS,
     HIDDEN,
@@ -64,11 +68,21 @@ def main() -> None:
     parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
     )
+    parser.add_argument(
+        "--expanding",
+        type=int,
+        default=None,
+        help="how many entries expand texts, chosen on --data; without it all do",
+    )
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="what `prepare` wrote")
     arguments = parser.parse_args()
     recipe = json.loads((arguments.run / "recipe.json").read_text(encoding="utf-8"))["recipe"]
     power = arguments.query_power
+    state = arrays(finished(arguments.run, arguments.end_share))
+    if arguments.expanding is not None:
+        state["head.expanding"] = most_expanding(state, arguments.expanding, arguments.data, arguments.floor)
     write_folder(
-        arrays(finished(arguments.run, arguments.end_share)),
+        state,
         arguments.to,
         arguments.precision,
         floor=arguments.floor,
@@ -82,6 +96,22 @@ def main() -> None:
 def arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     """Return weights as float32 arrays."""
     return {name: value.float().numpy() for name, value in weights.items()}
+
+
+def most_expanding(state: State, entries: int, data: Path, floor: float) -> NDArray[np.bool_]:
+    """Mark the entries that expand the training texts and queries most often, (vocab,).
+
+    Args:
+        state: The weights.
+        entries: How many.
+        data: The folder of prepared data.
+        floor: Of the export; lighter weights expand nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="splade-expansions-") as place:
+        file = Path(place) / "model.onnx"
+        onnx.save(build(state, precision="int8", floor=floor), str(file))
+        counts = counted(file, sample(data))
+        return most_frequent(np.sum(list(counts.values()), axis=0), entries)
 
 
 def write_folder(
@@ -127,6 +157,7 @@ def write_folder(
         "query_power": query_power,
         "floor": floor,
         "count_share": count_share,
+        "expanding": int(expanding(state).sum()),
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),
@@ -149,32 +180,36 @@ def build(state: State, *, precision: str, floor: float = 0.0, count_share: floa
     """
     net = Net(state, int8=precision == "int8")
     builder = net.builder
-    words = WordTable(net, state["encoder.words.weight"], silent=_silent(state))
+    words = WordTable(net, state["encoder.words.weight"], expanding=expanding(state))
     zero, tokens = builder.put("zero", np.array([0])), builder.op("Shape", "input_ids", start=1, end=2)
     places = builder.op("Slice", net.stored("encoder.positions.weight"), zero, tokens, zero)
     hidden = net.norm(builder.op("Add", words.embedded, places), "encoder.norm")
     allowed = net.attention_bias()
     for layer in range(LAYERS):
         hidden = _layer(net, f"encoder.layers.{layer}", hidden, allowed)
-    weights = _head(net, words, hidden)
+    head = Head(net, words)
+    weights = head.weights(head.states(hidden))
     if floor:
         zero, least = (
             builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
         )
         weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
-    before = builder.put("silent_before", np.array([0, words.silent, 0, 0]))
-    weights = builder.op("Pad", weights, before)
     if count_share:
-        weights = _counted(net, weights, words.silent, count_share)
+        weights = head.counted(weights, count_share)
     builder.op("Identity", weights, result="weights")
     return net.finished(vocab=len(state["head.bias"]))
 
 
-def _silent(state: State) -> int:
-    """Return how many entries at the start of the vocabulary never weigh anything: special or unused ones."""
-    barred = state["head.barred"] > 0
-    barred[SPECIAL_IDS] = True
-    return int(np.argmin(barred))
+def barred(state: State) -> NDArray[np.bool_]:
+    """Mark the entries that never weigh anything, (vocab,): special or unused ones."""
+    found: NDArray[np.bool_] = state["head.barred"] > 0
+    found[SPECIAL_IDS] = True
+    return found
+
+
+def expanding(state: State) -> NDArray[np.bool_]:
+    """Mark the entries that weigh at any token, (vocab,)."""
+    return (state["head.expanding"] > 0) & ~barred(state)
 
 
 def _layer(net: Net, name: str, hidden: str, allowed: str) -> str:
@@ -202,61 +237,81 @@ def _layer(net: Net, name: str, hidden: str, allowed: str) -> str:
     return net.norm(builder.op("Add", hidden, net.layer(inner, f"{name}.down")), f"{name}.norm")
 
 
-def _head(net: Net, words: WordTable, hidden: str) -> str:
-    """The lexical head and max pooling, in column blocks so that the logits never exist as a whole.
+class Head:
+    """The lexical head and max pooling."""
 
-    Returns the weights of all entries but the silent ones, (batch, vocab - silent).
-    """
-    builder, state, heard = net.builder, net.state, slice(words.silent, None)
-    length = np.linalg.norm(words.centred, axis=1)
-    last = builder.put("last", np.array([-1]))
-    own_length = builder.op("Gather", builder.put("word_length", length), "input_ids")
-    own = builder.op("Div", words.own, builder.op("Unsqueeze", own_length, last))
-    dense = net.norm(builder.op("Gelu", net.layer(hidden, "head.dense")), "head.norm")
-    states = builder.op(
-        "Add",
-        builder.op("Mul", dense, builder.put("head_scale", np.float32(LexicalHead.scale))),
-        builder.op("Mul", own, builder.put("head_skip", np.float32(LexicalHead.skip))),
-    )
-    states = builder.without_padding(states, "attention_mask")
-    factor = builder.put("factor", (np.exp(state["head.log_scale"]) / length)[heard])
-    bias = np.where(state["head.barred"] > 0, SPECIAL_BIAS, state["head.bias"])[heard]
-    logits = builder.op("Mul", words.pooled(states), factor)
-    logits = builder.op("Add", logits, builder.put("entry_bias", bias))
-    return builder.op("Mul", builder.activation(logits, "log1p"), net.gain(words.silent))
+    def __init__(self, net: Net, words: WordTable) -> None:
+        self._net, self._builder, self._words = net, net.builder, words
+        length = np.linalg.norm(words.centred, axis=1)
+        state = net.state
+        bias = np.where(barred(state), SPECIAL_BIAS, state["head.bias"])
+        self._length = words.of_entries("word_length", length)
+        self._factor = words.of_entries("factor", np.exp(state["head.log_scale"]) / length)
+        self._bias = words.of_entries("entry_bias", bias)
+        self._gain = words.of_entries("entry_gain", np.exp(state["head.log_gain"]))
 
+    def states(self, hidden: str) -> str:
+        """Return u of every token, (batch, tokens, hidden), padding replaced."""
+        net, builder = self._net, self._builder
+        last = builder.put("last", np.array([-1]))
+        own_length = builder.op("Unsqueeze", self._length.of_inputs(), last)
+        own = builder.op("Div", self._words.own, own_length)
+        dense = net.norm(builder.op("Gelu", net.layer(hidden, "head.dense")), "head.norm")
+        states = builder.op(
+            "Add",
+            builder.op("Mul", dense, builder.put("head_scale", np.float32(LexicalHead.scale))),
+            builder.op("Mul", own, builder.put("head_skip", np.float32(LexicalHead.skip))),
+        )
+        return builder.without_padding(states, "attention_mask")
 
-def _counted(net: Net, weights: str, silent: int, share: float) -> str:
-    """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does.
+    def weights(self, states: str) -> str:
+        """Return the weights of all entries, (batch, vocab)."""
+        builder, words = self._builder, self._words
+        expanded = self._weighed(words.pooled(states), [each.of_columns() for each in self._entries()])
+        weights = words.of_vocabulary(expanded)
+        if words.all_expand:
+            return weights
+        own = self._weighed(words.own_products(states), [each.of_inputs() for each in self._entries()])
+        return builder.op("ScatterElements", weights, "input_ids", own, axis=1, reduction="max")
 
-    Only the text's own tokens change: their weights, (batch, vocab), are taken out, raised and put back. The
-    head leaves out `silent` entries, which weigh nothing and stay so.
-    """
-    builder = net.builder
+    def _entries(self) -> tuple[OfEntries, ...]:
+        return self._factor, self._bias, self._gain
 
-    def number(name: str, value: float) -> str:
-        return builder.put(name, np.float32(value))
+    def _weighed(self, products: str, entries: Sequence[str]) -> str:
+        """Turn products with embeddings into weights; factor, bias and gain have their shape."""
+        factor, bias, gain = entries
+        builder = self._builder
+        logits = builder.op("Add", builder.op("Mul", products, factor), bias)
+        return builder.op("Mul", builder.activation(logits, "log1p"), gain)
 
-    def unsqueezed(values: str, axis: int) -> str:
-        return builder.op("Unsqueeze", values, builder.put(f"new_axis_{axis}", np.array([axis])))
+    def counted(self, weights: str, share: float) -> str:
+        """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does.
 
-    k1, b = LexicalHead.k1, LexicalHead.b
-    nothing, column = number("none", 0.0), builder.put("token_axis", np.array([1]))
-    real = builder.op("Cast", "attention_mask", to=TensorProto.FLOAT)
-    same = builder.op("Equal", unsqueezed("input_ids", 2), unsqueezed("input_ids", 1))
-    counts = builder.op("MatMul", builder.op("Cast", same, to=TensorProto.FLOAT), unsqueezed(real, 2))
-    counts = builder.op("Squeeze", counts, builder.put("new_axis_2", np.array([2])))
-    slowness = builder.op("ReduceSum", real, column)
-    slowness = builder.op("Mul", slowness, number("per_token", k1 * b / TOKENS))
-    slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
-    count = builder.op("Div", counts, builder.op("Add", counts, slowness))
-    heard = builder.op("Sub", "input_ids", builder.put("silent", np.array(silent)))
-    heard = builder.op("Max", heard, builder.put("first_heard", np.array(0)))
-    gain = builder.op("Mul", builder.op("Gather", net.gain(silent), heard), number("count_share", share))
-    added = builder.op("Mul", count, builder.op("Mul", gain, number("count_range", k1 + 1)))
-    own = builder.op("GatherElements", weights, "input_ids", axis=1)
-    more = builder.op("Where", builder.op("Greater", own, nothing), builder.op("Add", own, added), own)
-    return builder.op("ScatterElements", weights, "input_ids", more, axis=1)
+        Only the text's own tokens change: their weights are taken out, raised and put back.
+        """
+        builder = self._builder
+
+        def number(name: str, value: float) -> str:
+            return builder.put(name, np.float32(value))
+
+        def unsqueezed(values: str, axis: int) -> str:
+            return builder.op("Unsqueeze", values, builder.put(f"new_axis_{axis}", np.array([axis])))
+
+        k1, b = LexicalHead.k1, LexicalHead.b
+        nothing, column = number("none", 0.0), builder.put("token_axis", np.array([1]))
+        real = builder.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+        same = builder.op("Equal", unsqueezed("input_ids", 2), unsqueezed("input_ids", 1))
+        counts = builder.op("MatMul", builder.op("Cast", same, to=TensorProto.FLOAT), unsqueezed(real, 2))
+        counts = builder.op("Squeeze", counts, builder.put("new_axis_2", np.array([2])))
+        slowness = builder.op("ReduceSum", real, column)
+        slowness = builder.op("Mul", slowness, number("per_token", k1 * b / TOKENS))
+        slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
+        count = builder.op("Div", counts, builder.op("Add", counts, slowness))
+        gain = builder.op("Mul", self._gain.of_inputs(), number("count_share", share))
+        added = builder.op("Mul", count, builder.op("Mul", gain, number("count_range", k1 + 1)))
+        own = builder.op("GatherElements", weights, "input_ids", axis=1)
+        more = builder.op("Where", builder.op("Greater", own, nothing), builder.op("Add", own, added), own)
+        return builder.op("ScatterElements", weights, "input_ids", more, axis=1)
 
 
 class Net:
@@ -288,10 +343,6 @@ class Net:
         else:
             product = self.builder.op("MatMul", hidden, self.builder.put(f"{name}.weight", weight.T))
         return self.builder.op("Add", product, self.builder.put(f"{name}.bias", bias))
-
-    def gain(self, silent: int) -> str:
-        """Return the gain of every entry but the silent ones at the start, (vocab - silent,)."""
-        return self.builder.put("entry_gain", np.exp(self.state["head.log_gain"])[silent:])
 
     def heads(self, hidden: str, order: tuple[int, ...]) -> str:
         """Cut (batch, tokens, hidden) into heads, in the given axis order."""
@@ -327,26 +378,36 @@ class Net:
 class WordTable:
     """The word embeddings less their mean, stored once: rows for the input, column blocks for the decoder.
 
+    The rows of the entries that expand come first, and they are the decoder's columns. All that is stored of
+    entries has the order of the rows.
+
     Attributes:
-        centred: Shape (vocab, hidden).
-        silent: How many entries at the start the decoder leaves out.
+        centred: Shape (vocab, hidden), in the order of the vocabulary.
+        all_expand: Every entry that may weigh anything has a column.
         own: Name of the centred embeddings of `input_ids`, (batch, tokens, hidden).
         embedded: The same, not centred.
     """
 
-    def __init__(self, net: Net, words: NDArray[Any], *, silent: int) -> None:
-        self.builder, self.int8, self.silent = net.builder, net.int8, silent
+    def __init__(self, net: Net, words: NDArray[Any], *, expanding: NDArray[np.bool_]) -> None:
+        self.builder, self.int8 = net.builder, net.int8
+        self.all_expand = bool((expanding | barred(net.state)).all())
+        self._entries = np.argsort(~expanding, kind="stable")
+        row_of = np.argsort(self._entries).astype(np.int32)
+        self._row_of = self.builder.put("row_of", row_of)
+        self._inputs = self.builder.op("Gather", self._row_of, "input_ids")
+        self._columns = int(expanding.sum())
         mean = words.mean(0)
         self.centred = words - mean
-        steps = column_scale(self.centred.T)
-        table = column_codes(self.centred.T).T if self.int8 else self.centred
-        starts = [*([0] if silent else []), *range(silent, len(words), BLOCK)]
+        steps = column_scale(self.centred.T)[self._entries]
+        table = (column_codes(self.centred.T).T if self.int8 else self.centred)[self._entries]
+        starts = [*range(0, self._columns, BLOCK), self._columns, len(words)]
         self._blocks = [
             (
                 self.builder.put(f"words_{start}", table[start:end]),
                 self.builder.put(f"word_steps_{start}", steps[start:end]),
             )
-            for start, end in pairwise([*starts, len(words)])
+            for start, end in pairwise(starts)
+            if start < end
         ]
         own = self._of_inputs(*(rows for rows, _ in self._blocks))
         if self.int8:
@@ -356,17 +417,54 @@ class WordTable:
         self.own = own
         self.embedded = self.builder.op("Add", own, self.builder.put("word_mean", mean))
 
+    def of_entries(self, name: str, values: NDArray[Any]) -> OfEntries:
+        """Store a number for each entry, (vocab,)."""
+        stored = self.builder.put(name, values[self._entries])
+        return OfEntries(self.builder, stored, inputs=self._inputs, columns=self._columns)
+
     def pooled(self, states: str) -> str:
-        """Return any token's largest product with each embedding that is heard, (batch, vocab - silent)."""
-        heard = self._blocks[1:] if self.silent else self._blocks
+        """Return any token's largest product with each embedding that expands, (batch, columns)."""
+        heard = self._blocks[: -(-self._columns // BLOCK)]
         turned = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in heard]
         if self.int8:
             return self.builder.int8_pooled(states, turned)
         products = (self.builder.op("MatMul", states, columns) for columns, _ in turned)
         return self.builder.op("Concat", *(self.builder.largest(p, 1) for p in products), axis=1)
 
+    def own_products(self, states: str) -> str:
+        """Return each token's product with its own embedding, (batch, tokens)."""
+        if self.int8:  # as the columns see the states
+            states = self.builder.decoded(self.builder.text_codes(states))
+        return self.builder.total(self.builder.op("Mul", states, self.own), 2)
+
+    def of_vocabulary(self, expanded: str) -> str:
+        """Put (batch, columns) into the order of the vocabulary, (batch, vocab); the others are 0."""
+        builder = self.builder
+        widened = builder.op("Pad", expanded, builder.put("one_more", np.array([0, 0, 0, 1])))
+        columns = builder.put("columns", np.array(self._columns, dtype=np.int32))
+        return builder.op("Gather", widened, builder.op("Min", self._row_of, columns), axis=1)
+
     def _of_inputs(self, *blocks: str) -> str:
-        return self.builder.op("Gather", self.builder.op("Concat", *blocks, axis=0), "input_ids")
+        return self.builder.op("Gather", self.builder.op("Concat", *blocks, axis=0), self._inputs)
+
+
+@dataclass(frozen=True)
+class OfEntries:
+    """A number for each entry, stored in the order of the word table's rows."""
+
+    builder: GraphBuilder
+    stored: str
+    inputs: str
+    columns: int
+
+    def of_columns(self) -> str:
+        """Return those of the entries that expand, (columns,)."""
+        start, end = (self.builder.put(f"row_{row}", np.array([row])) for row in (0, self.columns))
+        return self.builder.op("Slice", self.stored, start, end, start)
+
+    def of_inputs(self) -> str:
+        """Return those of `input_ids`, (batch, tokens)."""
+        return self.builder.op("Gather", self.stored, self.inputs)
 
 
 def _tensor(name: str, value: Any) -> TensorProto:

@@ -9,6 +9,9 @@ Steps of the head, for the hidden state h of the token t:
 4. in use, what BM25's count of the token adds to a weight above 0, since the maximum forgets how often a
    token stands in a text (`LexicalHead.counted`).
 
+In use, only the entries that expand texts often (`LexicalHead.expanding`) are weighed at every token; the
+others weigh where they stand, so that the decoder needs no column for them.
+
 e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
 token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
 so a rare word outweighs a common one; it stands outside the logarithm, so that an expansion comes as easily
@@ -28,6 +31,8 @@ from torch.nn import functional
 
 HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 384, 6, 12, 1536, 512
 SPECIAL_BIAS = -20.0
+ABSENT = -1e4
+"""Product with an entry that does not stand in the text."""
 TOKENS = 115.0
 """Of a text of the training data on average, with [CLS] and [SEP]."""
 
@@ -147,6 +152,9 @@ class LexicalHead(nn.Module):
     """
 
     skip, scale, threshold = 7.0, 0.15, 4.0
+    expanding: Tensor
+    """Shape (vocab,), bool: entries that any token of a text may weigh, all that are not barred unless
+    `examples.training.expansions` has chosen some. Another entry weighs only by its own tokens."""
     k1, b = 1.5, 0.4
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
@@ -154,6 +162,7 @@ class LexicalHead(nn.Module):
         vocab, hidden = words.shape
         self.register_buffer("entries", functional.normalize(words.detach() - words.detach().mean(0), dim=1))
         self.register_buffer("barred", start == 0)
+        self.register_buffer("expanding", ~self.barred)
         self.floor = self.count_share = 0.0
         self.dense = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
@@ -188,10 +197,10 @@ class LexicalHead(nn.Module):
         The gradient of max pooling touches one token an entry: the winners are found without a graph, in
         column blocks, then only the kept entries are computed again at their winning positions.
         """
-        states = self.masked_states(hidden, ids, mask)
+        states, tokens = self.unpadded(hidden, ids, mask)
         if keep is None:
-            return self.counted(self.at(states), ids, mask)
-        best, where = self._winners(states.detach())
+            return self.counted(self.at(states, tokens), ids, mask)
+        best, where = self._winners(states.detach(), tokens)
         heaviest = (torch.log1p(functional.relu(best)) * self.gain().detach()).topk(keep, dim=1).indices
         place = where.gather(1, heaviest)
         chosen = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
@@ -199,6 +208,8 @@ class LexicalHead(nn.Module):
             heaviest
         ].exp()
         weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest])) * self.gain()[heaviest]
+        # Of an entry that does not expand there is nothing where the text does not hold it.
+        weights = torch.where(best.gather(1, heaviest) > 0, weights, 0.0)
         return self.counted(torch.zeros_like(best).scatter(1, heaviest, weights), ids, mask)
 
     def counted(self, weights: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -210,34 +221,57 @@ class LexicalHead(nn.Module):
         added = self.count_share * self.gain() * saturated(counts, length, k1=self.k1, b=self.b)
         return torch.where(weights > 0, weights + added, weights)
 
-    def masked_states(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return u of every token, (batch, tokens, hidden), so that padding never wins.
+    def unpadded(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u of every token, (batch, tokens, hidden), and the ids, so that padding never wins.
 
-        A padded row repeats the first token's: it never wins alone, and where it ties it is that token.
+        Padding repeats the first token: it never wins alone, and where it ties it is that token.
         """
-        states = self.states(hidden, ids)
-        return torch.where(mask.bool()[:, :, None], states, states[:, :1])
+        states, real = self.states(hidden, ids), mask.bool()
+        return torch.where(real[:, :, None], states, states[:, :1]), torch.where(real, ids, ids[:, :1])
 
-    def at(self, states: Tensor, entries: Tensor | None = None) -> Tensor:
+    def at(self, states: Tensor, ids: Tensor, entries: Tensor | None = None) -> Tensor:
         """Pool to the weights of some vocabulary entries, (batch, entries); None is all of them.
 
         Those below the floor are 0.
         """
         chosen = slice(None) if entries is None else entries
-        columns = self.entries[chosen] * self.log_scale[chosen].exp()[:, None]
-        logits = (states @ columns.T).amax(1) + self.entry_bias()[chosen]
+        products = (states @ self.entries[chosen].T).amax(1)
+        if not self._all_expand():
+            own = self._at_own_tokens(states, ids)[:, chosen]
+            products = torch.where(self.expanding[chosen], products, own)
+        logits = products * self.log_scale[chosen].exp() + self.entry_bias()[chosen]
         weights = torch.log1p(functional.relu(logits)) * self.gain()[chosen]
         return torch.where(weights < self.floor, 0.0, weights)
 
     @torch.no_grad()
-    def _winners(self, states: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:
+    def _winners(self, states: Tensor, ids: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:
+        """Return each entry's largest logit in a text, (batch, vocab), and the place of its token."""
         rows = states.reshape(-1, states.shape[2])
-        best, where = [], []
+        found = []
         for columns in self.entries.split(block):
-            value, place = (rows @ columns.T).view(*states.shape[:2], -1).max(1)
-            best.append(value)
-            where.append(place)
-        return torch.cat(best, 1) * self.log_scale.exp() + self.entry_bias(), torch.cat(where, 1)
+            found.append((rows @ columns.T).view(*states.shape[:2], -1).max(1))
+        best, where = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        if not self._all_expand():
+            own = self._at_own_tokens(states, ids)
+            wins = self._own_products(states, ids) == own.gather(1, ids)
+            places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+            at_own = torch.zeros_like(where).scatter_reduce(1, ids, torch.where(wins, places, 0), "amax")
+            best, where = (torch.where(self.expanding, *parts) for parts in ((best, own), (where, at_own)))
+        return best * self.log_scale.exp() + self.entry_bias(), where
+
+    def _all_expand(self) -> bool:
+        return bool((self.expanding | self.barred).all())
+
+    def _at_own_tokens(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Return each entry's largest product with the states of its own tokens, (batch, vocab).
+
+        Far below any threshold where a text does not hold the entry.
+        """
+        absent = states.new_full((len(states), len(self.entries)), ABSENT)
+        return absent.scatter_reduce(1, ids, self._own_products(states, ids), "amax")
+
+    def _own_products(self, states: Tensor, ids: Tensor) -> Tensor:
+        return (states * functional.embedding(ids, self.entries)).sum(2)
 
 
 class Splade(nn.Module):

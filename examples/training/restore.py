@@ -6,7 +6,6 @@ activations, which PyTorch does not round.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
-from torch.nn import functional
 
 from examples.training.model import LAYERS, SPECIAL_BIAS, Encoder, LexicalHead, Splade
 from splade_retriever.errors import ModelFilesError, ModelGraphError
@@ -44,7 +42,7 @@ def load_model(folder: Path, *, frozen: int = 3) -> Splade:
     encoder = Encoder(len(words))
     encoder.load_state_dict(_encoder_state(stored, words))
     # A barred entry is known by its bias, which no training reaches.
-    barred = stored.of_entries("entry_bias", SPECIAL_BIAS) == SPECIAL_BIAS
+    barred = stored.of_entries("entry_bias") == SPECIAL_BIAS
     model = Splade((~barred).float(), frozen, encoder=encoder)
     model.head.load_state_dict(model.head.state_dict() | _head_state(stored, words))
     for part in ("floor", "count_share"):
@@ -70,12 +68,14 @@ def _encoder_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
 def _head_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
     """Return the trained parts of the head; what it makes of the words itself is not among them."""
     length = (words - words.mean(0)).norm(dim=1)
+    expanding = stored["row_of"] < stored["columns"]
     return {
         **stored.linear("head.dense", "dense"),
         **stored.norm("head.norm", "norm"),
-        "log_scale": stored.of_entries("factor", 0.0, lambda factor: (factor * length[-len(factor) :]).log()),
-        "bias": stored.of_entries("entry_bias", SPECIAL_BIAS),
-        "log_gain": stored.of_entries("entry_gain", 0.0, torch.log),
+        "log_scale": (stored.of_entries("factor") * length).log(),
+        "bias": stored.of_entries("entry_bias"),
+        "log_gain": stored.of_entries("entry_gain").log(),
+        "expanding": expanding,
     }
 
 
@@ -115,31 +115,24 @@ class Stored:
             )
         return torch.from_numpy(self._arrays[name].astype(np.float32))
 
-    def _blocks(self, name: str) -> list[Tensor]:
-        """Return what is cut into blocks of vocabulary entries, in their order; the entries come first."""
+    def _rows(self, name: str) -> Tensor:
+        """Return what is cut into blocks of rows, in the order of the vocabulary."""
         rest = (key.removeprefix(f"{name}_") for key in self._arrays if key.startswith(f"{name}_"))
         starts = sorted(int(start) for start in rest if start.isdigit())
-        return [self[f"{name}_{start}"] for start in starts or [0]]
+        return self._in_order(torch.cat([self[f"{name}_{start}"] for start in starts or [0]]))
 
-    def of_entries(
-        self, name: str, silent: float, turned: Callable[[Tensor], Tensor] = lambda stored: stored
-    ) -> Tensor:
-        """Return what the head holds for each entry, (vocab,).
+    def of_entries(self, name: str) -> Tensor:
+        """Return what the head holds for each entry, (vocab,)."""
+        return self._in_order(self[name])
 
-        Args:
-            name: The constant; it holds nothing for the silent entries at the start.
-            silent: What those get.
-            turned: Applied to what is stored.
-        """
-        heard = turned(self[name])
-        vocab = sum(len(rows) for rows in self._blocks("words"))
-        return functional.pad(heard, (vocab - len(heard), 0), value=silent)
+    def _in_order(self, rows: Tensor) -> Tensor:
+        return rows[self["row_of"].long()]
 
     def words(self) -> Tensor:
         """Return the word embeddings, (vocab, hidden)."""
-        table = torch.cat(self._blocks("words"))
+        table = self._rows("words")
         if "word_steps_0" in self:
-            table = table * torch.cat(self._blocks("word_steps"))[:, None]
+            table = table * self._rows("word_steps")[:, None]
         return table + self["word_mean"]
 
     def linear(self, theirs: str, ours: str) -> dict[str, Tensor]:

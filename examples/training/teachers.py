@@ -117,7 +117,8 @@ class Hybrid(nn.Module):
         if self.earlier is None:
             return (dense,)
         hidden = self.earlier.upper(lower, mask)
-        return dense, self.earlier.head.at(self.earlier.head.masked_states(hidden, ids, mask), entries)
+        head = self.earlier.head
+        return dense, head.at(*head.unpadded(hidden, ids, mask), entries)
 
     @torch.no_grad()
     def scores(self, queries: Seen, texts: Seen) -> Tensor:

@@ -1,0 +1,111 @@
+"""Which entries of the vocabulary expand texts: those that weigh in texts which do not hold them.
+
+    python -m examples.training.expansions --model MODEL_FOLDER --data DATA
+
+Prints what share of all expansions the most frequent ones make, in training texts and queries. A quarter of
+the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry that does not expand
+needs no column in the decoder, which is a third of the model's work: it weighs in the texts that hold it, by
+its own places (`LexicalHead.expanding`).
+
+The last column is what texts of a new kind would keep: the entries are chosen without one source after the
+other, and the worst of them is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from examples.training.train import read_pairs
+from splade_retriever.graph_builder import BLOCK
+from splade_retriever.session import Session
+from splade_retriever.stream import cores
+from splade_retriever.tokenizer import Head, TokenBatch, batches
+
+SAMPLE = 4_000
+"""Of each source's texts, and of its queries, at most."""
+BLOCKS = (24, 32, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76)
+"""Rows of the table, in blocks of the decoder."""
+
+Counts: TypeAlias = NDArray[np.int64]
+
+
+def main() -> None:
+    """Read the command line and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a folder exported with all entries")
+    parser.add_argument("--data", type=Path, default=Path("runs/data"))
+    arguments = parser.parse_args()
+    counts = counted(arguments.model / "model.onnx", sample(arguments.data))
+    print("\n".join(table(counts)))
+
+
+def sample(data: Path) -> dict[str, list[list[int]]]:
+    """Return token ids of texts and queries by source, those that `prepare` wrote, evenly spaced."""
+    return {
+        source.name: [
+            text.tolist()
+            for kind in ("text", "query")
+            for text in source.rows(kind, np.arange(0, len(source), -(-len(source) // SAMPLE)))
+        ]
+        for source in read_pairs(data)
+    }
+
+
+def counted(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> dict[str, Counts]:
+    """Count the texts that each entry weighs in without standing in them, (vocab,), by source.
+
+    Args:
+        file: A pooled graph; one that leaves columns out has nothing to count there.
+        texts: Token ids by source, special ones included.
+    """
+    session = Session(file)
+
+    def expansions(batch: TokenBatch) -> Counts:
+        weights = session.weights(batch.input_ids, batch.attention_mask)
+        np.put_along_axis(weights, batch.input_ids, 0, axis=1)
+        return np.count_nonzero(weights, axis=0)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return {
+            name: np.sum(list(pool.map(expansions, batches(_heads(own), token_budget=2048))), axis=0)
+            for name, own in texts.items()
+        }
+
+
+def _heads(texts: Sequence[list[int]]) -> list[Head]:
+    return [Head(ids=text, cut=False) for text in texts]
+
+
+def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:
+    """Mark the entries that expand most often, (vocab,); of equal ones the first. None that never does."""
+    chosen = np.zeros(len(counts), dtype=bool)
+    chosen[np.argsort(-counts, kind="stable")[:entries]] = True
+    return chosen & (counts > 0)
+
+
+def table(counts: Mapping[str, Counts]) -> Iterator[str]:
+    """Lay out what share of all expansions the most frequent entries make."""
+    total = sum(counts.values(), start=np.zeros(1, dtype=np.int64))
+    yield "| entries that expand | share of all expansions | of those of a source left out, at least |"
+    yield "|---|---|---|"
+    every = int((total > 0).sum())
+    for size in [*(blocks * BLOCK for blocks in BLOCKS if blocks * BLOCK < every), every]:
+        left_out = min(_share(own, most_frequent(total - own, size)) for own in counts.values())
+        yield f"| {size:,} | {_share(total, most_frequent(total, size)):.2%} | {left_out:.2%} |"
+
+
+def _share(counts: Counts, chosen: NDArray[np.bool_]) -> float:
+    return float(counts[chosen].sum() / counts.sum())
+
+
+if __name__ == "__main__":
+    main()
