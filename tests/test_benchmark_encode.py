@@ -52,6 +52,15 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
     assert "failed" in rows["FastEmbed, batch 8"]
 
 
+def test_contenders_run_in_turn_and_the_median_is_told():
+    one, two = encode.Contender("one", "package", rounds=1), encode.Contender("two", "package")
+    assert list(encode.in_turn([one, two], quick=False)) == [one, two, two, two]
+    assert list(encode.in_turn([one, two], quick=True)) == [one, two]
+    runs = [figures(seconds, 900) for seconds in (7.0, 2.0, 3.0)]
+    assert encode.median(runs) is runs[2]
+    assert encode.median([None, *runs]) is None
+
+
 def test_texts_come_from_a_file_of_the_users(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")
