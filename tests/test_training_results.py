@@ -155,7 +155,7 @@ def test_the_table_of_expansions_tells_what_a_source_loses_that_was_not_counted(
     one[:10_000], two[5_000:10_000], two[10_000:] = 3, 1, 1
     one[0] += 5_000
 
-    *_, few, every = expansions.table({"one": one, "two": two})
+    *_, few, _, every = expansions.table({"one": one, "two": two})
 
     assert few == "| 18,432 | 96.86% | 33.33% |"  # of `two`, all that `one` never has
     assert every == "| 20,000 | 100.00% | 33.33% |"

@@ -42,9 +42,10 @@ nDCG@10 of each teacher by itself, before quantisation, is the most that a stude
     "expansions.md": """\
 ## Which entries expand
 
-An expansion is an entry that weighs in a text which does not hold it. Half of the vocabulary makes next to
-none: leaving its columns out of the decoder makes the model a sixth faster and takes from no text what stands
-in it. Counted on the training data, with all entries:
+An expansion is an entry that weighs in a text which does not hold it. A quarter of the vocabulary makes none
+in training texts and queries: the decoder has no columns for it, which takes from no text what stands in it.
+The last column is what texts of a new kind would keep: the entries are chosen without one source after the
+other, and the worst of them is told. Counted with all entries:
 
     python -m examples.training.expansions --model MODEL_WITH_ALL_ENTRIES --data DATA""",
     "steps.md": """\

@@ -22,7 +22,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from examples.training.restore import load_model
 from examples.training.train import read_pairs
+from splade_retriever.errors import InputError
 from splade_retriever.graph_builder import BLOCK
 from splade_retriever.session import Session
 from splade_retriever.stream import cores
@@ -44,19 +46,30 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a folder exported with all entries")
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     arguments = parser.parse_args()
+    if not load_model(arguments.model).head.all_expand():
+        parser.error(f"{arguments.model} has columns for some entries only; export it without --expanding")
     counts = counted(arguments.model / "model.onnx", sample(arguments.data))
     print("\n".join(table(counts)))
 
 
 def sample(data: Path) -> dict[str, list[list[int]]]:
-    """Return token ids of texts and queries by source, those that `prepare` wrote, evenly spaced."""
+    """Return token ids of texts and queries by source, those that `prepare` wrote, evenly spaced.
+
+    Raises:
+        InputError: If there are none.
+    """
+    sources = read_pairs(data)
+    if not sources:
+        raise InputError(
+            f"{data} holds no prepared data to count expansions in. Run examples.training.prepare first."
+        )
     return {
         source.name: [
             text.tolist()
             for kind in ("text", "query")
             for text in source.rows(kind, np.arange(0, len(source), -(-len(source) // SAMPLE)))
         ]
-        for source in read_pairs(data)
+        for source in sources
     }
 
 

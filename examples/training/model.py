@@ -185,6 +185,10 @@ class LexicalHead(nn.Module):
         """Return b_v, (vocab,), with barred entries far below zero."""
         return torch.where(self.barred, SPECIAL_BIAS, self.bias)
 
+    def all_expand(self) -> bool:
+        """Tell whether every entry may be weighed at every token, but the barred ones."""
+        return bool((self.expanding | self.barred).all())
+
     def gain(self) -> Tensor:
         """Return g_v, (vocab,)."""
         return self.log_gain.exp()
@@ -236,7 +240,7 @@ class LexicalHead(nn.Module):
         """
         chosen = slice(None) if entries is None else entries
         products = (states @ self.entries[chosen].T).amax(1)
-        if not self._all_expand():
+        if not self.all_expand():
             own = self._at_own_tokens(states, ids)[:, chosen]
             products = torch.where(self.expanding[chosen], products, own)
         logits = products * self.log_scale[chosen].exp() + self.entry_bias()[chosen]
@@ -251,16 +255,13 @@ class LexicalHead(nn.Module):
         for columns in self.entries.split(block):
             found.append((rows @ columns.T).view(*states.shape[:2], -1).max(1))
         best, where = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-        if not self._all_expand():
+        if not self.all_expand():
             own = self._at_own_tokens(states, ids)
             wins = self._own_products(states, ids) == own.gather(1, ids)
             places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
             at_own = torch.zeros_like(where).scatter_reduce(1, ids, torch.where(wins, places, 0), "amax")
             best, where = (torch.where(self.expanding, *parts) for parts in ((best, own), (where, at_own)))
         return best * self.log_scale.exp() + self.entry_bias(), where
-
-    def _all_expand(self) -> bool:
-        return bool((self.expanding | self.barred).all())
 
     def _at_own_tokens(self, states: Tensor, ids: Tensor) -> Tensor:
         """Return each entry's largest product with the states of its own tokens, (batch, vocab).
