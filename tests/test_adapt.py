@@ -231,6 +231,20 @@ def test_adapting_changes_what_may_change_and_leaves_the_start_alone(
     assert SparseTextEmbedding(str(tmp_path / "mine"), lazy_load=True).model_name == "mine"
 
 
+def test_entries_that_expand_the_corpus_get_columns_beside_those_that_had_them(
+    state: dict[str, np.ndarray], corpus: Corpus, tmp_path: Path
+) -> None:
+    even = np.arange(len(state["head.bias"])) % 2 == 0
+    write_folder(state | {"head.expanding": even}, tmp_path / "start", "int8")
+
+    adapt(corpus, tmp_path / "start", tmp_path / "mine", steps=1)
+
+    had, has = (load_model(tmp_path / name).head.expanding.numpy() for name in ("start", "mine"))
+    assert not had[1::2].any()
+    assert has[had].all()
+    assert 0 < has[1::2].sum() < len(has) / 4
+
+
 def test_the_command_prints_bm25_before_and_after(
     texts: Path,
     folder: Path,

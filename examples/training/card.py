@@ -8,7 +8,8 @@ is `examples/training/record`, so that anyone can write its card again:
 - `recipe.json`, which a run keeps, `sources.json`, which `prepare` writes, and `quality.json`, by `evaluate`;
 - where they are there, `fp32.json` and `int8.json`, by `evaluate`, too: the same weights in both precisions
   (of the bundled model's only the mean of some collections was kept, before its floor was raised);
-- where they are there, `teachers.md`, `steps.md` and `ways.md`, printed by `ceiling`, `variants` and `ways`.
+- where they are there, `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, printed by `expansions`,
+  `ceiling`, `variants` and `ways`.
 
 The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
 table of the `docs` source's repositories goes into `model_data.md`.
@@ -43,9 +44,10 @@ nDCG@10 of each teacher by itself, before quantisation, is the most that a stude
 ## Which entries expand
 
 An expansion is an entry that weighs in a text which does not hold it. A quarter of the vocabulary makes none
-in training texts and queries: the decoder has no columns for it, which takes from no text what stands in it.
-The last column is what texts of a new kind would keep: the entries are chosen without one source after the
-other, and the worst of them is told. Counted with all entries:
+in training texts and queries, and some entries make very few. The decoder has no columns for those; in a text
+that holds one, it weighs by its own place. The last column estimates what texts of a new kind would keep: the
+entries are chosen without one source after the other, and the worst of them is told. Counted on texts and
+queries as training reads them, with all entries and the floor of this model:
 
     python -m examples.training.expansions --model MODEL_WITH_ALL_ENTRIES --data DATA""",
     "steps.md": """\
@@ -174,7 +176,7 @@ def _expanding(told: dict[str, Any]) -> str:
     if "expanding" not in told:
         return ""
     return (
-        f"- {told['expanding']:,} of {told['vocab_size']:,} entries expand texts; the others weigh only in "
+        f"- {told['expanding']:,} of {told['vocab_size']:,} entries expand texts; other words weigh only in "
         "texts that hold them\n"
     )
 

@@ -2,13 +2,13 @@
 
     python -m examples.training.expansions --model MODEL_FOLDER --data DATA
 
-Prints what share of all expansions the most frequent ones make, in training texts and queries. A quarter of
-the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry that does not expand
-needs no column in the decoder, which is a third of the model's work: it weighs in the texts that hold it, by
-its own places (`LexicalHead.expanding`).
+Prints what share of all expansions the most frequent ones make, in training texts and queries as training
+reads them. A quarter of the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry
+that does not expand needs no column in the decoder, which is half of the model's multiplications: it weighs
+in the texts that hold it, by its own places (`LexicalHead.expanding`).
 
-The last column is what texts of a new kind would keep: the entries are chosen without one source after the
-other, and the worst of them is told.
+The last column estimates what texts of a new kind would keep: the entries are chosen without one source after
+the other, and the worst of them is told.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not load_model(arguments.model).head.all_expand():
         parser.error(f"{arguments.model} has columns for some entries only; export it without --expanding")
-    counts = counted(arguments.model / "model.onnx", sample(arguments.data))
+    counts = count_expansions(arguments.model / "model.onnx", sample(arguments.data))
     print("\n".join(table(counts)))
 
 
@@ -73,7 +73,7 @@ def sample(data: Path) -> dict[str, list[list[int]]]:
     }
 
 
-def counted(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> dict[str, Counts]:
+def count_expansions(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> dict[str, Counts]:
     """Count the texts that each entry weighs in without standing in them, (vocab,), by source.
 
     Args:
@@ -89,13 +89,12 @@ def counted(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> dict[str, C
 
     with ThreadPoolExecutor(cores()) as pool:
         return {
-            name: np.sum(list(pool.map(expansions, batches(_heads(own), token_budget=2048))), axis=0)
-            for name, own in texts.items()
+            name: np.sum(list(pool.map(expansions, _batches(own))), axis=0) for name, own in texts.items()
         }
 
 
-def _heads(texts: Sequence[list[int]]) -> list[Head]:
-    return [Head(ids=text, cut=False) for text in texts]
+def _batches(texts: Sequence[list[int]]) -> Iterator[TokenBatch]:
+    return batches([Head(ids=text, cut=False) for text in texts], token_budget=2048)
 
 
 def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:
@@ -106,8 +105,14 @@ def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:
 
 
 def table(counts: Mapping[str, Counts]) -> Iterator[str]:
-    """Lay out what share of all expansions the most frequent entries make."""
+    """Lay out what share of all expansions the most frequent entries make.
+
+    Raises:
+        InputError: If there are fewer than two sources.
+    """
     total = sum(counts.values(), start=np.zeros(1, dtype=np.int64))
+    if len(counts) < 2:
+        raise InputError(f"{len(counts)} source is too few to leave one out, expected two at least.")
     yield "| entries that expand | share of all expansions | of those of a source left out, at least |"
     yield "|---|---|---|"
     every = int((total > 0).sum())
@@ -117,7 +122,7 @@ def table(counts: Mapping[str, Counts]) -> Iterator[str]:
 
 
 def _share(counts: Counts, chosen: NDArray[np.bool_]) -> float:
-    return float(counts[chosen].sum() / counts.sum())
+    return float(counts[chosen].sum() / max(1, counts.sum()))
 
 
 if __name__ == "__main__":

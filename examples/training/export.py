@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.training.expansions import counted, most_frequent, sample
+from examples.training.expansions import count_expansions, most_frequent, sample
 from examples.training.model import minilm_folder
-from examples.training.onnx_graph import SPECIAL_IDS, State, build, expanding
+from examples.training.onnx_graph import SPECIAL_IDS, State, barred, build, expanding
 from examples.training.train import Recipe, finished
 from splade_retriever.errors import InputError
 
@@ -53,7 +53,7 @@ def main() -> None:
         "--expanding",
         type=int,
         default=None,
-        help="how many entries expand texts, chosen on --data; without it all do",
+        help="how many entries expand texts, at most, chosen on --data; without it all do",
     )
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="what `prepare` wrote")
     arguments = parser.parse_args()
@@ -84,23 +84,32 @@ def most_expanding(state: State, entries: int, data: Path, floor: float) -> NDAr
 
     Args:
         state: The weights.
-        entries: How many.
+        entries: How many at most; those that expand no text are not among them.
         data: The folder of prepared data.
         floor: Of the export; lighter weights expand nothing.
 
     Raises:
-        InputError: If it is not one entry at least, there is no prepared data, or no entry expands any.
+        InputError: If it is not one entry at least, or there is no prepared data.
     """
     if entries < 1:
         raise InputError(f"{entries} entries cannot expand texts, at least 1 must. Leave it out for all.")
+    return most_frequent(expansions_in(state, sample(data), floor), entries)
+
+
+def expansions_in(state: State, texts: Mapping[str, Sequence[list[int]]], floor: float) -> NDArray[np.int64]:
+    """Count the texts that each entry would expand if every entry had a column, (vocab,).
+
+    Args:
+        state: The weights.
+        texts: Token ids by source, special ones included.
+        floor: Of the export; lighter weights expand nothing.
+    """
+    every = {**state, "head.expanding": ~barred(state)}
     with tempfile.TemporaryDirectory(prefix="splade-expansions-") as place:
         file = Path(place) / "model.onnx"
-        onnx.save(build(state, precision="int8", floor=floor), str(file))
-        counts = counted(file, sample(data))
-    chosen = most_frequent(np.sum(list(counts.values()), axis=0), entries)
-    if not chosen.any():
-        raise InputError(f"No entry expands a text of {data} above a floor of {floor:g}. Lower the floor.")
-    return chosen
+        onnx.save(build(every, precision="int8", floor=floor), str(file))
+        counts = count_expansions(file, texts)
+    return np.sum(list(counts.values()), axis=0)
 
 
 def write_folder(
@@ -146,12 +155,13 @@ def write_folder(
         "query_power": query_power,
         "floor": floor,
         "count_share": count_share,
-        "expanding": int(expanding(state).sum()),
         "precision": precision,
         "max_length": 512,
         "vocab_size": int(state["encoder.words.weight"].shape[0]),
         "special_ids": SPECIAL_IDS,
     }
+    if not (expanding(state) | barred(state)).all():
+        card["expanding"] = int(expanding(state).sum())
     if end_share is not None:
         card["end_share"] = end_share
     (to / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -9,8 +9,8 @@ Steps of the head, for the hidden state h of the token t:
 4. in use, what BM25's count of the token adds to a weight above 0, since the maximum forgets how often a
    token stands in a text (`LexicalHead.counted`).
 
-In use, only the entries that expand texts often (`LexicalHead.expanding`) are weighed at every token; the
-others weigh where they stand, so that the decoder needs no column for them.
+The export may choose the entries that expand texts (`LexicalHead.expanding`): only those are weighed at every
+token; the others weigh where they stand, so that the decoder needs no column for them.
 
 e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
 token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
@@ -153,8 +153,8 @@ class LexicalHead(nn.Module):
 
     skip, scale, threshold = 7.0, 0.15, 4.0
     expanding: Tensor
-    """Shape (vocab,), bool: entries that any token of a text may weigh, all that are not barred unless
-    `examples.training.expansions` has chosen some. Another entry weighs only by its own tokens."""
+    """Shape (vocab,), bool: entries that any token of a text may weigh; another one weighs only by its own
+    tokens. In training that is every entry that is not barred; an export may choose fewer."""
     k1, b = 1.5, 0.4
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
@@ -241,7 +241,7 @@ class LexicalHead(nn.Module):
         chosen = slice(None) if entries is None else entries
         products = (states @ self.entries[chosen].T).amax(1)
         if not self.all_expand():
-            own = self._at_own_tokens(states, ids)[:, chosen]
+            own = self._at_own_tokens(self._own_products(states, ids), ids)[:, chosen]
             products = torch.where(self.expanding[chosen], products, own)
         logits = products * self.log_scale[chosen].exp() + self.entry_bias()[chosen]
         weights = torch.log1p(functional.relu(logits)) * self.gain()[chosen]
@@ -256,22 +256,24 @@ class LexicalHead(nn.Module):
             found.append((rows @ columns.T).view(*states.shape[:2], -1).max(1))
         best, where = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
         if not self.all_expand():
-            own = self._at_own_tokens(states, ids)
-            wins = self._own_products(states, ids) == own.gather(1, ids)
+            products = self._own_products(states, ids)
+            own = self._at_own_tokens(products, ids)
+            wins = products == own.gather(1, ids)
             places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
             at_own = torch.zeros_like(where).scatter_reduce(1, ids, torch.where(wins, places, 0), "amax")
             best, where = (torch.where(self.expanding, *parts) for parts in ((best, own), (where, at_own)))
         return best * self.log_scale.exp() + self.entry_bias(), where
 
-    def _at_own_tokens(self, states: Tensor, ids: Tensor) -> Tensor:
+    def _at_own_tokens(self, products: Tensor, ids: Tensor) -> Tensor:
         """Return each entry's largest product with the states of its own tokens, (batch, vocab).
 
         Far below any threshold where a text does not hold the entry.
         """
-        absent = states.new_full((len(states), len(self.entries)), ABSENT)
-        return absent.scatter_reduce(1, ids, self._own_products(states, ids), "amax")
+        absent = products.new_full((len(products), len(self.entries)), ABSENT)
+        return absent.scatter_reduce(1, ids, products, "amax")
 
     def _own_products(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Return each token's product of its state with its own embedding, (batch, tokens)."""
         return (states * functional.embedding(ids, self.entries)).sum(2)
 
 

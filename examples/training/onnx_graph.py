@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from examples.training.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, TOKENS, LexicalHead
+from splade_retriever.errors import InputError
 from splade_retriever.graph_builder import BLOCK, ONNX_RUNTIME, GraphBuilder, column_codes, column_scale
 
 OPSET = 20
@@ -126,14 +127,15 @@ class HeadNodes:
     def weights(self, states: str) -> str:
         """Return the weights of all entries, (batch, vocab)."""
         builder, words = self._builder, self._words
-        expanded = self._weighed(words.pooled(states), [each.of_columns() for each in self._entries()])
+        expanded = self._weighed(words.pooled(states), [each.of_columns() for each in self._of_entries()])
         weights = words.of_vocabulary(expanded)
         if words.all_expand:
             return weights
-        own = self._weighed(words.own_products(states), [each.of_inputs() for each in self._entries()])
+        own = self._weighed(words.own_products(states), [each.of_inputs() for each in self._of_entries()])
+        own = builder.op("Mul", own, builder.op("Cast", "attention_mask", to=TensorProto.FLOAT))
         return builder.op("ScatterElements", weights, "input_ids", own, axis=1, reduction="max")
 
-    def _entries(self) -> tuple[OfEntries, ...]:
+    def _of_entries(self) -> tuple[OfEntries, ...]:
         return self._factor, self._bias, self._gain
 
     def _weighed(self, products: str, entries: Sequence[str]) -> str:
@@ -250,15 +252,17 @@ class WordTable:
     def __init__(self, net: Net, words: NDArray[Any], *, expanding: NDArray[np.bool_]) -> None:
         self.builder, self.int8 = net.builder, net.int8
         self.all_expand = bool((expanding | barred(net.state)).all())
-        self._entries = np.argsort(~expanding, kind="stable")
-        row_of = np.argsort(self._entries).astype(np.int32)
+        if not expanding.any():
+            raise InputError("No entry expands: the decoder would have no column. Let one at least expand.")
+        self._entry_of = np.argsort(~expanding, kind="stable")
+        row_of = np.argsort(self._entry_of).astype(np.int32)
         self._row_of = self.builder.put("row_of", row_of)
         self._inputs = self.builder.op("Gather", self._row_of, "input_ids")
         self._columns = int(expanding.sum())
         mean = words.mean(0)
         self.centred = words - mean
-        steps = column_scale(self.centred.T)[self._entries]
-        table = (column_codes(self.centred.T).T if self.int8 else self.centred)[self._entries]
+        steps = column_scale(self.centred.T)[self._entry_of]
+        table = (column_codes(self.centred.T).T if self.int8 else self.centred)[self._entry_of]
         starts = [*range(0, self._columns, BLOCK), self._columns, len(words)]
         self._blocks = [
             (
@@ -278,7 +282,7 @@ class WordTable:
 
     def of_entries(self, name: str, values: NDArray[Any]) -> OfEntries:
         """Store a number for each entry, (vocab,)."""
-        stored = self.builder.put(name, values[self._entries])
+        stored = self.builder.put(name, values[self._entry_of])
         return OfEntries(self.builder, stored, inputs=self._inputs, columns=self._columns)
 
     def pooled(self, states: str) -> str:
