@@ -1,10 +1,12 @@
 """What the encoding benchmark counts and writes; the measuring itself takes minutes and runs by hand."""
 
 import json
+import time
 
 import onnx
 import pytest
 
+from splade_retriever import SparseEmbedding
 from tests.benchmarks import encode
 from tests.mlm_graphs import Shape, random_weights, save_mlm
 
@@ -59,6 +61,33 @@ def test_contenders_run_in_turn_and_the_median_is_told():
     runs = [figures(seconds, 900) for seconds in (7.0, 2.0, 3.0)]
     assert encode.median(runs) is runs[2]
     assert encode.median([None, *runs]) is None
+
+
+def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(monkeypatch, tmp_path):
+    calls = []
+
+    def embed(texts):
+        calls.append(0)
+        for _ in texts:
+            calls[-1] += 1
+            time.sleep(0.2 if len(calls) < 3 else 0.002)  # cold at first
+            yield SparseEmbedding.from_dict({1: 0.5})
+
+    monkeypatch.setattr(encode, "opened", lambda contender, model: embed)
+    monkeypatch.setattr(encode, "LEAST_SECONDS", 1.5)
+    contender = encode.Contender("theirs", "fastembed", batch_size=2)
+
+    found = encode.run(contender, tmp_path, ["text"] * 6, quick=False)
+
+    warm_up, sample, stream = calls
+    assert (warm_up, sample) == (2, 6)
+    assert stream % 6 == 0
+    assert stream > 60
+    assert 0.012 <= found["seconds"] < 0.1
+    assert found["vectors"] == [{1: 0.5}] * 6
+    calls.clear()
+    assert encode.run(contender, tmp_path, ["text"] * 6, quick=True)["seconds"] > 1
+    assert calls == [2, 6]
 
 
 def test_texts_come_from_a_file_of_the_users(tmp_path):
