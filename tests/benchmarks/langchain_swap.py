@@ -1,6 +1,6 @@
 """Ten LangChain chains on FastEmbedSparse + QdrantVectorStore and on this package: what each gives, how long.
 
-    python -m tests.benchmarks.langchain_swap            # a BERT-base model, 200 passages, about a minuteutes
+    python -m tests.benchmarks.langchain_swap            # a BERT-base model, 200 passages, about a minute
     python -m tests.benchmarks.langchain_swap --quick    # a tiny model, 50 passages: what each does
     python -m tests.benchmarks.langchain_swap --write    # puts the table into docs/langchain.md
 
