@@ -16,18 +16,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from splade_retriever.config import RetrieverConfig
-    from splade_retriever.encoder import SparseTextEmbedding
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
     from splade_retriever.errors import SpladeError
-    from splade_retriever.index import Hit, SpladeIndex
+    from splade_retriever.index.splade_index import Hit, SpladeIndex
     from splade_retriever.sparse import SparseEmbedding
 
 _HOME = {
-    "Hit": "index",
+    "Hit": "index.splade_index",
     "RetrieverConfig": "config",
     "SparseEmbedding": "sparse",
-    "SparseTextEmbedding": "encoder",
+    "SparseTextEmbedding": "encoding.text_embedding",
     "SpladeError": "errors",
-    "SpladeIndex": "index",
+    "SpladeIndex": "index.splade_index",
 }
 
 

@@ -17,9 +17,9 @@ from splade_retriever.errors import InputError
 if TYPE_CHECKING:
     import splade_retriever.langchain
     import splade_retriever.llama_index
-    from splade_retriever.index import SpladeIndex
-    from splade_retriever.queries import Mode
-    from splade_retriever.seams import DenseEncoder, NodeEncoder
+    from splade_retriever.index.search_request import Mode
+    from splade_retriever.index.splade_index import SpladeIndex
+    from splade_retriever.protocols import DenseEncoder, NodeEncoder
 
 __all__ = ["RetrieverConfig"]
 
@@ -147,8 +147,8 @@ class RetrieverConfig:
                 not set.
             SpladeError: What `SpladeIndex` and `SparseTextEmbedding` raise.
         """
-        from splade_retriever.encoder import SparseTextEmbedding
-        from splade_retriever.index import SpladeIndex
+        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+        from splade_retriever.index.splade_index import SpladeIndex
 
         taken = {"self", "location", "collection", "model", "client", "api_key", "dense"}
         _check_names("index.", self.index, [name for name in _arguments(SpladeIndex) if name not in taken])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 # Asserts that tests share are to say what they found, too.
-pytest.register_assert_rewrite("tests.llama_index_suite", "tests.notebooks")
+pytest.register_assert_rewrite("tests.llama_index.suite", "tests.notebooks")
 
 _ORACLES = ("torch", "transformers", "sentence_transformers")
 

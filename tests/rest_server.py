@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from qdrant_client import models
 
-from splade_retriever.edge import EdgeClient
+from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import CollectionNotFoundError, InputError
 
 Call = Callable[[EdgeClient, str, dict[str, Any]], Any]

@@ -21,7 +21,7 @@ from splade_retriever import SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
 from splade_retriever.errors import CollectionMismatchError, NotSupportedError
-from tests.llama_index_suite import rich_nodes, uuid_of
+from tests.llama_index.suite import rich_nodes, uuid_of
 from tests.words import WordEncoder
 
 A, B, C = (uuid_of(n) for n in range(3))
@@ -33,7 +33,7 @@ IN_2023 = MetadataFilters(filters=[MetadataFilter(key="year", value=2023)])
 @pytest.fixture(params=["edge", "local"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "edge":
-        from splade_retriever.edge import EdgeClient
+        from splade_retriever.edge.client import EdgeClient
 
         opened: Any = EdgeClient(":memory:")
     else:

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from splade_retriever.errors import FilterError
 from splade_retriever.filters import field_path, to_qdrant_filter
-from splade_retriever.index import SpladeIndex
+from splade_retriever.index.splade_index import SpladeIndex
 from tests.words import WordEncoder
 
 # -- the language, evaluated in plain Python -----------------------------------------------------------------

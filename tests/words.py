@@ -50,7 +50,7 @@ class WordTokenizer:
 
 
 class WordEncoder:
-    """Encodes words by hash; satisfies `splade_retriever.seams.Encoder` and counts what it is given."""
+    """Encodes words by hash; satisfies `splade_retriever.protocols.Encoder` and counts what it is given."""
 
     def __init__(
         self, model: str = "words", *, max_length: int = 512, **fingerprint: str | int | None

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from langchain_core.documents import Document
 
-from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError
-from splade_retriever.explain import Explanation
+from splade_retriever.explanation import Explanation
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
-from splade_retriever.queries import Fusion, Mode
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["METADATA_KEY", "SearchOptions", "columns", "relevance", "to_document", "to_documents"]

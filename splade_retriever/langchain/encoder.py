@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from splade_retriever.errors import InputError
-from splade_retriever.seams import Encoder
+from splade_retriever.protocols import Encoder
 
 __all__ = ["checked_model", "opened_encoder"]
 
@@ -34,7 +34,7 @@ def opened_encoder(model: Encoder | str | None) -> Encoder:
     """
     model = checked_model(model)
     if model is None or isinstance(model, str):
-        from splade_retriever.encoder import SparseTextEmbedding
+        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 
         return SparseTextEmbedding(model)
     return model

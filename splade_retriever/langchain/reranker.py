@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_valid
 
 from splade_retriever.langchain.documents import METADATA_KEY
 from splade_retriever.langchain.encoder import checked_model, opened_encoder
-from splade_retriever.seams import Encoder
+from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeReranker"]
 

@@ -22,11 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from splade_retriever.explain import Explanation
-from splade_retriever.index import Encoder, Hit, SpladeIndex
+from splade_retriever.explanation import Explanation
+from splade_retriever.index.search_request import Fusion, Mode
+from splade_retriever.index.splade_index import Encoder, Hit, SpladeIndex
 from splade_retriever.langchain.documents import SearchOptions, columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
-from splade_retriever.queries import Fusion, Mode
 
 __all__ = ["SpladeRetriever"]
 

@@ -4,7 +4,7 @@ import asyncio
 
 from splade_retriever.errors import MissingExtraError
 from splade_retriever.langchain.encoder import opened_encoder
-from splade_retriever.seams import Encoder
+from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
 try:

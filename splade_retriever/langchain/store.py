@@ -10,7 +10,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from splade_retriever.errors import InputError
-from splade_retriever.index import Hit, SpladeIndex
+from splade_retriever.index.mmr import diverse
+from splade_retriever.index.search_request import Fusion, Mode
+from splade_retriever.index.splade_index import Hit, SpladeIndex
 from splade_retriever.langchain.documents import (
     SearchOptions,
     columns,
@@ -19,8 +21,6 @@ from splade_retriever.langchain.documents import (
     to_documents,
 )
 from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
-from splade_retriever.mmr import diverse
-from splade_retriever.queries import Fusion, Mode
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["SpladeVectorStore"]
@@ -309,7 +309,7 @@ class SpladeVectorStore(VectorStore):
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
     ) -> list[Document]:
-        """Choose, among the `fetch_k` best, `k` that also differ from each other; see `splade_retriever.mmr`.
+        """Choose, among the `fetch_k` best, `k` that also differ from each other; see `index.mmr`.
 
         Args:
             query: The query.

@@ -1,6 +1,6 @@
 """SPLADE for LlamaIndex: sparse-only retrieval, and hybrid, without a dense model or a key.
 
-A node goes in and comes out equal; what carries it is `splade_retriever.index.SpladeIndex`:
+A node goes in and comes out equal; what carries it is `splade_retriever.index.splade_index.SpladeIndex`:
 
     nodes.py       nodes <-> documents of an index
     filters.py     MetadataFilters -> filters of an index

@@ -11,7 +11,7 @@ from llama_index.core.schema import BaseNode, TransformComponent
 
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index.nodes import attach_vector, encoded_text
-from splade_retriever.seams import Encoder
+from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["SparseEncoderFn", "SparseOnly", "SpladeSparseEmbedding", "opened_encoder", "sparse_encoders"]
@@ -28,7 +28,7 @@ def opened_encoder(model: Encoder | str | None) -> Encoder:
         InputError: If it is neither a name nor an encoder.
     """
     if model is None or isinstance(model, str):
-        from splade_retriever.encoder import SparseTextEmbedding
+        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 
         return SparseTextEmbedding(model, lazy_load=True)
     if not isinstance(model, Encoder):

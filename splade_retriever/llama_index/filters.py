@@ -24,9 +24,9 @@ from llama_index.core.vector_stores.types import (
 )
 from qdrant_client import models
 
-from splade_retriever.documents import OWN_KEY, Layout, point_id
 from splade_retriever.errors import FilterError
-from splade_retriever.node_payload import NODE_KEY
+from splade_retriever.index.documents import OWN_KEY, Layout, point_id
+from splade_retriever.index.llama_index_payload import NODE_KEY
 
 __all__ = ["Finder", "any_word", "combine", "nothing", "to_index_filter"]
 

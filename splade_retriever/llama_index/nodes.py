@@ -13,9 +13,9 @@ from typing import Any, Final
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, Node, TextNode
 
-from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError, StorageError
-from splade_retriever.node_payload import NODE_KEY
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.llama_index_payload import NODE_KEY
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = [

@@ -13,7 +13,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index.embedding import opened_encoder
 from splade_retriever.llama_index.nodes import encoded_text
-from splade_retriever.seams import Encoder
+from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeRerank"]
 

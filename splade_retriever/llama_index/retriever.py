@@ -20,10 +20,10 @@ from llama_index.core.schema import (
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from qdrant_client import models
 
-from splade_retriever.documents import Hit
 from splade_retriever.errors import InputError
-from splade_retriever.explain import Explanation
-from splade_retriever.index import SpladeIndex
+from splade_retriever.explanation import Explanation
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
 from splade_retriever.llama_index.store import SpladeVectorStore

@@ -17,13 +17,13 @@ from llama_index.core.vector_stores.types import (
 )
 from qdrant_client import models
 
-from splade_retriever.documents import Hit
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
-from splade_retriever.index import SpladeIndex
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.search_request import Fusion, Mode
+from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index import filters as where
 from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
-from splade_retriever.queries import Fusion, Mode
-from splade_retriever.seams import DenseEncoder
+from splade_retriever.protocols import DenseEncoder
 
 __all__ = ["SpladeVectorStore"]
 

@@ -1,0 +1,123 @@
+"""Speed and memory of the bundled model beside a SPLADE of BERT-base shapes, both in int8.
+
+    python -m benchmarks.bundled             # about a minute on two idle cores
+    python -m benchmarks.bundled --write     # puts the table into docs/benchmarks.md
+
+Each runs in a process of its own, on the texts of `benchmarks.encode`: documents on all cores, then
+queries of about ten words one by one on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bert_base import bert_base
+from benchmarks.encode import MODEL, passages, token_lengths
+from benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
+from benchmarks.page import ratio, write
+from tests.mlm_graphs import real_texts
+
+TEXTS, QUERIES, QUERY_WORDS = 96, 300, 10
+LEAST_SECONDS = 15.0
+NAMES = {"bert-base": "BERT-base SPLADE", "bundled": "bundled model"}
+
+
+def main() -> None:
+    """Read the command line, measure both models, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=Path("runs/benchmarks/bert-base"), help="model folder")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--measure", choices=[*NAMES], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measured(given.measure, given.model)))
+        return
+    given.model.parent.mkdir(parents=True, exist_ok=True)
+    bert_base(given.model)
+    program = "from benchmarks.bundled import main; main()"
+    found = {}
+    for name, told in NAMES.items():
+        report(f"{told} ...")
+        # The first process writes the int8 graph; the second is the one that is told.
+        for _ in range(2 if name == "bert-base" else 1):
+            found[name] = in_a_process(program, "--measure", name, "--model", str(given.model))[0]
+    lines = list(table(found, token_lengths(given.model, passages(TEXTS))))
+    print("\n".join(lines))
+    if given.write:
+        write("bundled", "The bundled model beside BERT-base", "\n".join(lines))
+
+
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """Measure one model in this process; `NAMES` has the names."""
+    from splade_retriever import SparseTextEmbedding
+
+    options: dict[str, Any] = {"precision": "int8"}
+    if name == "bert-base":
+        options |= {"model_name": MODEL, "specific_model_path": folder}
+    started = time.perf_counter()
+    model = SparseTextEmbedding(**options)
+    opened = time.perf_counter() - started
+    texts = passages(TEXTS)
+    for _ in model.embed(texts[:8]):
+        pass
+    seconds, encoded = 0.0, 0
+    while seconds < LEAST_SECONDS:
+        started = time.perf_counter()
+        encoded += sum(1 for _ in model.embed(texts))
+        seconds += time.perf_counter() - started
+    memory = peak_memory_mb()
+    alone = SparseTextEmbedding(threads=1, **options)
+    taken = []
+    for query in queries():
+        started = time.perf_counter()
+        next(alone.query_embed(query))
+        taken.append(time.perf_counter() - started)
+    return {
+        "rate": encoded / seconds,
+        "opened": opened,
+        "memory": memory,
+        "p50": 1e3 * float(np.percentile(taken[20:], 50)),
+        "p95": 1e3 * float(np.percentile(taken[20:], 95)),
+    }
+
+
+def queries() -> Iterator[str]:
+    """Cut runs of ten words out of the example corpus."""
+    words = iter(" ".join(text for text in real_texts() if not text.startswith("#")).split())
+    for _ in range(QUERIES):
+        yield " ".join(islice(words, QUERY_WORDS))
+
+
+def table(found: dict[str, Any], lengths: list[int]) -> Iterator[str]:
+    """Lay out the figures."""
+    yield f"`python -m benchmarks.bundled`, {processor()}, {versions('onnxruntime', 'numpy')}."
+    yield (
+        f"{len(lengths)} English texts of {np.mean(lengths):.0f} tokens on average, on all cores; queries of "
+        f"{QUERY_WORDS} words, one by one, on one core; int8."
+    )
+    yield ""
+    yield "| | texts/s | against BERT-base | query p50 | query p95 | peak memory | opens in |"
+    yield "|---|---|---|---|---|---|---|"
+    base = (found.get("bert-base") or {}).get("rate", float("nan"))
+    for name, row in found.items():
+        if row is None:
+            yield f"| {NAMES[name]} | failed | | | | | |"
+            continue
+        yield (
+            f"| {NAMES[name]} | {row['rate']:.1f} | {ratio(row['rate'] / base)} | {row['p50']:.1f} ms "
+            f"| {row['p95']:.1f} ms | {row['memory']:,.0f} MB | {row['opened']:.1f} s |"
+        )
+
+
+if __name__ == "__main__":
+    main()

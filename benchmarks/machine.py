@@ -1,0 +1,66 @@
+"""What every benchmark needs of the machine: a process for each contender, its memory, the names."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from splade_retriever.encoding.encode_stream import cores
+
+
+def in_a_process(program: str, *arguments: str) -> tuple[Any, float]:
+    """Run a program; return what its last line of output says, None if it died, and the seconds it took."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        report(f"ended with {done.returncode} (-9 is the system's word for out of memory)")
+        return None, time.perf_counter() - started
+    return json.loads(done.stdout.strip().splitlines()[-1]), time.perf_counter() - started
+
+
+def report(line: str) -> None:
+    """Tell the person who waits; the table alone goes to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory this process ever held, in 10^6 bytes, with the files it has mapped."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # ru_maxrss would count the parent's memory at the fork, too.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Add up the blocks that files take: the engine's files are mostly holes."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def processor() -> str:
+    """Name the processor and its cores."""
+    listed: Iterable[str] = ()
+    if Path("/proc/cpuinfo").is_file():
+        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.split(":", 1)[1].strip() for line in listed if line.startswith("model name")]
+    flags = next((line for line in listed if line.startswith("flags")), "")
+    extra = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in flags.split()]
+    named = models[0] if models else platform.machine()
+    return f"{cores()} cores of {named} ({', '.join(extra) or 'no VNNI'})"
+
+
+def versions(*packages: str) -> str:
+    """Name packages with their installed versions."""
+    return ", ".join(f"{name} {version(name)}" for name in packages)

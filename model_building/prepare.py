@@ -1,0 +1,170 @@
+"""Prepare the training data: read, check against the evaluation sets, tokenise, order.
+
+    python -m model_building.prepare --data TRAIN_FOLDER --evaluation EVAL_FOLDER --out runs/data
+
+Every source folder holds `pairs.jsonl.gz` ({"query", "text"}). A pair is dropped when its query equals an
+evaluation query, or its text shares thirteen consecutive words with an evaluation document or query. Rows of
+one source are ordered by topic (k-means over TF-IDF components), so that a batch of neighbours is a batch of
+hard negatives; no text stands twice within reach of one batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from model_building.model import minilm_folder
+from model_building.sources import SOURCES
+
+log = logging.getLogger(__name__)
+
+QUERY_TOKENS, TEXT_TOKENS = 48, 160
+OVERLAP_WORDS = 13
+
+
+def main() -> None:
+    """Read the command line and write one `.npz` a source, and the document frequencies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/data"))
+    parser.add_argument("--seed", type=int, default=13)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the rows to keep, for a quick try")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare(arguments.data, arguments.evaluation, arguments.out, seed=arguments.seed, share=arguments.share)
+
+
+def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: float = 1.0) -> None:
+    """Write the tokenised pairs of every source that `data` holds, and `sources.json`: how many were kept."""
+    out.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    guard = Guard(evaluation)
+    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    frequency = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    documents = 0
+    counts: dict[str, dict[str, int]] = {}
+    for source in SOURCES:
+        file = data / source.name / "pairs.jsonl.gz"
+        if not file.exists():
+            log.info("%s: not in %s, left out", source.name, data)
+            continue
+        everything = list(read_jsonl(file))
+        pairs = [pair for pair in everything if guard.allows(pair["query"], pair["text"])]
+        dropped = len(everything) - len(pairs)
+        chosen = random.permutation(len(pairs))[: max(64, int(source.rows * share))]
+        pairs = order_by_topic([pairs[i] for i in chosen], random)
+        queries = _tokenise(tokenizer, [pair["query"] for pair in pairs], QUERY_TOKENS)
+        texts = _tokenise(tokenizer, [_document(pair) for pair in pairs], TEXT_TOKENS)
+        for text in texts:
+            frequency[np.unique(text)] += 1
+        documents += len(texts)
+        np.savez(
+            out / f"{source.name}.npz",
+            **_flat("query", queries),
+            **_flat("text", texts),
+            text_key=np.array([hash_of(pair["text"]) for pair in pairs], dtype=np.uint64),
+        )
+        counts[source.name] = {"kept": len(pairs), "overlapping": dropped}
+        log.info("%s: %d pairs kept, %d overlap with the evaluation sets", source.name, len(pairs), dropped)
+    np.savez(out / "frequency.npz", frequency=frequency, documents=documents)
+    (out / "sources.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+
+
+class Guard:
+    """Knows the evaluation sets and refuses training pairs that overlap with them."""
+
+    def __init__(self, evaluation: Path) -> None:
+        self._queries: set[str] = set()
+        self._runs: set[int] = set()
+        for file in sorted(evaluation.glob("*/*.jsonl.gz")):
+            for row in read_jsonl(file):
+                words = _words(f"{row.get('title') or ''} {row['text']}")
+                self._runs.update(_word_runs(words))
+                if file.name.startswith("queries"):
+                    self._queries.add(" ".join(words))
+        if not self._queries:
+            raise SystemExit(
+                f"No evaluation queries under {evaluation}; the overlap check would check nothing."
+            )
+
+    def allows(self, query: str, text: str) -> bool:
+        """Tell whether the pair shares nothing with an evaluation set."""
+        words = _words(query)
+        if " ".join(words) in self._queries:
+            return False
+        return not any(run in self._runs for part in (words, _words(text)) for run in _word_runs(part))
+
+
+def read_jsonl(file: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a gzipped JSON-lines file."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def hash_of(text: str) -> int:
+    """Return a 64-bit key of a text, the same in every process."""
+    from hashlib import blake2b
+
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def order_by_topic(pairs: list[dict[str, str]], random: np.random.Generator) -> list[dict[str, str]]:
+    """Order pairs so that neighbours are about the same thing."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    seed = int(random.integers(2**31))
+    clusters = max(1, len(pairs) // 400)
+    counted = TfidfVectorizer(max_features=20_000, sublinear_tf=True, stop_words="english").fit_transform(
+        [f"{pair['query']} {pair['text']}"[:1500] for pair in pairs]
+    )
+    components = TruncatedSVD(min(64, counted.shape[1] - 1), n_iter=2, random_state=seed).fit_transform(
+        counted
+    )
+    topic = MiniBatchKMeans(clusters, n_init=1, random_state=seed, batch_size=4096).fit_predict(components)
+    return [pairs[i] for i in np.lexsort((random.random(len(pairs)), topic))]
+
+
+def _document(pair: dict[str, str]) -> str:
+    title = pair.get("title") or ""
+    return (
+        f"{title} {pair['text']}"
+        if title and title.lower() not in pair["text"][:200].lower()
+        else pair["text"]
+    )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def _word_runs(words: list[str]) -> Iterator[int]:
+    for start in range(len(words) - OVERLAP_WORDS + 1):
+        yield hash(tuple(words[start : start + OVERLAP_WORDS]))
+
+
+def _tokenise(tokenizer: Tokenizer, texts: list[str], limit: int) -> list[list[int]]:
+    tokenizer.enable_truncation(limit)
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
+def _flat(name: str, rows: list[list[int]]) -> dict[str, NDArray[np.generic]]:
+    ends = np.cumsum([len(row) for row in rows])
+    return {name: np.concatenate([np.asarray(row, np.uint16) for row in rows]), f"{name}_end": ends}
+
+
+if __name__ == "__main__":
+    main()

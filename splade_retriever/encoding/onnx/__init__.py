@@ -1,0 +1,1 @@
+"""ONNX files: read, rewritten and kept. The only package that imports onnx."""

@@ -1,0 +1,1 @@
+"""Ranking quality on collections in BEIR layout, beside baselines."""

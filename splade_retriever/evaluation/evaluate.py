@@ -1,0 +1,408 @@
+"""Measure a model on a collection in BEIR layout, through the index that users search, beside baselines."""
+
+import contextlib
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, get_args
+
+import numpy as np
+
+from splade_retriever.encoding.model_cards import Precision
+from splade_retriever.errors import InputError
+from splade_retriever.evaluation.baselines import Bm25, Dense, SentenceTransformerEncoder, needed
+from splade_retriever.evaluation.beir import BeirCollection
+from splade_retriever.index.point_encoding import pruned
+from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["Cost", "Gains", "Quality", "Report", "evaluate", "score_rankings"]
+
+log = logging.getLogger(__name__)
+
+Gains = Literal["exponential", "linear"]
+
+_DEPTH: Final = 100
+"""Documents asked for a query: what R@100 needs."""
+_HIGHEST_GRADE: Final = 20
+"""trec_eval counts documents by gain in a table as long as the highest gain."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well one system answers, as means over the queries, and how fast."""
+
+    system: str
+    ndcg_at_10: float
+    recall_at_100: float
+    mrr_at_10: float
+    ms_per_query: float
+    """Median of encoding one query and finding its best 100 documents, asked one after another."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the sparse vectors cost."""
+
+    document_dims: float
+    """Active dimensions of a document, on average, after pruning."""
+    query_dims: float
+    """The same of a query."""
+    flops: float
+    """Multiplications to expect for a query and a document: the sum over the vocabulary of the share of
+    queries times the share of documents in which the entry is active (arXiv 2004.05665, as in SPLADE)."""
+    index_bytes: int
+    """The closed index folder on disk, with the texts in it."""
+    documents_per_s: float
+    """Documents encoded a second."""
+    encode_ms: float
+    """Median of encoding one query."""
+    search_ms: float
+    """Median of finding the best 100 documents, with their texts, for an encoded query."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of one collection."""
+
+    collection: str
+    documents: int
+    queries: int
+    gains: Gains
+    """What a grade is worth in nDCG: 2**grade - 1, or the grade."""
+    splade: Quality
+    cost: Cost
+    bm25: Quality | None
+    dense: Quality | None
+    truncated_documents: int | None
+    """Documents longer than the model reads, whose rest is left out; None where the encoder does not tell."""
+    unjudged_queries: int
+    """Queries that were not asked, since no document is judged relevant to them."""
+    unknown_documents: int
+    """Judged documents that are not in the corpus; they count as not found."""
+    unknown_queries: int
+    """Judged queries whose text is missing; they were not asked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON has it, nested as the attributes are."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """Return the report as two Markdown tables, with a line for everything left out."""
+        lines = [
+            f"**{self.collection}**: documents {self.documents:,}, queries {self.queries:,}, "
+            f"{self.gains} gains",
+            "",
+            "| system | nDCG@10 | R@100 | MRR@10 | ms/query |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {row.system} | {row.ndcg_at_10:.4f} | {row.recall_at_100:.4f} | {row.mrr_at_10:.4f} | "
+            f"{row.ms_per_query:.1f} |"
+            for row in (self.splade, self.bm25, self.dense)
+            if row is not None
+        ]
+        cost = self.cost
+        lines += [
+            "",
+            "| dims/document | dims/query | FLOPS | index | documents/s | encode a query | search |",
+            "|---|---|---|---|---|---|---|",
+            f"| {cost.document_dims:.1f} | {cost.query_dims:.1f} | {cost.flops:.2f} | "
+            f"{cost.index_bytes / 1e6:.1f} MB | {cost.documents_per_s:.1f} | {cost.encode_ms:.1f} ms | "
+            f"{cost.search_ms:.1f} ms |",
+        ]
+        notes = self.notes()
+        return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
+
+    def notes(self) -> list[str]:
+        """Say what was left out or cut, with the count; nothing where there is nothing to say."""
+        told = {
+            "documents cut, since they are longer than the model reads": self.truncated_documents or 0,
+            "queries not asked, since no document is relevant to them": self.unjudged_queries,
+            "judged documents that are not in the corpus, and count as not found": self.unknown_documents,
+            "judged queries without text, not asked": self.unknown_queries,
+        }
+        return [f"{what}: {count:,}" for what, count in told.items() if count]
+
+
+def evaluate(
+    folder: str | Path,
+    model: Encoder | str | None = None,
+    *,
+    precision: Precision | None = None,
+    split: str = "test",
+    every_nth: int = 1,
+    gains: Gains = "exponential",
+    max_active_dims: int | None = None,
+    query_max_active_dims: int | None = None,
+    min_weight: float = 0.0,
+    datatype: Literal["float32", "float16", "uint8"] | None = None,
+    bm25: bool = True,
+    dense: DenseEncoder | str | None = None,
+    show_progress: bool = False,
+) -> Report:
+    """Index a collection in a temporary folder, ask its queries, and compare with the judgements.
+
+    1. encode the documents, title and text, and add them to a `SpladeIndex` of the embedded engine;
+    2. ask one query after another for 100 documents; the engine's search is exact;
+    3. score the rankings with ir-measures; do the same with BM25 and the dense encoder in this run.
+
+    A query that is itself a document is no answer to itself.
+
+    Args:
+        folder: See `splade_retriever.evaluation.beir.BeirCollection.read`.
+        model: An encoder, a model's name or folder, or None for the bundled model.
+        precision: Of a model given by name.
+        split: Which file under `qrels/`, where there are several.
+        every_nth: Ask the first of every so many judged queries.
+        gains: What a grade is worth in nDCG. With grades of 0 and 1 both are the same; published BEIR figures
+            are linear.
+        max_active_dims: Keep that many of a document's heaviest weights.
+        query_max_active_dims: The same for queries.
+        min_weight: Leave out document weights below this.
+        datatype: How the engine stores weights.
+        bm25: Compare with BM25 (bm25s; English stems and stop words, k1 0.9, b 0.4).
+        dense: Compare with a dense encoder by cosine, exact; a str is a model's name or folder for
+            sentence-transformers.
+        show_progress: Show a progress bar while documents are indexed.
+
+    Raises:
+        InputError: If the folder is not of the layout, or an argument makes no sense.
+        MissingExtraError: If a package that is needed is not installed.
+    """
+    collection = BeirCollection.read(folder, split=split, every_nth=every_nth)
+    _check_grades(collection, gains)
+    # What is missing is told before anything is encoded.
+    needed("ir_measures", "ir-measures")
+    encoder = _encoder(model, precision)
+    dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
+    beside_bm25 = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
+    settings = {
+        "max_active_dims": max_active_dims,
+        "query_max_active_dims": query_max_active_dims,
+        "min_weight": min_weight,
+        "datatype": datatype,
+    }
+    with tempfile.TemporaryDirectory(prefix="splade-eval-") as place:
+        with contextlib.closing(_Splade(place, encoder, settings)) as splade:
+            splade.add(collection.documents, show_progress=show_progress)
+            quality = _measured(splade, collection, gains)
+        cost = splade.cost(index_bytes=_bytes_on_disk(Path(place)))
+    beside_dense = None
+    if dense_encoder is not None:
+        beside_dense = _measured(Dense(collection.documents, dense_encoder), collection, gains)
+    report = Report(
+        collection=collection.name,
+        documents=len(collection.documents),
+        queries=len(collection.queries),
+        gains=gains,
+        splade=quality,
+        cost=cost,
+        bm25=beside_bm25,
+        dense=beside_dense,
+        truncated_documents=splade.truncated_documents,
+        unjudged_queries=collection.unjudged_queries,
+        unknown_documents=collection.unknown_documents,
+        unknown_queries=collection.unknown_queries,
+    )
+    for note in report.notes():
+        log.warning("%s: %s", collection.name, note)
+    return report
+
+
+def score_rankings(
+    rankings: Mapping[str, Sequence[str]],
+    judgements: Mapping[str, Mapping[str, int]],
+    *,
+    gains: Gains = "exponential",
+) -> dict[str, float]:
+    """Score rankings by ir-measures, which computes as trec_eval does.
+
+    Args:
+        rankings: Query id -> document ids, best first.
+        judgements: Query id -> document id -> grade, 1..20 for a relevant one. A query that has no ranking
+            scores 0.
+        gains: What a grade is worth in nDCG.
+
+    Returns:
+        `ndcg_at_10`, `recall_at_100` and `mrr_at_10`, means over the judged queries.
+
+    Raises:
+        MissingExtraError: Without ir-measures.
+
+    Source:
+        nDCG with exponential gains: Burges et al., ICML 2005; the discount of rank r is 1 / log2(r + 1).
+    """
+    library = needed("ir_measures", "ir-measures")
+    worth = {
+        grade: 2**grade - 1 if gains == "exponential" else grade for grade in range(1, _HIGHEST_GRADE + 1)
+    }
+    measures = {
+        "ndcg_at_10": library.nDCG(gains=worth) @ 10,
+        "recall_at_100": library.R @ 100,
+        "mrr_at_10": library.RR @ 10,
+    }
+    # By place, not by score: trec_eval orders equal scores by id, which is not the order that was given.
+    run = {
+        query: {document: float(-place) for place, document in enumerate(ranked)}
+        for query, ranked in rankings.items()
+    }
+    found = library.calc_aggregate(list(measures.values()), judgements, run)
+    return {name: float(found[measure]) for name, measure in measures.items()}
+
+
+def _encoder(model: Encoder | str | None, precision: Precision | None) -> Encoder:
+    if model is not None and not isinstance(model, str):
+        if precision is not None:
+            raise InputError(
+                f"precision={precision!r} is given with a ready encoder, which has its own. Leave it out, or "
+                "pass the model by name."
+            )
+        return model
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+
+    return SparseTextEmbedding(model, precision=precision)
+
+
+class _System(Protocol):
+    """What can be asked for a ranking."""
+
+    @property
+    def name(self) -> str: ...
+
+    def rank(self, query: str, k: int) -> list[str]:
+        """Return the ids of the best `k` documents, best first."""
+        ...
+
+
+def _measured(system: _System, collection: BeirCollection, gains: Gains) -> Quality:
+    rankings: dict[str, list[str]] = {}
+    seconds = []
+    for id, text in collection.queries.items():
+        own = id in collection.own
+        begun = time.perf_counter()
+        ranked = system.rank(text, _DEPTH + own)
+        seconds.append(time.perf_counter() - begun)
+        rankings[id] = [document for document in ranked if not (own and document == id)][:_DEPTH]
+    return Quality(
+        system=system.name,
+        **score_rankings(rankings, collection.judgements, gains=gains),
+        ms_per_query=statistics.median(seconds) * 1e3,
+    )
+
+
+def _check_grades(collection: BeirCollection, gains: Gains) -> None:
+    if gains not in get_args(Gains):
+        raise InputError(f"gains is {gains!r}, expected one of {', '.join(get_args(Gains))}.")
+    highest = max(grade for grades in collection.judgements.values() for grade in grades.values())
+    if highest > _HIGHEST_GRADE:
+        raise InputError(
+            f"{collection.name} has a judgement of grade {highest}, expected grades up to {_HIGHEST_GRADE}. "
+            "Bring the grades to a shorter scale."
+        )
+
+
+class _Splade:
+    """A model and its index, and what they cost while they are asked."""
+
+    def __init__(self, folder: str, encoder: Encoder, settings: Mapping[str, Any]) -> None:
+        from splade_retriever.index.splade_index import SpladeIndex
+
+        made_by = encoder.fingerprint
+        self.name = ", ".join(str(made_by[key]) for key in ("model", "precision") if made_by.get(key))
+        self.truncated_documents: int | None = None
+        self._encoder = encoder
+        self._index = SpladeIndex(folder, model=encoder, **settings)
+        self._settings = settings
+        self._documents, self._queries = _Activity(), _Activity()
+        self._encoding_s = 0.0
+        self._encode_s: list[float] = []
+        self._search_s: list[float] = []
+
+    def add(self, documents: Mapping[str, str], *, show_progress: bool) -> None:
+        """Encode and add documents, id -> text."""
+        before = getattr(self._encoder, "truncated", None)
+        texts = list(documents.values())
+        self._index.add(texts, ids=list(documents), vectors=self._encoded(texts), show_progress=show_progress)
+        if before is not None:
+            self.truncated_documents = getattr(self._encoder, "truncated", before) - before
+
+    def _encoded(self, texts: list[str]) -> Iterator[SparseEmbedding]:
+        """Encode documents, watched."""
+        most, least = self._settings["max_active_dims"], self._settings["min_weight"]
+        vectors = iter(self._encoder.passage_embed(texts))
+        while True:
+            begun = time.perf_counter()
+            vector = next(vectors, None)
+            self._encoding_s += time.perf_counter() - begun
+            if vector is None:
+                return
+            self._documents.see(pruned(vector, most, least))
+            yield vector
+
+    def rank(self, query: str, k: int) -> list[str]:
+        """Return the ids of the best `k` documents, best first."""
+        begun = time.perf_counter()
+        (vector,) = self._encoder.query_embed([query])
+        encoded = time.perf_counter()
+        hits = self._index.search(vector, k=k)
+        found = time.perf_counter()
+        self._encode_s.append(encoded - begun)
+        self._search_s.append(found - encoded)
+        self._queries.see(pruned(vector, self._settings["query_max_active_dims"]))
+        return [hit.id for hit in hits]
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    def cost(self, *, index_bytes: int) -> Cost:
+        """Sum up what was seen."""
+        return Cost(
+            document_dims=self._documents.mean,
+            query_dims=self._queries.mean,
+            flops=self._documents.expected_products(self._queries),
+            index_bytes=index_bytes,
+            documents_per_s=self._documents.texts / self._encoding_s,
+            encode_ms=statistics.median(self._encode_s) * 1e3,
+            search_ms=statistics.median(self._search_s) * 1e3,
+        )
+
+
+class _Activity:
+    """How often each vocabulary entry is active."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self._active = np.zeros(0, dtype=np.int64)
+
+    def see(self, vector: SparseEmbedding) -> None:
+        """Count one more text."""
+        self.texts += 1
+        if len(vector):
+            beyond = int(vector.indices[-1]) + 1 - len(self._active)
+            if beyond > 0:
+                self._active = np.pad(self._active, (0, beyond))
+            self._active[vector.indices] += 1
+
+    @property
+    def mean(self) -> float:
+        """Active dimensions of a text."""
+        return float(self._active.sum()) / self.texts
+
+    def expected_products(self, other: "_Activity") -> float:
+        """Sum over the vocabulary of both shares of texts in which an entry is active."""
+        shared = min(len(self._active), len(other._active))
+        together = self._active[:shared] @ other._active[:shared]
+        return float(together) / (self.texts * other.texts)
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """Add up the blocks that files take: the engine's files are mostly holes."""
+    found = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    # Windows does not tell blocks.
+    return sum(getattr(status, "st_blocks", -(-status.st_size // 512)) * 512 for status in found)

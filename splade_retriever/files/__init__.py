@@ -1,0 +1,1 @@
+"""Files to passages, and a collection kept in step with them."""

@@ -1,0 +1,1 @@
+"""Documents in, hits out, over one collection of any store."""

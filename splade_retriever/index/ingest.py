@@ -1,0 +1,209 @@
+"""The stream of `add`: read, compare with what is stored, encode, write; encoding and writing overlap.
+
+Nothing here knows an engine or an encoder: `lookup`, `encode` and `write` are given.
+"""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from splade_retriever.errors import InputError
+from splade_retriever.index.documents import BadInput, Document
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["Batch", "OnError", "Stored", "ingest"]
+
+OnError = Literal["raise"] | Callable[[BadInput], object]
+
+_WAITING_BATCHES = 2
+"""Encoded batches that may wait for the engine: enough to keep both sides busy, little memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the collection already holds of a document."""
+
+    hash: str | None
+    metadata: Mapping[str, Any]
+    windows: int
+    """How many points it takes, 1 for a document kept whole."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch on its way to the engine."""
+
+    ids: list[str] = field(default_factory=list)
+    """The user's ids, all of them, in order: acknowledged when the batch is written."""
+    points: list[list["models.PointStruct"]] = field(default_factory=list)
+    """New or changed documents, each as its points, which are written together."""
+    metadata: list[tuple[Document, Stored]] = field(default_factory=list)
+    """Documents of which only the metadata changed."""
+    surplus: list[tuple[Document, int, int]] = field(default_factory=list)
+    """Documents that now take fewer points: points of windows [first, last) are to go."""
+
+
+def ingest(
+    documents: Iterable[Document | BadInput],
+    *,
+    batch_size: int,
+    hash_of: Callable[[Document], str],
+    lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
+    encode: Callable[[Sequence[Document]], list[list["models.PointStruct"]]],
+    write: Callable[[Batch], None],
+    on_error: OnError,
+    on_written: Callable[[list[str]], object],
+    stop: threading.Event,
+    overlap: bool = True,
+) -> list[str]:
+    """Run the stream to its end.
+
+    Args:
+        documents: Checked inputs, read as they are needed.
+        batch_size: Documents to encode and write together.
+        hash_of: The content hash a document would be stored with.
+        lookup: What the collection holds of these documents, by id.
+        encode: The points of each of these documents, in order.
+        write: Hands a batch to the engine and returns when it is acknowledged.
+        on_error: "raise", or what to call with each input that cannot be stored.
+        on_written: Called with the ids of each batch after the engine has acknowledged it, in order.
+        stop: Set it from another thread to end after the batch at hand.
+        overlap: False to write in the calling thread, for engines bound to the thread that made them.
+
+    Returns:
+        The ids of all stored inputs, in order.
+
+    Raises:
+        InputError: With `on_error="raise"`; everything before the bad input is written, nothing after it.
+        Exception: What `documents` raised, after everything before it was written.
+    """
+    ids: list[str] = []
+    with _Writer(write, on_written, overlap) as writer:
+        for batch in _batches(documents, batch_size, on_error, writer):
+            if stop.is_set():
+                break
+            ids.extend(document.id for document in batch)
+            # Of an id given twice in a batch the last counts; the order of batches sees to the rest.
+            latest = list({document.id: document for document in batch}.values())
+            if any(document.id in writer.in_flight for document in latest):
+                writer.drain()  # a lookup does not see what waits for the engine
+            writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
+    return ids
+
+
+def _batches(
+    documents: Iterable[Document | BadInput], size: int, on_error: OnError, writer: "_Writer"
+) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    good = 0
+    try:
+        for document in documents:
+            if isinstance(document, Document):
+                batch.append(document)
+                good += 1
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+            elif on_error == "raise":
+                raise InputError(f"input {document.position} of add: {document.reason}.")
+            else:
+                on_error(document)
+    except Exception as error:
+        # The rule that a caller can rely on: what came before the fault is written, nothing after it, be it a
+        # bad input or a fault of the caller's own iterator. Only an interrupt does not wait for the encoder.
+        if batch:
+            yield batch
+        writer.drain()
+        if not isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{error} The {good} before it are written, nothing after it. Mend the input and add the "
+            f"rest, or pass "
+            "on_error=a_list.append to skip and collect what cannot be stored."
+        ) from error
+    if batch:
+        yield batch
+
+
+def _plan(
+    documents: Sequence[Document],
+    acknowledged: list[str],
+    hash_of: Callable[[Document], str],
+    lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
+    encode: Callable[[Sequence[Document]], list[list["models.PointStruct"]]],
+) -> Batch:
+    """Sort a batch into new documents, which are encoded, those with new metadata only, and known ones."""
+    batch = Batch(ids=acknowledged)
+    stored = lookup(documents)
+    new = []
+    for document in documents:
+        known = stored.get(document.id)
+        if known is None or known.hash != hash_of(document):
+            new.append(document)
+        elif known.metadata != document.metadata:
+            batch.metadata.append((document, known))
+    batch.points = encode(new) if new else []
+    for document, points in zip(new, batch.points, strict=True):
+        known = stored.get(document.id)
+        if known is not None and known.windows > len(points):
+            batch.surplus.append((document, len(points), known.windows))
+    return batch
+
+
+class _Writer:
+    """Writes batches one after another in a thread of its own, a few of them waiting at most."""
+
+    def __init__(
+        self, write: Callable[[Batch], None], on_written: Callable[[list[str]], object], overlap: bool
+    ) -> None:
+        self._write, self._on_written = write, on_written
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="splade-write") if overlap else None
+        self._waiting: deque[tuple[Future[None], list[str]]] = deque()
+        self._failed = False
+        self.in_flight: Counter[str] = Counter()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.drain()
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(wait=True)
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch; waits while too many are queued, and raises what an earlier write raised."""
+        if self._pool is None:
+            self._run(batch)
+            return
+        self.in_flight.update(batch.ids)
+        self._waiting.append((self._pool.submit(self._run, batch), batch.ids))
+        while len(self._waiting) > _WAITING_BATCHES or (self._waiting and self._waiting[0][0].done()):
+            self._finish_one()
+
+    def drain(self) -> None:
+        """Wait until everything queued is written."""
+        while self._waiting:
+            self._finish_one()
+
+    def _finish_one(self) -> None:
+        future, ids = self._waiting.popleft()
+        future.result()
+        self.in_flight -= Counter(ids)
+
+    def _run(self, batch: Batch) -> None:
+        if self._failed:  # a later batch must not overtake one that failed
+            return
+        try:
+            self._write(batch)
+        except BaseException:
+            self._failed = True
+            raise
+        self._on_written(batch.ids)

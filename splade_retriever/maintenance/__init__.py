@@ -1,0 +1,1 @@
+"""Collections moved to another place or another model."""

@@ -1,0 +1,96 @@
+"""What the encoding benchmark counts and writes; the measuring itself takes minutes and runs by hand."""
+
+import json
+from types import SimpleNamespace
+
+import onnx
+import pytest
+
+from benchmarks import encode
+from splade_retriever import SparseEmbedding
+from tests.mlm_graphs import Shape, random_weights, save_mlm
+
+
+def test_every_product_of_the_graph_is_counted(tmp_path):
+    shape, tokens = Shape(), 11
+    graph = onnx.load(str(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))).graph
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    matrices = [
+        sizes[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in sizes
+    ]
+    linear = sum(2 * tokens * rows * columns for rows, columns in matrices)
+    attention = 2 * shape.layers * 2 * tokens * tokens * shape.hidden
+    assert encode.operations(tokens, shape) == linear + attention
+
+
+def test_passages_are_the_same_in_every_run_and_of_mixed_length():
+    first, second = encode.passages(40), encode.passages(40)
+    lengths = [len(text.split()) for text in first]
+    assert first == second
+    assert min(lengths) < 40
+    assert max(lengths) > 150
+
+
+def figures(seconds, peak_mb):
+    return {
+        "seconds": seconds,
+        "peak_mb": peak_mb,
+        "load_seconds": 1.0,
+        "active": 2.0,
+        "vectors": [{"1": 0.5}],
+    }
+
+
+def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
+    found = {
+        "FastEmbed, batch 1": figures(20.0, 900),
+        "FastEmbed, batch 8": None,
+        "FastEmbed, batch 32": figures(100.0, 9000),
+        "splade-retriever, fp32": figures(10.0, 600),
+    }
+    lines = encode.table(found, [100, 100], {"fp32": 10.0, "int8": 40.0})
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines}
+    assert "| 2.00x | 10.00x | 600 MB | 1/15.0 |" in rows["splade-retriever, fp32"]
+    assert "failed" in rows["FastEmbed, batch 8"]
+
+
+def test_contenders_run_in_turn_and_the_median_is_told():
+    one, two = encode.Contender("one", "package", rounds=1), encode.Contender("two", "package")
+    assert list(encode.in_turn([one, two], quick=False)) == [one, two, two, two]
+    assert list(encode.in_turn([one, two], quick=True)) == [one, two]
+    runs = [figures(seconds, 900) for seconds in (7.0, 2.0, 3.0)]
+    assert encode.median(runs) is runs[2]
+    assert encode.median([None, *runs]) is None
+
+
+def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(monkeypatch, tmp_path):
+    clock, calls = [0.0], []
+
+    def embed(texts):
+        calls.append(0)
+        for _ in texts:
+            calls[-1] += 1
+            clock[0] += 0.5 if len(calls) < 3 else 0.125  # cold at first
+            yield SparseEmbedding.from_dict({1: 0.5})
+
+    monkeypatch.setattr(encode, "opened", lambda contender, model: embed)
+    monkeypatch.setattr(encode, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    contender = encode.Contender("theirs", "fastembed", batch_size=2)
+
+    found = encode.run(contender, tmp_path, ["text"] * 6, quick=False)
+
+    assert calls == [2, 6, 120]  # a batch, the sample, the sample again and again for 15 seconds
+    assert found["seconds"] == 6 * 0.125
+    assert found["vectors"] == [{1: 0.5}] * 6
+    calls.clear()
+    assert encode.run(contender, tmp_path, ["text"] * 6, quick=True)["seconds"] == 6 * 0.5
+    assert calls == [2, 6]
+
+
+def test_texts_come_from_a_file_of_the_users(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")
+    assert len(set(encode.from_file(path, 5))) == 5
+    path.write_text('{"body": "x"}\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match="no line with a `text`"):
+        encode.from_file(path, 5)

@@ -1,0 +1,352 @@
+"""The `splade` command as its users run it: a process on real files, with the bundled model."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from splade_retriever import SpladeIndex, __version__
+from splade_retriever.cli.commands import app
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
+SPLADE = [sys.executable, "-m", "splade_retriever"]
+MOON = "# Moon\n\nThe lander touched down near the lunar south pole.\n\n# Bread\n\nFlour, water and yeast.\n"
+
+
+class Desk:
+    """A folder to work in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, content: str | bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        own = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
+        return {"PATH": os.environ.get("PATH", "")} | own | dict(extra or {})
+
+    def run(
+        self,
+        *arguments: str,
+        status: int = 0,
+        stdin: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*SPLADE, *arguments],
+            cwd=self.folder,
+            env=self.environment(environment),
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.stderr == ""
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk with files and an index of them, to be read only."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.write("docs/moon.md", MOON)
+    desk.write("docs/old.jsonl", '{"id": "a", "text": "A rover drove over the dust.", "year": 2019}\n')
+    desk.write("docs/new.csv", "id,text,year\nb,The rover found water ice.,2023\n")
+    desk.run("index", "docs", "--to", "index")
+    return desk
+
+
+# -- index ---------------------------------------------------------------------------------------------------
+
+
+def test_indexing_tells_what_it_did_and_again_what_changed(desk: Desk) -> None:
+    desk.write("docs/moon.md", MOON)
+    desk.write("docs/sub/gone.txt", "A text that will be deleted.")
+    first = desk.run("index", "docs", "--to", "index")
+    desk.write("docs/moon.md", MOON.replace("yeast", "patience"))
+    (desk.folder / "docs/sub/gone.txt").unlink()
+
+    second = desk.run("index", "docs", "--to", "index")
+
+    assert first.stdout.startswith("3 passages from 2 files: 3 new\n3 encoded in ")
+    assert "index now holds 3 passages\n" in first.stdout
+    assert second.stdout.startswith(
+        "2 passages from 1 file: 0 new, 1 changed, 1 unchanged, 1 removed\n1 encoded"
+    )
+
+
+def test_indexing_reports_files_and_lines_that_it_skips(desk: Desk) -> None:
+    desk.write("docs/good.txt", "A good text.")
+    desk.write("docs/empty.txt", "")
+    desk.write("docs/picture.txt", b"\x89PNG\0\0")
+    desk.write("docs/latin.txt", "Königsberg".encode("latin-1"))
+    desk.write("docs/lines.jsonl", '{"text": "fine"}\n{broken\n')
+    desk.write("docs/code.py", "x = 1")
+
+    found = desk.json("index", "docs", "--to", "index")
+
+    assert found["passages"] == found["new"] == found["total"] == 3
+    assert {item["place"] for item in found["skipped"]} == {
+        f"docs/{name}" for name in ("empty.txt", "picture.txt", "lines.jsonl:2", "code.py")
+    }
+    assert found["notes"] == [
+        {"place": "docs/latin.txt", "reason": "is not UTF-8; it was read as Windows-1252"}
+    ]
+    stopped = desk.run("index", "docs/lines.jsonl", "--to", "index", "--strict", status=1)
+    assert "docs/lines.jsonl:2 is not JSON" in stopped.stderr
+
+
+def test_it_does_not_matter_where_the_command_is_started(desk: Desk) -> None:
+    desk.write("docs/a.txt", "moon")
+    desk.run("index", "docs", "--to", "index")
+
+    again = Desk(desk.folder / "docs").json("index", "a.txt", "--to", "../index")
+
+    assert (again["unchanged"], again["total"]) == (1, 1)
+
+
+def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(desk: Desk) -> None:
+    many = "many other words " * 40
+    rows = (json.dumps({"id": str(n), "text": f"The number {n} and {many}"}) for n in range(1000))
+    desk.write("many.jsonl", "\n".join(rows))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*SPLADE, "index", "many.jsonl", "--to", "index"],
+        cwd=desk.folder,
+        env=desk.environment({"TERM": "xterm"}),
+        stderr=theirs,
+        # Where the tests run in the background, the signal is ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    )
+    os.close(theirs)
+    told = ""
+    while not re.search(r"[1-9]\d* passages,", told):
+        told += os.read(ours, 4096).decode()
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # what a terminal's reader gets at the end
+        while more := os.read(ours, 4096):
+            told += more.decode()
+    os.close(ours)
+
+    assert process.wait(timeout=60) == 130, told
+    kept = re.search(r"(\d+) passages were read and are kept", told)
+    assert kept, told
+    with SpladeIndex(desk.folder / "index", create=False) as index:
+        assert 64 <= index.count() == int(kept[1]) < 1000
+
+
+# -- search --------------------------------------------------------------------------------------------------
+
+
+def test_searching_shows_where_from_the_marked_words_and_the_tokens(indexed: Desk) -> None:
+    shown = indexed.run("search", "lunar lander", "--index", "index", "-k", "1").stdout
+
+    first, *rest = shown.splitlines()
+    assert re.match(r" 1\. docs/moon\.md:3  Moon +\d+\.\d\d$", first)
+    assert "[lander] touched down near the [lunar] south pole." in rest[0]
+    assert re.search(r"lunar \d+\.\d\d", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_search_as_json_has_hits_whose_contributions_sum_to_the_score(indexed: Desk) -> None:
+    found = indexed.json("search", "rover", "-i", "index", "--filter", '{"year": {"$gte": 2020}}')
+
+    (hit,) = found["hits"]
+    assert (hit["rank"], hit["id"], hit["metadata"]["year"]) == (1, "b", 2023)
+    assert hit["source"] == str(indexed.folder / "docs/new.csv")
+    assert sum(c["score"] for c in hit["contributions"]) == pytest.approx(hit["score"], abs=1e-3)
+    assert [hit["text"][start:end] for start, end in hit["spans"]].count("rover") == 1
+
+
+def test_nothing_found_is_no_error(indexed: Desk) -> None:
+    shown = indexed.run("search", "moon", "-i", "index", "--filter", '{"year": 1900}').stdout
+
+    assert shown == "Nothing found for 'moon' among 4 passages.\n"
+
+
+def test_colour_only_where_it_is_wanted(indexed: Desk) -> None:
+    search = ("search", "lander", "-i", "index")
+
+    assert "\x1b[" not in indexed.run(*search).stdout
+    assert (
+        "\x1b[1;30;43mlander"
+        in indexed.run(*search, environment={"FORCE_COLOR": "1", "TERM": "xterm"}).stdout
+    )
+    without = indexed.run(*search, environment={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}).stdout
+    assert not re.search(r"\x1b\[[\d;]*[34]\d", without)
+
+
+# -- the other commands --------------------------------------------------------------------------------------
+
+
+def test_encoding_shows_bars_and_tells_expansion(desk: Desk) -> None:
+    shown = desk.run("encode", "The lunar lander", "--tokens", "40").stdout
+    piped = json.loads(desk.run("encode", "-", "--json", stdin="The lunar lander\n").stdout)
+
+    assert re.search(r"^lunar +\d\.\d{3}  █+", shown, re.M)
+    assert piped["text"] == "The lunar lander"
+    assert {t["token"] for t in piped["tokens"] if t["in_text"]} <= {"the", "lunar", "land", "##er", "lander"}
+    assert len(piped["indices"]) == len(piped["values"]) == len(piped["tokens"])
+
+
+def test_explaining_sums_to_the_score(desk: Desk) -> None:
+    found = desk.json("explain", "moon landing", "The lander touched the moon.")
+
+    assert found["score"] == pytest.approx(sum(c["score"] for c in found["contributions"]))
+    assert [found["text"][start:end] for start, end in found["spans"] if end - start == 4][-1:] == ["moon"]
+
+
+def test_models_are_listed_with_licences(desk: Desk) -> None:
+    assert "prithivida/Splade_PP_en_v1  apache-2.0  0.53 GB" in desk.run("models").stdout
+    assert "prithivida/Splade_PP_en_v1" in {card["model"] for card in desk.json("models")}
+
+
+def test_info_and_doctor_tell_facts(indexed: Desk) -> None:
+    facts = indexed.json("info", "--index", "index")
+    health = indexed.json("doctor")
+
+    assert (facts["documents"], facts["settings"]["windows"]) == (4, "cut")
+    assert facts["size_bytes"] > 0
+    assert facts["encoder"]["model"] == facts["model"]
+    assert health["ok"] is True
+    assert {"packages", "processor", "model", "engine"} <= {check["name"] for check in health["checks"]}
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["search", "x", "--index", "nowhere"], "no index folder at 'nowhere'"),
+        (["index", "nowhere", "--to", "index"], "no file or folder 'nowhere'"),
+        (["index", "a.txt", "--to", "a.txt"], "a.txt"),
+        (["index", "code", "--to", "index"], "no text, Markdown, JSONL or CSV file was found in code"),
+        (["encode", "x", "--model", "no/such-model"], "no/such-model"),
+        (["info", "--index", "nowhere"], "'nowhere'"),
+        (["index", "a.txt", "--to", "index", "--passage-tokens", "9999"], "expected 16..512"),
+    ],
+)
+def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], told: str) -> None:
+    desk.write("a.txt", "text")
+    desk.write("code/a.py", "x = 1")
+
+    done = desk.run(*arguments, status=1)
+
+    assert done.stdout == ""
+    assert done.stderr.startswith("splade: ")
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "x"],
+        ["serch", "x"],
+        ["search", "x", "-i", ".", "-k", "0"],
+        ["search", "x", "-i", ".", "-f", "{"],
+    ],
+)
+def test_wrong_usage_has_status_2(desk: Desk, arguments: list[str]) -> None:
+    assert desk.run(*arguments, status=2).stdout == ""
+
+
+def test_an_index_that_another_process_has_open_is_told(desk: Desk) -> None:
+    desk.write("a.txt", "text")
+    with SpladeIndex(desk.folder / "index"):
+        told = desk.run("index", "a.txt", "--to", "index", status=1).stderr
+
+    assert "another process" in told.lower()
+
+
+def test_another_model_than_the_one_of_the_index_is_refused_by_name(indexed: Desk, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    bundled = ROOT / "splade_retriever" / "bundled"
+    for file in bundled.iterdir():
+        if file.name != "card.json":
+            (other / file.name).symlink_to(file)
+    card = json.loads((bundled / "card.json").read_text("utf-8"))
+    (other / "card.json").write_text(json.dumps(card | {"model": "someone/other"}), "utf-8")
+
+    told = indexed.run("search", "x", "-i", "index", "--model", str(other), status=1).stderr
+
+    assert "someone/other" in told
+    assert card["model"] in told
+
+
+def test_a_server_that_is_away_is_told(desk: Desk) -> None:
+    told = desk.run("info", "--index", "http://127.0.0.1:9", status=1).stderr
+
+    assert "the server does not answer" in told
+
+
+# -- the frame -----------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom splade_retriever.cli.commands import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', *sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+
+    loaded = shown.split("LOADED")[1].split()
+    assert not {"onnxruntime", "qdrant_client", "qdrant_edge", "numpy", "tokenizers"} & set(loaded)
+
+
+def test_the_version_is_printed(desk: Desk) -> None:
+    assert desk.run("--version").stdout == f"splade-retriever {__version__}\n"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    group: Any = typer.main.get_command(app)
+
+    for name, command in group.commands.items():
+        section = re.search(rf"^## `splade {name}\b.*?(?=^## |\Z)", PAGE, re.M | re.S)
+        assert section, f"docs/cli.md has no section on splade {name}"
+        for parameter in command.params:
+            for option in getattr(parameter, "opts", []):
+                if option.startswith("-") and option not in ("--help", "-h"):
+                    assert f"`{option}" in section[0], (
+                        f"docs/cli.md does not explain {option} of splade {name}"
+                    )
+
+
+def test_every_option_of_the_page_exists() -> None:
+    group: Any = typer.main.get_command(app)
+    known = {"--version", "--help", "--install-completion", "--show-completion"}
+    for command in group.commands.values():
+        for parameter in command.params:
+            known.update(parameter.opts, parameter.secondary_opts)
+
+    assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r"```.*?```", "", PAGE, flags=re.S))) <= known

@@ -1,0 +1,764 @@
+"""EdgeClient's own promises: folder, lock, faults, checks, and that frameworks take it for a QdrantClient."""
+
+import gc
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+from qdrant_client.client_base import QdrantBase
+
+from splade_retriever.edge.client import EdgeClient
+from splade_retriever.errors import (
+    CollectionNotFoundError,
+    IndexClosedError,
+    IndexLockedError,
+    InputError,
+    NotSupportedError,
+    StorageError,
+)
+from tests.words import LetterEncoder, WordEncoder
+
+ROOT = Path(__file__).parents[2]
+SPARSE = {"sparse": models.SparseVectorParams()}
+DENSE = {"dense": models.VectorParams(size=2, distance=models.Distance.DOT)}
+
+
+def weights(**by_index: float) -> models.SparseVector:
+    return models.SparseVector(indices=[int(key[1:]) for key in by_index], values=list(by_index.values()))
+
+
+def point(id: Any, n: int = 0, **vector: Any) -> models.PointStruct:
+    return models.PointStruct(id=id, vector=vector or {"sparse": weights(i1=1.0)}, payload={"n": n})
+
+
+@pytest.fixture
+def client() -> Iterator[EdgeClient]:
+    with EdgeClient() as opened:
+        opened.create_collection("c", DENSE, sparse_vectors_config=SPARSE)
+        yield opened
+
+
+# -- the interface -------------------------------------------------------------------------------------------
+
+
+def methods_of_the_interface() -> list[str]:
+    found = inspect.getmembers(QdrantBase, inspect.isfunction)
+    return [name for name, _ in found if not name.startswith("_")]
+
+
+def test_no_method_of_the_interface_is_inherited_in_silence() -> None:
+    inherited = [
+        name for name in methods_of_the_interface() if getattr(EdgeClient, name) is getattr(QdrantBase, name)
+    ]
+
+    assert inherited == []
+
+
+def test_what_needs_a_server_says_so_by_name(client: EdgeClient) -> None:
+    refused = []
+    for name in methods_of_the_interface():
+        method = getattr(client, name)
+        if (method.__doc__ or "").startswith("Raise NotSupportedError"):
+            with pytest.raises(NotSupportedError, match=rf"{name}.*Qdrant server"):
+                method("c")
+            refused.append(name)
+
+    assert {"get_aliases", "create_snapshot", "create_shard_key", "cluster_status"} <= set(refused)
+    assert not {"upsert", "query_points", "scroll", "facet", "create_payload_index"} & set(refused)
+
+
+@pytest.mark.parametrize("name", methods_of_the_interface())
+def test_arguments_have_the_names_and_places_that_the_interface_gives_them(name: str) -> None:
+    if (getattr(EdgeClient, name).__doc__ or "").startswith("Raise NotSupportedError"):
+        return  # takes whatever it is given
+    ours = [*inspect.signature(getattr(EdgeClient, name)).parameters]
+    theirs = [p for p in inspect.signature(getattr(QdrantBase, name)).parameters if p != "kwargs"]
+
+    assert ours[: len(theirs)] == theirs
+
+
+def test_an_unknown_argument_is_refused_by_name(client: EdgeClient) -> None:
+    with pytest.raises(InputError, match="wiat=True"):
+        client.upsert("c", [point(1)], wiat=True)
+
+
+def test_clusters_are_refused_with_the_way_out(client: EdgeClient) -> None:
+    with pytest.raises(NotSupportedError, match=r"shard_number=3.*Qdrant server"):
+        client.create_collection("d", DENSE, shard_number=3)
+    with pytest.raises(NotSupportedError, match="shard_key_selector"):
+        client.upsert("c", [point(1)], shard_key_selector="a")
+    with pytest.raises(NotSupportedError, match="collection_params"):
+        client.update_collection("c", collection_params=models.CollectionParamsDiff(replication_factor=2))
+    assert client.create_collection("e", DENSE, shard_number=1, replication_factor=None)
+
+
+# -- collections ---------------------------------------------------------------------------------------------
+
+
+def test_a_missing_collection_is_told_with_those_there_are(client: EdgeClient) -> None:
+    with pytest.raises(CollectionNotFoundError, match=r"'d'.*found: 'c'"):
+        client.count("d")
+    assert not client.collection_exists("d")
+    assert not client.delete_collection("d")
+
+
+def test_collections_of_any_allowed_name_live_in_one_folder(tmp_path: Path) -> None:
+    names = ["docs", "Docs", "größe ☾", "a b", "..a", "CON", "x" * 255]
+    with EdgeClient(tmp_path) as client:
+        for n, name in enumerate(names):
+            client.create_collection(name, DENSE, sparse_vectors_config=SPARSE)
+            client.upsert(name, [point(n)])
+
+    with EdgeClient(tmp_path) as client:
+        assert [found.name for found in client.get_collections().collections] == sorted(names)
+        for n, name in enumerate(names):
+            assert [record.id for record in client.scroll(name)[0]] == [n]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "x" * 256])
+def test_names_that_no_server_takes_are_refused(client: EdgeClient, name: str) -> None:
+    with pytest.raises(InputError, match="collection name"):
+        client.create_collection(name, DENSE)
+
+
+def test_an_existing_name_is_refused_and_recreate_starts_anew(client: EdgeClient) -> None:
+    client.upsert("c", [point(1)])
+    with pytest.raises(InputError, match="already exists"):
+        client.create_collection("c", DENSE)
+    assert client.count("c").count == 1
+
+    client.recreate_collection("c", DENSE, sparse_vectors_config=SPARSE)
+    assert client.count("c").count == 0
+
+
+def test_settings_and_metadata_come_back_as_they_were_given_also_after_reopening(tmp_path: Path) -> None:
+    dense = {
+        "a": models.VectorParams(
+            size=3, distance=models.Distance.EUCLID, hnsw_config=models.HnswConfigDiff(m=8), on_disk=True
+        ),
+        "b": models.VectorParams(size=5, distance=models.Distance.COSINE, datatype=models.Datatype.FLOAT16),
+    }
+    sparse = {
+        "s": models.SparseVectorParams(
+            modifier=models.Modifier.IDF, index=models.SparseIndexParams(datatype=models.Datatype.UINT8)
+        )
+    }
+    with EdgeClient(tmp_path) as client:
+        client.create_collection(
+            "c", dense, sparse_vectors_config=sparse, metadata={"made": {"by": "us"}, "n": 1}
+        )
+        client.update_collection("c", metadata={"n": None, "more": [1, 2]})
+        client.create_payload_index("c", "word", models.PayloadSchemaType.KEYWORD)
+        client.create_payload_index(
+            "c",
+            "text",
+            models.TextIndexParams(type=models.TextIndexType.TEXT, lowercase=True, min_token_len=2),
+        )
+        told = client.get_collection("c")
+
+    with EdgeClient(tmp_path) as client:
+        info = client.get_collection("c")
+    assert info == told
+    assert info.config.params.vectors == dense
+    assert info.config.params.sparse_vectors == sparse
+    assert info.config.metadata == {"made": {"by": "us"}, "more": [1, 2]}
+    assert {name: index.data_type.value for name, index in info.payload_schema.items()} == {
+        "word": "keyword",
+        "text": "text",
+    }
+    params = info.payload_schema["text"].params
+    assert isinstance(params, models.TextIndexParams)
+    assert params.min_token_len == 2
+
+
+def test_settings_can_be_changed_and_the_points_stay(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path) as client:
+        client.create_collection("c", DENSE, sparse_vectors_config=SPARSE)
+        client.upsert("c", [point(1, dense=[1.0, 2.0])])
+        assert client.update_collection(
+            "c",
+            hnsw_config=models.HnswConfigDiff(m=4),
+            vectors_config={"dense": models.VectorParamsDiff(on_disk=True)},
+        )
+        assert not client.update_collection("c")
+        with pytest.raises(InputError, match="'zzz'"):
+            client.update_collection("c", vectors_config={"zzz": models.VectorParamsDiff(on_disk=True)})
+
+    with EdgeClient(tmp_path) as client:
+        config = client.get_collection("c").config
+        assert config.hnsw_config.m == 4
+        assert isinstance(config.params.vectors, dict)
+        assert config.params.vectors["dense"].on_disk
+        assert client.query_points("c", [1.0, 1.0], using="dense").points[0].score == 3.0
+
+
+def test_named_vectors_come_and_go(client: EdgeClient) -> None:
+    dense = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(size=3, distance=models.Distance.DOT))
+    client.create_vector_name("c", "more", dense)
+    client.create_vector_name("c", "bm", models.SparseVectorNameConfig(sparse=models.SparseVectorConfig()))
+    client.upsert("c", [point(1, more=[1.0, 0.0, 0.0], bm=weights(i3=2.0))])
+
+    assert client.query_points("c", [1.0, 0.0, 0.0], using="more").points[0].id == 1
+    assert client.query_points("c", weights(i3=1.0), using="bm").points[0].score == 2.0
+    client.delete_vector_name("c", "bm")
+    params = client.get_collection("c").config.params
+    assert set(params.vectors or {}) == {"dense", "more"}
+    assert set(params.sparse_vectors or {}) == {"sparse"}
+    with pytest.raises(InputError, match="'bm'"):
+        client.upsert("c", [point(2, bm=weights(i3=2.0))])
+
+
+# -- what is checked before it is written --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (point(1, sparse=models.SparseVector(indices=[1, 1], values=[1.0, 2.0])), "repeats an index"),
+        (point(1, sparse=models.SparseVector(indices=[1], values=[float("nan")])), "NaN"),
+        (point(1, sparse=models.SparseVector(indices=[1], values=[float("inf")])), "infinity"),
+        (point(1, sparse=models.SparseVector(indices=[1, 2], values=[1.0])), "2 indices and 1 values"),
+        (point(1, sparse=models.SparseVector(indices=[], values=[])), "is empty"),
+        (point(1, sparse=models.SparseVector(indices=[2**32], values=[1.0])), "4294967296"),
+        (point(1, sparse=models.SparseVector(indices=[-1], values=[1.0])), "from -1"),
+        (point(1, sparse=[1.0, 2.0]), "expected a SparseVector"),
+        (point(1, dense=weights(i1=1.0)), "is sparse"),
+        (point(1, dense=[1.0]), r"shape \(1,\), expected \(2,\)"),
+        (point(1, dense=[]), "shape"),
+        (point(1, dense=[1.0, float("nan")]), "NaN"),
+        (point(1, other=[1.0, 2.0]), r"'other'.*it has: 'dense', 'sparse'"),
+        (models.PointStruct(id=1, vector=[1.0, 2.0]), "vector '' of point 1"),
+        (point("name"), "'name' is no id"),
+        (point(-1), "-1 is no id"),
+        (point(2**64), "is no id"),
+        (models.PointStruct(id=1, vector={}, payload={"a": float("nan")}), "payload.a is nan"),
+        (models.PointStruct(id=1, vector={}, payload={"a": 2**70}), "beyond 64 bits"),
+        (models.PointStruct(id=1, vector={}, payload={"a": "\ud800"}), "payload"),
+    ],
+)
+def test_bad_points_are_told_and_nothing_is_written(client: EdgeClient, bad: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        client.upsert("c", [*(point(n) for n in range(100, 300)), bad])
+
+    assert client.count("c").count == 0
+
+
+def test_bad_queries_are_told(client: EdgeClient) -> None:
+    client.upsert("c", [point(1, dense=[1.0, 2.0])])
+    fusion = models.FusionQuery(fusion=models.Fusion.RRF)
+    bad: list[tuple[str, dict[str, Any]]] = [
+        (
+            "repeats an index",
+            {"query": models.SparseVector(indices=[1, 1], values=[1, 1]), "using": "sparse"},
+        ),
+        ("Vector dimension", {"query": [1.0], "using": "dense"}),
+        ("Name one", {"query": [1.0, 2.0], "using": "zzz"}),
+        ("Name one", {"query": [1.0, 2.0]}),
+        ("point 7", {"query": 7, "using": "dense"}),
+        ("prefetches to fuse", {"query": fusion}),
+        ("nothing to join", {"prefetch": models.Prefetch(query=[1.0, 2.0], using="dense")}),
+        ("score_threshold", {"score_threshold": 1.0}),
+        ("limit=0", {"query": [1.0, 2.0], "using": "dense", "limit": 0}),
+        ("create_payload_index", {"query": models.OrderByQuery(order_by="n")}),
+        (
+            "JSON path",
+            {"query_filter": models.Filter(must=[models.IsEmptyCondition(is_empty={"key": "a..b"})])},
+        ),
+    ]
+    for told, arguments in bad:
+        with pytest.raises(InputError, match=told):
+            client.query_points("c", **arguments)
+    with pytest.raises(NotSupportedError, match="does not encode"):
+        client.query_points("c", models.Document(text="moon", model="any"), using="dense")
+    with pytest.raises(InputError, match="create_payload_index"):
+        client.facet("c", "n")
+
+
+def test_an_empty_query_vector_finds_nothing(client: EdgeClient) -> None:
+    client.upsert("c", [point(1)])
+
+    assert client.query_points("c", models.SparseVector(indices=[], values=[]), using="sparse").points == []
+
+
+def test_payloads_are_stored_as_json_as_a_server_stores_them(client: EdgeClient) -> None:
+    moment, id = datetime(2023, 8, 23, 12, 33, tzinfo=UTC), uuid.uuid4()
+    given = {
+        "moment": moment,
+        "id": id,
+        "pair": (1, 2),
+        "big": 2**63 - 1,
+        "deep": [[], {}, None, {"a.b": True}],
+    }
+    client.upsert("c", [models.PointStruct(id=id, vector={}, payload=given)])
+
+    (record,) = client.retrieve("c", [id])
+    assert record.id == str(id)
+    assert record.payload is not None
+    assert datetime.fromisoformat(str(record.payload.pop("moment"))) == moment
+    assert record.payload == {
+        "id": str(id),
+        "pair": [1, 2],
+        "big": 2**63 - 1,
+        "deep": [[], {}, None, {"a.b": True}],
+    }
+
+
+def test_true_and_one_are_two_things_to_a_filter(client: EdgeClient) -> None:
+    payloads = [{"v": True}, {"v": 1}, {"v": False}, {"v": 0}]
+    client.upsert("c", models.Batch(ids=[0, 1, 2, 3], vectors={}, payloads=payloads))
+
+    for id, value in enumerate([True, 1, False, 0]):
+        matching = models.Filter(must=[models.FieldCondition(key="v", match=models.MatchValue(value=value))])
+        assert [record.id for record in client.scroll("c", matching)[0]] == [id]
+
+
+def test_a_write_to_a_missing_point_is_told_and_the_others_are_done(client: EdgeClient) -> None:
+    client.upsert("c", [point(1), point(2)])
+
+    with pytest.raises(InputError, match="No point with id 99"):
+        client.set_payload("c", {"seen": True}, [99, 1, 2])
+
+    assert client.count("c", models.Filter(must=[models.HasIdCondition(has_id=[1, 2])])).count == 2
+    assert [record.payload for record in client.scroll("c")[0]] == [{"n": 0, "seen": True}] * 2
+    client.delete("c", [99, 1])
+    assert client.count("c").count == 1
+
+
+@pytest.mark.parametrize("selector", [[], "all", 1, None])
+def test_a_write_that_selects_nothing_clear_is_refused(client: EdgeClient, selector: Any) -> None:
+    client.upsert("c", [point(1)])
+
+    with pytest.raises(InputError, match=r"select|names no points"):
+        client.delete("c", selector)
+    assert client.count("c").count == 1
+
+
+def test_update_modes_and_filters_of_an_upsert(client: EdgeClient) -> None:
+    client.upsert("c", [point(1, n=1)])
+
+    client.upsert("c", [point(1, n=2), point(2, n=2)], update_mode=models.UpdateMode.INSERT_ONLY)
+    assert [record.payload for record in client.scroll("c")[0]] == [{"n": 1}, {"n": 2}]
+    client.upsert("c", [point(1, n=3), point(3, n=3)], update_mode=models.UpdateMode.UPDATE_ONLY)
+    assert [record.payload for record in client.scroll("c")[0]] == [{"n": 3}, {"n": 2}]
+    low = models.Filter(must=[models.FieldCondition(key="n", range=models.Range(lt=3))])
+    client.upsert("c", [point(1, n=9), point(2, n=9)], update_filter=low)
+    assert [record.payload for record in client.scroll("c")[0]] == [{"n": 3}, {"n": 9}]
+
+
+def test_uploads_take_streams_and_arrays(client: EdgeClient) -> None:
+    client.upload_points("c", (point(n, n=n) for n in range(200)), batch_size=10, parallel=2)
+    assert client.count("c").count == 200
+
+    vectors = {"dense": np.arange(20.0).reshape(10, 2)}
+    client.upload_collection("c", vectors, payload=({"n": -n} for n in range(10)), ids=range(500, 510))
+    client.upload_collection("c", [{"dense": [1.0, 1.0]}, {"sparse": weights(i5=1.0)}])
+    assert client.count("c").count == 212
+    (found,) = client.retrieve("c", [509], with_vectors=True)
+    assert (found.payload, found.vector) == ({"n": -9}, {"dense": [18.0, 19.0]})
+
+
+def test_batches_of_writes_are_made_in_order(client: EdgeClient) -> None:
+    operations = [
+        models.UpsertOperation(upsert=models.PointsList(points=[point(1), point(2), point(3)])),
+        models.SetPayloadOperation(set_payload=models.SetPayload(payload={"a": 1}, points=[1, 2])),
+        models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload={"b": 2}, points=[2])),
+        models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=["n"], points=[1])),
+        models.ClearPayloadOperation(clear_payload=models.PointIdsList(points=[3])),
+        models.UpdateVectorsOperation(
+            update_vectors=models.UpdateVectors(
+                points=[models.PointVectors(id=3, vector={"dense": [1.0, 2.0]})]
+            )
+        ),
+        models.DeleteVectorsOperation(delete_vectors=models.DeleteVectors(points=[3], vector=["sparse"])),
+        models.DeleteOperation(delete=models.PointIdsList(points=[1])),
+    ]
+
+    results = client.batch_update_points("c", operations)
+
+    assert [result.status for result in results] == [models.UpdateStatus.COMPLETED] * 8
+    records = client.scroll("c", with_vectors=True)[0]
+    assert [(r.id, r.payload) for r in records] == [(2, {"b": 2}), (3, {})]
+    assert records[1].vector == {"dense": [1.0, 2.0]}
+
+
+def test_vectors_can_be_looked_up_in_another_collection(client: EdgeClient) -> None:
+    client.create_collection("other", {"there": DENSE["dense"]})
+    client.upsert("other", [models.PointStruct(id=1, vector={"there": [0.0, 1.0]})])
+    client.upsert("c", [point(1, dense=[1.0, 0.0]), point(2, dense=[0.0, 5.0])])
+
+    lookup = models.LookupLocation(collection="other", vector="there")
+    points = client.query_points("c", 1, using="dense", lookup_from=lookup).points
+
+    assert [(p.id, p.score) for p in points] == [(2, 5.0), (1, 0.0)]
+    groups = client.query_points_groups("c", "n", [1.0, 1.0], using="dense", with_lookup="other").groups
+    assert [(group.id, [hit.id for hit in group.hits]) for group in groups] == [(0, [2, 1])]
+
+
+# -- the folder ----------------------------------------------------------------------------------------------
+
+
+def test_an_in_memory_client_leaves_nothing_behind() -> None:
+    client = EdgeClient()
+    folder = client._folder._open.path
+    client.create_collection("c", DENSE)
+    assert folder.is_dir()
+    client.close()
+    client.close()
+    assert not folder.exists()
+
+    forgotten = EdgeClient()
+    folder = forgotten._folder._open.path
+    del forgotten
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_the_end_of_the_interpreter_closes_what_nobody_closed(tmp_path: Path) -> None:
+    script = (
+        "import sys; from splade_retriever.edge.client import EdgeClient\n"
+        "a = EdgeClient(); print(a._folder._open.path)\n"
+        "b = EdgeClient(sys.argv[1]); from qdrant_client import models\n"
+        "b.create_collection('c', {}, sparse_vectors_config={'s': models.SparseVectorParams()})\n"
+    )
+    done = run(script, str(tmp_path / "kept"))
+
+    assert not Path(done.strip()).exists()
+    with EdgeClient(tmp_path / "kept") as client:
+        assert client.collection_exists("c")
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_folder_is_open_once_in_a_process_and_free_again_after_close(tmp_path: Path) -> None:
+    first = EdgeClient(tmp_path)
+    with pytest.raises(IndexLockedError, match="already in this process"):
+        EdgeClient(tmp_path)
+    first.create_collection("c", DENSE)
+    first.close()
+
+    with EdgeClient(tmp_path) as second:
+        assert second.collection_exists("c")
+
+
+def test_a_closed_client_says_so(client: EdgeClient) -> None:
+    client.close()
+
+    for use in (client.get_collections, lambda: client.count("c"), lambda: client.upsert("c", [point(1)])):
+        with pytest.raises(IndexClosedError, match="Open it again"):
+            use()
+    assert repr(client) == "EdgeClient(':memory:', closed)"
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("meta.json", "local mode"),
+        ("edge_config.json", "bare Qdrant Edge shard"),
+        ("raft_state.json", "server"),
+        ("thesis.tex", "'thesis.tex'"),
+    ],
+)
+def test_a_folder_of_something_else_is_told_and_left_alone(tmp_path: Path, file: str, told: str) -> None:
+    (tmp_path / file).write_text("{}")
+
+    with pytest.raises(StorageError, match=told):
+        EdgeClient(tmp_path)
+    assert sorted(item.name for item in tmp_path.iterdir() if not item.name.startswith(".")) == [file]
+
+
+def test_a_folder_of_a_newer_format_or_with_damage_is_told(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path) as client:
+        client.create_collection("c", DENSE)
+    (settings,) = tmp_path.glob("collections/*/collection.json")
+    before = settings.read_text()
+
+    settings.write_text(before[:40])
+    with pytest.raises(StorageError, match="damaged"):
+        EdgeClient(tmp_path)
+    settings.write_text(json.dumps({**json.loads(before), "format": 2}))
+    with pytest.raises(StorageError, match="Upgrade"):
+        EdgeClient(tmp_path)
+    settings.write_text(before)
+    (tmp_path / "edge.json").write_text('{"format": 2}')
+    with pytest.raises(StorageError, match="Upgrade"):
+        EdgeClient(tmp_path)
+    (tmp_path / "edge.json").write_text('{"format": 1}')
+    with EdgeClient(tmp_path) as client:
+        assert client.count("c").count == 0
+
+
+def test_a_damaged_shard_is_told_and_the_other_collections_are_served(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path) as client:
+        for name in ("good", "bad"):
+            client.create_collection(name, DENSE)
+    for file in tmp_path.glob("collections/bad-*/shard/segments/*/segment.json"):
+        file.write_text("nonsense")
+
+    with EdgeClient(tmp_path) as client:
+        assert client.count("good").count == 0
+        with pytest.raises(StorageError, match="'bad'"):
+            client.count("bad")
+
+
+CREATING = """
+import sys
+from qdrant_client import models
+from splade_retriever.edge.client import EdgeClient
+
+client = EdgeClient(sys.argv[1])
+print("open", flush=True)
+for n in range(10_000):
+    client.create_collection(f"c{n}", {}, sparse_vectors_config={"s": models.SparseVectorParams()})
+    print(n, flush=True)
+    if n % 2:
+        client.delete_collection(f"c{n - 1}")
+"""
+
+
+def test_killed_while_creating_and_deleting_the_folder_opens_with_whole_collections(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    for pause in (0.0, 0.07):
+        process = subprocess.Popen(
+            [sys.executable, "-c", CREATING, str(folder)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        made = [process.stdout.readline() for _ in range(2)]
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        told, _ = process.communicate()
+        assert made == ["0\n", "1\n"]
+        last = [int(line) for line in told.splitlines() if line.isdigit()]
+
+        with EdgeClient(folder) as client:
+            names = [found.name for found in client.get_collections().collections]
+            assert f"c{max([1, *last])}" in names
+            for name in names:
+                client.upsert(name, [models.PointStruct(id=1, vector={"s": weights(i1=1.0)})])
+                assert client.count(name).count == 1
+            assert not list((folder / "collections").glob(".*"))
+            for name in names:
+                client.delete_collection(name)
+
+
+def test_the_disk_is_never_filled_to_the_last_byte(
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 2**20})
+    monkeypatch.setattr("splade_retriever.edge.storage.shutil.disk_usage", lambda path: usage)
+
+    with pytest.raises(StorageError, match="1 MiB are free"):
+        client.upsert("c", [point(1)])
+    assert client.count("c").count == 0
+
+
+def test_eight_threads_search_while_one_adds_and_one_makes_collections(client: EdgeClient) -> None:
+    client.upsert("c", [point(n) for n in range(64)])
+    done = threading.Event()
+    faults: list[BaseException] = []
+    searched = [0] * 8
+
+    def search(n: int) -> None:
+        try:
+            while not done.is_set():
+                assert len(client.query_points("c", weights(i1=1.0), using="sparse", limit=20).points) == 20
+                searched[n] += 1
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            faults.append(error)
+
+    threads = [threading.Thread(target=search, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        client.upsert("c", [point(1000 + 100 * n + m) for m in range(100)])
+        client.create_collection(f"d{n}", DENSE)
+    done.set()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []
+    assert min(searched) > 0
+    assert client.count("c").count == 2064
+
+
+def test_the_log_is_worked_off_now_and_then_so_that_opening_after_a_kill_stays_quick(
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splade_retriever.edge.storage._WRITES_PER_FLUSH", 3)
+    collection = client._folder.get("c")
+
+    for n in range(7):
+        client.upsert("c", [point(n)])
+        assert collection.unflushed == (n + 1) % 3
+    assert client.count("c").count == 7
+
+
+def test_optimising_and_flushing_change_no_answer(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path) as client:
+        client.create_collection("c", DENSE, sparse_vectors_config=SPARSE)
+        client.upsert("c", [point(n, sparse=weights(i1=1.0 + n)) for n in range(300)])
+        before = client.query_points("c", weights(i1=1.0), using="sparse").points
+        client.optimize("c")
+        client.flush("c")
+        after = client.query_points("c", weights(i1=1.0), using="sparse").points
+
+    assert [(p.id, p.score) for p in after] == [(p.id, p.score) for p in before]
+
+
+def test_collections_migrate_to_another_client(client: EdgeClient) -> None:
+    client.upsert("c", [point(n, n=n, dense=[float(n), 1.0], sparse=weights(i2=1.0)) for n in range(150)])
+    local = QdrantClient(":memory:")
+
+    client.migrate(local)
+
+    assert local.count("c").count == 150
+    assert local.retrieve("c", [7])[0].payload == {"n": 7}
+    local.close()
+
+
+# -- the frameworks' own Qdrant stores ----------------------------------------------------------------------
+
+
+def test_langchains_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
+    from langchain_core.embeddings import Embeddings
+    from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
+
+    class Sparse(SparseEmbeddings):
+        def embed_documents(self, texts: list[str]) -> list[SparseVector]:
+            return [
+                SparseVector(indices=v.indices.tolist(), values=v.values.tolist())
+                for v in WordEncoder().passage_embed(texts)
+            ]
+
+        def embed_query(self, text: str) -> SparseVector:
+            return self.embed_documents([text])[0]
+
+    class Dense(LetterEncoder, Embeddings):
+        pass
+
+    with EdgeClient() as client:
+        client.create_collection("sparse", {}, sparse_vectors_config=SPARSE)
+        size = len(Dense().embed_query("a"))
+        dense = {"dense": models.VectorParams(size=size, distance=models.Distance.COSINE)}
+        client.create_collection("hybrid", dense, sparse_vectors_config=SPARSE)
+        client.create_collection("dense", dense["dense"])
+        for mode in RetrievalMode:
+            name = mode.value
+            store = QdrantVectorStore(
+                client,  # type: ignore[arg-type]
+                name,
+                embedding=None if mode == RetrievalMode.SPARSE else Dense(),
+                sparse_embedding=Sparse(),
+                retrieval_mode=mode,
+                vector_name="dense" if mode == RetrievalMode.HYBRID else "",
+                sparse_vector_name="sparse",
+            )
+            ids = store.add_texts(["the moon rover", "a rocket"], [{"n": 1}, {"n": 2}])
+            only = models.Filter(
+                must=[models.FieldCondition(key="metadata.n", match=models.MatchValue(value=2))]
+            )
+
+            assert store.similarity_search("rover", k=1)[0].page_content == "the moon rover"
+            assert [d.metadata["n"] for d in store.similarity_search("a rocket rover", filter=only)] == [2]
+            assert store.get_by_ids([ids[1]])[0].page_content == "a rocket"
+            (found, score), *_ = store.similarity_search_with_score("rover moon", k=2)
+            assert (found.page_content, score > 0) == ("the moon rover", True)
+            if mode == RetrievalMode.DENSE:
+                diverse = store.max_marginal_relevance_search("the moon rover", k=2, lambda_mult=0.1)
+                assert [d.metadata["n"] for d in diverse] == [1, 2]
+            page = store.as_retriever(search_kwargs={"k": 1}).invoke("a rocket")
+            assert [d.page_content for d in page] == ["a rocket"]
+            store.delete([ids[0]])
+            assert client.count(name).count == 1
+
+
+def test_llama_indexs_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
+    from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+    from llama_index.core.vector_stores.types import (
+        FilterOperator,
+        MetadataFilter,
+        MetadataFilters,
+        VectorStoreQuery,
+        VectorStoreQueryMode,
+    )
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+
+    def sparse(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
+        found = list(WordEncoder().passage_embed(texts))
+        return [v.indices.tolist() for v in found], [v.values.tolist() for v in found]
+
+    letters = LetterEncoder()
+    texts = ["the moon rover", "a rocket", "a lander"]
+    with EdgeClient() as client:
+        for hybrid in (False, True):
+            store = QdrantVectorStore(
+                f"nodes {hybrid}",
+                client=client,  # type: ignore[arg-type]
+                enable_hybrid=hybrid,
+                sparse_doc_fn=sparse,
+                sparse_query_fn=sparse,
+            )
+            nodes = [
+                TextNode(
+                    text=text,
+                    embedding=letters.embed_query(text),
+                    metadata={"n": n},
+                    relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"doc {n}")},
+                )
+                for n, text in enumerate(texts)
+            ]
+            store.add(nodes)  # type: ignore[arg-type]
+            mode = VectorStoreQueryMode.HYBRID if hybrid else VectorStoreQueryMode.DEFAULT
+            low = MetadataFilters(filters=[MetadataFilter(key="n", value=1, operator=FilterOperator.GTE)])
+
+            def ask(text: str, filters: Any = None, mode: Any = mode, store: Any = store) -> list[str]:
+                query = VectorStoreQuery(
+                    query_embedding=letters.embed_query(text),
+                    query_str=text,
+                    similarity_top_k=3,
+                    sparse_top_k=3,
+                    mode=mode,
+                    filters=filters,
+                )
+                return [node.get_content() for node in store.query(query).nodes]
+
+            assert ask("the moon rover")[0] == "the moon rover"
+            assert set(ask("a rocket", low)) == {"a rocket", "a lander"}
+            if hybrid:
+                assert ask("a rocket", None, VectorStoreQueryMode.SPARSE)[0] == "a rocket"
+            store.delete("doc 1")
+            assert len(store.get_nodes(node_ids=[node.node_id for node in nodes])) == 2
+            store.delete_nodes([nodes[0].node_id])
+            assert ask("the moon rover") == ["a lander"]
+            store.clear()
+            assert not client.collection_exists(f"nodes {hybrid}")

@@ -1,0 +1,288 @@
+"""Model cards: what is listed, licences, names, custom models, and one download from end to end."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from splade_retriever import SparseTextEmbedding
+from splade_retriever.encoding.model_cards import Catalogue, ModelCard, published
+from splade_retriever.errors import InputError, LicenseError, ModelFilesError, UnknownModelError
+from tests.encoding.test_hub import Client
+from tests.hub_server import COMMIT, HubServer
+from tests.tiny import VOCABULARY, tiny_logits, write_tiny_model
+
+OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
+NON_COMMERCIAL = "naver/splade-v3"
+
+
+@pytest.fixture(autouse=True)
+def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """Models that a test adds are known to that test only, and no licence is accepted beforehand."""
+    monkeypatch.delenv("SPLADE_ACCEPT_LICENSE", raising=False)
+    fresh = Catalogue(published())
+    monkeypatch.setattr(SparseTextEmbedding, "_catalogue", fresh)
+    return fresh
+
+
+def listed(name: str) -> dict[str, object]:
+    (found,) = [entry for entry in SparseTextEmbedding.list_supported_models() if entry["model"] == name]
+    return found
+
+
+def test_the_list_has_fastembeds_keys() -> None:
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+    theirs = {entry["model"]: entry for entry in fastembed.SparseTextEmbedding.list_supported_models()}
+
+    for name in ("prithivida/Splade_PP_en_v1", f"{OPENSEARCH}-doc-v3-gte"):
+        ours = listed(name)
+        assert theirs[name].keys() <= ours.keys()
+        for key in ("model_file", "license", "size_in_GB", "vocab_size", "additional_files"):
+            assert ours[key] == theirs[name][key]
+        assert ours["sources"] == {"hf": theirs[name]["sources"]["hf"]}
+
+
+def test_the_list_can_be_dumped_as_json_and_names_each_model_once() -> None:
+    entries = json.loads(json.dumps(SparseTextEmbedding.list_supported_models()))
+
+    names = [entry["model"].lower() for entry in entries]
+    assert len(set(names)) == len(names)
+    assert all(entry["license"] and entry["description"] and entry["vocab_size"] for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("prithivida/Splade_PP_en_v2", {"license": "apache-2.0", "export_needed": True}),
+        ("naver/splade-v3", {"license": "cc-by-nc-sa-4.0", "query_side": "symmetric"}),
+        ("naver/splade-v3-distilbert", {"non_commercial": True, "export_needed": True}),
+        ("naver/splade-v3-doc", {"query_side": "ones", "non_commercial": True}),
+        ("naver/splade-cocondenser-ensembledistil", {"activation": "log1p"}),
+        ("naver/splade-cocondenser-selfdistil", {"activation": "log1p"}),
+        (f"{OPENSEARCH}-doc-v1", {"query_side": "idf", "activation": "log1p"}),
+        (f"{OPENSEARCH}-doc-v2-mini", {"query_side": "idf", "activation": "log1p"}),
+        (f"{OPENSEARCH}-doc-v2-distill", {"query_side": "idf", "activation": "log1p"}),
+        (f"{OPENSEARCH}-doc-v3-distill", {"query_side": "idf", "activation": "log1p_log1p"}),
+        (f"{OPENSEARCH}-doc-v3-gte", {"activation": "log1p_log1p", "export_needed": False}),
+        (f"{OPENSEARCH}-multilingual-v1", {"query_side": "idf", "vocab_size": 105879}),
+        ("ibm-granite/granite-embedding-30m-sparse", {"vocab_size": 50265, "license": "apache-2.0"}),
+    ],
+)
+def test_each_published_model_is_listed_with_what_decides_its_vectors(
+    name: str, facts: dict[str, object]
+) -> None:
+    assert {key: listed(name)[key] for key in facts} == facts
+
+
+def test_only_asymmetric_models_drop_special_tokens_and_need_a_table() -> None:
+    for card in published():
+        assert card.zero_special_tokens == (card.query_side != "symmetric")
+        assert ("idf.json" in card.files) == (card.query_side == "idf")
+        assert card.files[-1] == card.model_file
+
+
+# -- licences ------------------------------------------------------------------------------------------------
+
+
+def test_a_non_commercial_model_asks_before_anything_is_fetched(tmp_path: Path) -> None:
+    with HubServer(NON_COMMERCIAL, {}) as hub:
+        client = Client(tmp_path, hub.url)
+        script = f"from splade_retriever import SparseTextEmbedding as S; S({NON_COMMERCIAL!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=client.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "LicenseError" in done.stderr
+    assert hub.requests == []
+
+
+def test_the_licence_error_names_the_licence_and_both_ways_to_accept_it() -> None:
+    with pytest.raises(LicenseError, match=r"cc-by-nc-sa-4\.0.*accept_license=True.*SPLADE_ACCEPT_LICENSE="):
+        SparseTextEmbedding(NON_COMMERCIAL)
+
+
+@pytest.mark.parametrize("named", ["cc-by-nc-sa-4.0", "mit, CC-BY-NC-SA-4.0", "Naver/Splade-v3"])
+def test_an_accepted_licence_leads_on(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("SPLADE_ACCEPT_LICENSE", named)
+
+    with pytest.raises(ModelFilesError, match="without an ONNX file"):
+        SparseTextEmbedding(NON_COMMERCIAL)
+    monkeypatch.setenv("SPLADE_ACCEPT_LICENSE", "mit")
+    with pytest.raises(LicenseError):
+        SparseTextEmbedding(NON_COMMERCIAL)
+
+
+def test_a_folder_asks_for_its_licence_too(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    (folder / "card.json").write_text('{"license": "cc-by-nc-4.0"}', encoding="utf-8")
+
+    with pytest.raises(LicenseError, match=r"cc-by-nc-4\.0"):
+        SparseTextEmbedding(folder)
+    assert SparseTextEmbedding(folder, accept_license=True).model_name == "tiny"
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_an_error_that_suggests_near_ones() -> None:
+    with pytest.raises(
+        UnknownModelError, match=r"'prithvida/Splade_PP_en_v1'.*mean 'prithivida/Splade_PP_en_v1'"
+    ):
+        SparseTextEmbedding("prithvida/Splade_PP_en_v1")
+
+
+def test_an_empty_name_is_unknown_and_not_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_tiny_model(tmp_path / "tiny"))
+
+    with pytest.raises(UnknownModelError, match="No model '' is known"):
+        SparseTextEmbedding("")
+
+
+def test_the_bundled_model_has_a_name_too() -> None:
+    bundled = SparseTextEmbedding(lazy_load=True)
+
+    assert SparseTextEmbedding(bundled.model_name.upper(), lazy_load=True).fingerprint == bundled.fingerprint
+    with pytest.raises(UnknownModelError, match=r"is revision sha256:.*, not sha256:0"):
+        SparseTextEmbedding(bundled.model_name, revision="sha256:0", lazy_load=True)
+
+
+def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_that_folder(
+    tmp_path: Path,
+) -> None:
+    name = "prithivida/Splade_PP_en_v2"
+    with pytest.raises(ModelFilesError) as told:
+        SparseTextEmbedding(name)
+    assert f"SparseEncoder('{name}', backend='onnx').save_pretrained(FOLDER)" in str(told.value)
+    assert f"--model {name} --task fill-mask FOLDER" in str(told.value)
+    assert "specific_model_path=FOLDER" in str(told.value)
+
+    model = SparseTextEmbedding(name, specific_model_path=write_tiny_model(tmp_path / "exported"))
+
+    assert model.model_name == name
+    assert model.max_length == 32  # what the exported network has positions for
+    assert str(model.fingerprint["revision"]).startswith("sha256:")
+
+
+def test_a_folder_takes_the_name_that_is_given_with_it(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "v7")
+
+    assert SparseTextEmbedding("me/mine", specific_model_path=folder).fingerprint["model"] == "me/mine"
+    assert SparseTextEmbedding(specific_model_path=folder).fingerprint["model"] == "v7"
+
+
+def test_the_digest_of_a_folder_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(UnknownModelError, match="Pass that folder with specific_model_path="):
+        SparseTextEmbedding("prithivida/Splade_PP_en_v1", revision="sha256:abc")
+
+
+# -- custom models -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sources": {"url": "http://x"}}, "expected {'hf': 'owner/name'}"),
+        ({"sources": {"hf": "nameonly"}}, "expected {'hf': 'owner/name'}"),
+        ({"sources": {"hf": "a/b"}, "activation": "relu"}, "'log1p' or 'log1p_log1p'"),
+        ({"sources": {"hf": "a/b"}, "query_side": "bm25"}, "'symmetric' or 'idf' or 'ones'"),
+        ({"sources": {"hf": "a/b"}, "max_length": 0}, "max_length=0"),
+    ],
+)
+def test_a_custom_card_that_makes_no_sense_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseTextEmbedding.add_custom_model("me/mine", **settings)  # type: ignore[arg-type]
+
+
+def test_a_name_is_given_once(catalogue: Catalogue) -> None:
+    SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
+    SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
+    with pytest.raises(InputError, match="'me/mine' is known already"):
+        SparseTextEmbedding.add_custom_model("ME/mine", sources={"hf": "a/c"})
+
+    assert listed("me/mine")["sources"] == {"hf": "a/b"}
+    assert catalogue.find("Me/Mine") == ModelCard(model="me/mine", source="a/b")
+
+
+# -- from end to end -----------------------------------------------------------------------------------------
+
+USE = """
+import json, sys
+from splade_retriever import SparseTextEmbedding
+card, arguments, text = json.loads(sys.argv[1])
+SparseTextEmbedding.add_custom_model("me/mine", **card)
+model = SparseTextEmbedding("me/mine", **arguments)
+out = {"fingerprint": model.fingerprint, "query": next(model.query_embed(text)).as_dict()}
+if not arguments.get("lazy_load"):
+    out["document"] = next(model.embed(text)).as_dict()
+print(json.dumps(out))
+"""
+
+
+def use(client: Client, card: dict[str, object], **arguments: object) -> dict[str, dict[str, object]]:
+    asked = json.dumps([card, arguments, "the moon"])
+    done = subprocess.run(
+        [sys.executable, "-c", USE, asked],
+        env=client.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    folder = write_tiny_model(tmp_path / "published")
+    files = {name: (folder / name).read_bytes() for name in ("model.onnx", "tokenizer.json")}
+    files["idf.json"] = b'{"moon": 2.5, "the": 0.25}'
+    with HubServer("me/repo", files) as server:
+        yield server
+
+
+def test_a_model_is_downloaded_encoded_with_and_opened_offline_the_next_time(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    client = Client(tmp_path / "home", hub.url)
+    first = use(client, {"sources": {"hf": "me/repo"}, "max_length": 32})
+    hub.requests.clear()
+    second = use(client, {"sources": {"hf": "me/repo"}, "max_length": 32})
+
+    assert hub.requests == []
+    assert second == first
+    assert first["fingerprint"]["revision"] == COMMIT
+    ids = [2, VOCABULARY.index("the"), VOCABULARY.index("moon"), 3]
+    expected = np.log1p(np.maximum(tiny_logits(ids), 0)).max(axis=0)
+    assert first["document"] == first["query"]
+    assert first["document"] == pytest.approx(
+        {str(token_id): expected[token_id] for token_id in np.flatnonzero(expected)}, abs=1e-5
+    )
+
+
+def test_a_process_that_only_asks_does_not_even_download_the_network(hub: HubServer, tmp_path: Path) -> None:
+    client = Client(tmp_path / "home", hub.url)
+    card = {"sources": {"hf": "me/repo"}, "max_length": 32, "query_side": "idf"}
+
+    asking = use(client, card, lazy_load=True)
+
+    assert set(asking["query"].values()) == {2.5, 0.25}
+    assert not any("model.onnx" in request for request in hub.requests)
+
+    hub.requests.clear()
+    writing = use(client, card)
+
+    assert any("model.onnx" in request for request in hub.requests)
+    assert writing["fingerprint"] == asking["fingerprint"]
+    assert not {str(token_id) for token_id in range(5)} & writing["document"].keys()

@@ -1,0 +1,618 @@
+"""The encoder: vectors that depend on nothing but the text, bounded memory, faults, the query side."""
+
+import inspect
+import json
+import logging
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from splade_retriever import SparseEmbedding, SparseTextEmbedding
+from splade_retriever.encoding.model_cards import ModelCard
+from splade_retriever.encoding.text_embedding import TokenWeights
+from splade_retriever.encoding.windows import WindowTokenizer
+from splade_retriever.errors import InputError, ModelGraphError, ModelOutputError
+from splade_retriever.protocols import Encoder
+from tests.tiny import VOCABULARY, tiny_logits, write_json, write_tiny_model
+
+TOLERANCE = 1e-5
+words = st.sampled_from(
+    ["the", "moon", "mission", "lunar", "rover", "qx", "Chandrayaan-3", "naïve", "漢字", ",", "\n"]
+)
+sentences = st.lists(words, max_size=40).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> SparseTextEmbedding:
+    return SparseTextEmbedding()
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> SparseTextEmbedding:
+    return SparseTextEmbedding(tiny_folder)
+
+
+@pytest.fixture(scope="module", params=["bundled int8", "tiny fp32"])
+def model(request: pytest.FixtureRequest, bundled: SparseTextEmbedding, tiny: SparseTextEmbedding) -> object:
+    return bundled if request.param == "bundled int8" else tiny
+
+
+def assert_same(one: SparseEmbedding, two: SparseEmbedding, tolerance: float = TOLERANCE) -> None:
+    """Compare as the engine would see them; a weight near 0 may be there in one only."""
+    ids = np.union1d(one.indices, two.indices)
+    left, right = one.as_dict(), two.as_dict()
+    for token_id in ids.tolist():
+        assert left.get(token_id, 0.0) == pytest.approx(right.get(token_id, 0.0), abs=tolerance)
+
+
+# -- vectors -------------------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), texts=st.lists(sentences, min_size=1, max_size=8))
+@settings(deadline=None, max_examples=12)
+def test_a_vector_depends_on_nothing_but_its_text(
+    model: SparseTextEmbedding, data: st.DataObject, texts: list[str]
+) -> None:
+    order = data.draw(st.permutations(range(len(texts))))
+    batch_size = data.draw(st.none() | st.integers(1, 9))
+    parallel = data.draw(st.sampled_from([None, 0, 1, 2, 5]))
+
+    alone = [next(model.embed(text)) for text in texts]
+    together = list(model.embed([texts[place] for place in order], batch_size=batch_size, parallel=parallel))
+
+    for place, vector in zip(order, together, strict=True):
+        assert_same(vector, alone[place])
+
+
+def test_padding_never_changes_the_vector(model: SparseTextEmbedding) -> None:
+    short, long = "the moon", "lunar mission " * 15
+
+    padded, _ = model.embed([short, long], batch_size=2)
+
+    assert_same(padded, next(model.embed(short)))
+
+
+@given(sentences)
+@settings(deadline=None, max_examples=50)
+def test_a_vector_is_the_maximum_over_tokens_of_log1p_of_the_positive_logits(
+    tiny: SparseTextEmbedding, text: str
+) -> None:
+    ids = tiny.tokenizer.encode_batch([text])[0].ids
+    expected = np.log1p(np.maximum(tiny_logits(ids), 0)).max(axis=0)
+
+    assert_same(next(tiny.embed(text)), SparseEmbedding.from_dense(expected))
+
+
+def test_a_string_is_one_document_and_not_its_letters(bundled: SparseTextEmbedding) -> None:
+    assert len(list(bundled.embed("the moon"))) == 1
+
+
+def test_passages_and_queries_of_a_symmetric_model_are_encoded_alike(tiny: SparseTextEmbedding) -> None:
+    (document,) = tiny.embed("lunar mission")
+
+    assert list(tiny.passage_embed(["lunar mission"])) == [document]
+    assert list(tiny.query_embed("lunar mission")) == [document]
+
+
+def test_a_query_of_the_bundled_model_is_a_text_s_weights_fewer_and_steeper(
+    bundled: SparseTextEmbedding,
+) -> None:
+    text = "why do the tails of comets always point away from the sun, and why do some of them have two?"
+    (document,), (query,) = bundled.embed(text), bundled.query_embed(text)
+
+    heaviest = document.top(len(query))
+    np.testing.assert_array_equal(query.indices, heaviest.indices)
+    assert len(query) <= 32
+    assert list(np.argsort(query.values)) == list(np.argsort(heaviest.values))
+    assert query.values.max() / query.values.min() > heaviest.values.max() / heaviest.values.min()
+
+
+def test_the_encoder_is_what_an_index_and_its_windows_need(bundled: SparseTextEmbedding) -> None:
+    assert isinstance(bundled, Encoder)
+    assert isinstance(bundled.tokenizer, WindowTokenizer)
+
+
+def test_threads_may_share_one_model(bundled: SparseTextEmbedding) -> None:
+    texts = [f"mission number {number} to the moon" for number in range(8)]
+    expected = list(bundled.embed(texts))
+    found: dict[int, list[SparseEmbedding]] = {}
+
+    def work(number: int) -> None:
+        found[number] = list(bundled.embed(texts))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(found) == 4
+    for vectors in found.values():
+        for one, two in zip(vectors, expected, strict=True):
+            assert_same(one, two)
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+def test_a_long_stream_runs_in_bounded_memory_and_reads_little_ahead(tiny: SparseTextEmbedding) -> None:
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield f"the moon mission number {read} lands"
+
+    vectors = tiny.embed(texts(), parallel=2)
+    for _ in islice(vectors, 2_000):
+        pass
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in islice(vectors, 20_000):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    vectors.close()
+
+    assert read <= 22_000 + 1_024
+    # 20,000 vectors kept would be more than 20 MB; two windows and their batches are a few.
+    assert peak - before < 12_000_000
+
+
+def test_a_bar_is_shown_where_it_is_asked_for(
+    tiny: SparseTextEmbedding, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(tiny.embed(["moon"] * 3))
+    assert capsys.readouterr().err == ""
+
+    assert len(list(tiny.embed(["moon"] * 3, show_progress=True))) == 3
+    assert "3/3" in capsys.readouterr().err
+
+
+# -- texts of every kind -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t \u3000", "\x00", "\u200b"])
+def test_a_text_without_words_has_the_vector_of_the_empty_text(
+    bundled: SparseTextEmbedding, text: str
+) -> None:
+    assert_same(next(bundled.embed(text)), next(bundled.embed("")))
+
+
+def test_a_model_says_what_it_is(tiny: SparseTextEmbedding) -> None:
+    assert repr(tiny) == "SparseTextEmbedding('tiny', precision='fp32', max_length=32)"
+
+
+def test_nothing_in_gives_nothing_out(bundled: SparseTextEmbedding) -> None:
+    assert list(bundled.embed([])) == []
+    assert list(bundled.query_embed([])) == []
+    assert bundled.token_count([]) == 0
+
+
+def test_a_text_of_100_000_characters_is_cut_where_the_model_ends(bundled: SparseTextEmbedding) -> None:
+    long = "moon " * 20_000
+
+    (vector,) = bundled.embed(long)
+
+    assert_same(vector, next(bundled.embed("moon " * 510)))
+
+
+@pytest.mark.parametrize("bad", ["half \ud83d", 7, None, b"moon", ["nested"]])
+def test_what_is_no_text_is_refused_with_its_place_after_all_before_it(
+    bundled: SparseTextEmbedding, bad: object
+) -> None:
+    vectors = bundled.embed(["moon", "rover", bad, "mars"])  # type: ignore[list-item]
+
+    assert len([next(vectors), next(vectors)]) == 2
+    with pytest.raises(InputError, match="position 2 "):
+        next(vectors)
+    with pytest.raises(InputError, match="position 2 "):
+        bundled.token_count(["moon", "rover", bad])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
+@pytest.mark.parametrize("bad", [None, 7, b"moon"])
+def test_what_is_neither_a_text_nor_many_is_refused_at_once(
+    bundled: SparseTextEmbedding, method: str, bad: object
+) -> None:
+    with pytest.raises(InputError, match="expected a str or an iterable"):
+        getattr(bundled, method)(bad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, expected an int of 1 or more"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"parallel": -1}, "parallel is -1, expected an int of 0 or more"),
+        ({"parallel": 1.5}, "parallel is 1.5"),
+    ],
+)
+def test_a_senseless_number_is_refused_at_once(
+    bundled: SparseTextEmbedding, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        bundled.embed(["moon"], **arguments)  # type: ignore[arg-type]
+
+
+# -- cutting -------------------------------------------------------------------------------------------------
+
+
+def test_cut_texts_are_counted_and_told_once(tiny_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = SparseTextEmbedding(tiny_folder, max_length=8)
+    caplog.set_level(logging.INFO, logger="splade_retriever")
+
+    list(model.embed(["moon " * 6, "moon " * 7, "rover " * 50]))
+    list(model.embed(["moon " * 9]))
+
+    assert model.truncated == 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "longer than the 8 tokens" in warnings[0]
+    runs = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert [run for run in runs if "were cut" in run] == [
+        "2 of 3 texts were cut at 8 tokens",
+        "1 of 1 texts were cut at 8 tokens",
+    ]
+
+
+def test_tokens_are_counted_uncut_with_the_special_ones(tiny_folder: Path) -> None:
+    model = SparseTextEmbedding(tiny_folder, max_length=8)
+
+    assert model.token_count("moon " * 20) == 22
+    assert model.token_count(["moon", "the moon", ""]) == 3 + 4 + 2
+    assert model.token_count((f"moon {'of ' * n}" for n in range(5)), batch_size=2) == 5 * 3 + 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [(33, "reads 32 tokens at most"), (0, "max_length is 0"), (2, "leaves no room")],
+)
+def test_a_limit_that_the_model_cannot_keep_is_refused(tiny_folder: Path, asked: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseTextEmbedding(tiny_folder, max_length=asked)
+
+
+# -- moving over from fastembed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
+def test_a_call_that_fastembed_takes_is_taken(method: str) -> None:
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+
+    def names(owner: type) -> list[str]:
+        parameters = inspect.signature(getattr(owner, method)).parameters.values()
+        return [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
+
+    theirs, ours = names(fastembed.SparseTextEmbedding), names(SparseTextEmbedding)
+    assert ours[: len(theirs)] == theirs
+
+
+def test_the_constructor_takes_fastembeds_arguments_by_name() -> None:
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+    theirs = list(inspect.signature(fastembed.SparseTextEmbedding).parameters)
+    ours = list(inspect.signature(SparseTextEmbedding).parameters)
+
+    assert set(theirs) - {"kwargs"} <= set(ours)
+    assert ours[:4] == theirs[:4]
+
+
+# -- opening -------------------------------------------------------------------------------------------------
+
+
+def test_lazy_load_opens_the_session_with_the_first_text_only(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    model = SparseTextEmbedding(folder, lazy_load=True)
+    (folder / "model.onnx").write_bytes(b"no graph")
+
+    with pytest.raises(ModelGraphError):
+        next(model.embed("moon"))
+    with pytest.raises(ModelGraphError):
+        SparseTextEmbedding(folder)
+
+
+def test_fastembeds_device_arguments_are_refused_with_the_argument_to_use() -> None:
+    with pytest.raises(InputError, match=r"cuda=True.*providers=\['CUDAExecutionProvider'\]"):
+        SparseTextEmbedding(cuda=True)
+    with pytest.raises(InputError, match="device_ids"):
+        SparseTextEmbedding(device_ids=[0])
+    SparseTextEmbedding(cuda=False, lazy_load=True)
+
+
+def test_a_misspelt_argument_is_an_error() -> None:
+    with pytest.raises(TypeError, match="max_lenght"):
+        SparseTextEmbedding(max_lenght=8)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("providers", "screened"),
+    [
+        (None, True),
+        (["CPUExecutionProvider"], True),
+        (["AzureExecutionProvider", "CPUExecutionProvider"], False),
+    ],
+)
+def test_the_decoder_is_screened_on_a_processor_only(
+    tmp_path: Path, providers: list[str] | None, screened: bool
+) -> None:
+    write_tiny_model(tmp_path)
+
+    SparseTextEmbedding(str(tmp_path), providers=providers)
+
+    (graph,) = tmp_path.glob("model.pooled-*.onnx")
+    assert graph.stem.endswith("-fp32-screened" if screened else "-fp32")
+
+
+def test_a_provider_that_is_not_here_is_an_error_and_no_fallback() -> None:
+    with pytest.raises(InputError, match="QNNExecutionProvider"):
+        SparseTextEmbedding(providers=["QNNExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"precision": "fp32"}, "exists as int8 only"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_a_setting_that_the_bundled_model_lacks_is_refused(
+    arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseTextEmbedding(**arguments)  # type: ignore[arg-type]
+
+
+def test_int8_is_near_fp32_and_says_so_in_the_fingerprint(
+    tiny_folder: Path, tiny: SparseTextEmbedding
+) -> None:
+    model = SparseTextEmbedding(tiny_folder, precision="int8")
+    exact, coarse = next(tiny.embed("the moon mission")), next(model.embed("the moon mission"))
+
+    assert_same(exact, coarse, tolerance=0.2)
+    assert exact != coarse
+    assert model.fingerprint == tiny.fingerprint | {"precision": "int8"}
+
+
+# -- the fingerprint -----------------------------------------------------------------------------------------
+
+
+def test_a_folders_fingerprint_is_its_content_and_not_its_place(tmp_path: Path) -> None:
+    one, copy, other = (
+        SparseTextEmbedding(write_tiny_model(tmp_path / place / "tiny", seed=seed)).fingerprint
+        for place, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+
+    assert one == copy
+    assert one.keys() == other.keys()
+    assert {key for key in one if one[key] != other[key]} == {"revision"}
+
+
+def test_every_setting_that_changes_a_vector_changes_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    plain = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+    shorter = SparseTextEmbedding(folder, max_length=16, lazy_load=True).fingerprint
+    write_json(folder / "card.json", {"activation": "log1p_log1p"})
+    twice = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+    write_json(folder / "card.json", {"zero_special_tokens": True})
+    zeroed = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+
+    assert shorter == plain | {"max_length": 16}
+    assert twice == plain | {"activation": "log1p_log1p"}
+    assert zeroed == plain | {"zero_special_tokens": True}
+
+
+def test_weights_in_a_file_of_their_own_count_for_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    model = onnx.load(str(folder / "model.onnx"))
+    onnx.save(
+        model, str(folder / "model.onnx"), save_as_external_data=True, location="model.data", size_threshold=0
+    )
+    plain = SparseTextEmbedding(folder, lazy_load=True).fingerprint
+    content = bytearray((folder / "model.data").read_bytes())
+    content[0] ^= 1
+    (folder / "model.data").write_bytes(content)
+
+    assert SparseTextEmbedding(folder, lazy_load=True).fingerprint["revision"] != plain["revision"]
+
+
+def test_a_model_opens_again_by_what_its_fingerprint_says(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As an index does: by name, with precision, max_length and revision.
+    monkeypatch.chdir(tiny_folder.parent)
+    made = SparseTextEmbedding("tiny", precision="int8", max_length=16).fingerprint
+
+    again = SparseTextEmbedding(
+        str(made["model"]),
+        precision="int8",
+        max_length=16,
+        revision=str(made["revision"]),
+        lazy_load=True,
+    )
+
+    assert again.fingerprint == made
+
+
+# -- graphs of every kind ------------------------------------------------------------------------------------
+
+
+def changed_graph(folder: Path, change: object) -> None:
+    path = folder / "model.onnx"
+    graph = onnx.load(str(path))
+    assert callable(change)
+    change(graph.graph)
+    onnx.save(graph, str(path))
+
+
+def test_a_graph_that_cannot_be_pooled_inside_is_pooled_outside_with_the_same_numbers(
+    tmp_path: Path, tiny: SparseTextEmbedding, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tiny_model(tmp_path / "odd")
+
+    def hide_the_tail(graph: onnx.GraphProto) -> None:
+        graph.node[-1].output[0] = "raw"
+        graph.node.append(onnx.helper.make_node("Sub", ["raw", "zero"], ["logits"]))
+        graph.initializer.append(numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zero"))
+
+    changed_graph(folder, hide_the_tail)
+    odd = SparseTextEmbedding(folder)
+
+    assert "pooled outside" in caplog.text
+    texts = ["the moon", "lunar mission " * 8, ""]
+    for one, two in zip(odd.embed(texts), tiny.embed(texts), strict=True):
+        assert_same(one, two)
+    with pytest.raises(ModelGraphError):
+        SparseTextEmbedding(folder, precision="int8")
+
+
+def test_a_model_that_gives_no_numbers_is_an_error_and_not_a_vector(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "damaged")
+
+    def damage(graph: onnx.GraphProto) -> None:
+        bias = next(weights for weights in graph.initializer if weights.name == "bias")
+        broken = numpy_helper.to_array(bias).copy()
+        broken[9] = np.inf
+        bias.CopyFrom(numpy_helper.from_array(broken, "bias"))
+
+    changed_graph(folder, damage)
+
+    with pytest.raises(ModelOutputError):
+        list(SparseTextEmbedding(folder).embed("moon"))
+
+
+# -- the query side ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inference_free(tmp_path: Path) -> Path:
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_json(folder / "card.json", {"activation": "log1p_log1p"})
+    write_json(folder / "idf.json", {"moon": 2.5, "the": 0.25, "rover": 1.5, "[CLS]": 9.0, "of": 0.0})
+    return folder
+
+
+def test_an_idf_query_has_the_weight_of_each_unique_token(inference_free: Path) -> None:
+    model = SparseTextEmbedding(inference_free, lazy_load=True)
+
+    one, two = model.query_embed(["the MOON, the moon of the rover", "[CLS] space"])
+
+    assert model.tokens_and_weights(one) == {"moon": 2.5, "rover": 1.5, "the": 0.25}
+    assert len(two) == 0
+
+
+def test_documents_of_an_inference_free_model_go_through_the_network_without_special_tokens(
+    inference_free: Path,
+) -> None:
+    model = SparseTextEmbedding(inference_free)
+    ids = model.tokenizer.encode_batch(["the moon"])[0].ids
+    expected = np.log1p(np.log1p(np.maximum(tiny_logits(ids), 0))).max(axis=0)
+    assert expected[:5].any()
+    expected[:5] = 0
+
+    assert_same(next(model.embed("the moon")), SparseEmbedding.from_dense(expected))
+
+
+def test_a_query_of_ones_weighs_each_token_alike(inference_free: Path) -> None:
+    write_json(
+        inference_free / "card.json", {"activation": "log1p", "query_side": "ones", "model": "me/ones"}
+    )
+    model = SparseTextEmbedding(inference_free, lazy_load=True)
+
+    (query,) = model.query_embed("the moon the rover")
+
+    assert model.tokens_and_weights(query) == {"the": 1.0, "moon": 1.0, "rover": 1.0}
+    assert VOCABULARY.index("moon") in query.as_dict()
+
+
+def test_a_query_keeps_the_heaviest_weights_that_the_card_allows(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_json(folder / "card.json", {"model": "me/few", "query_max_active_dims": 2})
+    model = SparseTextEmbedding(folder)
+    whole = next(model.embed("the moon the rover"))
+    assert len(whole) > 2
+
+    assert list(model.query_embed(["the moon the rover", "the moon"])) == [
+        whole.top(2),
+        next(model.embed("the moon")).top(2),
+    ]
+    assert "query_max_active_dims" not in model.fingerprint  # documents do not depend on it
+
+
+def test_the_weights_of_a_query_are_raised_to_the_power_that_the_card_names(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_json(folder / "card.json", {"model": "me/steep", "query_power": 2})
+    model = SparseTextEmbedding(folder)
+    document = next(model.embed("the moon the rover"))
+
+    (query,) = model.query_embed("the moon the rover")
+
+    np.testing.assert_array_equal(query.indices, document.indices)
+    np.testing.assert_allclose(query.values, document.values**2, rtol=1e-6)
+    for power in (0, -1, float("nan"), "2"):
+        with pytest.raises(InputError, match=r"me/steep.*query_power=.*a finite number above 0"):
+            ModelCard(model="me/steep", query_power=power)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most", [0, True, "8"])
+def test_a_card_that_allows_queries_no_weight_is_refused(most: object) -> None:
+    with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or none"):
+        ModelCard(model="me/few", query_max_active_dims=most)  # type: ignore[arg-type]
+
+
+def test_a_query_that_is_cut_is_counted_too(inference_free: Path) -> None:
+    model = SparseTextEmbedding(inference_free, max_length=4, lazy_load=True)
+
+    (query,) = model.query_embed("the of moon")
+
+    assert model.tokens_and_weights(query) == {"the": 0.25}
+    assert model.truncated == 1
+
+
+def test_a_process_that_only_asks_opens_no_session(inference_free: Path) -> None:
+    script = (
+        "import sys; from splade_retriever import SparseTextEmbedding\n"
+        f"model = SparseTextEmbedding({str(inference_free)!r}, lazy_load=True)\n"
+        "assert len(next(model.query_embed('the moon'))) == 2\n"
+        "print('onnxruntime' in sys.modules, 'onnx' in sys.modules, 'huggingface_hub' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert told.stdout.strip() == "False False False"
+
+
+# -- reading back --------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_tokens_as_bars_and_json_takes_them(bundled: SparseTextEmbedding) -> None:
+    weights = bundled.tokens_and_weights(SparseEmbedding.from_dict({1026: 0.5, 1028: 1.5}))
+
+    assert list(json.loads(json.dumps(weights)).items()) == [(">", 1.5), ("<", 0.5)]
+    assert "<td>&gt;</td><td>1.500</td>" in weights._repr_html_()
+    assert TokenWeights()._repr_html_().startswith("<table>")
+    assert "and 70 lighter ones" in TokenWeights({str(n): 100.0 - n for n in range(100)})._repr_html_()
+
+
+def test_the_card_of_the_bundled_model_is_listed_first() -> None:
+    first = SparseTextEmbedding.list_supported_models()[0]
+
+    assert first["model"] == SparseTextEmbedding(lazy_load=True).model_name
+    assert first["precision"] == "int8"
+    assert ModelCard(model="x").query_side == "symmetric"

@@ -1,0 +1,293 @@
+"""An index takes in documents: in lists and streams, told apart, and refused where they are bad."""
+
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from splade_retriever.errors import InputError
+from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.sparse import SparseEmbedding
+from tests.index.parts import (  # noqa: F401 - fixtures
+    MOON,
+    client_of,
+    empty_index,
+    every_store,
+    rest_client,
+    server_client,
+)
+from tests.words import WordEncoder
+
+
+def test_what_is_added_is_found_with_its_text_metadata_and_score(index: SpladeIndex) -> None:
+    index.add(MOON, [{"n": 0}, {"n": 1}, {"n": 2}], ["a", "b", "c"])
+
+    hits = index.search("rover lander", k=2)
+
+    assert [(hit.id, hit.text, hit.metadata, hit.score) for hit in hits] == [
+        ("b", MOON[1], {"n": 1}, 2.0),
+        ("c", MOON[2], {"n": 2}, 1.0),
+    ]
+
+
+def test_ids_come_back_in_order_and_are_made_where_none_are_given(index: SpladeIndex) -> None:
+    ids = index.add(MOON)
+
+    assert len(set(ids)) == 3
+    assert [hit.text for hit in index.get(ids)] == MOON
+
+
+def test_two_equal_texts_without_ids_are_two_documents(index: SpladeIndex) -> None:
+    index.add(["the same", "the same"])
+
+    assert index.count() == 2
+
+
+def test_a_text_of_its_own_is_encoded_and_the_text_is_what_comes_back(index: SpladeIndex) -> None:
+    index.add(["It landed."], ids=["a"], encoded_texts=["Chandrayaan-3: It landed."])
+
+    assert [(hit.id, hit.text) for hit in index.search("chandrayaan")] == [("a", "It landed.")]
+
+
+def test_another_encoded_text_is_encoded_again_and_the_same_is_not(client: Any) -> None:
+    model = WordEncoder()
+    index = SpladeIndex(client=client, model=model)
+    for title in ("Moon", "Moon", "Mars"):
+        index.add(["It landed."], ids=["a"], encoded_texts=[f"{title}: It landed."])
+
+    assert model.encoded == 2
+    assert [hit.id for hit in index.search("mars")] == ["a"]
+
+
+def test_a_ready_vector_is_stored_and_its_text_not_encoded(client: Any) -> None:
+    model = WordEncoder()
+    index = SpladeIndex(client=client, model=model)
+    (ready,) = model.query_embed("mars")
+
+    index.add(["first", "second"], ids=["a", "b"], vectors=[ready, None])
+
+    assert model.encoded == 1
+    assert [hit.id for hit in index.search("mars")] == ["a"]
+    assert index.get(["a"], with_vectors=True)[0].vector == ready
+
+
+@pytest.mark.parametrize(
+    "given", [{"encoded_texts": ["title: text"]}, {"vectors": [SparseEmbedding(values=[1.0], indices=[1])]}]
+)
+def test_a_collection_of_windows_refuses_vectors_and_encoded_texts(client: Any, given: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder(), windows="points")
+
+    with pytest.raises(InputError, match="windows='points'"):
+        index.add(["text"], **given)
+    assert index.count() == 0
+
+
+def test_what_is_no_vector_is_bad_input(index: SpladeIndex) -> None:
+    with pytest.raises(InputError, match="vector is a list, expected a SparseEmbedding"):
+        index.add(["text"], vectors=[[0.5]])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["a", "with space", "ünïcode ☾", "550e8400-e29b-41d4-a716-446655440000", "17", "x" * 5000, "a#1", "\n"],
+)
+def test_any_string_is_an_id(index: SpladeIndex, id: str) -> None:
+    index.add(["some text"], ids=[id])
+
+    assert [hit.id for hit in index.get([id])] == [id]
+    assert [hit.id for hit in index.search("text")] == [id]
+
+
+def test_the_same_id_replaces(index: SpladeIndex) -> None:
+    index.add(["first words"], [{"a": 1, "b": 2}], ["x"])
+    index.add(["second words"], [{"a": 3}], ["x"])
+
+    assert index.count() == 1
+    (hit,) = index.get(["x"])
+    assert (hit.text, hit.metadata) == ("second words", {"a": 3})
+    assert index.search("first") == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 256])
+def test_of_an_id_given_twice_in_one_call_the_last_wins(index: SpladeIndex, batch_size: int) -> None:
+    ids = index.add(
+        ["one", "two", "one", "other", "three"], ids=["x", "x", "x", "y", "x"], batch_size=batch_size
+    )
+
+    assert ids == ["x", "x", "x", "y", "x"]
+    assert {hit.id: hit.text for hit in index.scroll()} == {"x": "three", "y": "other"}
+
+
+def test_a_text_given_again_after_another_under_its_id_is_not_taken_for_unchanged(index: SpladeIndex) -> None:
+    index.add(["one"], ids=["x"])
+
+    index.add(["two", "one", "two", "one"], ids=["x"] * 4, batch_size=1)
+
+    assert index.get(["x"])[0].text == "one"
+
+
+def test_generators_are_read_in_step_and_once(index: SpladeIndex) -> None:
+    ids = index.add(
+        (f"text {n}" for n in range(700)), ({"n": n} for n in range(700)), (f"id {n}" for n in range(700))
+    )
+
+    assert ids == [f"id {n}" for n in range(700)]
+    assert index.count() == 700
+    assert index.get(["id 699"])[0].metadata == {"n": 699}
+
+
+def test_unchanged_text_is_not_encoded_again_and_its_metadata_is_brought_up_to_date(client: Any) -> None:
+    encoder = WordEncoder()
+    index = SpladeIndex(client=client, model=encoder)
+    index.add(MOON, [{"v": 1}] * 3, ["a", "b", "c"])
+    assert encoder.encoded == 3
+
+    index.add([*MOON[:2], "New text."], [{"v": 2}, {"v": 1}, {}], ["a", "b", "c"])
+
+    assert encoder.encoded == 4
+    assert [hit.metadata for hit in index.get(["a", "b", "c"])] == [{"v": 2}, {"v": 1}, {}]
+
+
+def test_metadata_comes_back_equal(index: SpladeIndex) -> None:
+    metadata = {
+        "": 1,
+        "a.b": [1, 2.5, None, True, "x", {"deep": [[], {}]}],
+        "id": "mine",
+        "_splade": {"mine": 1},
+        "page_content": "mine",
+        "ünï code": -(2**63),
+        "big": 2**63 - 1,
+        "float": 1.0,
+        "tiny": 5e-324,
+        "none": None,
+    }
+    index.add(["text"], [metadata], ["x"])
+
+    (hit,) = index.get(["x"])
+
+    assert hit.metadata == metadata
+    assert {key: type(value) for key, value in hit.metadata.items()} == {
+        k: type(v) for k, v in metadata.items()
+    }
+
+
+def test_later_changes_of_the_callers_metadata_do_not_reach_the_index(index: SpladeIndex) -> None:
+    metadata = {"list": [1]}
+
+    def texts() -> Iterator[str]:
+        yield "text"
+        metadata["list"].append(2)
+
+    index.add(texts(), iter([metadata]), ["x"])
+
+    assert index.get(["x"])[0].metadata == {"list": [1]}
+
+
+def test_extras_stay_out_of_the_metadata(index: SpladeIndex) -> None:
+    index.add(["text"], [{"a": 1}], ["x"], extras=[{"node": "json"}])
+
+    (hit,) = index.search("text")
+
+    assert (hit.metadata, hit.extra) == ({"a": 1}, {"node": "json"})
+
+
+def test_written_batches_are_told_in_order(index: SpladeIndex) -> None:
+    told: list[str] = []
+
+    ids = index.add((f"text {n}" for n in range(25)), batch_size=10, on_written=told.extend)
+
+    assert told == ids
+
+
+@pytest.mark.parametrize(
+    ("texts", "metadatas", "ids", "told"),
+    [
+        ("one string", None, None, "texts is one str"),
+        (None, None, None, "texts is None"),
+        ({"a": "b"}, None, None, "texts is a dict"),
+        (["a", "b"], [{}], None, "2 texts, 1 metadatas"),
+        (["a", 5], None, None, "input 1 of add: text is a int"),
+        (["a", "\ud800"], None, None, "input 1 of add: text holds half a surrogate"),
+        (["a", "b"], None, ["x", 7], "input 1 of add: id is a int"),
+        (["a", "b"], None, ["x", ""], "input 1 of add: id is an empty string"),
+        (["a", "b"], [{}, [1]], None, "input 1 of add: metadata is a list"),
+        (["a"], [{"a": [{"b": float("nan")}]}], None, r"metadata\.a\[0\]\.b is nan"),
+        (["a"], [{"a": {1: 2}}], None, "the key 1"),
+        (["a"], [{"a": (1, 2)}], None, "metadata.a is a tuple"),
+        (["a"], [{"a": 2**63}], None, "beyond 64 bits"),
+    ],
+)
+def test_bad_input_in_lists_is_an_error_before_anything_is_written(
+    index: SpladeIndex, texts: Any, metadatas: Any, ids: Any, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        index.add(texts, metadatas, ids, batch_size=1)
+
+    assert index.count() == 0
+
+
+def test_bad_input_in_a_stream_is_told_with_its_position_and_all_before_it_is_written(
+    index: SpladeIndex,
+) -> None:
+    stream: Any = ("text" if n != 37 else None for n in range(100))
+
+    with pytest.raises(
+        InputError, match=r"input 37 of add: text is a NoneType.* The 37 before it are written"
+    ):
+        index.add(stream, batch_size=10)
+
+    assert index.count() == 37
+
+
+def test_a_stream_that_ends_before_the_others_is_told(index: SpladeIndex) -> None:
+    with pytest.raises(
+        InputError, match=r"ids ended after 3, while texts goes on.*The 3 before it are written"
+    ):
+        index.add((f"text {n}" for n in range(5)), ids=iter("abc"))
+
+    assert index.count() == 3
+
+
+def test_bad_inputs_can_be_collected_while_the_rest_is_stored(index: SpladeIndex) -> None:
+    bad: list[Any] = []
+    texts: Any = ["a", None, "b", "\ud800", "c"]
+
+    ids = index.add(texts, ids=["1", "2", "3", "4", "5"], on_error=bad.append)
+
+    assert ids == ["1", "3", "5"]
+    assert [(fault.position, fault.id) for fault in bad] == [(1, "2"), (3, "4")]
+    assert index.count() == 3
+
+
+def test_an_error_of_the_stream_itself_passes_through_and_all_before_it_is_written(
+    index: SpladeIndex,
+) -> None:
+    told: list[str] = []
+
+    def texts() -> Iterator[str]:
+        for n in range(25):
+            yield f"text {n}"
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        index.add(texts(), ids=(str(n) for n in range(25)), batch_size=10, on_written=told.extend)
+
+    assert told == [str(n) for n in range(25)]
+    assert index.count() == 25
+
+
+def test_a_long_stream_runs_in_bounded_memory() -> None:
+    index = SpladeIndex(client=client_of("edge"), model=WordEncoder())
+    peaks = []
+    for count in (2_000, 8_000):
+        gc.collect()
+        tracemalloc.start()
+        index.add((f"text {n} " + "word " * 200 for n in range(count)), batch_size=64)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    index.client.close()
+
+    # Four times the texts (about 1 kB each) may take the ids' memory more, not the texts'.
+    assert peaks[1] - peaks[0] < 2_000_000

@@ -1,0 +1,583 @@
+"""SpladeVectorStore: writing, reading, the kinds of search, LangChain's indexing API and standard suite."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, aindex
+from langchain_core.indexing import index as index_documents
+from langchain_core.vectorstores import VectorStore
+from langchain_qdrant import QdrantVectorStore, RetrievalMode
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+from qdrant_client import QdrantClient, models
+
+from splade_retriever import SpladeIndex
+from splade_retriever.errors import CollectionMismatchError, FilterError, InputError
+from splade_retriever.index.mmr import diverse
+from splade_retriever.index.search_request import Fusion
+from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
+from splade_retriever.langchain.documents import relevance
+from splade_retriever.sparse import SparseEmbedding
+from tests.index.parts import client_of
+from tests.langchain.parts import ENGINES, BackgroundEncoder, LetterEmbeddings, mark_async_tests
+from tests.words import WordEncoder
+
+MOON = [
+    Document(id="south", page_content="Chandrayaan-3 landed near the south pole.", metadata={"year": 2023}),
+    Document(
+        id="rover", page_content="The rover left the lander.", metadata={"year": 2023, "tags": ["wheels"]}
+    ),
+    Document(id="again", page_content="The rover left the lander!", metadata={"year": 2024}),
+    Document(
+        id="orbit",
+        page_content="A rocket took the lander up.",
+        metadata={"year": 2022, "by": {"name": "ISRO"}},
+    ),
+]
+
+
+@pytest.fixture(params=ENGINES)
+def client(request: pytest.FixtureRequest) -> Iterator[Any]:
+    opened = client_of(request.param)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def empty(client: Any) -> SpladeVectorStore:
+    return SpladeVectorStore(client=client, model=WordEncoder())
+
+
+@pytest.fixture
+def store(empty: SpladeVectorStore) -> SpladeVectorStore:
+    empty.add_documents(MOON)
+    return empty
+
+
+@pytest.fixture
+def hybrid(client: Any) -> SpladeVectorStore:
+    return SpladeVectorStore.from_documents(MOON, LetterEmbeddings(), client=client, model=WordEncoder())
+
+
+def ids_of(documents: list[Document]) -> list[str | None]:
+    return [document.id for document in documents]
+
+
+# -- making and writing --------------------------------------------------------------------------------------
+
+
+def test_documents_come_back_equal(store: SpladeVectorStore) -> None:
+    assert store.get_by_ids(["orbit", "missing", "south"]) == [MOON[3], MOON[0]]
+    assert store.similarity_search("rocket") == [MOON[3]]
+
+
+def test_lists_and_streams_of_texts_are_stored(empty: SpladeVectorStore) -> None:
+    first = empty.add_texts(["one", "two"], [{"n": 1}, {"n": 2}], ids=["a", "b"])
+    second = empty.add_texts((text for text in ["three"]), ({"n": 3} for _ in range(1)))
+
+    assert first == ["a", "b"]
+    assert [found.metadata for found in empty.get_by_ids([*first, *second])] == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_a_stream_of_documents_is_read_once_and_stored_with_its_ids(empty: SpladeVectorStore) -> None:
+    ids = empty.add_documents(
+        (Document(id=f"id {n}", page_content=f"text {n}", metadata={"n": n}) for n in range(600)),
+        batch_size=64,
+    )
+
+    assert ids == [f"id {n}" for n in range(600)]
+    assert empty.get_by_ids(["id 599"])[0].metadata == {"n": 599}
+
+
+def test_an_id_may_be_any_string(empty: SpladeVectorStore) -> None:
+    ids = [
+        "docs/a.md#1",
+        "7",
+        "a" * 64,
+        "Überblick 日本 🚀",
+        "two  blanks",
+        "00000000-0000-0000-0000-000000000000",
+    ]
+
+    assert empty.add_texts(["moon"] * len(ids), ids=ids) == ids
+    assert ids_of(empty.get_by_ids(ids)) == ids
+    assert sorted(map(str, ids_of(empty.similarity_search("moon", k=9)))) == sorted(ids)
+    empty.delete(ids[:2])
+    assert ids_of(empty.get_by_ids(ids)) == ids[2:]
+
+
+def test_ids_of_the_call_come_before_those_of_the_documents(empty: SpladeVectorStore) -> None:
+    assert empty.add_documents(MOON[:2], ids=["x", "y"]) == ["x", "y"]
+    assert empty.get_by_ids(["south"]) == []
+
+
+def test_one_bad_document_in_a_list_leaves_nothing_written(empty: SpladeVectorStore) -> None:
+    bad = Document(page_content="text", metadata={"when": {1, 2}})
+
+    with pytest.raises(InputError, match=r"input 1 of add: metadata.when is a set"):
+        empty.add_documents([MOON[0], bad])
+    assert empty.index.count() == 0
+
+
+@pytest.mark.parametrize("given", [MOON[0], "a text"])
+def test_one_document_in_place_of_several_is_refused(empty: SpladeVectorStore, given: Any) -> None:
+    with pytest.raises(InputError, match="expected several"):
+        empty.add_documents(given)
+
+
+def test_texts_make_a_store(client: Any) -> None:
+    store = SpladeVectorStore.from_texts(
+        ["one", "two"], metadatas=[{"n": 1}, {"n": 2}], ids=["a", "b"], client=client, model=WordEncoder()
+    )
+
+    assert store.similarity_search("two") == [Document(id="b", page_content="two", metadata={"n": 2})]
+    assert store.embeddings is None
+
+
+@pytest.mark.asyncio
+async def test_async_makings_give_what_sync_ones_give(client: Any) -> None:
+    made = await SpladeVectorStore.afrom_documents(MOON, client=client, model=WordEncoder())
+    more = await SpladeVectorStore.afrom_texts(["five"], ids=["five"], index=made.index)
+
+    assert await more.aget_by_ids(["south", "five"]) == [MOON[0], Document(id="five", page_content="five")]
+    await more.aadd_texts(["six"], ids=["six"])
+    await more.aadd_documents([Document(id="seven", page_content="seven")])
+    await more.adelete(["five"])
+    assert await made.index.acount() == 6
+
+
+def test_an_open_index_is_a_store(client: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder())
+
+    SpladeVectorStore(index=index).add_documents(MOON)
+
+    assert index.count() == 4
+
+
+@pytest.mark.parametrize("mode", [RetrievalMode.SPARSE, RetrievalMode.HYBRID])
+def test_a_collection_of_langchain_qdrant_is_read_and_once_adopted_written(mode: RetrievalMode) -> None:
+    client = QdrantClient(":memory:")
+    dense = LetterEmbeddings() if mode is RetrievalMode.HYBRID else None
+    client.create_collection(
+        "theirs",
+        vectors_config={} if dense is None else models.VectorParams(size=26, distance=models.Distance.COSINE),
+        sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()},
+    )
+    theirs = QdrantVectorStore(
+        client=client,
+        collection_name="theirs",
+        embedding=dense,
+        sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),
+        retrieval_mode=mode,
+    )
+    (uuid,) = theirs.add_texts(["a rover"], [{"n": 1}])
+    settings: dict[str, Any] = {
+        "client": client,
+        "collection": "theirs",
+        "vector_name": "langchain-sparse",
+        "dense_name": "",
+        "embedding": dense,
+        "model": WordEncoder(),
+    }
+
+    read = SpladeVectorStore(**settings)
+    with pytest.raises(CollectionMismatchError, match="adopt=True"):
+        read.add_texts(["a lander"])
+    written = SpladeVectorStore(**settings, adopt=True)
+    written.add_texts(["a lander"], ids=["own"])
+
+    # What they write without dashes, the engine gives back with them; both name the document.
+    expected = Document(id=str(UUID(uuid)), page_content="a rover", metadata={"n": 1})
+    assert read.similarity_search("rover", k=1) == [expected]
+    assert read.get_by_ids([uuid]) == [expected]
+    assert [found.page_content for found in theirs.similarity_search("lander", k=1)] == ["a lander"]
+    assert written.get_by_ids(["own"])[0].page_content == "a lander"
+
+
+def test_an_index_together_with_what_makes_one_is_refused(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="index= is given together with"):
+        SpladeVectorStore(index=store.index, model=WordEncoder())
+
+
+def test_a_sparse_encoder_in_the_place_of_the_dense_one_is_refused(client: Any) -> None:
+    with pytest.raises(InputError, match=r"embedding is a SpladeSparseEmbeddings.*model="):
+        SpladeVectorStore(client=client, embedding=SpladeSparseEmbeddings(WordEncoder()))  # type: ignore[arg-type]
+
+
+def test_a_setting_that_the_index_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="colection"):
+        SpladeVectorStore(colection="docs")
+
+
+# -- deleting ------------------------------------------------------------------------------------------------
+
+
+def test_documents_are_deleted_by_id_and_by_filter(store: SpladeVectorStore) -> None:
+    assert store.delete(["south", "missing"]) is True
+    assert store.delete(filter={"year": {"$gte": 2024}}) is True
+
+    assert sorted(hit.id for hit in store.index.scroll()) == ["orbit", "rover"]
+
+
+def test_delete_without_ids_deletes_all_as_langchain_has_it(store: SpladeVectorStore) -> None:
+    assert store.delete() is True
+    assert store.index.count() == 0
+
+
+def test_an_empty_filter_deletes_nothing(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="clear"):
+        store.delete(filter={})
+    assert store.index.count() == 4
+
+
+def test_a_misspelt_filter_deletes_nothing(store: SpladeVectorStore) -> None:
+    with pytest.raises(TypeError, match="fliter"):
+        store.delete(fliter={"year": 2023})  # type: ignore[call-arg]
+    assert store.index.count() == 4
+
+
+# -- searching -----------------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_dot_products(store: SpladeVectorStore) -> None:
+    found = store.similarity_search_with_score("rover lander", k=2)
+
+    assert [(document.id, score) for document, score in found] == [("again", 2.0), ("rover", 2.0)]
+
+
+def test_scores_and_explanations_come_under_one_key_on_request(store: SpladeVectorStore) -> None:
+    (scored,) = store.similarity_search("wheels rocket", with_scores=True)
+    (explained,) = store.similarity_search("rocket", with_explanations=True)
+
+    assert scored.metadata == {**MOON[3].metadata, METADATA_KEY: {"score": 1.0}}
+    told = explained.metadata[METADATA_KEY]["explanation"]
+    assert [part["token"] for part in told["contributions"]] == ["rocket"]
+    json.dumps(explained.metadata)
+
+
+def test_scores_and_explanations_come_through_every_kind_of_search(hybrid: SpladeVectorStore) -> None:
+    wanted = {"with_explanations": True, "k": 2}
+    found = [
+        *hybrid.max_marginal_relevance_search("rocket lander", **wanted),
+        *(document for document, _ in hybrid.similarity_search_with_relevance_scores("rocket", **wanted)),
+        *hybrid.as_retriever(search_kwargs=wanted).invoke("rocket"),
+    ]
+
+    assert len(found) == 6
+    for document in found:
+        told = document.metadata[METADATA_KEY]
+        sparse = told["branches"].get("sparse", {"score": 0.0})["score"]
+        assert sum(part["score"] for part in told["explanation"]["contributions"]) == pytest.approx(sparse)
+
+
+def test_explaining_many_encodes_the_query_once_more_and_not_for_each(store: SpladeVectorStore) -> None:
+    encoded: list[Any] = []
+
+    class Counting(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            encoded.append(query)
+            return super().query_embed(query)
+
+    counting = SpladeVectorStore(client=store.index.client, model=Counting())
+
+    assert len(counting.similarity_search("lander", with_explanations=True)) == 3
+    assert len(encoded) == 2
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"year": 2023},
+        {"year": {"$in": [2023, 1999]}},
+        models.Filter(must=[models.FieldCondition(key="metadata.year", match=models.MatchValue(value=2023))]),
+    ],
+)
+def test_a_filter_narrows_every_kind_of_search(store: SpladeVectorStore, filter: Any) -> None:
+    kinds: list[Callable[..., list[Document]]] = [
+        store.similarity_search,
+        store.max_marginal_relevance_search,
+        lambda query, **options: [
+            document for document, _ in store.similarity_search_with_relevance_scores(query, **options)
+        ],
+        lambda query, **options: store.as_retriever(search_kwargs=options).invoke(query),
+    ]
+    assert [ids_of(search("lander", filter=filter)) for search in kinds] == [["rover"]] * 4
+
+
+def test_a_filter_that_cannot_be_expressed_is_refused(store: SpladeVectorStore) -> None:
+    with pytest.raises(FilterError, match=r"\$near"):
+        store.similarity_search("lander", filter={"year": {"$near": 2023}})
+
+
+def test_pages_follow_each_other(store: SpladeVectorStore) -> None:
+    pages = [ids_of(store.similarity_search("the lander", k=1, offset=n)) for n in range(5)]
+
+    assert [id for page in pages for id in page] == ids_of(store.similarity_search("the lander", k=5))
+
+
+def test_an_unknown_keyword_is_refused_by_name(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match=r"given scores, which it does not know; allowed: k, filter"):
+        store.similarity_search("lander", scores=True)
+
+
+def test_a_ready_sparse_vector_is_searched_by(store: SpladeVectorStore) -> None:
+    (vector,) = WordEncoder().query_embed("rocket")
+
+    assert store.similarity_search_by_vector(vector) == [MOON[3]]
+    assert store.max_marginal_relevance_search_by_vector(vector) == [MOON[3]]
+
+
+@pytest.mark.asyncio
+async def test_a_dense_vector_is_refused_with_the_way_out(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match=r"got a list, expected a SparseEmbedding.*mode='dense'"):
+        store.similarity_search_by_vector([0.1, 0.2])
+    with pytest.raises(InputError, match="got a list"):
+        await store.amax_marginal_relevance_search_by_vector([0.1, 0.2])
+
+
+def test_the_sides_of_a_hybrid_store_are_searched_alone_on_request(hybrid: SpladeVectorStore) -> None:
+    assert len(hybrid.similarity_search("rocket", mode="dense")) == 4
+    assert hybrid.similarity_search("rocket", mode="sparse") == [MOON[3]]
+    assert ids_of(hybrid.similarity_search("rocket"))[0] == "orbit"
+    (vector,) = WordEncoder().query_embed("rocket")
+    assert hybrid.similarity_search_by_vector(vector) == [MOON[3]]
+
+
+def test_fusion_is_the_callers_choice(hybrid: SpladeVectorStore) -> None:
+    only_sparse = Fusion("rrf", weights=(1.0, 0.0))
+
+    (first, score), *_ = hybrid.similarity_search_with_score("rocket", fusion=only_sparse)
+
+    assert (first, score) == (MOON[3], pytest.approx(1 / 60))
+
+
+@pytest.mark.asyncio
+async def test_async_searches_give_what_sync_ones_give(store: SpladeVectorStore) -> None:
+    query, options = "the lander", {"k": 3, "with_explanations": True}
+    (vector,) = WordEncoder().query_embed(query)
+
+    assert await store.asimilarity_search(query, **options) == store.similarity_search(query, **options)
+    assert await store.asimilarity_search_with_relevance_scores(query) == (
+        store.similarity_search_with_relevance_scores(query)
+    )
+    assert await store.amax_marginal_relevance_search(query, k=2) == (
+        store.max_marginal_relevance_search(query, k=2)
+    )
+    assert await store.asimilarity_search_by_vector(vector) == store.similarity_search_by_vector(vector)
+    assert await store.amax_marginal_relevance_search_by_vector(vector, k=2) == (
+        store.max_marginal_relevance_search_by_vector(vector, k=2)
+    )
+
+
+# -- relevance, thresholds, diversity ------------------------------------------------------------------------
+
+
+def test_relevance_is_the_weight_that_a_document_gives_to_the_querys_tokens(store: SpladeVectorStore) -> None:
+    found = store.similarity_search_with_relevance_scores("rover lander rocket", k=4)
+
+    # Query weights 1, 1, 1: of three, "rover" and "again" have two, as "orbit" has.
+    assert [(document.id, round(score, 6)) for document, score in found] == [
+        ("again", 0.666667),
+        ("orbit", 0.666667),
+        ("rover", 0.666667),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["sparse", "dense", "hybrid"])
+@pytest.mark.parametrize("fusion", [Fusion(), Fusion("rrf", rrf_k=2, weights=(0.3, 4.0)), Fusion("dbsf")])
+def test_relevance_lies_in_0_to_1_and_keeps_the_order(
+    hybrid: SpladeVectorStore, mode: str, fusion: Fusion
+) -> None:
+    found = hybrid.similarity_search_with_relevance_scores(
+        "The rover left the lander.", k=4, mode=mode, fusion=fusion
+    )
+
+    scores = [score for _, score in found]
+    assert found
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.0 <= score <= 1.0 for score in scores)
+
+
+@pytest.mark.parametrize(
+    "fusion", [Fusion(), Fusion(rrf_k=1), Fusion(rrf_k=2, weights=(0.3, 1.7)), Fusion(weights=(0.0, 1.0))]
+)
+def test_a_document_that_both_rankings_have_first_is_wholly_relevant(
+    hybrid: SpladeVectorStore, fusion: Fusion
+) -> None:
+    (_, score), *_ = hybrid.similarity_search_with_relevance_scores(
+        "A rocket took the lander up.", fusion=fusion
+    )
+
+    assert score == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("score", "mode", "fusion", "expected"),
+    [
+        (9.0, "sparse", Fusion(), 1.0),  # cut
+        (1.5, "sparse", Fusion(), 0.5),
+        (-1.0, "dense", Fusion(), 0.0),
+        (0.0, "dense", Fusion(), 0.5),
+        (2 / 60, "hybrid", Fusion(), 1.0),
+        (1 / 60, "hybrid", Fusion(), 0.5),
+        # (1/13 + 1/9.25) / (1/11 + 1/9.25): ranks 2 and 1, against 1 and 1.
+        (1 / 13 + 1 / 9.25, "hybrid", Fusion(rrf_k=10, weights=(0.5, 4.0)), 0.929725),
+        (2.2, "hybrid", Fusion("dbsf"), 1.0),  # cut
+    ],
+)
+def test_relevance_is_computed_as_documented(
+    score: float, mode: Any, fusion: Fusion, expected: float
+) -> None:
+    query = SparseEmbedding.from_dict({1: 1.0, 2: 2.0})
+
+    assert relevance(score, mode=mode, fusion=fusion, query=query) == pytest.approx(expected)
+
+
+def test_a_query_without_tokens_finds_nothing_relevant(store: SpladeVectorStore) -> None:
+    assert store.similarity_search_with_relevance_scores("!?") == []
+
+
+def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> None:
+    similar = store.as_retriever(search_kwargs={"k": 1})
+    varied = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
+    relevant = store.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9, "k": 9}
+    )
+
+    assert ids_of(similar.invoke("rover")) == ["again"]
+    assert ids_of(varied.invoke("the rover left")) == ["again", "south"]
+    assert ids_of(relevant.invoke("rover left")) == ["again", "rover"]
+
+
+def test_mmr_passes_over_a_near_copy_of_what_it_has_chosen(store: SpladeVectorStore) -> None:
+    plain = store.similarity_search("the rover left the lander", k=2)
+    varied = store.max_marginal_relevance_search("the rover left the lander", k=2, lambda_mult=0.3)
+
+    assert ids_of(plain) == ["again", "rover"]
+    # "rover" is the same words as "again"; "south" shares one word with it, "orbit" two.
+    assert ids_of(varied) == ["again", "south"]
+
+
+@pytest.mark.asyncio
+async def test_mmr_chooses_off_the_event_loop(
+    store: SpladeVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        threads.append(threading.get_ident())
+        return diverse(*args, **kwargs)
+
+    monkeypatch.setattr("splade_retriever.langchain.store.diverse", watched)
+    await store.amax_marginal_relevance_search("lander")
+
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_mmr_with_lambda_1_is_the_plain_search(hybrid: SpladeVectorStore) -> None:
+    query = "The rover left the lander."
+
+    assert hybrid.max_marginal_relevance_search(query, k=3, lambda_mult=1.0) == (
+        hybrid.similarity_search(query, k=3)
+    )
+
+
+# -- LangChain's indexing API --------------------------------------------------------------------------------
+
+
+def sourced(*texts: str, source: str = "a") -> list[Document]:
+    return [Document(page_content=text, metadata={"source": source}) for text in texts]
+
+
+@pytest.mark.parametrize("key_encoder", ["sha1", "sha256", "sha512", "blake2b", lambda d: d.page_content])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.filterwarnings("ignore:Using SHA-1 for document hashing")
+@pytest.mark.asyncio
+async def test_documents_are_indexed_under_keys_of_every_encoder(
+    empty: SpladeVectorStore, key_encoder: Any, is_async: bool
+) -> None:
+    records = InMemoryRecordManager(namespace="splade")
+    records.create_schema()
+
+    async def run() -> Any:
+        if is_async:
+            return await aindex(sourced("one", "two"), records, empty, key_encoder=key_encoder)
+        return index_documents(sourced("one", "two"), records, empty, key_encoder=key_encoder)
+
+    first, second = await run(), await run()
+
+    assert (first["num_added"], second["num_skipped"], empty.index.count()) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("cleanup", "left"),
+    [
+        (None, {"one", "two", "new", "other"}),
+        ("incremental", {"one", "new", "other"}),
+        ("scoped_full", {"one", "new", "other"}),
+        ("full", {"one", "new"}),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.asyncio
+async def test_every_cleanup_mode_leaves_what_it_should(
+    empty: SpladeVectorStore, cleanup: Any, left: set[str], is_async: bool
+) -> None:
+    records = InMemoryRecordManager(namespace="splade")
+    records.create_schema()
+
+    async def run(documents: list[Document]) -> None:
+        settings: dict[str, Any] = {
+            "cleanup": cleanup,
+            "source_id_key": "source",
+            "key_encoder": "sha256",
+        }
+        if is_async:
+            await aindex(documents, records, empty, **settings)
+        else:
+            index_documents(documents, records, empty, **settings)
+
+    await run(sourced("one", "two") + sourced("other", source="b"))
+    await run(sourced("one", "new"))
+
+    assert {hit.text for hit in empty.index.scroll()} == left
+
+
+# -- LangChain's standard suite ------------------------------------------------------------------------------
+
+mark_async_tests(VectorStoreIntegrationTests)
+
+
+class SuiteOfStores(VectorStoreIntegrationTests):
+    """The suite's 25 tests; made for each engine and each mode below."""
+
+    engine: str
+    dense: bool
+
+    @pytest.fixture
+    def vectorstore(self) -> Iterator[VectorStore]:  # type: ignore[override]
+        client = client_of(self.engine)
+        embedding = self.get_embeddings() if self.dense else None
+        yield SpladeVectorStore(client=client, model=BackgroundEncoder(), embedding=embedding)
+        client.close()
+
+
+class TestStoreOnEdgeSparse(SuiteOfStores):
+    engine, dense = "edge", False
+
+
+class TestStoreOnEdgeHybrid(SuiteOfStores):
+    engine, dense = "edge", True
+
+
+class TestStoreOnLocalModeSparse(SuiteOfStores):
+    engine, dense = "local", False
+
+
+class TestStoreOnLocalModeHybrid(SuiteOfStores):
+    engine, dense = "local", True

@@ -1,0 +1,231 @@
+"""The retriever for LlamaIndex: what it finds, explains, and can be made from."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from llama_index.core import Document, MockEmbedding, VectorStoreIndex
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEngine
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+from qdrant_client import QdrantClient
+
+from splade_retriever import SpladeIndex
+from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.llama_index import SparseOnly, SpladeRetriever, SpladeVectorStore
+from tests.llama_index.parts import (  # noqa: F401 - fixtures
+    NODES,
+    SINCE_2020,
+    empty_store,
+    filled_store,
+    ids_of,
+    local_client,
+    word_model,
+)
+from tests.words import LetterEncoder, WordEncoder
+
+
+def test_a_retriever_gives_the_best_nodes_with_their_scores(filled: SpladeVectorStore) -> None:
+    found = SpladeRetriever(filled, similarity_top_k=2).retrieve("rover lander")
+
+    assert [(scored.node_id, scored.score) for scored in found] == [("rover", 2.0), ("rocket", 1.0)]
+    assert found[0].node == NODES[1]
+
+
+def test_a_retriever_of_an_index_finds_what_a_store_put_there(filled: SpladeVectorStore) -> None:
+    assert ids_of(SpladeRetriever(index=filled.index, similarity_top_k=4).retrieve("moon")) == ["landing"]
+
+
+def test_a_retriever_heeds_filters_and_ids(filled: SpladeVectorStore) -> None:
+    assert ids_of(SpladeRetriever(filled, filters=SINCE_2020).retrieve("lander")) == ["rover"]
+    assert ids_of(SpladeRetriever(filled, node_ids=["rocket"]).retrieve("lander")) == ["rocket"]
+    assert ids_of(SpladeRetriever(filled, doc_ids=["rover"]).retrieve("lander")) == ["rover"]
+
+
+@pytest.mark.parametrize("way", ["retrieve", "aretrieve"])
+@pytest.mark.parametrize("nowhere", ["doc_ids", "node_ids"])
+def test_of_no_documents_and_no_nodes_nothing_is_found(
+    filled: SpladeVectorStore, nowhere: str, way: str
+) -> None:
+    retriever = SpladeRetriever(filled, **{nowhere: []})  # type: ignore[arg-type]
+
+    found = retriever.retrieve("moon") if way == "retrieve" else asyncio.run(retriever.aretrieve("moon"))
+
+    assert found == []
+
+
+def test_top_k_can_be_changed(filled: SpladeVectorStore) -> None:
+    retriever = SpladeRetriever(filled)
+    retriever.similarity_top_k = 1
+
+    assert (retriever.similarity_top_k, len(retriever.retrieve("lander"))) == (1, 1)
+
+
+def test_many_async_retrievals_are_right_each(filled: SpladeVectorStore) -> None:
+    retriever = SpladeRetriever(filled, similarity_top_k=1)
+    queries = ["moon", "rover", "rocket"] * 10
+
+    async def main() -> list[list[NodeWithScore]]:
+        return await asyncio.gather(*(retriever.aretrieve(query) for query in queries))
+
+    assert [ids_of(found) for found in asyncio.run(main())] == [["landing"], ["rover"], ["rocket"]] * 10
+
+
+@pytest.mark.parametrize("way", ["retrieve", "aretrieve"])
+def test_an_explanation_is_in_the_metadata_where_no_model_reads_it(
+    filled: SpladeVectorStore, way: str
+) -> None:
+    retriever = SpladeRetriever(filled, similarity_top_k=1, explain=True)
+
+    found = (
+        retriever.retrieve("rover moon")
+        if way == "retrieve"
+        else asyncio.run(retriever.aretrieve("rover moon"))
+    )
+
+    (scored,) = found
+    report = scored.node.metadata["_splade"]
+    contributions = report["explanation"]["contributions"]
+    assert sum(part["score"] for part in contributions) == pytest.approx(scored.score)
+    assert "_splade" not in scored.node.get_content(metadata_mode=MetadataMode.LLM)
+    assert "_splade" not in scored.node.get_content(metadata_mode=MetadataMode.EMBED)
+
+
+def test_explaining_encodes_the_query_once_however_many_are_found(store: SpladeVectorStore) -> None:
+    queries: list[Any] = []
+
+    class Counting(WordEncoder):
+        def query_embed(self, query: Any) -> Any:
+            queries.append(query)
+            return super().query_embed(query)
+
+    counted = SpladeVectorStore(client=store.client, collection="counted", model=Counting())
+    counted.add(NODES)
+
+    found = SpladeRetriever(counted, explain=True).retrieve("the")
+
+    assert len(found) == 3
+    assert len(queries) == 2  # one to search, one to explain
+
+
+def test_without_asking_there_is_no_explanation(filled: SpladeVectorStore) -> None:
+    (scored,) = SpladeRetriever(filled, similarity_top_k=1).retrieve("moon")
+
+    assert scored.node.metadata == {"year": 2023}
+
+
+def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -> None:
+    from_nodes = SpladeRetriever.from_nodes(NODES, model=model, similarity_top_k=1)
+    assert ids_of(from_nodes.retrieve("rover")) == ["rover"]
+
+    long = " ".join(f"Sentence number {n} says nothing." for n in range(300)) + " The comet came."
+    from_documents = SpladeRetriever.from_documents([Document(text=long, id_="long")], model=model)
+    (found,) = from_documents.retrieve("comet")
+    assert found.text.endswith("The comet came.")
+    assert len(found.text) < len(long) / 4
+    assert found.node.ref_doc_id == "long"
+    from_nodes.vector_store.close()
+    from_documents.vector_store.close()
+
+
+def test_a_hybrid_retriever_is_made_from_nodes_in_one_go() -> None:
+    retriever = SpladeRetriever.from_nodes(
+        NODES, model=WordEncoder(), dense=LetterEncoder(), mode="hybrid", alpha=0.0
+    )
+
+    assert ids_of(retriever.retrieve("rover")) == ["rover"]
+    assert retriever.retrieve("rover")[0].score == pytest.approx(1.0)
+    retriever.vector_store.close()
+
+
+def test_a_retriever_that_cannot_be_made_leaves_no_store_open(
+    model: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[SpladeIndex] = []
+    close = SpladeIndex.close
+
+    def noted(self: SpladeIndex) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(SpladeIndex, "close", noted)
+
+    with pytest.raises(InputError, match="metadata"):
+        SpladeRetriever.from_nodes([TextNode(text="a", metadata={"at": (1, 2)})], model=model)
+
+    assert len(closed) == 1
+
+
+def test_what_is_no_document_is_refused_with_its_position(model: WordEncoder) -> None:
+    with pytest.raises(InputError, match="documents is one str"):
+        SpladeRetriever.from_documents("a text", model=model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="document 1 is a str"):
+        SpladeRetriever.from_documents([Document(text="a"), "b"], model=model)  # type: ignore[list-item]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
+def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="either"):
+        SpladeRetriever()
+    with pytest.raises(InputError, match="either"):
+        SpladeRetriever(filled, index=filled.index)
+    made = VectorStoreIndex.from_vector_store(filled, embed_model=SparseOnly())
+    with pytest.raises(InputError, match=r"index\.vector_store"):
+        SpladeRetriever(index=made)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="text_search"):
+        SpladeRetriever(filled, mode="sparce")
+    with pytest.raises(InputError, match=r"type SpladeIndex.*index="):
+        SpladeRetriever(filled.index)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"alpha=0\.3 in mode 'default'"):
+        SpladeRetriever(filled, alpha=0.3)
+
+
+def test_a_mode_that_the_store_has_not_is_told_when_it_is_asked(filled: SpladeVectorStore) -> None:
+    with pytest.raises(NotSupportedError, match="'mmr'"):
+        SpladeRetriever(filled, mode="mmr").retrieve("moon")
+    with pytest.raises(InputError, match="dense"):
+        SpladeRetriever(filled, mode="hybrid").retrieve("moon")
+
+
+@pytest.mark.parametrize("dense", [MockEmbedding(embed_dim=3), LetterEncoder()])
+def test_hybrid_takes_dense_embeddings_of_llama_index_and_others(client: QdrantClient, dense: Any) -> None:
+    store = SpladeVectorStore(client=client, model=WordEncoder(), dense=dense)
+    store.add(NODES)
+
+    found = SpladeRetriever(store, mode="hybrid", similarity_top_k=3, explain=True).retrieve("moon")
+
+    assert ids_of(found)[0] == "landing"
+    assert len(found) == 3
+    branches = found[0].node.metadata["_splade"]["branches"]
+    assert set(branches) == {"sparse", "dense"}
+    assert branches["sparse"]["rank"] == 1
+
+
+def test_first_in_both_rankings_scores_1(client: QdrantClient) -> None:
+    store = SpladeVectorStore(client=client, model=WordEncoder(), dense=LetterEncoder())
+    store.add(NODES)
+
+    for alpha in (0.0, 0.25, 0.5, 1.0):
+        retriever = SpladeRetriever(store, mode="hybrid", alpha=alpha)
+        assert retriever.retrieve(NODES[1].text)[0].score == pytest.approx(1.0)
+
+
+def test_a_query_transform_has_its_texts_encoded(filled: SpladeVectorStore) -> None:
+    class Hypothetical(BaseQueryTransform):
+        def _get_prompts(self) -> dict[str, Any]:
+            return {}
+
+        def _update_prompts(self, prompts: Any) -> None:
+            pass
+
+        def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> QueryBundle:
+            return QueryBundle(
+                "what drove?", custom_embedding_strs=["Pragyan the rover", query_bundle.query_str]
+            )
+
+    engine = RetrieverQueryEngine.from_args(SpladeRetriever(filled, similarity_top_k=1), llm=MockLLM())
+
+    response = TransformQueryEngine(engine, Hypothetical()).query("what drove?")
+
+    assert ids_of(response.source_nodes) == ["rover"]

@@ -1,0 +1,417 @@
+"""`migrate`: real folders, qdrant-client's local mode in a server's stead, and a real kill."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from splade_retriever.edge.client import EdgeClient
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    IndexLockedError,
+    InputError,
+    ServerError,
+    SpladeError,
+    StorageError,
+)
+from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.index import connection as server
+from splade_retriever.maintenance.migrate import migrate
+from tests.rest_server import CuttingProxy, RestServer
+from tests.words import LetterEncoder, WordEncoder
+
+ROOT = Path(__file__).parents[2]
+WORDS = ("moon", "rover", "lander", "orbit", "dust", "crater", "launch", "rocket", "ice", "signal", "ramp")
+
+
+def texts(n: int, seed: int = 1) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(3, 20))) for _ in range(n)]
+
+
+def fill(place: Path, n: int = 150, **settings: Any) -> None:
+    with SpladeIndex(place, model=WordEncoder(), indexed_fields={"year": "integer"}, **settings) as index:
+        index.add(
+            texts(n), [{"year": 2000 + k % 9, "share": k / 7} for k in range(n)], [f"d{k}" for k in range(n)]
+        )
+
+
+def content(client: Any, collection: str = "splade") -> dict[Any, Any]:
+    """Everything that a client gives of a collection, in a form that can be compared."""
+    records, _ = client.scroll(collection, limit=100_000, with_payload=True, with_vectors=True)
+    return {record.id: (rounded(record.payload), rounded(plain(record.vector))) for record in records}
+
+
+def plain(vector: Any) -> Any:
+    if isinstance(vector, dict):
+        return {name: plain(value) for name, value in vector.items()}
+    if isinstance(vector, models.SparseVector):
+        return sorted(zip(vector.indices, vector.values, strict=True))
+    return vector
+
+
+def rounded(value: Any) -> Any:
+    """JSON with floats as far as every engine keeps them."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def everything(folder: Path) -> dict[Any, Any]:
+    with EdgeClient(folder) as client:
+        return content(client)
+
+
+def test_a_folder_is_copied_whole_with_indexes_memory_and_vector_parameters(tmp_path: Path) -> None:
+    fill(tmp_path / "a", dense=LetterEncoder(), max_active_dims=12, datatype="float16")
+
+    report = migrate(tmp_path / "a", tmp_path / "b")
+
+    assert (report.state, report.points, report.copied, report.present) == ("new", 150, 150, 0)
+    assert report.payload_indexes == ["metadata.year"]
+    assert report.queries == 20
+    assert report.model == "words"
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
+    with EdgeClient(tmp_path / "a") as one, EdgeClient(tmp_path / "b") as other:
+        before, after = one.get_collection("splade"), other.get_collection("splade")
+        assert after.config.params == before.config.params
+        assert after.config.metadata == before.config.metadata
+        assert after.config.hnsw_config == before.config.hnsw_config
+        assert {k: v.data_type for k, v in after.payload_schema.items()} == {
+            k: v.data_type for k, v in before.payload_schema.items()
+        }
+    with SpladeIndex(tmp_path / "b", model=WordEncoder(), dense=LetterEncoder()) as index:
+        assert index.get(["d7"])[0].metadata["year"] == 2007
+        assert index.add([texts(150)[7]], [{"year": 1}], ["d7"]) == ["d7"]
+
+
+def test_an_unchanged_text_is_known_again_after_the_move(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 20)
+    migrate(tmp_path / "a", tmp_path / "b")
+
+    encoder = WordEncoder()
+    with SpladeIndex(tmp_path / "b", model=encoder) as index:
+        index.add(texts(20), ids=[f"d{k}" for k in range(20)])
+    assert encoder.encoded == 0
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name == "collection.json"
+    }
+
+
+def test_the_source_is_never_changed(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 70)
+    before, settings = everything(tmp_path / "a"), files_of(tmp_path / "a")
+
+    migrate(tmp_path / "a", tmp_path / "b")
+
+    assert everything(tmp_path / "a") == before
+    assert files_of(tmp_path / "a") == settings
+
+
+def test_to_a_client_and_back_again_nothing_is_lost(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 130)
+    client = QdrantClient(":memory:")
+    try:
+        there = migrate(tmp_path / "a", client, target_collection="docs")
+        back = migrate(client, tmp_path / "b", collection="docs", target_collection="splade")
+
+        assert (there.copied, back.copied) == (130, 130)
+        assert content(client, "docs") == everything(tmp_path / "a") == everything(tmp_path / "b")
+        with SpladeIndex(client=client, collection="docs", model=WordEncoder()) as index:
+            assert index.search("moon")
+    finally:
+        client.close()
+
+
+COPYING = """
+import sys
+from splade_retriever.maintenance.migrate import migrate
+migrate(sys.argv[1], sys.argv[2], on_progress=lambda done, total: print(done, flush=True))
+"""
+
+
+def test_killed_in_the_middle_the_second_run_copies_only_what_is_missing(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1500)
+    process = subprocess.Popen(
+        [sys.executable, "-c", COPYING, str(tmp_path / "a"), str(tmp_path / "b")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    try:
+        told = [int(process.stdout.readline()) for _ in range(5)]
+    finally:
+        process.kill()
+    told += [int(line) for line in process.stdout if line.endswith("\n")]
+    process.wait()
+    process.stdout.close()
+    assert 320 <= told[-1] < 1500, "the process was killed too late"
+
+    with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
+        SpladeIndex(tmp_path / "b", model=WordEncoder())
+    planned = migrate(tmp_path / "a", tmp_path / "b", dry_run=True)
+    report = migrate(tmp_path / "a", tmp_path / "b")
+
+    assert planned.state == report.state == "unfinished"
+    assert report.present >= told[-1]
+    assert planned.copied == report.copied == 1500 - report.present
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
+    with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
+        assert index.count() == 1500
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopped_after(points: int) -> Any:
+    def tell(done: int, total: int) -> None:
+        if done >= points:
+            raise StoppedError
+
+    return tell
+
+
+def test_what_changed_in_the_source_between_two_runs_is_brought_up_to_date(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 300)
+    with pytest.raises(StoppedError):
+        migrate(tmp_path / "a", tmp_path / "b", on_progress=stopped_after(200))
+    with EdgeClient(tmp_path / "b") as half:
+        copied = [record.payload["_splade"]["id"] for record in half.scroll("splade", limit=1000)[0]]
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        index.delete(copied[:3])
+        index.update_metadata(copied[3], {"year": 1969})
+        index.add(["another text of the moon"], ids=[copied[4]])
+
+    report = migrate(tmp_path / "a", tmp_path / "b")
+
+    assert report.removed == 3
+    assert report.present == len(copied) - 5
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
+
+
+def test_a_complete_target_is_compared_and_never_written(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 80)
+    migrate(tmp_path / "a", tmp_path / "b")
+
+    again = migrate(tmp_path / "a", tmp_path / "b")
+    assert (again.state, again.copied, again.present, again.queries) == ("complete", 0, 80, 20)
+
+    with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
+        index.update_metadata("d5", {"year": 1})
+    after = everything(tmp_path / "b")
+    with pytest.raises(CollectionMismatchError, match="80 points against 80 of the source, 1 of which"):
+        migrate(tmp_path / "a", tmp_path / "b")
+    assert everything(tmp_path / "b") == after
+
+
+def test_a_target_of_another_model_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 5)
+    with SpladeIndex(tmp_path / "b", model=WordEncoder("other")) as index:
+        index.add(["moon"], ids=["m"])
+    before = everything(tmp_path / "b")
+
+    with pytest.raises(CollectionMismatchError, match=r"'other'.*'words'.*encoder.*Nothing was written"):
+        migrate(tmp_path / "a", tmp_path / "b")
+    assert everything(tmp_path / "b") == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 40)
+
+    report = migrate(tmp_path / "a", tmp_path / "b", dry_run=True)
+
+    assert (report.state, report.points, report.copied, report.dry_run) == ("new", 40, 40, True)
+    assert report.vectors == ["splade"]
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_source_that_is_not_there_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path / "a", 1)
+
+    with pytest.raises(CollectionNotFoundError, match="no index folder"):
+        migrate(tmp_path / "none", tmp_path / "b")
+    with pytest.raises(CollectionNotFoundError, match="empty"):
+        migrate(tmp_path / "empty", tmp_path / "b")
+    with pytest.raises(CollectionNotFoundError, match=r"'docs'.*found: 'splade'"):
+        migrate(tmp_path / "a", tmp_path / "b", collection="docs")
+    assert not (tmp_path / "b").exists()
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_a_folder_that_is_in_use_is_told(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1)
+    with EdgeClient(tmp_path / "a"), pytest.raises(IndexLockedError, match="open already"):
+        migrate(tmp_path / "a", tmp_path / "b")
+    with EdgeClient(tmp_path / "b"), pytest.raises(IndexLockedError, match="open already"):
+        migrate(tmp_path / "a", tmp_path / "b")
+
+
+def test_source_and_target_must_differ_but_may_share_a_folder(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 30)
+
+    with pytest.raises(InputError, match="both collection 'splade'"):
+        migrate(tmp_path / "a", str(tmp_path / "a"))
+    assert migrate(tmp_path / "a", tmp_path / "a", target_collection="copy").copied == 30
+    with EdgeClient(tmp_path / "a") as client:
+        assert content(client, "copy") == content(client)
+
+
+def test_a_collection_of_another_program_is_copied_too(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path / "a") as client:
+        client.create_collection(
+            "notes", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT)
+        )
+        client.upsert(
+            "notes", [models.PointStruct(id=n, vector=[n, 1.0], payload={"n": n}) for n in range(1, 90)]
+        )
+
+    report = migrate(tmp_path / "a", tmp_path / "b", collection="notes")
+
+    assert (report.model, report.vectors, report.copied, report.queries) == (None, [""], 89, 20)
+    with EdgeClient(tmp_path / "b") as client:
+        assert not client.get_collection("notes").config.metadata
+        (found,) = client.retrieve("notes", [7], with_vectors=True)
+        assert (found.vector, found.payload) == ([7.0, 1.0], {"n": 7})
+
+
+def test_an_empty_collection_and_texts_without_tokens_are_copied(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        assert index.count() == 0
+    assert migrate(tmp_path / "a", tmp_path / "b").points == 0
+    with SpladeIndex(tmp_path / "c", model=WordEncoder()) as index:
+        index.add(["...", "moon"], ids=["dots", "moon"])
+    migrate(tmp_path / "c", tmp_path / "d")
+    with SpladeIndex(tmp_path / "d", model=WordEncoder()) as index:
+        assert [hit.text for hit in index.get(["dots", "moon"])] == ["...", "moon"]
+
+
+class Lossy(EdgeClient):
+    """An engine that answers queries with other scores than it should."""
+
+    def query_points(self, *args: Any, **kwargs: Any) -> models.QueryResponse:
+        answer = super().query_points(*args, **kwargs)
+        for point in answer.points:
+            point.score += 0.01
+        return answer
+
+
+def test_a_target_that_answers_otherwise_is_not_reported_as_done(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 30)
+    with Lossy(tmp_path / "b") as client, pytest.raises(StorageError, match="not verified"):
+        migrate(tmp_path / "a", client)
+    with pytest.raises(SpladeError, match="not complete"):
+        SpladeIndex(tmp_path / "b", model=WordEncoder())
+
+
+def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 10)
+    command = [sys.executable, "-m", "splade_retriever", "migrate", str(tmp_path / "a"), str(tmp_path / "b")]
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    assert "10 points would be copied" in run("--dry-run").stdout
+    done = json.loads(run("--json").stdout)
+    assert (done["copied"], done["queries"], done["state"]) == (10, 10, "new")
+    assert "10 points were there already" in run().stdout
+    missing = run("--collection", "docs")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("splade: there is no collection 'docs'")
+
+
+@pytest.mark.parametrize("fault", ["stopped", "gone"])
+def test_by_its_url_a_server_gets_everything_and_gives_it_back_though_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(server, "_WAITS_S", (0.01, 0.02))
+    fill(tmp_path / "a", 400, dense=LetterEncoder(), tenant_field="share")
+    with RestServer() as rest, CuttingProxy(rest.port) as proxy:
+        proxy.cuts = ["request", "pass", "answer"]
+
+        def interrupt(done: int, total: int) -> None:
+            if done >= 128 and fault == "stopped":
+                raise StoppedError
+            if done >= 128:
+                proxy.go_away()
+
+        with pytest.raises((StoppedError, ServerError)):
+            migrate(tmp_path / "a", proxy.url, on_progress=interrupt)
+        proxy.come_back()
+        with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
+            SpladeIndex(proxy.url, model=WordEncoder())
+
+        there = migrate(tmp_path / "a", proxy.url)
+        assert (there.present, there.copied, there.queries) == (128, 272, 20)
+        assert there.payload_indexes == ["metadata.share", "metadata.year"]
+        schema = rest.store.get_collection("splade").payload_schema
+        assert {path: index.data_type for path, index in schema.items()} == {
+            "metadata.share": "keyword",
+            "metadata.year": "integer",
+        }
+        assert schema["metadata.share"].params.is_tenant is True
+        with pytest.raises(CollectionMismatchError, match="'words', but this index has model 'other'"):
+            SpladeIndex(proxy.url, model=WordEncoder("other"))
+        back = migrate(proxy.url, tmp_path / "b")
+        assert (back.copied, back.queries) == (400, 20)
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
+    with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
+        assert index.client.get_collection("splade").payload_schema["metadata.share"].params.is_tenant is True
+
+
+def test_the_command_moves_a_folder_to_a_server(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 10)
+    with RestServer() as rest:
+        command = [
+            sys.executable,
+            "-m",
+            "splade_retriever",
+            "migrate",
+            str(tmp_path / "a"),
+            rest.url,
+            "--json",
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert json.loads(done.stdout)["copied"] == 10, done.stderr
+        assert content(rest.store) == everything(tmp_path / "a")
+
+
+@pytest.mark.server
+def test_to_a_real_server_and_back(tmp_path: Path) -> None:
+    url, key = os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY")
+    name = f"splade-test-{uuid.uuid4().hex[:8]}"
+    fill(tmp_path / "a", 300, dense=LetterEncoder())
+    client = QdrantClient(url=url, api_key=key)
+    try:
+        with pytest.raises(StoppedError):
+            migrate(tmp_path / "a", url, target_collection=name, api_key=key, on_progress=stopped_after(128))
+        time.sleep(0.1)
+        there = migrate(tmp_path / "a", url, target_collection=name, api_key=key)
+        assert (there.present, there.copied, there.queries) == (128, 172, 20)
+        assert list(client.get_collection(name).payload_schema) == ["metadata.year"]
+        migrate(url, tmp_path / "b", collection=name, target_collection="splade", source_api_key=key)
+        assert everything(tmp_path / "b") == everything(tmp_path / "a")
+    finally:
+        client.delete_collection(name)
+        client.close()

@@ -1,0 +1,385 @@
+"""`reindex`: real folders, qdrant-client's local mode in a server's stead, kills at every step."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge import storage as edge_folder
+from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.maintenance.reindex import reindex
+from splade_retriever.sparse import SparseEmbedding
+from tests.words import LetterEncoder, WordEncoder
+
+ROOT = Path(__file__).parents[2]
+N = 100
+
+
+class DoublingEncoder(WordEncoder):
+    """A second model: the same words, weights twice as large."""
+
+    def __init__(self, *, max_length: int = 512) -> None:
+        super().__init__("doubling", max_length=max_length)
+
+    def _vector(self, text: str) -> SparseEmbedding:
+        found = super()._vector(text)
+        return SparseEmbedding(values=found.values * 2, indices=found.indices)
+
+
+class DyingEncoder(DoublingEncoder):
+    """Gives out after some texts."""
+
+    def __init__(self, texts: int) -> None:
+        super().__init__()
+        self.left = texts
+
+    def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseEmbedding]:
+        for vector in super().passage_embed(texts):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            yield vector
+
+
+def fill(index: SpladeIndex, n: int = N) -> None:
+    index.add(
+        [f"moon text {k} of the rover" for k in range(n)],
+        [{"n": k, "deep": {"list": [k, None]}} for k in range(n)],
+        [f"id {k}" for k in range(n)],
+        extras=[{"from": k} if k % 2 else None for k in range(n)],
+    )
+
+
+def folder(path: Path, n: int = N, **settings: Any) -> Path:
+    with SpladeIndex(path, model=WordEncoder(), indexed_fields={"n": "integer"}, **settings) as index:
+        fill(index, n)
+    return path
+
+
+def documents(index: SpladeIndex) -> dict[str, tuple[Any, ...]]:
+    return {hit.id: (hit.text, hit.metadata, hit.extra) for hit in index.scroll()}
+
+
+def test_a_folder_gets_the_new_vectors_under_the_old_name_and_keeps_everything_else(tmp_path: Path) -> None:
+    folder(tmp_path / "a")
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        before, score = documents(index), index.search("rover", 1)[0].score
+
+    encoder = DoublingEncoder()
+    report = reindex(tmp_path / "a", encoder)
+
+    assert (report.switch, report.new_collection) == ("replaced", "splade")
+    assert (report.documents, report.encoded, report.other_text) == (N, N, 0)
+    assert (report.old_model, report.model) == ("words", "doubling")
+    assert encoder.encoded == N
+    with pytest.raises(CollectionMismatchError, match="made by model 'doubling'"):
+        SpladeIndex(tmp_path / "a", model=WordEncoder())
+    with SpladeIndex(tmp_path / "a", model=encoder) as index:
+        assert documents(index) == before
+        assert index.search("rover", 1)[0].score == pytest.approx(4 * score)  # query and document
+        assert index.count({"n": {"$lt": 10}}) == 10
+        fill(index)
+        assert encoder.encoded == N, "the new hashes are those of add"
+        schema = index.client.get_collection("splade").payload_schema
+        assert list(schema) == ["metadata.n"]
+    with EdgeClient(tmp_path / "a") as client:
+        assert [found.name for found in client.get_collections().collections] == ["splade"]
+    assert len(list((tmp_path / "a" / "collections").iterdir())) == 1
+
+
+def test_reindexing_what_is_so_already_does_nothing(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 3)
+    encoder = WordEncoder()
+
+    assert reindex(tmp_path / "a", encoder).switch == "nothing to do"
+    assert encoder.encoded == 0
+
+
+def test_other_settings_with_the_same_model(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 5)
+
+    reindex(tmp_path / "a", WordEncoder(), max_active_dims=2)
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        assert {len(hit.vector or []) for hit in index.scroll(with_vectors=True)} == {2}
+    reindex(tmp_path / "a", WordEncoder(), max_active_dims=0)
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        assert {len(hit.vector or []) for hit in index.scroll(with_vectors=True)} == {6}
+
+
+def test_interrupted_the_old_vectors_serve_and_the_second_run_encodes_only_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    folder(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        reindex(tmp_path / "a", DyingEncoder(60), batch_size=10)
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        assert len(index.search("moon", 200)) == N
+        index.delete(["id 1", "id 99"])
+        index.add(["new text"], ids=["new"])
+        index.update_metadata("id 0", {"n": -1})
+        changed = documents(index)
+    with pytest.raises(CollectionMismatchError, match="not complete: `splade reindex`"):
+        SpladeIndex(tmp_path / "a", collection="splade.next")
+
+    encoder = DoublingEncoder()
+    report = reindex(tmp_path / "a", encoder, batch_size=10)
+
+    assert 1 <= report.encoded == encoder.encoded <= 51
+    with SpladeIndex(tmp_path / "a", model=encoder) as index:
+        assert documents(index) == changed
+        assert index.search("new", 1)[0].id == "new"
+
+
+def test_what_another_run_left_is_told_and_thrown_away_on_demand(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 30)
+    with pytest.raises(KeyboardInterrupt):
+        reindex(tmp_path / "a", DyingEncoder(20), batch_size=10)
+
+    with pytest.raises(CollectionMismatchError, match=r"'doubling'.*--restart"):
+        reindex(tmp_path / "a", WordEncoder("third"))
+    assert reindex(tmp_path / "a", WordEncoder("third"), restart=True).encoded == 30
+
+
+def test_windows_are_put_together_again(tmp_path: Path) -> None:
+    text = " ".join(f"word{k}" for k in range(40)) + " end."
+    with SpladeIndex(
+        tmp_path / "a", model=WordEncoder(max_length=10), windows="points", window_overlap=2
+    ) as index:
+        index.add([text, "short"], [{"n": 1}, {"n": 2}], ids=["long", "short"])
+        assert index.client.count("splade").count > 4
+
+    report = reindex(tmp_path / "a", DoublingEncoder(max_length=20), window_overlap=4)
+
+    assert (report.documents, report.other_text) == (2, 0)
+    encoder = DoublingEncoder(max_length=20)
+    with SpladeIndex(tmp_path / "a", model=encoder) as index:
+        assert {hit.id: hit.text for hit in index.get(["long", "short"])} == {"long": text, "short": "short"}
+        assert index.client.count("splade").count == 4
+        assert index.search("word39", 1)[0].id == "long"
+
+
+def test_dense_vectors_are_taken_over_without_their_encoder(tmp_path: Path) -> None:
+    texts = ["moon", "rover", "lander", "dust"]
+    with SpladeIndex(tmp_path / "a", model=WordEncoder(), dense=LetterEncoder()) as index:
+        index.add(texts, ids=texts)
+
+    reindex(tmp_path / "a", DoublingEncoder())
+
+    with SpladeIndex(tmp_path / "a", model=DoublingEncoder(), dense=LetterEncoder()) as index:
+        for text in texts:
+            hit = index.search(text, 1, mode="dense")[0]
+            assert hit.id == text
+            assert hit.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_text_that_was_encoded_under_its_heading_is_so_again_and_others_are_counted(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        index.add(
+            ["about rovers", "plain", "own"],
+            [{"heading": "Wheels"}, {"heading": "Wheels"}, None],
+            ["under", "plain", "own"],
+            encoded_texts=["Wheels\nabout rovers", None, "secret words"],
+        )
+
+    report = reindex(tmp_path / "a", DoublingEncoder())
+
+    assert report.other_text == 1
+    with SpladeIndex(tmp_path / "a", model=DoublingEncoder()) as index:
+        assert [hit.id for hit in index.search("wheels")] == ["under"]
+        assert [hit.id for hit in index.search("own")] == ["own"]
+
+
+# -- the switch ----------------------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    pass
+
+
+def states_of_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folder as a kill before each write or rename of the switch would leave it, and at the end."""
+    folder(tmp_path / "a", 12)
+    states: list[Path] = []
+    switching = False
+
+    def before(call: Any) -> Any:
+        def photographed(*args: Any) -> Any:
+            if switching:
+                states.append(tmp_path / f"state{len(states)}")
+                shutil.copytree(tmp_path / "a", states[-1])
+            return call(*args)
+
+        return photographed
+
+    replace = EdgeClient.replace_collection
+
+    def noted(self: EdgeClient, *args: Any, **kwargs: Any) -> bool:
+        nonlocal switching
+        switching = True
+        try:
+            return replace(self, *args, **kwargs)
+        finally:
+            switching = False
+
+    monkeypatch.setattr(EdgeClient, "replace_collection", noted)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(edge_folder.os, name, before(getattr(os, name)))
+    monkeypatch.setattr(edge_folder, "remove_leftovers", before(edge_folder.remove_leftovers))
+    reindex(tmp_path / "a", DoublingEncoder())
+    monkeypatch.undo()
+    return [*states, tmp_path / "a"]
+
+
+def test_killed_at_any_step_of_the_switch_the_folder_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = states_of_a_switch(tmp_path, monkeypatch)
+    assert len(states) == 6, "two writes, two renames, the removal, the end"
+
+    switched = []
+    for state in states:
+        with EdgeClient(state) as client:
+            names = [found.name for found in client.get_collections().collections]
+        new = names == ["splade"]
+        switched.append(new)
+        assert new or names == ["splade", "splade.next"]
+        with SpladeIndex(state, model=DoublingEncoder() if new else WordEncoder()) as index:
+            assert len(index.search("moon", 50)) == index.count() == 12
+        assert reindex(state, DoublingEncoder()).encoded == 0, "nothing is encoded twice"
+        with SpladeIndex(state, model=DoublingEncoder()) as index:
+            assert len(index.search("moon", 50)) == 12
+        assert len(list((state / "collections").iterdir())) == 1
+    assert switched == [False, True, True, True, True, True]
+
+
+REINDEXING = """
+import sys
+from splade_retriever.maintenance.reindex import reindex
+from tests.maintenance.test_reindex import DoublingEncoder
+reindex(sys.argv[1], DoublingEncoder(), batch_size=16, on_progress=lambda done, n: print(done, flush=True))
+"""
+
+
+def test_killed_for_real_nothing_is_lost_and_the_second_run_goes_on(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 600)
+    process = subprocess.Popen(
+        [sys.executable, "-c", REINDEXING, str(tmp_path / "a")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    try:
+        told = [int(process.stdout.readline()) for _ in range(6)]
+    finally:
+        process.kill()
+    told += [int(line) for line in process.stdout if line.endswith("\n")]
+    process.wait()
+    process.stdout.close()
+    assert told[-1] < 600, "the process was killed too late"
+    with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
+        assert len(index.search("moon", 1000)) == 600
+
+    report = reindex(tmp_path / "a", DoublingEncoder(), batch_size=16)
+
+    assert report.documents == 600
+    assert 0 < report.encoded <= 600 - told[-1]
+    with SpladeIndex(tmp_path / "a", model=DoublingEncoder()) as index:
+        assert len(index.search("moon", 1000)) == 600
+
+
+# -- in a server's stead -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
+    opened = QdrantClient(":memory:")
+    yield opened
+    opened.close()
+
+
+def test_where_a_collection_cannot_be_renamed_the_new_name_is_told(client: QdrantClient) -> None:
+    fill(SpladeIndex(client=client, collection="docs", model=WordEncoder()), 20)
+
+    report = reindex(client, DoublingEncoder(), collection="docs")
+
+    assert (report.switch, report.new_collection, report.encoded) == ("new name", "docs.2", 20)
+    new = SpladeIndex(client=client, collection="docs.2", model=DoublingEncoder())
+    old = SpladeIndex(client=client, collection="docs", model=WordEncoder())
+    assert documents(new) == documents(old)
+
+
+def test_an_alias_is_switched_when_the_new_collection_is_complete(client: QdrantClient) -> None:
+    fill(SpladeIndex(client=client, collection="docs.2", model=WordEncoder()), 20)
+    lead = models.CreateAlias(collection_name="docs.2", alias_name="docs")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=lead)])
+    with pytest.raises(KeyboardInterrupt):
+        reindex(client, DyingEncoder(10), collection="docs", batch_size=5)
+    assert SpladeIndex(client=client, collection="docs", model=WordEncoder()).search("moon")
+
+    report = reindex(client, DoublingEncoder(), collection="docs", batch_size=5)
+
+    assert (report.switch, report.new_collection) == ("alias", "docs.3")
+    assert report.encoded == 10
+    assert SpladeIndex(client=client, collection="docs", model=DoublingEncoder()).count() == 20
+    assert SpladeIndex(client=client, collection="docs.2", model=WordEncoder()).count() == 20
+
+
+# -- what is refused -----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_or_not_remembered_is_told(tmp_path: Path, client: QdrantClient) -> None:
+    folder(tmp_path / "a", 1)
+    with pytest.raises(CollectionNotFoundError, match=r"'docs'.*found: 'splade'"):
+        reindex(tmp_path / "a", DoublingEncoder(), collection="docs")
+    client.create_collection("theirs", sparse_vectors_config={"splade": models.SparseVectorParams()})
+    with pytest.raises(CollectionMismatchError, match="does not remember"):
+        reindex(client, DoublingEncoder(), collection="theirs")
+
+
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 1)
+    with pytest.raises(InputError, match="expected 'cut', 'merge' or 'points'"):
+        reindex(tmp_path / "a", DoublingEncoder(), windows="other")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has no dense vectors"):
+        reindex(tmp_path / "a", DoublingEncoder(), dense=LetterEncoder())
+    with EdgeClient(tmp_path / "a") as opened:
+        assert len(opened.get_collections().collections) == 1
+
+
+def test_a_collection_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 2)
+    with SpladeIndex(tmp_path / "a", collection="splade.next", model=WordEncoder()) as index:
+        index.add(["mine"], ids=["mine"])
+
+    with pytest.raises(CollectionMismatchError, match="in the way"):
+        reindex(tmp_path / "a", DoublingEncoder())
+    with SpladeIndex(tmp_path / "a", collection="splade.next", model=WordEncoder()) as index:
+        assert index.count() == 1
+
+
+@pytest.mark.server
+def test_on_a_real_server_the_alias_is_switched() -> None:
+    name = f"splade-test-{uuid.uuid4().hex[:8]}"
+    client = QdrantClient(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+    try:
+        fill(SpladeIndex(client=client, collection=f"{name}.1", model=WordEncoder()), 20)
+        lead = models.CreateAlias(collection_name=f"{name}.1", alias_name=name)
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=lead)])
+        report = reindex(client, DoublingEncoder(), collection=name)
+        assert (report.switch, report.new_collection) == ("alias", f"{name}.2")
+        assert SpladeIndex(client=client, collection=name, model=DoublingEncoder()).count() == 20
+    finally:
+        for number in (1, 2):
+            client.delete_collection(f"{name}.{number}")
+        client.close()

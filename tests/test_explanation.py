@@ -1,0 +1,373 @@
+"""Why a hit was found: contributions that sum to the score, and the words they stand for."""
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient
+from rich.console import Console
+
+from splade_retriever import SparseEmbedding, SparseTextEmbedding, SpladeIndex
+from splade_retriever.errors import InputError
+from splade_retriever.explanation import Explanation, explain, kind_of
+from splade_retriever.index.documents import Hit
+from tests.words import LetterEncoder, WordEncoder, WordTokenizer
+
+
+@pytest.fixture(scope="module")
+def model() -> SparseTextEmbedding:
+    return SparseTextEmbedding()
+
+
+@pytest.fixture(params=["edge", "local"])
+def client(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "local":
+        opened: Any = QdrantClient(":memory:")
+    else:
+        from splade_retriever.edge.client import EdgeClient
+
+        opened = EdgeClient(":memory:")
+    yield opened
+    opened.close()
+
+
+def of_words(query: str, text: str, query_weights: dict[str, float], text_weights: dict[str, float]) -> Any:
+    """Explain with made-up weights, given by word; a word of neither side is an expansion."""
+    tokenizer = WordTokenizer(512)
+    vectors = [
+        SparseEmbedding.from_dict({tokenizer.id_of(word): weight for word, weight in weights.items()})
+        for weights in (query_weights, text_weights)
+    ]
+    return explain(query, text, query_vector=vectors[0], document_vector=vectors[1], tokenizer=tokenizer)
+
+
+def marked(explanation: Explanation) -> list[str]:
+    return [explanation.text[start:end] for start, end in explanation.spans]
+
+
+# -- the sum -------------------------------------------------------------------------------------------------
+
+
+def test_each_token_gives_the_product_of_its_weights_heaviest_first():
+    found = of_words(
+        "moon", "a lunar orbit", {"moon": 2.0, "lunar": 1.5}, {"lunar": 3.0, "moon": 1.0, "orbit": 9.0}
+    )
+
+    assert [(c.token, c.query_weight, c.document_weight, c.score) for c in found.contributions] == [
+        ("lunar", 1.5, 3.0, 4.5),
+        ("moon", 2.0, 1.0, 2.0),
+    ]
+    assert found.score == 6.5
+
+
+def test_expansion_is_told_from_literal_on_both_sides():
+    weights = {"moon": 1.0, "lunar": 1.0, "orbit": 1.0, "space": 1.0}
+
+    found = of_words("moon orbit", "lunar orbit", weights, weights)
+
+    assert {c.token: kind_of(c) for c in found.contributions} == {
+        "orbit": "literal",
+        "moon": "text expanded",
+        "lunar": "query expanded",
+        "space": "both expanded",
+    }
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
+    st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
+)
+def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dict[int, float]):
+    tokenizer = WordTokenizer(10)
+    tokenizer._seen = {n: str(n) for n in range(51)}
+    mine, theirs = SparseEmbedding.from_dict(query), SparseEmbedding.from_dict(text)
+
+    found = explain("", "", query_vector=mine, document_vector=theirs, tokenizer=tokenizer)
+
+    assert found.score == pytest.approx(mine.dot(theirs), abs=1e-9)
+    assert sum(c.score for c in found.contributions) == pytest.approx(found.score)
+    assert [c.score for c in found.contributions] == sorted(
+        (c.score for c in found.contributions), reverse=True
+    )
+
+
+def test_nothing_shared_is_an_empty_explanation():
+    found = of_words("moon", "rover", {"moon": 1.0}, {"rover": 1.0})
+
+    assert (found.score, found.contributions, found.spans) == (0.0, (), ())
+
+
+# -- the words -----------------------------------------------------------------------------------------------
+
+
+def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding):
+    text = "After Chandrayaan-3, India's rover (Pragyan) drove."
+    pieces = model.tokenizer.encode_batch([text])[0]
+    chandra = pieces.ids[pieces.offsets.index((6, 13))]
+    vector = SparseEmbedding.from_dict({chandra: 1.0})
+
+    found = explain("x", text, query_vector=vector, document_vector=vector, tokenizer=model.tokenizer)
+
+    assert marked(found) == ["Chandrayaan"]
+
+
+def test_every_place_of_a_word_is_marked_and_only_words_that_contributed():
+    found = of_words("moon", "Moon, moon! The MOON's rover.", {"moon": 1.0}, {"moon": 1.0, "rover": 5.0})
+
+    assert marked(found) == ["Moon", "moon", "MOON"]
+
+
+def test_a_word_met_by_expansion_of_the_query_is_marked_as_such():
+    found = of_words("moon", "lunar moon", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
+
+    assert [(m.start, m.end, m.in_query) for m in found.marks] == [(0, 5, False), (6, 10, True)]
+
+
+def test_punctuation_is_never_marked(model: SparseTextEmbedding):
+    (vector,) = model.embed("Is it - really?")
+
+    found = explain(
+        "- ?", "it - really?", query_vector=vector, document_vector=vector, tokenizer=model.tokenizer
+    )
+
+    assert set(marked(found)) <= {"it", "really"}
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str):
+    model = SparseTextEmbedding(lazy_load=True)
+    ids = sorted(set(model.tokenizer.encode_batch([text])[0].ids))
+    vector = SparseEmbedding.from_dict(dict.fromkeys(ids, 1.0))
+
+    found = explain(text, text, query_vector=vector, document_vector=vector, tokenizer=model.tokenizer)
+
+    ends = [0, *(end for _, end in found.spans)]
+    assert all(end <= start < stop for end, (start, stop) in zip(ends, found.spans, strict=False))
+    assert "".join(piece for piece, _ in found.pieces()) == text
+
+
+def test_a_part_of_the_text_is_cut_at_its_marks():
+    found = of_words("b", "a b c b", {"b": 1.0}, {"b": 1.0})
+
+    assert [(piece, mark is not None) for piece, mark in found.pieces(2, 6)] == [("b", True), (" c ", False)]
+
+
+# -- a hit of an index ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_vectors", [False, True])
+def test_the_sum_is_the_score_of_the_hit(client: Any, model: SparseTextEmbedding, with_vectors: bool):
+    index = SpladeIndex(client=client, model=model)
+    index.add(
+        ["The lander reached the lunar surface.", "A rocket was launched from the coast."], ids=["a", "b"]
+    )
+
+    hits = index.search("moon landing", k=2, with_vectors=with_vectors)
+
+    assert hits
+    for hit in hits:
+        found = index.explain("moon landing", hit)
+        assert found.score == pytest.approx(hit.score, abs=1e-4)
+        assert sum(c.score for c in found.contributions) == pytest.approx(hit.score, abs=1e-4)
+
+
+def test_pruning_of_document_and_query_is_part_of_the_sum(client: Any, model: SparseTextEmbedding):
+    index = SpladeIndex(client=client, model=model, max_active_dims=8, query_max_active_dims=4)
+    index.add(["The lander reached the lunar surface."])
+    (hit,) = index.search("lunar landing")
+
+    found = index.explain("lunar landing", hit)
+
+    assert found.score == pytest.approx(hit.score, abs=1e-4)
+    assert len(found.contributions) <= 4
+
+
+def test_a_window_is_explained_by_its_own_vector(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder(max_length=8), windows="points", window_overlap=0)
+    index.add([("filler " * 8 + "moon moon moon ") + "rest " * 8], ids=["long"])
+    (hit,) = index.search("moon")
+
+    found = index.explain("moon", hit)
+
+    assert (found.score, marked(found)) == (hit.score, ["moon"] * 3)
+
+
+def test_a_whole_document_kept_as_windows_is_explained_by_its_best_window(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0)
+    text = "moon one two three moon moon four five"
+    index.add([text], ids=["long"])
+    (whole,) = index.get(["long"])
+
+    found = index.explain("moon", whole)
+
+    assert whole.text == text
+    assert (found.score, found.spans) == (2.0, ((19, 23), (24, 28)))
+
+
+def test_words_beyond_the_first_window_are_marked_where_windows_are_merged(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="merge", window_overlap=1)
+    index.add(["one two three four five moon"])
+    (hit,) = index.search("moon")
+
+    assert marked(index.explain("moon", hit)) == ["moon"]
+
+
+def test_words_that_the_model_did_not_read_are_not_marked(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder(max_length=2))
+    index.add(["moon rover moon"])
+    (hit,) = index.search("moon")
+
+    assert index.explain("moon", hit).spans == ((0, 4),)
+
+
+def test_a_hit_of_a_hybrid_search_is_explained_by_its_sparse_score(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
+    index.add(["moon rover"], ids=["a"])
+    (hit,) = index.search("moon")
+
+    assert index.explain("moon", hit).score == hit.branches["sparse"].score == 1.0
+
+
+def test_a_hit_that_was_deleted_since_is_named(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder())
+    index.add(["moon"], ids=["gone"])
+    (hit,) = index.search("moon")
+    index.delete(["gone"])
+
+    with pytest.raises(InputError, match="'gone'"):
+        index.explain("moon", hit)
+
+
+def test_an_encoder_without_tokenizer_is_named():
+    class Bare:
+        fingerprint = {"model": "bare"}  # noqa: RUF012
+        passage_embed = query_embed = staticmethod(lambda texts: iter([]))
+
+    index = SpladeIndex(client=QdrantClient(":memory:"), model=Bare())
+
+    with pytest.raises(InputError, match="Bare has no tokenizer"):
+        index.explain("moon", Hit("a", "moon", {}))
+
+
+def test_explaining_works_off_the_event_loop(client: Any):
+    index = SpladeIndex(client=client, model=WordEncoder())
+    index.add(["moon"])
+    (hit,) = index.search("moon")
+
+    assert asyncio.run(index.aexplain("moon", hit)) == index.explain("moon", hit)
+
+
+# -- what is shown -------------------------------------------------------------------------------------------
+
+
+def test_the_dict_is_plain_json():
+    found = of_words("moon", "lunar moon", {"moon": 2.0}, {"moon": 1.5})
+
+    assert json.loads(json.dumps(found.to_dict())) == {
+        "query": "moon",
+        "score": 3.0,
+        "contributions": [
+            {
+                "token": "moon",
+                "query_weight": 2.0,
+                "document_weight": 1.5,
+                "score": 3.0,
+                "in_query": True,
+                "in_text": True,
+            }
+        ],
+        "spans": [[6, 10]],
+    }
+
+
+class TagsAndText(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.marked: list[str] = []
+        self._within: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.add(tag)
+        self._within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._within.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "mark" in self._within:
+            self.marked.append(data)
+
+
+def test_the_notebook_view_marks_words_and_escapes_everything_else():
+    found = of_words("<b>", "<script>b</script> & b", {"b": 1.0}, {"b": 1.0})
+
+    seen = TagsAndText(found._repr_html_())
+
+    assert seen.marked == ["b", "b"]
+    assert seen.tags == {"div", "p", "mark", "table", "tr", "th", "td", "code", "span"}
+
+
+def test_the_notebook_view_says_what_the_tokens_it_leaves_out_add_up_to():
+    weights = {f"w{n}": 1.0 for n in range(30)}
+
+    assert "and 10 lighter tokens: 10.000" in of_words("q", "t", weights, weights)._repr_html_()
+
+
+def in_a_terminal(
+    explanation: Explanation, *, colours: bool = False, width: int = 80, ascii_only: bool = False
+) -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii" if ascii_only else "utf-8", errors="strict")
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=colours,
+        color_system="standard" if colours else None,
+        _environ={},
+    )
+    console.print(explanation)
+    file.flush()
+    return file.buffer.getvalue().decode()
+
+
+def test_the_terminal_view_brackets_words_where_there_is_no_colour():
+    found = of_words("moon", "a lunar [moon]", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
+
+    shown = in_a_terminal(found)
+
+    assert "a [~lunar] [[moon]]" in shown
+    assert "\x1b" not in shown
+
+
+def test_the_terminal_view_colours_words_and_leaves_the_text_alone():
+    found = of_words("moon", "a lunar moon", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
+
+    shown = in_a_terminal(found, colours=True)
+
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown).startswith("a lunar moon\n")
+    assert shown.startswith("a \x1b[4mlunar\x1b[0m \x1b[1;30;43mmoon\x1b[0m")
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 200])
+def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int):
+    weights = {"moon": 1.5, "an_uncommonly_long_token_of_a_vocabulary": 1.0}
+    found = of_words("moon", "moon " * 50, weights, weights)
+
+    shown = in_a_terminal(found, width=width, ascii_only=True)
+
+    assert max(map(len, shown.splitlines())) <= width
+    assert "3.250" in shown
+
+
+def test_the_terminal_view_of_nothing_says_so():
+    assert "share no token" in in_a_terminal(of_words("a", "b", {"a": 1.0}, {"b": 1.0}))
