@@ -11,7 +11,7 @@ and the median of each is told: what else the machine does then meets all of the
 take minutes, run once. Peak memory is that of the process.
 
 Arithmetic is counted from the shapes of the model, for real tokens only, whether it is done or saved: this
-package leaves decoder columns out that cannot weigh (`encoding.onnx.decoder_screening`). The processor's peak is
+package leaves decoder columns out that cannot weigh (`decoder_screening.py`). The processor's peak is
 the best matrix product of the same precision that numpy (all threads) or ONNX Runtime (one session, a thread
 a core) reached in the same run.
 """

@@ -162,7 +162,7 @@ def test_what_is_wrong_in_it_is_told(values: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"index": {"windws": "cut"}}, "'index.windws', expected some of .*Did you mean 'windows'"),
+        ({"index": {"windws": "truncate"}}, "'index.windws', expected some of .*Did you mean 'windows'"),
         ({"index": {"collection": "x"}}, "'index.collection', expected some of"),
         ({"model": "m", "encoder": {"precison": "int8"}}, "'encoder.precison', .*Did you mean 'precision'"),
         ({"model": "m", "encoder": {"model_name": "x"}}, "'encoder.model_name', expected some of"),

@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from splade_retriever import __version__
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.errors import InputError, SpladeError
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -130,7 +131,7 @@ def index(
     """
     from splade_retriever.cli.render import Progress, report_view
     from splade_retriever.files.loaders import Note, Reading, Splitter, find_files
-    from splade_retriever.files.sync import mirror
+    from splade_retriever.files.sync import sync_files
 
     reading = Reading(text_field=text_field, id_field=id_field, include=tuple(include or ()), base=base)
     files = list(find_files(paths, reading, leave_out=Path(to)))
@@ -144,7 +145,7 @@ def index(
         splitter = Splitter(_tokenizer(opened), tokens=passage_tokens)
         with Progress(_stderr(), files) as progress:
             try:
-                report = mirror(
+                report = sync_files(
                     opened,
                     files,
                     reading=reading,
@@ -353,7 +354,8 @@ def evaluate(
         str, typer.Option("--split", metavar="NAME", help="Judgements to use: qrels/NAME.tsv.")
     ] = "test",
     every_nth: Annotated[
-        int, typer.Option("--every-nth", min=1, metavar="N", help="Ask every N-th judged query only.")
+        int,
+        typer.Option("--every-nth", min=1, metavar="N", help="Ask every N-th judged query only."),
     ] = 1,
     linear: Annotated[
         bool, typer.Option("--linear", help="Gains in nDCG are the grades, not 2^grade - 1.")
@@ -462,7 +464,7 @@ def reindex(
         float | None, typer.Option("--min-weight", min=0.0, metavar="W", help="Leave out weights below this.")
     ] = None,
     windows: Annotated[
-        Literal["cut", "merge", "points"] | None,
+        Literal["truncate", "merge", "points"] | None,
         typer.Option("--windows", help="What happens to texts that are longer than the model reads."),
     ] = None,
     window_overlap: Annotated[
@@ -510,7 +512,7 @@ def _opened(
 ) -> SpladeIndex:
     from splade_retriever import SpladeIndex
 
-    if place.startswith(("http://", "https://")):
+    if is_url(place):
         return SpladeIndex(place, collection=collection, model=model, api_key=api_key, create=create)
     return SpladeIndex(place, collection=collection, model=model, create=create)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever import __version__
-from splade_retriever.index.collection_settings import MEMORY_SETTINGS, Memory
+from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings
 
 if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
@@ -50,12 +50,12 @@ def describe(index: SpladeIndex, place: str) -> dict[str, Any]:
         encoder (the whole fingerprint), settings, and size_bytes (None on a server).
     """
     config = index.store.call("get_collection").config
-    memory = Memory.from_metadata(config.metadata, index.collection)
+    memory = CollectionSettings.from_metadata(config.metadata, index.collection)
     vectors = config.params.sparse_vectors or {}
     storage = {name: getattr(params.index, "datatype", None) for name, params in vectors.items()}
     settings: dict[str, Any] = {}
     if memory is not None:
-        settings = {name: getattr(memory, name) for name in MEMORY_SETTINGS}
+        settings = {name: getattr(memory, name) for name in COMPARED_SETTINGS}
         settings |= {"vector_name": memory.vector_name, "dense_name": memory.dense_name}
         settings["datatype"] = storage.get(memory.vector_name)
     return {

@@ -27,7 +27,7 @@ from splade_retriever.files.loaders import Note
 
 if TYPE_CHECKING:
     from splade_retriever.cli.diagnostics import Check
-    from splade_retriever.files.sync import Report
+    from splade_retriever.files.sync import SyncReport
     from splade_retriever.index.documents import Hit
     from splade_retriever.maintenance.migrate import Migration
     from splade_retriever.maintenance.reindex import Reindexing
@@ -373,7 +373,7 @@ def models_view(cards: Sequence[Mapping[str, Any]]) -> RenderableType:
 # -- reports -------------------------------------------------------------------------------------------------
 
 
-def report_view(report: Report, *, to: str, total: int) -> RenderableType:
+def report_view(report: SyncReport, *, to: str, total: int) -> RenderableType:
     """Draw what an indexing run did."""
     changes = [
         (report.new, "new"),

@@ -7,8 +7,8 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.edge.base import EdgeBase, check_options, check_vector_names, done
 from splade_retriever.edge import convert_points as convert
+from splade_retriever.edge.base import EdgeBase, check_options, check_vector_names, done
 from splade_retriever.edge.convert_config import (
     add_vector_name,
     change_settings,

@@ -13,7 +13,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from splade_retriever.errors import InputError, NotSupportedError
-from splade_retriever.index.documents import fault_of_json
+from splade_retriever.validation import json_fault
 
 __all__ = [
     "HNSW_DEFAULTS",
@@ -305,13 +305,13 @@ def to_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
 
     if not payload:
         return {}
-    if fault_of_json("payload", payload) is None:
+    if json_fault("payload", payload) is None:
         return dict(payload)
     try:
         jsonable: dict[str, Any] = to_jsonable_python(payload)
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise InputError(f"a payload cannot be stored: {error}. Nothing was written.") from error
-    fault = fault_of_json("payload", jsonable)
+    fault = json_fault("payload", jsonable)
     if fault is not None:
         raise InputError(f"a payload cannot be stored: {fault}. Nothing was written.")
     return jsonable

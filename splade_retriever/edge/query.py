@@ -9,10 +9,10 @@ from qdrant_client import models
 # `qdrant_client.models` has fastembed's class of this name in its place.
 from qdrant_client.http.models import QueryResponse
 
-from splade_retriever.edge.base import EdgeBase, check_limit, check_options
 from splade_retriever.edge import convert_points as convert
 from splade_retriever.edge import convert_query as ask
 from splade_retriever.edge import mmr
+from splade_retriever.edge.base import EdgeBase, check_limit, check_options
 from splade_retriever.edge.groups import Groups, deepened
 from splade_retriever.errors import InputError
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.edge.base import IDS_PER_CALL, EdgeBase, check_limit, check_options, chunks
 from splade_retriever.edge import convert_points as convert
 from splade_retriever.edge import convert_query as ask
+from splade_retriever.edge.base import IDS_PER_CALL, EdgeBase, check_limit, check_options, chunks
 
 __all__ = ["ReadCalls"]
 

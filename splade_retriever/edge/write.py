@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
+from splade_retriever.edge import convert_points as convert
 from splade_retriever.edge.base import (
     IDS_PER_CALL,
     EdgeBase,
@@ -15,7 +16,6 @@ from splade_retriever.edge.base import (
     chunks,
     done,
 )
-from splade_retriever.edge import convert_points as convert
 from splade_retriever.edge.convert_query import to_filter
 from splade_retriever.edge.layout import StoredCollection
 from splade_retriever.edge.rows import Row, rows_of_columns, rows_of_points

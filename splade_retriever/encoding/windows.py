@@ -57,7 +57,7 @@ def spans_of(texts: Sequence[str], encoder: object, *, overlap: int) -> list[lis
     if not isinstance(tokenizer, WindowTokenizer):
         raise InputError(
             f"the encoder {type(encoder).__name__} has no tokenizer, which cutting into windows needs. "
-            "Use SparseTextEmbedding, or windows='cut'."
+            "Use SparseTextEmbedding, or windows='truncate'."
         )
     size = tokenizer.max_length * _CHARACTERS_PER_TOKEN
     first = tokenizer.encode_batch([text[:size] for text in texts])

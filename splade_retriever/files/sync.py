@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from splade_retriever.index.documents import BadInput
     from splade_retriever.index.splade_index import SpladeIndex
 
-__all__ = ["Report", "mirror"]
+__all__ = ["SyncReport", "sync_files"]
 
 _FILE: Final = "file"
 """Key of a document's extra data that names the file it came from."""
@@ -28,7 +28,7 @@ _IDS_A_PAGE: Final = 1000
 
 
 @dataclass(slots=True)
-class Report:
+class SyncReport:
     """What a run did."""
 
     files: int = 0
@@ -60,7 +60,7 @@ class _Stored:
     hash: str | None
 
 
-def mirror(
+def sync_files(
     index: SpladeIndex,
     files: Sequence[Path | Note],
     *,
@@ -69,7 +69,7 @@ def mirror(
     folders: Sequence[Path] = (),
     strict: bool = False,
     on_written: Callable[[int, int], object] | None = None,
-) -> Report:
+) -> SyncReport:
     """Bring a collection in step with files.
 
     Documents that came from elsewhere are left alone. Passages of a file that can no longer be opened are
@@ -123,7 +123,7 @@ class _Run:
     """The stream of passages of one run, and what is to be said of it afterwards."""
 
     def __init__(self, reading: Reading, splitter: Splitter, strict: bool) -> None:
-        self.report = Report()
+        self.report = SyncReport()
         self.ids: set[str] = set()
         self.read: set[str] = set()
         self.file = ""

@@ -17,10 +17,11 @@ from splade_retriever.errors import (
     InputError,
     NotSupportedError,
 )
-from splade_retriever.index.collection_settings import MEMORY_SETTINGS, Memory, check_settings
-from splade_retriever.index.connection import connect, guarded, side_by_side
+from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
+from splade_retriever.index.connection import call_with_retry, connect, side_by_side
 from splade_retriever.index.documents import OWN_KEY, Document, Layout, point_id
 from splade_retriever.index.ingest import Batch, Stored
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from splade_retriever.filters import FilterLike
 
-__all__ = ["Collection", "Creation", "check_client", "open_client"]
+__all__ = ["Collection", "CreateOptions", "check_client", "open_client"]
 
 _POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
@@ -36,7 +37,6 @@ _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on the disk from which the embedded engine's calls may hold the GIL too long for an event loop: about
 2,000 documents, which are loaded in 30 ms."""
 _WINDOW_NUMBER: Final = f"{OWN_KEY}.window.n"
-_URL: Final = ("http://", "https://")
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ _DATATYPES: Final = ("float32", "float16", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
+class CreateOptions:
     """How a new collection is laid down in the engine."""
 
     datatype: str | None = None
@@ -96,9 +96,9 @@ def open_client(
         InputError: If the location is neither a folder's path nor an http(s) URL.
         CollectionNotFoundError: If the folder is not there and may not be made.
     """
-    if not location or ("://" in location and not location.startswith(_URL)):
+    if not location or ("://" in location and not is_url(location)):
         raise InputError(f"location is {location!r}, expected a folder, ':memory:', or an http(s) URL.")
-    if location.startswith(_URL):
+    if is_url(location):
         return connect(location, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s)
     if not create and location != ":memory:" and not Path(location).is_dir():
         raise CollectionNotFoundError(
@@ -123,10 +123,10 @@ class Collection:
         """qdrant-client's local mode: plain Python over lists, and SQLite bound to one thread."""
         self._remote = _is_remote(client)
         self.layout = Layout()
-        self.memory: Memory | None = None
+        self.settings: CollectionSettings | None = None
         self._lock = threading.Lock()
         self._moving = threading.Lock()
-        self._can_move = owned and not location.startswith(_URL)
+        self._can_move = owned and not is_url(location)
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Collection:
         """Say whether the store has it."""
         return bool(self.call("collection_exists"))
 
-    def create(self, memory: Memory, creation: Creation) -> None:
+    def create(self, memory: CollectionSettings, creation: CreateOptions) -> None:
         """Create it, remembering how.
 
         Raises:
@@ -172,8 +172,8 @@ class Collection:
                 f"model is "
                 "remembered. Use a Qdrant server of version 1.16 or newer."
             )
-        check_settings(found, {name: getattr(memory, name) for name in MEMORY_SETTINGS}, self.name)
-        self.memory, self.layout = found, found.layout
+        check_settings(found, {name: getattr(memory, name) for name in COMPARED_SETTINGS}, self.name)
+        self.settings, self.layout = found, found.layout
         if self.has_windows:  # which scroll and count filter by; a server may refuse to without an index
             self.index_paths({_WINDOW_NUMBER: "integer"})
 
@@ -181,7 +181,7 @@ class Collection:
         """Read what the collection remembers, and check it.
 
         Args:
-            asked: Field of `Memory` -> value asked for, None where left open.
+            asked: Field of `CollectionSettings` -> value asked for, None where left open.
             names: "sparse" and "dense" -> name of the vector that is needed, None where it is not.
             layout: Where the payload keeps things, for a collection that another program made; None to
                 recognise it.
@@ -191,21 +191,21 @@ class Collection:
         """
         params = self.call("get_collection").config.params
         self._check_vector_names(params, names)
-        self.memory = self._read_memory()
-        if self.memory is None:
+        self.settings = self._read_memory()
+        if self.settings is None:
             self.layout = layout or self._foreign_layout()
         else:
-            self.layout = self.memory.layout
-            check_settings(self.memory, asked, self.name)
+            self.layout = self.settings.layout
+            check_settings(self.settings, asked, self.name)
 
-    def adopt(self, memory: Memory) -> None:
+    def adopt(self, memory: CollectionSettings) -> None:
         """Let a collection that another program made remember how its vectors are made."""
         adopted = replace(memory, layout=self.layout)
         self.call("update_collection", metadata=adopted.to_metadata())
-        self.memory = adopted
+        self.settings = adopted
 
-    def _read_memory(self) -> Memory | None:
-        return Memory.from_metadata(self.call("get_collection").config.metadata, self.name)
+    def _read_memory(self) -> CollectionSettings | None:
+        return CollectionSettings.from_metadata(self.call("get_collection").config.metadata, self.name)
 
     def _check_vector_names(self, params: "models.CollectionParams", names: Mapping[str, str | None]) -> None:
         found = {
@@ -390,7 +390,7 @@ class Collection:
     @property
     def has_windows(self) -> bool:
         """Whether a document may take several points."""
-        return self.memory is not None and self.memory.windows == "points"
+        return self.settings is not None and self.settings.windows == "points"
 
     # -- the store -------------------------------------------------------------------------------------------
 
@@ -408,14 +408,14 @@ class Collection:
         doing = f"{_DOING.get(method, f'call {method} on')} collection {self.name!r}"
         with self._lock if self.one_thread else contextlib.nullcontext():
             try:
-                return guarded(lambda: request(self.name, **arguments), doing=doing)
+                return call_with_retry(lambda: request(self.name, **arguments), doing=doing)
             except IndexClosedError:
                 with self._moving:  # until the engine has moved, if that is why
                     if self.client is client:
                         raise
         return self.call(method, **arguments)
 
-    def spare_threads(self) -> None:
+    def engine_in_subprocess(self) -> None:
         """See that no long call of an embedded engine stops this process's other threads.
 
         The engine of a large collection is moved to a child process, for good; a small one's calls are short,

@@ -14,27 +14,28 @@ from typing import Any, Final
 
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.documents import Layout
+from splade_retriever.validation import check_int
 
 __all__ = [
-    "ARRIVING",
-    "MEMORY_KEY",
-    "MEMORY_SETTINGS",
-    "Memory",
+    "COMPARED_SETTINGS",
+    "SETTINGS_KEY",
+    "STAGING",
+    "CollectionSettings",
     "check_encoder",
     "check_settings",
     "differences",
 ]
 
-MEMORY_KEY: Final = "splade_retriever"
-MEMORY_SETTINGS: Final = ("windows", "window_overlap", "max_active_dims", "min_weight")
-"""Fields of `Memory` that a caller sets and that an open compares."""
-ARRIVING: Final = "arriving"
+SETTINGS_KEY: Final = "splade_retriever"
+COMPARED_SETTINGS: Final = ("windows", "window_overlap", "max_active_dims", "min_weight")
+"""Fields of `CollectionSettings` that a caller sets and that an open compares."""
+STAGING: Final = "arriving"
 """Format of the memory of a collection that a command is still filling; nothing else may open it."""
 _FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class CollectionSettings:
     """How a collection's vectors and payloads were made."""
 
     encoder: Mapping[str, str | int | None]
@@ -43,41 +44,38 @@ class Memory:
     layout: Layout = field(default_factory=Layout)
     max_active_dims: int | None = None
     min_weight: float = 0.0
-    windows: str = "cut"
+    windows: str = "truncate"
     window_overlap: int = 32
     dense_name: str | None = None
     dense_size: int | None = None
 
     def check(self) -> None:
         """Raise InputError for a setting that makes no sense."""
-        if self.windows not in ("cut", "merge", "points"):
-            raise InputError(f"windows is {self.windows!r}, expected 'cut', 'merge' or 'points'.")
-        if not isinstance(self.window_overlap, int) or self.window_overlap < 0:
-            raise InputError(
-                f"window_overlap is {self.window_overlap!r}, expected an int of 0 tokens or more."
-            )
-        most = self.max_active_dims
-        if most is not None and (not isinstance(most, int) or most < 1):
-            raise InputError(f"max_active_dims is {most!r}, expected an int of 1 or more, or None.")
+        if self.windows not in ("truncate", "merge", "points"):
+            raise InputError(f"windows is {self.windows!r}, expected 'truncate', 'merge' or 'points'.")
+        check_int("window_overlap", self.window_overlap, minimum=0)
+        check_int("max_active_dims", self.max_active_dims, minimum=1, optional=True)
         if not isinstance(self.min_weight, Real) or not 0.0 <= self.min_weight < math.inf:
             raise InputError(f"min_weight is {self.min_weight!r}, expected a finite number of 0.0 or more.")
 
     def to_metadata(self) -> dict[str, Any]:
         """Write it for the collection's metadata."""
-        return {MEMORY_KEY: {"format": _FORMAT, **asdict(self), "encoder": dict(self.encoder)}}
+        return {SETTINGS_KEY: {"format": _FORMAT, **asdict(self), "encoder": dict(self.encoder)}}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any] | None, collection: str) -> "Memory | None":
+    def from_metadata(
+        cls, metadata: Mapping[str, Any] | None, collection: str
+    ) -> "CollectionSettings | None":
         """Read it back; None for a collection that another program made.
 
         Raises:
             CollectionMismatchError: If a newer version of this package wrote it, or the collection is not
                 complete.
         """
-        found = (metadata or {}).get(MEMORY_KEY)
+        found = (metadata or {}).get(SETTINGS_KEY)
         if found is None:
             return None
-        if found.get("format") == ARRIVING:
+        if found.get("format") == STAGING:
             raise CollectionMismatchError(
                 f"collection {collection!r} is not complete: `splade {found.get('command')}` is at work "
                 "on it or was interrupted, expected a finished one. Run the same command again; it goes on "
@@ -101,7 +99,7 @@ class Memory:
 
 
 def differences(
-    memory: Memory, encoder: Mapping[str, str | int | None]
+    memory: CollectionSettings, encoder: Mapping[str, str | int | None]
 ) -> dict[str, tuple[str | int | None, str | int | None]]:
     """Compare fingerprints: what differs -> (remembered, given)."""
     return {
@@ -111,7 +109,9 @@ def differences(
     }
 
 
-def check_encoder(memory: Memory, encoder: Mapping[str, str | int | None], collection: str) -> None:
+def check_encoder(
+    memory: CollectionSettings, encoder: Mapping[str, str | int | None], collection: str
+) -> None:
     """Refuse an encoder whose vectors do not fit those of the collection.
 
     Raises:
@@ -130,12 +130,12 @@ def check_encoder(memory: Memory, encoder: Mapping[str, str | int | None], colle
     )
 
 
-def check_settings(memory: Memory, asked: Mapping[str, Any], collection: str) -> None:
+def check_settings(memory: CollectionSettings, asked: Mapping[str, Any], collection: str) -> None:
     """Refuse settings that differ from those with which the collection was made.
 
     Args:
         memory: What the collection remembers.
-        asked: Field of `Memory` -> the value asked for; None where the caller left it open.
+        asked: Field of `CollectionSettings` -> the value asked for; None where the caller left it open.
         collection: Its name, for the message.
 
     Raises:

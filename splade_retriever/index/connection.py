@@ -13,7 +13,7 @@ from splade_retriever.errors import ServerError, SpladeError, StorageError
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-__all__ = ["connect", "guarded", "side_by_side"]
+__all__ = ["call_with_retry", "connect", "side_by_side"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def side_by_side(calls: Sequence[Callable[[], object]]) -> None:
         answer.result()
 
 
-def guarded(call: Callable[[], T], *, doing: str, waits_s: tuple[float, ...] | None = None) -> T:
+def call_with_retry(call: Callable[[], T], *, doing: str, waits_s: tuple[float, ...] | None = None) -> T:
     """Make one call to a store; try again what passes, translate what does not.
 
     Args:

@@ -1,7 +1,6 @@
 """Documents as a collection keeps them: user input -> checked document -> point payload -> hit."""
 
 import json
-import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from splade_retriever.errors import InputError, StorageError
 from splade_retriever.index.llama_index_payload import read_node, write_node
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import json_fault, text_fault
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -39,7 +39,6 @@ INPUTS: Final = ("texts", "metadatas", "ids", "extras", "encoded_texts", "vector
 """What `add` takes of each document, each a list, an iterator or None, walked in step."""
 
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
-_INT64: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,11 +305,11 @@ def _document(
     vector: object = None,
 ) -> Document | BadInput:
     known_id = id if isinstance(id, str) else None
-    reason = _fault_of_text("text", text)
+    reason = text_fault("text", text)
     if reason is None and id is not None:
-        reason = _fault_of_text("id", id) or ("id is an empty string" if id == "" else None)
+        reason = text_fault("id", id) or ("id is an empty string" if id == "" else None)
     if reason is None and encoded_text is not None:
-        reason = _fault_of_text("encoded_text", encoded_text)
+        reason = text_fault("encoded_text", encoded_text)
     if reason is None and vector is not None and not isinstance(vector, SparseEmbedding):
         reason = f"vector is a {type(vector).__name__}, expected a SparseEmbedding"
     for name, value in (("metadata", metadata), ("extra", extra)):
@@ -320,7 +319,7 @@ def _document(
                 if not isinstance(value, Mapping)
                 else None
             )
-            reason = reason or fault_of_json(name, value)
+            reason = reason or json_fault(name, value)
     if reason is not None:
         return BadInput(position, known_id, reason)
     assert isinstance(text, str)
@@ -341,51 +340,3 @@ def _copied(value: object) -> dict[str, Any] | None:
         return None
     copied: dict[str, Any] = json.loads(json.dumps(dict(value)))
     return copied
-
-
-def _fault_of_text(name: str, value: object) -> str | None:
-    if not isinstance(value, str):
-        return f"{name} is a {type(value).__name__}, expected a string"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return (
-            f"{name} holds half a surrogate pair, which is no text; decode its source with errors='replace'"
-        )
-    return None
-
-
-def fault_of_json(path: str, value: object) -> str | None:
-    """Say what keeps a value from being stored and read back equal, or None.
-
-    What comes back equal is JSON: dicts with string keys, lists, strings, 64-bit ints, finite floats, bools,
-    None.
-    """
-    fault: str | None = None
-    if isinstance(value, str):
-        fault = _fault_of_text(path, value)
-    elif isinstance(value, bool) or value is None:
-        pass
-    elif isinstance(value, int):
-        fault = (
-            None if -_INT64 <= value < _INT64 else f"{path} is {value}, beyond 64 bits; store it as a string"
-        )
-    elif isinstance(value, float):
-        fault = None if math.isfinite(value) else f"{path} is {value}, expected a finite number or None"
-    elif isinstance(value, list):
-        faults = (fault_of_json(f"{path}[{n}]", item) for n, item in enumerate(value))
-        fault = next((found for found in faults if found), None)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                return f"{path} has the key {key!r}, a {type(key).__name__}, expected a string"
-            fault = _fault_of_text(f"{path} key", key) or fault_of_json(f"{path}.{key}", item)
-            if fault:
-                return fault
-    else:
-        fault = (
-            f"{path} is a {type(value).__name__}, expected what JSON has: dict, list, str, int, float, "
-            f"bool, None "
-            "(a datetime: use .isoformat(); a tuple: use a list)"
-        )
-    return fault

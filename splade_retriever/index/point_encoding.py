@@ -6,7 +6,7 @@ from typing import Any
 from qdrant_client import models
 
 from splade_retriever.errors import CollectionMismatchError, InputError
-from splade_retriever.index.collection_settings import Memory
+from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import Document, Layout, content_hash, point_id, to_payload
 from splade_retriever.index.search_request import to_sparse_vector
 from splade_retriever.protocols import DenseEncoder, Encoder
@@ -16,7 +16,11 @@ __all__ = ["pruned", "to_points"]
 
 
 def to_points(
-    batch: Sequence[Document], memory: Memory, layout: Layout, encoder: Encoder, dense: DenseEncoder | None
+    batch: Sequence[Document],
+    memory: CollectionSettings,
+    layout: Layout,
+    encoder: Encoder,
+    dense: DenseEncoder | None,
 ) -> list[list[models.PointStruct]]:
     """Encode documents into their points.
 
@@ -70,7 +74,7 @@ def to_points(
     return points
 
 
-def _check_parts(batch: Sequence[Document], memory: Memory) -> None:
+def _check_parts(batch: Sequence[Document], memory: CollectionSettings) -> None:
     """Refuse what does not fit together with windows.
 
     Raises:
@@ -83,15 +87,15 @@ def _check_parts(batch: Sequence[Document], memory: Memory) -> None:
                 raise InputError(
                     f"document {document.id!r} comes with {name}, but the collection keeps each window of "
                     "a text by itself (windows='points'). Nothing of this batch was written. Leave "
-                    f"{name} out, or use a collection with windows='cut' or 'merge'."
+                    f"{name} out, or use a collection with windows='truncate' or 'merge'."
                 )
 
 
 def _spans(
-    batch: Sequence[Document], texts: list[str], memory: Memory, encoder: Encoder
+    batch: Sequence[Document], texts: list[str], memory: CollectionSettings, encoder: Encoder
 ) -> list[list[tuple[int, int]]]:
     whole = [[(0, len(text))] for text in texts]
-    if memory.windows == "cut":
+    if memory.windows == "truncate":
         return whole
     from splade_retriever.encoding.windows import spans_of
 
@@ -117,7 +121,9 @@ def _vectors(
     return [next(news) if vector is None else vector for vector in ready]
 
 
-def _dense_vectors(texts: list[str], memory: Memory, dense: DenseEncoder | None) -> Sequence[Sequence[float]]:
+def _dense_vectors(
+    texts: list[str], memory: CollectionSettings, dense: DenseEncoder | None
+) -> Sequence[Sequence[float]]:
     if dense is None:
         raise CollectionMismatchError(
             f"the collection has dense vectors {memory.dense_name!r}, but no dense= is given to encode new "

@@ -10,8 +10,9 @@ import numpy as np
 from qdrant_client import models
 
 from splade_retriever.errors import InputError
-from splade_retriever.index.documents import OWN_KEY, Branch, fault_of_json
+from splade_retriever.index.documents import OWN_KEY, Branch
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import check_int, json_fault
 
 __all__ = [
     "Fusion",
@@ -20,7 +21,7 @@ __all__ = [
     "branches_of",
     "own_id",
     "query_request",
-    "settle",
+    "rank_documents",
     "to_sparse_vector",
 ]
 
@@ -70,7 +71,7 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SearchRequest:
     """One search, checked."""
 
     query: str | SparseEmbedding
@@ -83,9 +84,8 @@ class Ask:
     fusion: Fusion = field(default_factory=Fusion)
 
     def __post_init__(self) -> None:
-        for name, value, least in (("k", self.k, 1), ("offset", self.offset, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"search got {name}={value!r}, expected an int of {least} or more.")
+        check_int("k", self.k, minimum=1)
+        check_int("offset", self.offset, minimum=0)
         least_score = self.score_threshold
         if least_score is not None and not (isinstance(least_score, Real) and math.isfinite(least_score)):
             raise InputError(f"search got score_threshold={least_score!r}, expected a finite number or None.")
@@ -94,7 +94,7 @@ class Ask:
         if not isinstance(self.fusion, Fusion):
             raise InputError(f"search got fusion={self.fusion!r}, expected a Fusion.")
         if isinstance(self.query, str):
-            fault = fault_of_json("query", self.query)
+            fault = json_fault("query", self.query)
             if fault:
                 raise InputError(f"search: {fault}.")
         elif not isinstance(self.query, SparseEmbedding) or self.mode != "sparse":
@@ -147,7 +147,7 @@ def to_sparse_vector(embedding: SparseEmbedding) -> models.SparseVector:
 def query_request(
     query: Query,
     names: Mapping[str, str],
-    ask: Ask,
+    ask: SearchRequest,
     *,
     limit: int,
     only_branch: bool = False,
@@ -214,7 +214,9 @@ def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[An
     return found
 
 
-def settle(points: Sequence[models.ScoredPoint], take: int, want: int) -> list[models.ScoredPoint] | int:
+def rank_documents(
+    points: Sequence[models.ScoredPoint], take: int, want: int
+) -> list[models.ScoredPoint] | int:
     """Reduce an answer to one point a document, in an order that is the same each time.
 
     Engines order equal scores as they like. So one place more than wanted is read, and, where the score of

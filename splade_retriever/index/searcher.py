@@ -10,7 +10,13 @@ from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.documents import Branch, Hit, point_id, to_hit
 from splade_retriever.index.point_encoding import pruned
-from splade_retriever.index.search_request import Ask, Query, branches_of, query_request, settle
+from splade_retriever.index.search_request import (
+    Query,
+    SearchRequest,
+    branches_of,
+    query_request,
+    rank_documents,
+)
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -37,7 +43,7 @@ class Searcher:
         self._dense = dense
         self._max_active_dims = max_active_dims
 
-    def many(self, asks: Sequence[Ask]) -> list[list[Hit]]:
+    def many(self, asks: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Answer searches together: texts are encoded as one batch, the engine is called once.
 
         Only a search whose last score is shared beyond its page costs a further call.
@@ -61,7 +67,7 @@ class Searcher:
                 branches[n] = branches_of({name: next(rankings).points for name in queries[n].sides})
             again: dict[int, int] = {}
             for n, take in takes.items():
-                settled = settle(ranked[n], take, asks[n].want)
+                settled = rank_documents(ranked[n], take, asks[n].want)
                 if isinstance(settled, int):
                     again[n] = settled
                 else:
@@ -78,7 +84,7 @@ class Searcher:
             takes = again
         return answers
 
-    def each(self, asks: Sequence[Ask]) -> list[list[Hit] | Exception]:
+    def each(self, asks: Sequence[SearchRequest]) -> list[list[Hit] | Exception]:
         """Answer searches of different callers together; one that fails spoils no other."""
         try:
             return [*self.many(asks)]
@@ -129,7 +135,7 @@ class Searcher:
     ) -> Explanation:
         scored = hit if hit.vector is not None else self._scored(hit, query_vector)
         windows = None if scored.window == hit.window or scored.window is None else [scored.window]
-        memory = self._store.memory
+        memory = self._store.settings
         if memory is not None and memory.windows == "merge":
             (windows,) = spans_of([hit.text], encoder, overlap=memory.window_overlap)
         return explain(
@@ -166,13 +172,13 @@ class Searcher:
             fitting, key=lambda window: 0.0 if window.vector is None else window.vector.dot(query_vector)
         )
 
-    def _encode(self, asks: Sequence[Ask]) -> list[Query | None]:
+    def _encode(self, asks: Sequence[SearchRequest]) -> list[Query | None]:
         """Encode queries, texts as one batch; None for one that can find nothing."""
         texts = [ask.text for ask in asks if ask.text and ask.mode != "dense"]
         vectors = iter(self._model().query_embed(texts)) if texts else iter(())
         return [self._encoded(ask, vectors) for ask in asks]
 
-    def _encoded(self, ask: Ask, vectors: Iterator[SparseEmbedding]) -> Query | None:
+    def _encoded(self, ask: SearchRequest, vectors: Iterator[SparseEmbedding]) -> Query | None:
         sparse: SparseEmbedding | None = None
         dense: Sequence[float] | None = None
         if isinstance(ask.query, SparseEmbedding):

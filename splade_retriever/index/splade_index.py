@@ -15,14 +15,15 @@ from splade_retriever.errors import (
     InputError,
     UnknownModelError,
 )
+from splade_retriever.index import documents as docs
 from splade_retriever.index.batcher import Batcher
-from splade_retriever.index.collection import Collection, Creation, check_client, open_client
-from splade_retriever.index.collection_settings import Memory, check_encoder, differences
+from splade_retriever.index.collection import Collection, CreateOptions, check_client, open_client
+from splade_retriever.index.collection_settings import CollectionSettings, check_encoder, differences
 from splade_retriever.index.documents import BadInput, Branch, Hit, Layout
 from splade_retriever.index.ingest import OnError, ingest
-from splade_retriever.index import documents as docs
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import check_int, json_fault
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from splade_retriever.explanation import Explanation
     from splade_retriever.filters import FilterLike
-    from splade_retriever.index.search_request import Ask, Fusion, Mode
+    from splade_retriever.index.search_request import Fusion, Mode, SearchRequest
     from splade_retriever.index.searcher import Searcher
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
@@ -60,7 +61,7 @@ class SpladeIndex:
         adopt: bool = False,
         dense: DenseEncoder | NodeEncoder | None = None,
         dense_name: str = "dense",
-        windows: Literal["cut", "merge", "points"] | None = None,
+        windows: Literal["truncate", "merge", "points"] | None = None,
         window_overlap: int | None = None,
         max_active_dims: int | None = None,
         query_max_active_dims: int | None = None,
@@ -75,7 +76,7 @@ class SpladeIndex:
         shard_number: int | None = None,
         replication_factor: int | None = None,
         on_disk: bool | None = None,
-        spare_threads: bool = False,
+        engine_in_subprocess: bool = False,
     ) -> None:
         """Open a collection, or create it.
 
@@ -98,9 +99,9 @@ class SpladeIndex:
             dense: A dense encoder beside SPLADE, for hybrid search: LangChain's `Embeddings` or LlamaIndex's
                 `BaseEmbedding`, as they are, or anything of the shape of one of them.
             dense_name: The collection's dense vector to use.
-            windows: What happens to texts longer than the model reads. "cut": the rest is left out, and
+            windows: What happens to texts longer than the model reads. "truncate": the rest is left out, and
                 counted. "merge": overlapping windows, merged by maximum into one vector. "points": each
-                window is found by itself, the best window of a document counts. A new collection has "cut".
+                window is found by itself, the best window of a document counts. New collections: "truncate".
             window_overlap: Tokens that neighbouring windows share; 32 for a new collection.
             max_active_dims: Keep that many of a document's heaviest weights; None for all.
             query_max_active_dims: The same for queries; not remembered.
@@ -117,8 +118,8 @@ class SpladeIndex:
             shard_number: Shards of a new collection on a cluster.
             replication_factor: Copies of each shard of a new collection on a cluster.
             on_disk: Keep a new collection's sparse index on disk and not in memory.
-            spare_threads: Open a large embedded index in a child process at once, see `off_loop`; without it
-                the first async call moves it there.
+            engine_in_subprocess: Open a large embedded index in a child process at once, see `run_in_thread`;
+                without it the first async call moves it there.
 
         Raises:
             InputError: An argument makes no sense; nothing was opened.
@@ -129,7 +130,7 @@ class SpladeIndex:
             ServerError: The server cannot be reached.
         """
         _check_arguments(location, client, model, query_max_active_dims)
-        creation = Creation(datatype, on_disk, shard_number, replication_factor)
+        creation = CreateOptions(datatype, on_disk, shard_number, replication_factor)
         self.collection = collection
         self._location = str(location)
         self._names = {"sparse": vector_name, "dense": dense_name}
@@ -141,7 +142,7 @@ class SpladeIndex:
         talk = {"prefer_grpc": prefer_grpc or None, "timeout": timeout}
         self._talk = {name: value for name, value in talk.items() if value is not None}
         self._lock = threading.RLock()
-        self._batcher: Batcher[Ask, list[Hit]] = Batcher(self._answer)
+        self._batcher: Batcher[SearchRequest, list[Hit]] = Batcher(self._answer)
         opened = client or open_client(
             self._location, create=create, api_key=api_key, prefer_grpc=prefer_grpc, timeout_s=timeout
         )
@@ -153,12 +154,12 @@ class SpladeIndex:
             "min_weight": min_weight,
         }
         try:
-            if spare_threads:
-                self._store.spare_threads()
+            if engine_in_subprocess:
+                self._store.engine_in_subprocess()
             if self._store.exists():
                 needed = {"sparse": vector_name, "dense": dense_name if dense is not None else None}
                 self._store.open(asked, needed, layout)
-                if adopt and self._store.memory is None:
+                if adopt and self._store.settings is None:
                     self._store.adopt(self._new_memory(asked, layout))
             elif create:
                 self._store.create(self._new_memory(asked, layout), creation)
@@ -174,9 +175,9 @@ class SpladeIndex:
             self.close()
             raise
 
-    def _new_memory(self, asked: Mapping[str, Any], layout: Layout | None) -> Memory:
+    def _new_memory(self, asked: Mapping[str, Any], layout: Layout | None) -> CollectionSettings:
         settings = {name: value for name, value in asked.items() if value is not None}
-        memory = Memory(
+        memory = CollectionSettings(
             encoder=dict(self._raw_model().fingerprint),
             vector_name=self._names["sparse"],
             layout=layout or Layout(),
@@ -219,7 +220,7 @@ class SpladeIndex:
     @property
     def model_name(self) -> str | None:
         """The name of the model that made the collection; None where it does not remember one."""
-        memory = self._store.memory
+        memory = self._store.settings
         return None if memory is None else str(memory.encoder.get("model"))
 
     @property
@@ -241,9 +242,9 @@ class SpladeIndex:
 
     @property
     def windows(self) -> str:
-        """What happens to texts longer than the model reads: "cut", "merge" or "points"."""
-        memory = self._store.memory
-        return "cut" if memory is None else memory.windows
+        """What happens to texts longer than the model reads: "truncate", "merge" or "points"."""
+        memory = self._store.settings
+        return "truncate" if memory is None else memory.windows
 
     @property
     def layout(self) -> Layout:
@@ -262,7 +263,7 @@ class SpladeIndex:
     def _named_model(self, name: str | None) -> Encoder:
         from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 
-        memory = self._store.memory
+        memory = self._store.settings
         if name is not None or memory is None:
             return SparseTextEmbedding(name, lazy_load=True)
         bundled = SparseTextEmbedding(lazy_load=True)
@@ -281,8 +282,8 @@ class SpladeIndex:
             ) from error
 
     def _check_model(self, encoder: Encoder) -> None:
-        if self._store.memory is not None:
-            check_encoder(self._store.memory, encoder.fingerprint, self.collection)
+        if self._store.settings is not None:
+            check_encoder(self._store.settings, encoder.fingerprint, self.collection)
         self._checked = True
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -355,12 +356,11 @@ class SpladeIndex:
         on_error: OnError,
         on_written: Callable[[list[str]], object] | None,
         stop: threading.Event,
-        spare_threads: bool = False,
+        engine_in_subprocess: bool = False,
     ) -> list[str]:
         self._store.check_open()
         docs.check_inputs(inputs)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"add got batch_size={batch_size!r}, expected an int of 1 or more.")
+        check_int("batch_size", batch_size, minimum=1)
         if on_error != "raise" and not callable(on_error):
             raise InputError(f"add got on_error={on_error!r}, expected 'raise' or a function.")
         texts = inputs[0]
@@ -369,7 +369,7 @@ class SpladeIndex:
             for read in docs.read_documents(inputs):
                 if isinstance(read, BadInput):
                     raise InputError(f"input {read.position} of add: {read.reason}. Nothing was written.")
-        memory = self._store.memory
+        memory = self._store.settings
         if memory is None:
             raise CollectionMismatchError(
                 f"collection {self.collection!r} was made by another program and does not say by which "
@@ -383,7 +383,7 @@ class SpladeIndex:
         if show_progress:
             from tqdm.auto import tqdm
         else:  # without its complaint about a notebook that cannot draw bars
-            from tqdm import tqdm
+            from tqdm import tqdm  # type: ignore[assignment]
 
         from splade_retriever.index.point_encoding import to_points
 
@@ -391,8 +391,8 @@ class SpladeIndex:
         with tqdm(total=total, unit="text", disable=not show_progress) as bar:
 
             def written(ids: list[str]) -> None:
-                if spare_threads:
-                    self._store.spare_threads()
+                if engine_in_subprocess:
+                    self._store.engine_in_subprocess()
                 bar.update(len(ids))
                 if on_written is not None:
                     on_written(ids)
@@ -419,7 +419,7 @@ class SpladeIndex:
         Raises:
             InputError: If the metadata is not what JSON has.
         """
-        fault = docs.fault_of_json("metadata", metadata)
+        fault = json_fault("metadata", metadata)
         if fault or not isinstance(metadata, Mapping):
             raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")
         stored = self._store.stored([id]).get(id)
@@ -549,8 +549,8 @@ class SpladeIndex:
             ]
         )
 
-    def _ask(self, query: str | SparseEmbedding, filter: "FilterLike | None", **rest: Any) -> "Ask":
-        from splade_retriever.index.search_request import Ask, Fusion
+    def _ask(self, query: str | SparseEmbedding, filter: "FilterLike | None", **rest: Any) -> "SearchRequest":
+        from splade_retriever.index.search_request import Fusion, SearchRequest
 
         rest["mode"] = rest["mode"] or ("sparse" if self._dense is None else "hybrid")
         rest["fusion"] = rest["fusion"] or Fusion()
@@ -558,11 +558,11 @@ class SpladeIndex:
             raise InputError(
                 f"search got mode={rest['mode']!r}, but the index has no dense encoder. Open it with dense=."
             )
-        return Ask(query=query, filter=self._store.filter(filter), **rest)
+        return SearchRequest(query=query, filter=self._store.filter(filter), **rest)
 
-    def _answer(self, asks: "Sequence[Ask]") -> "list[list[Hit] | Exception]":
+    def _answer(self, asks: "Sequence[SearchRequest]") -> "list[list[Hit] | Exception]":
         try:
-            self._store.spare_threads()
+            self._store.engine_in_subprocess()
         except Exception as error:  # noqa: BLE001 - it is told to those who ask
             return [error] * len(asks)
         return self._searcher.each(asks)
@@ -659,7 +659,7 @@ class SpladeIndex:
     ) -> list[str]:
         """Do what `add` does, off the loop; when cancelled it ends after the batch at hand."""
         stop = threading.Event()
-        work = self.off_loop(
+        work = self.run_in_thread(
             self._add,
             (texts, metadatas, ids, extras, encoded_texts, vectors),
             batch_size=batch_size,
@@ -667,7 +667,7 @@ class SpladeIndex:
             on_error=on_error,
             on_written=on_written,
             stop=stop,
-            spare_threads=True,
+            engine_in_subprocess=True,
         )
         try:
             return await work
@@ -703,26 +703,26 @@ class SpladeIndex:
 
     async def aexplain(self, query: str, hit: Hit) -> "Explanation":
         """Do what `explain` does, off the loop."""
-        return await self.off_loop(self.explain, query, hit)
+        return await self.run_in_thread(self.explain, query, hit)
 
     async def aexplain_all(self, query: str, hits: Sequence[Hit]) -> "list[Explanation]":
         """Do what `explain_all` does, off the loop."""
-        return await self.off_loop(self.explain_all, query, hits)
+        return await self.run_in_thread(self.explain_all, query, hits)
 
     async def aget(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
         """Do what `get` does, off the loop."""
-        return await self.off_loop(self.get, ids, with_vectors=with_vectors)
+        return await self.run_in_thread(self.get, ids, with_vectors=with_vectors)
 
     async def adelete(self, ids: Iterable[str] | None = None, *, filter: "FilterLike | None" = None) -> None:
         """Do what `delete` does, off the loop."""
-        await self.off_loop(self.delete, ids, filter=filter)
+        await self.run_in_thread(self.delete, ids, filter=filter)
 
     async def acount(self, filter: "FilterLike | None" = None) -> int:
         """Do what `count` does, off the loop."""
-        return await self.off_loop(self.count, filter)
+        return await self.run_in_thread(self.count, filter)
 
-    async def off_loop(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a call that uses this index in a worker thread: `await ix.off_loop(ix.clear)`.
+    async def run_in_thread(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that uses this index in a worker thread: `await ix.run_in_thread(ix.clear)`.
 
         The embedded engine keeps the interpreter's lock while it works, which stops an event loop in whatever
         thread it is called. So the first async call on a large embedded index moves its engine to a child
@@ -731,7 +731,7 @@ class SpladeIndex:
         """
 
         def work() -> T:
-            self._store.spare_threads()
+            self._store.engine_in_subprocess()
             return call(*args, **kwargs)
 
         return await asyncio.to_thread(work)
@@ -739,7 +739,7 @@ class SpladeIndex:
     @classmethod
     async def aopen(cls, location: str | Path = ":memory:", **settings: Any) -> Self:
         """Open a collection, or create it, off the loop; takes what the constructor takes."""
-        return await asyncio.to_thread(cls, location, **{"spare_threads": True, **settings})
+        return await asyncio.to_thread(cls, location, **{"engine_in_subprocess": True, **settings})
 
     async def aclose(self) -> None:
         """Do what `close` does, off the loop."""
@@ -770,7 +770,7 @@ class SpladeIndex:
 
     def __repr__(self) -> str:
         at = repr(self._location) if self._store.owned else f"client={type(self.client).__name__}"
-        model = None if self._store.memory is None else self._store.memory.encoder.get("model")
+        model = None if self._store.settings is None else self._store.settings.encoder.get("model")
         state = ", closed" if self._store.closed else ""
         return f"SpladeIndex({at}, collection={self.collection!r}, model={model!r}{state})"
 
@@ -791,9 +791,7 @@ def _check_arguments(
             f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
             "passage_embed and query_embed, such as SparseTextEmbedding."
         )
-    most = query_max_active_dims
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise InputError(f"query_max_active_dims is {most!r}, expected an int of 1 or more, or None.")
+    check_int("query_max_active_dims", query_max_active_dims, minimum=1, optional=True)
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:

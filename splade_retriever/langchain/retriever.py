@@ -27,6 +27,7 @@ from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, Hit, SpladeIndex
 from splade_retriever.langchain.documents import SearchOptions, columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
+from splade_retriever.validation import is_url
 
 __all__ = ["SpladeRetriever"]
 
@@ -298,7 +299,7 @@ class SpladeRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         live = self._live()
-        index = await asyncio.to_thread(self._open, spare_threads=True) if live is None else live
+        index = await asyncio.to_thread(self._open, engine_in_subprocess=True) if live is None else live
         wanted = self._wanted(options)
         hits = await index.asearch(query, self.k if k is None else k, **wanted.arguments())
         explained = await index.aexplain_all(query, hits) if wanted.with_explanations else []
@@ -345,7 +346,7 @@ class SpladeRetriever(BaseRetriever):
             return self.to_json_not_implemented() if same is None else same.to_json()
         written = super().to_json()
         if written["type"] == "constructor":
-            if str(self.location).startswith(("http://", "https://")):
+            if is_url(self.location):
                 # An open index does not tell its key. Where nobody names the secret, it is read as None.
                 written["kwargs"]["api_key"] = {"lc": 1, "type": "secret", "id": [self.lc_secrets["api_key"]]}
             if self.fusion is not None:

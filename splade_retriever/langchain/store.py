@@ -136,7 +136,7 @@ class SpladeVectorStore(VectorStore):
     ) -> Self:
         """Do what `from_texts` does, off the event loop."""
         given = "index" in settings
-        opening = settings if given else {"spare_threads": True, **settings}
+        opening = settings if given else {"engine_in_subprocess": True, **settings}
         store = await asyncio.to_thread(cls, embedding=embedding, **opening)
         try:
             await store.aadd_texts(texts, metadatas, ids=ids)
@@ -229,7 +229,7 @@ class SpladeVectorStore(VectorStore):
         self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
     ) -> bool:
         """Do what `delete` does, off the event loop."""
-        return await self.index.off_loop(self.delete, ids, filter=filter)
+        return await self.index.run_in_thread(self.delete, ids, filter=filter)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -97,13 +97,13 @@ def _field(item: MetadataFilter) -> dict[str, Any]:
 
 
 def any_word(text: str) -> dict[str, Any] | models.Filter:
-    """Ask for documents whose text has at least one of these words; without words, for none."""
+    """SearchRequest for documents whose text has at least one of these words; without words, for none."""
     words = [word for word in dict.fromkeys(text.split()) if any(map(str.isalnum, word))]
     return {"$or": [{"$text": word} for word in words]} if words else nothing()
 
 
 def nothing() -> models.Filter:
-    """Ask for nothing at all."""
+    """SearchRequest for nothing at all."""
     return models.Filter(must=[models.HasIdCondition(has_id=[])])
 
 
@@ -116,7 +116,7 @@ class Finder:
     """A node may take several points."""
 
     def nodes(self, ids: Sequence[str]) -> models.Filter:
-        """Ask for nodes by id, whoever wrote them."""
+        """SearchRequest for nodes by id, whoever wrote them."""
         condition: models.Condition
         if self.windows:  # how many points each has is not known here
             condition = _any_of(_ID_PATH, ids)
@@ -125,7 +125,7 @@ class Finder:
         return models.Filter(must=[condition])
 
     def sources(self, ref_doc_ids: Sequence[str]) -> models.Filter:
-        """Ask for all nodes of these source documents; a node without a source is its own."""
+        """SearchRequest for all nodes of these source documents; a node without a source is its own."""
         return models.Filter(should=[_any_of(self._source_path, ref_doc_ids), self.nodes(ref_doc_ids)])
 
     @property
@@ -139,7 +139,7 @@ class Finder:
 
 
 def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any] | None:
-    """Ask for all of these to hold; None where there are none."""
+    """SearchRequest for all of these to hold; None where there are none."""
     given = [filter for filter in filters if filter is not None]
     return {"$and": given} if given else None
 

@@ -234,7 +234,7 @@ class SpladeRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
         hits = await self._store.asearch(query, with_vectors=self._explain, filter=self._further())
-        return _scored(hits, await self._store.index.off_loop(self._explanations, query, hits))
+        return _scored(hits, await self._store.index.run_in_thread(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(

@@ -155,7 +155,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
     ) -> list[str]:
         """Do what `add` does, off the event loop."""
         _refuse("async_add", kwargs, "batch_size")
-        documents = await self._index.off_loop(self._prepared, nodes)
+        documents = await self._index.run_in_thread(self._prepared, nodes)
         return await self._index.aadd(**self._columns(documents), batch_size=batch_size)
 
     def _columns(self, documents: Sequence[NodeDocument]) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     async def aclear(self) -> None:
         """Do what `clear` does, off the event loop."""
-        await self._index.off_loop(self._index.clear)
+        await self._index.run_in_thread(self._index.clear)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """Do what `get_nodes` does, off the event loop."""
-        return await self._index.off_loop(self.get_nodes, node_ids, filters)
+        return await self._index.run_in_thread(self.get_nodes, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Find nodes.

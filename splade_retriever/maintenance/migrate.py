@@ -15,17 +15,17 @@ from splade_retriever.errors import (
     InputError,
     StorageError,
 )
-from splade_retriever.index.collection import Collection, Creation
+from splade_retriever.index.collection import Collection, CreateOptions
 from splade_retriever.maintenance.staging import (
-    arrival_of,
     create_like,
     finish,
     index_like,
-    is_url,
     missing,
     opened,
     remembered,
+    staging_mark_of,
 )
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -143,7 +143,7 @@ def migrate(
             report.present = _count(goal) if report.state == "unfinished" else 0
             report.copied = max(0, report.points - report.present)
         else:
-            creation = Creation(shard_number=shard_number, replication_factor=replication_factor)
+            creation = CreateOptions(shard_number=shard_number, replication_factor=replication_factor)
             _fill(origin, goal, report, creation, on_progress)
     report.seconds = time.perf_counter() - started
     return report
@@ -153,7 +153,7 @@ def _described(source: Collection, name: str, target: str) -> Migration:
     """See that the source is there and whole, and describe it."""
     if not source.exists():
         raise missing(source)
-    if arrival_of(source) is not None:
+    if staging_mark_of(source) is not None:
         raise CollectionMismatchError(
             f"collection {source.name!r} at {source.location!r} is not complete itself, expected a finished "
             "one. Run the command that was filling it again."
@@ -183,7 +183,7 @@ def _state(source: Collection, target: Collection) -> State:
     """
     if not target.exists():
         return "new"
-    arrival = arrival_of(target)
+    arrival = staging_mark_of(target)
     theirs = remembered(target) if arrival is None else arrival.memory
     if arrival is not None and arrival.command != "migrate":
         raise CollectionMismatchError(
@@ -206,7 +206,7 @@ def _fill(
     source: Collection,
     target: Collection,
     report: Migration,
-    creation: Creation,
+    creation: CreateOptions,
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
     """Create or go on, copy, verify, and open the target to readers."""

@@ -14,22 +14,22 @@ from splade_retriever.errors import (
     NotSupportedError,
     StorageError,
 )
+from splade_retriever.index import documents as docs
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import MEMORY_KEY, Memory
-from splade_retriever.index.connection import guarded
+from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
+from splade_retriever.index.connection import call_with_retry
 from splade_retriever.index.documents import OWN_KEY, Document, Hit
 from splade_retriever.index.ingest import Stored, ingest
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.splade_index import SpladeIndex
-from splade_retriever.index import documents as docs
 from splade_retriever.maintenance.staging import (
-    Arrival,
-    arrival_of,
+    StagingMark,
     create_like,
     finish,
     index_like,
     missing,
     opened,
+    staging_mark_of,
 )
 from splade_retriever.protocols import DenseEncoder, Encoder
 
@@ -74,8 +74,8 @@ class _Work:
 
     source: Collection
     target: Collection
-    old: Memory
-    new: Memory
+    old: CollectionSettings
+    new: CollectionSettings
     encoder: Encoder
     dense: DenseEncoder | None
     report: Reindexing
@@ -91,7 +91,7 @@ def reindex(
     dense: DenseEncoder | None = None,
     max_active_dims: int | None = None,
     min_weight: float | None = None,
-    windows: Literal["cut", "merge", "points"] | None = None,
+    windows: Literal["truncate", "merge", "points"] | None = None,
     window_overlap: int | None = None,
     restart: bool = False,
     api_key: str | None = None,
@@ -174,16 +174,16 @@ def reindex(
 # -- before --------------------------------------------------------------------------------------------------
 
 
-def _memory(source: Collection) -> Memory:
+def _memory(source: Collection) -> CollectionSettings:
     if not source.exists():
         raise missing(source)
     source.open({}, {}, None)
-    if source.memory is None:
+    if source.settings is None:
         raise CollectionMismatchError(
             f"collection {source.name!r} does not remember which model made it, expected one that "
             "splade-retriever made or adopted. Open it once with SpladeIndex(..., model=..., adopt=True)."
         )
-    return source.memory
+    return source.settings
 
 
 def _encoder(source: Collection, model: Encoder | str | None) -> Encoder:
@@ -200,7 +200,9 @@ def _alias_of(source: Collection) -> str | None:
     """Find the collection that a name is an alias of; None for a collection's own name."""
     if isinstance(source.client, EdgeClient):
         return None
-    aliases = guarded(source.client.get_aliases, doing=f"list the aliases at {source.location!r}").aliases
+    aliases = call_with_retry(
+        source.client.get_aliases, doing=f"list the aliases at {source.location!r}"
+    ).aliases
     return next((found.collection_name for found in aliases if found.alias_name == source.name), None)
 
 
@@ -212,7 +214,7 @@ def _new_name(source: Collection, alias_of: str | None) -> str:
     while True:
         name = f"{source.name}.{number}"
         candidate = Collection(source.client, name, source.location, owned=False)
-        if name != alias_of and (not candidate.exists() or arrival_of(candidate) is not None):
+        if name != alias_of and (not candidate.exists() or staging_mark_of(candidate) is not None):
             return name
         number += 1
 
@@ -242,9 +244,9 @@ def _check_vectors(work: _Work) -> None:
 def _prepare(work: _Work, *, restart: bool) -> None:
     """Create the new collection, or go on with the one that an interrupted run left."""
     source, target = work.source, work.target
-    mark = work.new.to_metadata()[MEMORY_KEY]
+    mark = work.new.to_metadata()[SETTINGS_KEY]
     if target.exists():
-        arrival = arrival_of(target)
+        arrival = staging_mark_of(target)
         if arrival is None or arrival.command != "reindex":
             raise CollectionMismatchError(
                 f"collection {target.name!r} at {target.location!r} is in the way, expected none, or one "
@@ -262,12 +264,12 @@ def _prepare(work: _Work, *, restart: bool) -> None:
     if not target.exists():
         create_like(source, target, command="reindex", memory=mark)
     index_like(source, target)
-    target.memory, target.layout = work.new, work.new.layout
+    target.settings, target.layout = work.new, work.new.layout
 
 
-def _is_of(arrival: Arrival, memory: dict[str, Any]) -> bool:
-    left = Memory.from_metadata({MEMORY_KEY: dict(arrival.memory or {})}, "")
-    wanted = Memory.from_metadata({MEMORY_KEY: memory}, "")
+def _is_of(arrival: StagingMark, memory: dict[str, Any]) -> bool:
+    left = CollectionSettings.from_metadata({SETTINGS_KEY: dict(arrival.memory or {})}, "")
+    wanted = CollectionSettings.from_metadata({SETTINGS_KEY: memory}, "")
     return left is not None and wanted is not None and left.recipe() == wanted.recipe()
 
 
@@ -442,10 +444,10 @@ def _switch(work: _Work, alias_of: str | None) -> None:
     from qdrant_client import models
 
     source, target, report = work.source, work.target, work.report
-    memory = work.new.to_metadata()[MEMORY_KEY]
+    memory = work.new.to_metadata()[SETTINGS_KEY]
     client = source.client
     if isinstance(client, EdgeClient) and target.name == f"{source.name}.next":
-        metadata = dict(client.get_collection(target.name).config.metadata or {}) | {MEMORY_KEY: memory}
+        metadata = dict(client.get_collection(target.name).config.metadata or {}) | {SETTINGS_KEY: memory}
         client.replace_collection(source.name, target.name, metadata=metadata)
         report.switch = "replaced"
         return
@@ -459,7 +461,7 @@ def _switch(work: _Work, alias_of: str | None) -> None:
                 create_alias=models.CreateAlias(collection_name=target.name, alias_name=source.name)
             ),
         ]
-        guarded(
+        call_with_retry(
             lambda: client.update_collection_aliases(change_aliases_operations=change),
             doing=f"switch alias {source.name!r} to collection {target.name!r}",
         )

@@ -1,7 +1,7 @@
 """A collection on its way: laid out like another one, and closed to readers until it is whole.
 
-While it is filled its metadata hold, where the memory will be, a mark that `Memory.from_metadata` refuses: a
-collection that is half there is never searched. The last step writes the memory over the mark.
+While it is filled its metadata holds a mark where the settings will be. `CollectionSettings.from_metadata`
+refuses the mark, so a half-filled collection is never searched. The last step replaces it by the settings.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,43 +11,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
-from splade_retriever.index.collection import Collection, Creation, open_client
-from splade_retriever.index.collection_settings import ARRIVING, MEMORY_KEY
-from splade_retriever.index.connection import guarded
+from splade_retriever.index.collection import Collection, CreateOptions, open_client
+from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
+from splade_retriever.index.connection import call_with_retry
 
 if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.client_base import QdrantBase
+from splade_retriever.validation import is_url
 
 __all__ = [
-    "Arrival",
     "Command",
-    "arrival_of",
+    "StagingMark",
     "create_like",
     "finish",
     "index_like",
-    "is_url",
     "missing",
     "opened",
     "remembered",
+    "staging_mark_of",
 ]
 
 Command = Literal["migrate", "reindex"]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class StagingMark:
     """What the mark of a collection that is being filled says."""
 
     command: str
     """Which command fills it: "migrate" or "reindex"."""
     memory: Mapping[str, Any] | None
     """The memory it will have, as JSON; None for a collection that another program made."""
-
-
-def is_url(place: object) -> bool:
-    """Say whether a place is a server."""
-    return str(place).startswith(("http://", "https://"))
 
 
 @contextmanager
@@ -79,7 +74,7 @@ def opened(
 
 def missing(store: Collection) -> CollectionNotFoundError:
     """Say that a collection is not there, and which are."""
-    found = guarded(store.client.get_collections, doing=f"list the collections at {store.location!r}")
+    found = call_with_retry(store.client.get_collections, doing=f"list the collections at {store.location!r}")
     there = ", ".join(sorted(repr(item.name) for item in found.collections)) or "none"
     return CollectionNotFoundError(
         f"there is no collection {store.name!r} at {store.location!r} (found: {there}). Check both names."
@@ -88,16 +83,16 @@ def missing(store: Collection) -> CollectionNotFoundError:
 
 def remembered(store: Collection) -> dict[str, Any] | None:
     """Read the memory of a collection as JSON; a mark is given as it is."""
-    found: dict[str, Any] | None = (store.call("get_collection").config.metadata or {}).get(MEMORY_KEY)
+    found: dict[str, Any] | None = (store.call("get_collection").config.metadata or {}).get(SETTINGS_KEY)
     return found or None
 
 
-def arrival_of(store: Collection) -> Arrival | None:
+def staging_mark_of(store: Collection) -> StagingMark | None:
     """Read the mark of a collection; None for one that is complete."""
     found = remembered(store)
-    if found is None or found.get("format") != ARRIVING:
+    if found is None or found.get("format") != STAGING:
         return None
-    return Arrival(str(found.get("command")), found.get("memory"))
+    return StagingMark(str(found.get("command")), found.get("memory"))
 
 
 def create_like(
@@ -106,7 +101,7 @@ def create_like(
     *,
     command: Command,
     memory: Mapping[str, Any] | None,
-    creation: Creation | None = None,
+    creation: CreateOptions | None = None,
 ) -> None:
     """Create a collection with the vectors, settings and metadata of another, and mark it.
 
@@ -125,7 +120,7 @@ def create_like(
             f"collection {source.name!r} is split by shard keys, which are not carried along, expected "
             "automatic sharding. Copy it with Qdrant's own snapshots."
         )
-    mark = {"format": ARRIVING, "command": command, "memory": None if memory is None else dict(memory)}
+    mark = {"format": STAGING, "command": command, "memory": None if memory is None else dict(memory)}
     settings: dict[str, Any] = {"on_disk_payload": params.on_disk_payload}
     if creation is not None:
         cluster = {"shard_number": creation.shard_number, "replication_factor": creation.replication_factor}
@@ -140,10 +135,10 @@ def create_like(
         "create_collection",
         vectors_config=params.vectors or {},
         sparse_vectors_config=params.sparse_vectors,
-        metadata={**(config.metadata or {}), MEMORY_KEY: mark},
+        metadata={**(config.metadata or {}), SETTINGS_KEY: mark},
         **settings,
     )
-    if arrival_of(target) is None:
+    if staging_mark_of(target) is None:
         target.call("delete_collection")
         raise NotSupportedError(
             f"the store at {target.location!r} does not keep a collection's metadata, in which the model is "
@@ -165,4 +160,4 @@ def index_like(source: Collection, target: Collection) -> list[str]:
 
 def finish(target: Collection, memory: Mapping[str, Any] | None) -> None:
     """Take the mark from a collection that is whole: from now on it can be opened."""
-    target.call("update_collection", metadata={MEMORY_KEY: None if memory is None else dict(memory)})
+    target.call("update_collection", metadata={SETTINGS_KEY: None if memory is None else dict(memory)})

@@ -231,7 +231,7 @@ def test_info_and_doctor_tell_facts(indexed: Desk) -> None:
     facts = indexed.json("info", "--index", "index")
     health = indexed.json("doctor")
 
-    assert (facts["documents"], facts["settings"]["windows"]) == (4, "cut")
+    assert (facts["documents"], facts["settings"]["windows"]) == (4, "truncate")
     assert facts["size_bytes"] > 0
     assert facts["encoder"]["model"] == facts["model"]
     assert health["ok"] is True

@@ -368,7 +368,7 @@ async def check_heartbeats(location: Path, *, added: int, longest_s: float) -> N
     assert isinstance(ix.client, EdgeProcess)
     gaps["search"] = await longest_gap(asyncio.gather(*(ix.asearch(f"word{n}", 5) for n in range(50))))
     gaps["add"] = await longest_gap(ix.aadd(texts(added)))
-    gaps["optimize"] = await longest_gap(ix.off_loop(ix.client.optimize, "splade"))
+    gaps["optimize"] = await longest_gap(ix.run_in_thread(ix.client.optimize, "splade"))
     gaps["count"] = await longest_gap(ix.acount({"nothing": "there"}))
     gaps["close"] = await longest_gap(ix.aclose())
     print("longest stops of the loop, in seconds:", {name: round(gap, 4) for name, gap in gaps.items()})

@@ -72,9 +72,9 @@ def test_the_rest_of_a_long_text_is_cut_unless_windows_are_asked_for() -> None:
         assert index.search("vikram") == []
 
 
-@pytest.mark.parametrize(("windows", "cut"), [("cut", 2), ("merge", 0), ("points", 0)])
+@pytest.mark.parametrize(("windows", "cut"), [("truncate", 2), ("merge", 0), ("points", 0)])
 def test_what_is_cut_is_counted_and_told_and_windows_cut_nothing(
-    caplog: pytest.LogCaptureFixture, windows: Literal["cut", "merge", "points"], cut: int
+    caplog: pytest.LogCaptureFixture, windows: Literal["truncate", "merge", "points"], cut: int
 ) -> None:
     model = SparseTextEmbedding(max_length=16)
     with SpladeIndex(model=model, windows=windows, window_overlap=4) as index:

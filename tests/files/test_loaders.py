@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from splade_retriever import SparseTextEmbedding, SpladeIndex
 from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import Note, Passage, Reading, Splitter, find_files, read_file
-from splade_retriever.files.sync import Report, mirror
+from splade_retriever.files.sync import SyncReport, sync_files
 from tests.words import WordEncoder, WordTokenizer
 
 WORDS = WordTokenizer(512)
@@ -294,9 +294,9 @@ class Desk:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
 
-    def run(self, *, base: Path | None = None, **settings: bool) -> Report:
+    def run(self, *, base: Path | None = None, **settings: bool) -> SyncReport:
         reading = Reading(base=base)
-        return mirror(
+        return sync_files(
             self.index,
             list(find_files([self.folder], reading)),
             reading=reading,
@@ -314,7 +314,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def figures(report: Report) -> tuple[int, int, int, int, int]:
+def figures(report: SyncReport) -> tuple[int, int, int, int, int]:
     return report.files, report.new, report.changed, report.unchanged, report.removed
 
 
@@ -381,7 +381,7 @@ def test_a_file_that_cannot_be_opened_keeps_its_passages(desk: Desk):
     (desk.folder / "a.txt").mkdir()
     reading = Reading()
 
-    report = mirror(
+    report = sync_files(
         desk.index, [desk.folder / "a.txt"], reading=reading, splitter=Splitter(desk.encoder.tokenizer)
     )
 

@@ -17,9 +17,9 @@ from qdrant_client.grpc import CollectionExists, CollectionExistsResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from splade_retriever.errors import InputError, ServerError, StorageError
-from splade_retriever.index.connection import connect, guarded, side_by_side
-from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index import connection as server
+from splade_retriever.index.connection import call_with_retry, connect, side_by_side
+from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import RestServer
 from tests.words import WordEncoder
 
@@ -70,7 +70,9 @@ def answers() -> Iterator[type[Answers]]:
 def ask(url: str, waits_s: tuple[float, ...] = (0.01, 0.01)) -> bool:
     client = connect(url, api_key="secret", prefer_grpc=False, timeout_s=2)
     try:
-        return guarded(lambda: client.collection_exists("docs"), doing="look for 'docs'", waits_s=waits_s)
+        return call_with_retry(
+            lambda: client.collection_exists("docs"), doing="look for 'docs'", waits_s=waits_s
+        )
     finally:
         client.close()
 
@@ -122,7 +124,7 @@ def test_errors_of_this_package_pass_through() -> None:
         raise InputError("no")
 
     with pytest.raises(InputError, match="no"):
-        guarded(refuse, doing="x", waits_s=())
+        call_with_retry(refuse, doing="x", waits_s=())
 
 
 # -- what a server may say beside HTTP's statuses ------------------------------------------------------------
@@ -143,7 +145,9 @@ def once(error: Exception) -> Callable[[], str]:
 def test_a_server_that_asks_for_a_pause_gets_it() -> None:
     started = time.perf_counter()
 
-    assert guarded(once(ResourceExhaustedResponse("slow down", 1)), doing="x", waits_s=(0.0,)) == "done"
+    assert (
+        call_with_retry(once(ResourceExhaustedResponse("slow down", 1)), doing="x", waits_s=(0.0,)) == "done"
+    )
     assert time.perf_counter() - started >= 1.0
 
 
@@ -157,7 +161,7 @@ def test_an_answer_that_makes_no_sense_is_told_at_once() -> None:
         raise ResponseHandlingException(fault.value)
 
     with pytest.raises(ServerError, match="could not count"):
-        guarded(call, doing="count", waits_s=(0.0, 0.0))
+        call_with_retry(call, doing="count", waits_s=(0.0, 0.0))
     assert calls == [1]
 
 
@@ -186,7 +190,7 @@ def grpc_server() -> Iterator[tuple[int, list[grpc.StatusCode]]]:
 def ask_by_grpc(port: int) -> bool:
     client = QdrantClient("127.0.0.1", grpc_port=port, prefer_grpc=True, timeout=5, check_compatibility=False)
     try:
-        return guarded(lambda: client.collection_exists("docs"), doing="look", waits_s=(0.01, 0.01))
+        return call_with_retry(lambda: client.collection_exists("docs"), doing="look", waits_s=(0.01, 0.01))
     finally:
         client.close()
 

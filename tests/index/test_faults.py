@@ -18,8 +18,8 @@ from qdrant_client import models
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.storage import EdgeFolder
 from splade_retriever.errors import IndexLockedError, InputError, ServerError, SpladeError, StorageError
-from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index import connection as server
+from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import WordEncoder
 

@@ -234,7 +234,7 @@ def test_filters_by_id_and_source_need_no_field_that_has_no_index(monkeypatch: p
         return to_the_store(self, method, **arguments)
 
     monkeypatch.setattr(Collection, "call", watched)
-    for windows in ("cut", "points"):
+    for windows in ("truncate", "points"):
         store = SpladeVectorStore(client=client, collection=windows, model=WordEncoder(), windows=windows)
         store.add(NODES)
         asked.clear()

@@ -23,8 +23,8 @@ from splade_retriever.errors import (
     SpladeError,
     StorageError,
 )
-from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index import connection as server
+from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.migrate import migrate
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import LetterEncoder, WordEncoder

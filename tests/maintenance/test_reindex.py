@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge import storage as edge_folder
+from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
@@ -349,7 +349,7 @@ def test_what_is_not_there_or_not_remembered_is_told(tmp_path: Path, client: Qdr
 
 def test_bad_settings_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder(tmp_path / "a", 1)
-    with pytest.raises(InputError, match="expected 'cut', 'merge' or 'points'"):
+    with pytest.raises(InputError, match="expected 'truncate', 'merge' or 'points'"):
         reindex(tmp_path / "a", DoublingEncoder(), windows="other")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no dense vectors"):
         reindex(tmp_path / "a", DoublingEncoder(), dense=LetterEncoder())

@@ -1,0 +1,101 @@
+"""Checks of arguments and JSON values that every layer shares.
+
+A `check_*` function raises `InputError`. A `*_fault` function returns the sentence without its full stop, or
+None, for callers that collect faults or add where the value came from.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from splade_retriever.errors import InputError
+
+__all__ = ["MAX_DEPTH", "check_int", "is_url", "json_fault", "text_fault"]
+
+MAX_DEPTH: Final = 100
+"""Levels of nesting that a stored JSON value may have. Storage engines parse 128 levels at most, and refuse
+to open what is deeper; the difference is for the levels that wrap a value when it is stored."""
+_INT64: Final = 2**63
+_SCHEMES: Final = ("http://", "https://")
+
+
+def check_int(name: str, value: object, *, minimum: int, optional: bool = False) -> None:
+    """Raise InputError unless a value is an int (and no bool) of at least `minimum`.
+
+    Args:
+        name: What the message calls the value, such as "k".
+        value: The value.
+        minimum: The smallest accepted value.
+        optional: True to accept None too.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        alternative = ", or None" if optional else ""
+        raise InputError(f"{name} is {value!r}, expected an int of {minimum} or more{alternative}.")
+
+
+def is_url(location: object) -> bool:
+    """Return whether a location is the URL of a server, not the path of a folder."""
+    return str(location).startswith(_SCHEMES)
+
+
+def text_fault(name: str, value: object) -> str | None:
+    """Return why a value is not valid text: it is no string, or holds half a surrogate pair."""
+    if not isinstance(value, str):
+        return f"{name} is a {type(value).__name__}, expected a string"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        unit = f"U+{ord(value[error.start]):04X}"
+        return (
+            f"{name} holds half a surrogate pair ({unit} at character {error.start}), which is not valid "
+            "text; decode its source with errors='replace'"
+        )
+    return None
+
+
+def json_fault(path: str, value: object, *, max_depth: int = MAX_DEPTH) -> str | None:
+    """Return why a value cannot be stored and read back equal, or None.
+
+    Values that come back equal are JSON: dicts with string keys, lists, strings, 64-bit ints, finite floats,
+    bools and None, nested at most `max_depth` levels deep.
+
+    Args:
+        path: Name of the value, extended by the path of the part at fault: `metadata.authors[2]`.
+        value: The value.
+        max_depth: Levels of dicts and lists.
+    """
+    if isinstance(value, list | Mapping):
+        if max_depth == 0:
+            short = path if len(path) <= 80 else f"{path[:60]}...{path[-15:]}"
+            return (
+                f"{short} is nested more than {MAX_DEPTH} levels deep; store it flatter or as a JSON string"
+            )
+        return _fault_inside(path, value, max_depth - 1)
+    fault: str | None = None
+    if isinstance(value, str):
+        fault = text_fault(path, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        fault = f"{path} is {value}, expected a finite number or None"
+    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+        fault = f"{path} is {value}, beyond 64 bits; store it as a string"
+    elif not isinstance(value, int | float | None):
+        fault = (
+            f"{path} is a {type(value).__name__}, expected a JSON value: dict, list, str, int, float, bool "
+            "or None (for a datetime use .isoformat(), for a tuple a list)"
+        )
+    return fault
+
+
+def _fault_inside(path: str, value: "list[object] | Mapping[object, object]", max_depth: int) -> str | None:
+    if isinstance(value, list):
+        faults = (json_fault(f"{path}[{n}]", item, max_depth=max_depth) for n, item in enumerate(value))
+        return next((found for found in faults if found), None)
+    for key, item in value.items():
+        if not isinstance(key, str):
+            return f"{path} has the key {key!r}, a {type(key).__name__}, expected a string"
+        fault = text_fault(f"{path} key", key) or json_fault(f"{path}.{key}", item, max_depth=max_depth)
+        if fault:
+            return fault
+    return None
