@@ -55,7 +55,7 @@ def marked(explanation: Explanation) -> list[str]:
 # -- the sum -------------------------------------------------------------------------------------------------
 
 
-def test_each_token_gives_the_product_of_its_weights_heaviest_first():
+def test_each_token_gives_the_product_of_its_weights_heaviest_first() -> None:
     found = of_words(
         "moon", "a lunar orbit", {"moon": 2.0, "lunar": 1.5}, {"lunar": 3.0, "moon": 1.0, "orbit": 9.0}
     )
@@ -67,7 +67,7 @@ def test_each_token_gives_the_product_of_its_weights_heaviest_first():
     assert found.score == 6.5
 
 
-def test_expansion_is_told_from_literal_on_both_sides():
+def test_expansion_is_told_from_literal_on_both_sides() -> None:
     weights = {"moon": 1.0, "lunar": 1.0, "orbit": 1.0, "space": 1.0}
 
     found = of_words("moon orbit", "lunar orbit", weights, weights)
@@ -85,7 +85,7 @@ def test_expansion_is_told_from_literal_on_both_sides():
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
 )
-def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dict[int, float]):
+def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dict[int, float]) -> None:
     tokenizer = WordTokenizer(10)
     tokenizer._seen = {n: str(n) for n in range(51)}
     mine, theirs = SparseEmbedding.from_dict(query), SparseEmbedding.from_dict(text)
@@ -99,7 +99,7 @@ def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dic
     )
 
 
-def test_nothing_shared_is_an_empty_explanation():
+def test_nothing_shared_is_an_empty_explanation() -> None:
     found = of_words("moon", "rover", {"moon": 1.0}, {"rover": 1.0})
 
     assert (found.score, found.contributions, found.spans) == (0.0, (), ())
@@ -108,7 +108,7 @@ def test_nothing_shared_is_an_empty_explanation():
 # -- the words -----------------------------------------------------------------------------------------------
 
 
-def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding):
+def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding) -> None:
     text = "After Chandrayaan-3, India's rover (Pragyan) drove."
     pieces = model.tokenizer.encode_batch([text])[0]
     chandra = pieces.ids[pieces.offsets.index((6, 13))]
@@ -119,19 +119,19 @@ def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding):
     assert marked(found) == ["Chandrayaan"]
 
 
-def test_every_place_of_a_word_is_marked_and_only_words_that_contributed():
+def test_every_place_of_a_word_is_marked_and_only_words_that_contributed() -> None:
     found = of_words("moon", "Moon, moon! The MOON's rover.", {"moon": 1.0}, {"moon": 1.0, "rover": 5.0})
 
     assert marked(found) == ["Moon", "moon", "MOON"]
 
 
-def test_a_word_met_by_expansion_of_the_query_is_marked_as_such():
+def test_a_word_met_by_expansion_of_the_query_is_marked_as_such() -> None:
     found = of_words("moon", "lunar moon", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
 
     assert [(m.start, m.end, m.in_query) for m in found.marks] == [(0, 5, False), (6, 10, True)]
 
 
-def test_punctuation_is_never_marked(model: SparseTextEmbedding):
+def test_punctuation_is_never_marked(model: SparseTextEmbedding) -> None:
     (vector,) = model.embed("Is it - really?")
 
     found = explain(
@@ -143,7 +143,7 @@ def test_punctuation_is_never_marked(model: SparseTextEmbedding):
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str):
+def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str) -> None:
     model = SparseTextEmbedding(lazy_load=True)
     ids = sorted(set(model.tokenizer.encode_batch([text])[0].ids))
     vector = SparseEmbedding.from_dict(dict.fromkeys(ids, 1.0))
@@ -155,7 +155,7 @@ def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str):
     assert "".join(piece for piece, _ in found.pieces()) == text
 
 
-def test_a_part_of_the_text_is_cut_at_its_marks():
+def test_a_part_of_the_text_is_cut_at_its_marks() -> None:
     found = of_words("b", "a b c b", {"b": 1.0}, {"b": 1.0})
 
     assert [(piece, mark is not None) for piece, mark in found.pieces(2, 6)] == [("b", True), (" c ", False)]
@@ -165,7 +165,7 @@ def test_a_part_of_the_text_is_cut_at_its_marks():
 
 
 @pytest.mark.parametrize("with_vectors", [False, True])
-def test_the_sum_is_the_score_of_the_hit(client: Any, model: SparseTextEmbedding, with_vectors: bool):
+def test_the_sum_is_the_score_of_the_hit(client: Any, model: SparseTextEmbedding, with_vectors: bool) -> None:
     index = SpladeIndex(client=client, model=model)
     index.add(
         ["The lander reached the lunar surface.", "A rocket was launched from the coast."], ids=["a", "b"]
@@ -180,7 +180,7 @@ def test_the_sum_is_the_score_of_the_hit(client: Any, model: SparseTextEmbedding
         assert sum(c.score for c in found.contributions) == pytest.approx(hit.score, abs=1e-4)
 
 
-def test_pruning_of_document_and_query_is_part_of_the_sum(client: Any, model: SparseTextEmbedding):
+def test_pruning_of_document_and_query_is_part_of_the_sum(client: Any, model: SparseTextEmbedding) -> None:
     index = SpladeIndex(client=client, model=model, max_active_dims=8, query_max_active_dims=4)
     index.add(["The lander reached the lunar surface."])
     (hit,) = index.search("lunar landing")
@@ -191,7 +191,7 @@ def test_pruning_of_document_and_query_is_part_of_the_sum(client: Any, model: Sp
     assert len(found.contributions) <= 4
 
 
-def test_a_window_is_explained_by_its_own_vector(client: Any):
+def test_a_window_is_explained_by_its_own_vector(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(max_length=8), windows="points", window_overlap=0)
     index.add([("filler " * 8 + "moon moon moon ") + "rest " * 8], ids=["long"])
     (hit,) = index.search("moon")
@@ -201,7 +201,7 @@ def test_a_window_is_explained_by_its_own_vector(client: Any):
     assert (found.score, marked(found)) == (hit.score, ["moon"] * 3)
 
 
-def test_a_whole_document_kept_as_windows_is_explained_by_its_best_window(client: Any):
+def test_a_whole_document_kept_as_windows_is_explained_by_its_best_window(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0)
     text = "moon one two three moon moon four five"
     index.add([text], ids=["long"])
@@ -213,7 +213,7 @@ def test_a_whole_document_kept_as_windows_is_explained_by_its_best_window(client
     assert (found.score, found.spans) == (2.0, ((19, 23), (24, 28)))
 
 
-def test_words_beyond_the_first_window_are_marked_where_windows_are_merged(client: Any):
+def test_words_beyond_the_first_window_are_marked_where_windows_are_merged(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="merge", window_overlap=1)
     index.add(["one two three four five moon"])
     (hit,) = index.search("moon")
@@ -221,7 +221,7 @@ def test_words_beyond_the_first_window_are_marked_where_windows_are_merged(clien
     assert marked(index.explain("moon", hit)) == ["moon"]
 
 
-def test_words_that_the_model_did_not_read_are_not_marked(client: Any):
+def test_words_that_the_model_did_not_read_are_not_marked(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(max_length=2))
     index.add(["moon rover moon"])
     (hit,) = index.search("moon")
@@ -229,7 +229,7 @@ def test_words_that_the_model_did_not_read_are_not_marked(client: Any):
     assert index.explain("moon", hit).spans == ((0, 4),)
 
 
-def test_a_hit_of_a_hybrid_search_is_explained_by_its_sparse_score(client: Any):
+def test_a_hit_of_a_hybrid_search_is_explained_by_its_sparse_score(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
     index.add(["moon rover"], ids=["a"])
     (hit,) = index.search("moon")
@@ -237,7 +237,7 @@ def test_a_hit_of_a_hybrid_search_is_explained_by_its_sparse_score(client: Any):
     assert index.explain("moon", hit).score == hit.branches["sparse"].score == 1.0
 
 
-def test_a_hit_that_was_deleted_since_is_named(client: Any):
+def test_a_hit_that_was_deleted_since_is_named(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     index.add(["moon"], ids=["gone"])
     (hit,) = index.search("moon")
@@ -247,7 +247,7 @@ def test_a_hit_that_was_deleted_since_is_named(client: Any):
         index.explain("moon", hit)
 
 
-def test_an_encoder_without_tokenizer_is_named():
+def test_an_encoder_without_tokenizer_is_named() -> None:
     class Bare:
         fingerprint = {"model": "bare"}  # noqa: RUF012
         passage_embed = query_embed = staticmethod(lambda texts: iter([]))
@@ -258,7 +258,7 @@ def test_an_encoder_without_tokenizer_is_named():
         index.explain("moon", Hit("a", "moon", {}))
 
 
-def test_explaining_works_off_the_event_loop(client: Any):
+def test_explaining_works_off_the_event_loop(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     index.add(["moon"])
     (hit,) = index.search("moon")
@@ -269,7 +269,7 @@ def test_explaining_works_off_the_event_loop(client: Any):
 # -- what is shown -------------------------------------------------------------------------------------------
 
 
-def test_the_dict_is_plain_json():
+def test_the_dict_is_plain_json() -> None:
     found = of_words("moon", "lunar moon", {"moon": 2.0}, {"moon": 1.5})
 
     assert json.loads(json.dumps(found.to_dict())) == {
@@ -309,7 +309,7 @@ class TagsAndText(HTMLParser):
             self.marked.append(data)
 
 
-def test_the_notebook_view_marks_words_and_escapes_everything_else():
+def test_the_notebook_view_marks_words_and_escapes_everything_else() -> None:
     found = of_words("<b>", "<script>b</script> & b", {"b": 1.0}, {"b": 1.0})
 
     seen = TagsAndText(found._repr_html_())
@@ -318,7 +318,7 @@ def test_the_notebook_view_marks_words_and_escapes_everything_else():
     assert seen.tags == {"div", "p", "mark", "table", "tr", "th", "td", "code", "span"}
 
 
-def test_the_notebook_view_says_what_the_tokens_it_leaves_out_add_up_to():
+def test_the_notebook_view_says_what_the_tokens_it_leaves_out_add_up_to() -> None:
     weights = {f"w{n}": 1.0 for n in range(30)}
 
     assert "and 10 lighter tokens: 10.000" in of_words("q", "t", weights, weights)._repr_html_()
@@ -340,7 +340,7 @@ def in_a_terminal(
     return file.buffer.getvalue().decode()
 
 
-def test_the_terminal_view_brackets_words_where_there_is_no_colour():
+def test_the_terminal_view_brackets_words_where_there_is_no_colour() -> None:
     found = of_words("moon", "a lunar [moon]", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
 
     shown = in_a_terminal(found)
@@ -349,7 +349,7 @@ def test_the_terminal_view_brackets_words_where_there_is_no_colour():
     assert "\x1b" not in shown
 
 
-def test_the_terminal_view_colours_words_and_leaves_the_text_alone():
+def test_the_terminal_view_colours_words_and_leaves_the_text_alone() -> None:
     found = of_words("moon", "a lunar moon", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
 
     shown = in_a_terminal(found, colours=True)
@@ -359,7 +359,7 @@ def test_the_terminal_view_colours_words_and_leaves_the_text_alone():
 
 
 @pytest.mark.parametrize("width", [30, 40, 80, 200])
-def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int):
+def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int) -> None:
     weights = {"moon": 1.5, "an_uncommonly_long_token_of_a_vocabulary": 1.0}
     found = of_words("moon", "moon " * 50, weights, weights)
 
@@ -369,5 +369,5 @@ def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int):
     assert "3.250" in shown
 
 
-def test_the_terminal_view_of_nothing_says_so():
+def test_the_terminal_view_of_nothing_says_so() -> None:
     assert "share no token" in in_a_terminal(of_words("a", "b", {"a": 1.0}, {"b": 1.0}))

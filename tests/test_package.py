@@ -20,7 +20,7 @@ HEAVY = (
 )
 
 
-def test_importing_the_package_loads_no_heavy_dependency():
+def test_importing_the_package_loads_no_heavy_dependency() -> None:
     script = "import sys, splade_retriever; print('\\n'.join(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -28,13 +28,13 @@ def test_importing_the_package_loads_no_heavy_dependency():
     assert not [name for name in HEAVY if name in loaded]
 
 
-def test_an_unknown_public_name_is_refused_by_name():
+def test_an_unknown_public_name_is_refused_by_name() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = splade_retriever.no_such_name
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "SpladeError"])
-def test_every_error_is_a_splade_error_and_a_builtin(name):
+def test_every_error_is_a_splade_error_and_a_builtin(name) -> None:
     leaf = getattr(errors, name)
     builtin = leaf.__bases__[1]
     assert leaf.__bases__[0] is errors.SpladeError

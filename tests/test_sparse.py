@@ -12,7 +12,7 @@ weights = st.dictionaries(st.integers(0, 200), st.floats(0.015625, 10, width=32)
 
 
 @given(weights)
-def test_a_dictionary_survives_the_round_trip(mapping):
+def test_a_dictionary_survives_the_round_trip(mapping) -> None:
     embedding = SparseEmbedding.from_dict(mapping)
     assert embedding.as_dict() == dict(sorted(mapping.items()))
     assert SparseEmbedding.from_dict(embedding.as_dict()) == embedding
@@ -21,13 +21,13 @@ def test_a_dictionary_survives_the_round_trip(mapping):
 
 
 @given(weights, weights)
-def test_dot_is_the_sum_of_products_over_shared_ids(one, two):
+def test_dot_is_the_sum_of_products_over_shared_ids(one, two) -> None:
     expected = sum(one[i] * two[i] for i in one.keys() & two.keys())
     assert SparseEmbedding.from_dict(one).dot(SparseEmbedding.from_dict(two)) == pytest.approx(expected)
 
 
 @given(weights, st.integers(0, 50))
-def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k):
+def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k) -> None:
     top = SparseEmbedding.from_dict(mapping).top(k)
     assert sorted(top.values.tolist()) == sorted(mapping.values())[max(0, len(mapping) - k) :]
     assert top.indices.tolist() == sorted(top.indices.tolist())
@@ -47,12 +47,12 @@ def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k):
         ([1.0], [2**40], "found 1099511627776"),
     ],
 )
-def test_a_bad_vector_is_refused_with_the_value_found(values, indices, message):
+def test_a_bad_vector_is_refused_with_the_value_found(values, indices, message) -> None:
     with pytest.raises(InputError, match=message):
         SparseEmbedding(values=np.array(values), indices=np.array(indices))
 
 
-def test_the_arrays_cannot_be_changed_from_outside():
+def test_the_arrays_cannot_be_changed_from_outside() -> None:
     ids = np.array([1, 2], dtype=np.int32)
     embedding = SparseEmbedding(values=np.array([1, 2], dtype=np.float32), indices=ids)
     ids[0] = 99
@@ -61,16 +61,16 @@ def test_the_arrays_cannot_be_changed_from_outside():
         embedding.values[0] = 5
 
 
-def test_ids_in_any_order_are_sorted_with_their_weights():
+def test_ids_in_any_order_are_sorted_with_their_weights() -> None:
     embedding = SparseEmbedding(values=np.array([3.0, 1.0]), indices=np.array([9, 4]))
     assert embedding.as_dict() == {4: 1.0, 9: 3.0}
 
 
-def test_from_dense_keeps_what_is_above_zero():
+def test_from_dense_keeps_what_is_above_zero() -> None:
     assert SparseEmbedding.from_dense([0, 0.5, 0, 2]).as_dict() == {1: 0.5, 3: 2.0}
 
 
-def test_tokens_come_heaviest_first():
+def test_tokens_come_heaviest_first() -> None:
     class Letters:
         def tokens(self, ids):
             return [chr(97 + i) for i in ids]
@@ -79,7 +79,7 @@ def test_tokens_come_heaviest_first():
     assert list(embedding.tokens_and_weights(Letters()).items()) == [("b", 2.0), ("c", 1.0), ("a", 0.5)]
 
 
-def test_an_empty_embedding_is_allowed_and_scores_nothing():
+def test_an_empty_embedding_is_allowed_and_scores_nothing() -> None:
     empty = SparseEmbedding.from_dict({})
     assert len(empty) == 0
     assert empty.dot(SparseEmbedding.from_dict({1: 1.0})) == 0.0

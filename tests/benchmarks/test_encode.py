@@ -1,6 +1,7 @@
 """What the encoding benchmark counts and writes; the measuring itself takes minutes and runs by hand."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
@@ -11,7 +12,7 @@ from splade_retriever import SparseEmbedding
 from tests.mlm_graphs import Shape, random_weights, save_mlm
 
 
-def test_every_product_of_the_graph_is_counted(tmp_path):
+def test_every_product_of_the_graph_is_counted(tmp_path: Path) -> None:
     shape, tokens = Shape(), 11
     graph = onnx.load(str(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))).graph
     sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
@@ -23,7 +24,7 @@ def test_every_product_of_the_graph_is_counted(tmp_path):
     assert encode.operations(tokens, shape) == linear + attention
 
 
-def test_passages_are_the_same_in_every_run_and_of_mixed_length():
+def test_passages_are_the_same_in_every_run_and_of_mixed_length() -> None:
     first, second = encode.passages(40), encode.passages(40)
     lengths = [len(text.split()) for text in first]
     assert first == second
@@ -41,7 +42,7 @@ def figures(seconds, peak_mb):
     }
 
 
-def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
+def test_ratios_are_to_fastembeds_best_and_to_its_batch_32() -> None:
     found = {
         "FastEmbed, batch 1": figures(20.0, 900),
         "FastEmbed, batch 8": None,
@@ -54,7 +55,7 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32():
     assert "failed" in rows["FastEmbed, batch 8"]
 
 
-def test_contenders_run_in_turn_and_the_median_is_told():
+def test_contenders_run_in_turn_and_the_median_is_told() -> None:
     one, two = encode.Contender("one", "package", rounds=1), encode.Contender("two", "package")
     assert list(encode.in_turn([one, two], quick=False)) == [one, two, two, two]
     assert list(encode.in_turn([one, two], quick=True)) == [one, two]
@@ -63,7 +64,9 @@ def test_contenders_run_in_turn_and_the_median_is_told():
     assert encode.median([None, *runs]) is None
 
 
-def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(monkeypatch, tmp_path):
+def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     clock, calls = [0.0], []
 
     def embed(texts):
@@ -87,7 +90,7 @@ def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(monkeypatch, tmp_
     assert calls == [2, 6]
 
 
-def test_texts_come_from_a_file_of_the_users(tmp_path):
+def test_texts_come_from_a_file_of_the_users(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")
     assert len(set(encode.from_file(path, 5))) == 5

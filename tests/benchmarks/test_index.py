@@ -1,6 +1,7 @@
 """The index benchmark at a tiny size: its steps run, its stores agree, its report says what was found."""
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,14 +14,14 @@ from benchmarks.vectors import VectorFile, splade_like
 
 
 @pytest.fixture
-def vectors(tmp_path):
+def vectors(tmp_path: Path):
     VectorFile.write(tmp_path / "vectors" / "documents", splade_like(120, 40, spread=0.25))
     VectorFile.write(tmp_path / "vectors" / "queries", splade_like(8, 12, seed=1))
     return tmp_path / "vectors"
 
 
 @pytest.mark.parametrize("store", ["edge", "local", "bm25s"])
-def test_a_store_is_built_and_searched(store, vectors, tmp_path):
+def test_a_store_is_built_and_searched(store, vectors, tmp_path: Path) -> None:
     folder = tmp_path / store
     built = index.step("build", store, folder, vectors, 100)
     searched = index.step("search", store, folder, vectors, 100)
@@ -33,7 +34,7 @@ def test_a_store_is_built_and_searched(store, vectors, tmp_path):
     assert found.disk_mb > 0
 
 
-def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors, tmp_path):
+def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors, tmp_path: Path) -> None:
     queries = VectorFile(vectors / "queries").read()
     answers = []
     for store in ("local", "edge", "edge"):
@@ -53,7 +54,7 @@ def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors, 
             assert points[0].payload == local[0].payload
 
 
-def test_bm25s_searches_the_tokens_of_the_vectors(tmp_path):
+def test_bm25s_searches_the_tokens_of_the_vectors(tmp_path: Path) -> None:
     documents = [Document.of(n, vector) for n, vector in enumerate(splade_like(60, 30))]
     STORES["bm25s"].build(tmp_path / "index", [documents])
     opened = STORES["bm25s"].open(tmp_path / "index")
@@ -61,7 +62,7 @@ def test_bm25s_searches_the_tokens_of_the_vectors(tmp_path):
     assert first["text"] == documents[17].text
 
 
-def test_our_layers_are_timed_beside_the_bare_call(vectors, tmp_path):
+def test_our_layers_are_timed_beside_the_bare_call(vectors, tmp_path: Path) -> None:
     index.step("build", "edge", tmp_path / "edge", vectors, 100)
     found = index.step("overhead", "edge", tmp_path / "edge", vectors, 100)
     bare, client, whole = found.values()
@@ -73,7 +74,7 @@ def test_our_layers_are_timed_beside_the_bare_call(vectors, tmp_path):
     assert lines[1].endswith("(goal: under 0.3 ms: missed)")
 
 
-def test_more_documents_than_there_are_vectors_are_refused(vectors, tmp_path):
+def test_more_documents_than_there_are_vectors_are_refused(vectors, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="has 120 documents, asked for 500"):
         index.main(["--documents", "500", "--vectors", str(vectors), "--folder", str(tmp_path)])
 
@@ -90,7 +91,7 @@ def rows():
     ]
 
 
-def test_the_table_has_ratios_and_the_goals_say_what_was_reached():
+def test_the_table_has_ratios_and_the_goals_say_what_was_reached() -> None:
     lines = list(index.table(rows()))
     assert (
         "| 20,000 | EdgeClient, optimised | 2.0 s | 10,000 | 0.10 s | 0.50 ms | 0.90 ms | 3,000x | 0.50x |"
@@ -102,7 +103,7 @@ def test_the_table_has_ratios_and_the_goals_say_what_was_reached():
     assert not list(index.goals(rows()[:2]))
 
 
-def test_the_curve_is_drawn_the_same_each_time(tmp_path):
+def test_the_curve_is_drawn_the_same_each_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     index.draw(rows(), tmp_path / "img" / "one.svg")
     index.draw(rows(), tmp_path / "two.svg")
@@ -114,7 +115,9 @@ def test_the_curve_is_drawn_the_same_each_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark_writes_its_report(tmp_path, monkeypatch, capsys):
+def test_the_whole_benchmark_writes_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(index.page, "PAGE", tmp_path / "docs" / "benchmarks.md")
     arguments = ["--documents", "60", "--without", "local", "--folder", str(tmp_path), "--write"]
@@ -128,7 +131,7 @@ def test_the_whole_benchmark_writes_its_report(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("index-*"))
 
 
-def test_a_step_that_dies_is_told(vectors, tmp_path, capfd):
+def test_a_step_that_dies_is_told(vectors, tmp_path: Path, capfd) -> None:
     with pytest.raises(index.StepDiedError, match="search of edge with 100 documents died"):
         index.told("search", "edge", tmp_path / "nothing", vectors, 100)
     assert "there is no collection 'docs'" in capfd.readouterr().err

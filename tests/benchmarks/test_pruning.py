@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ WORDS = [f"word{n}" for n in range(12)]
 
 
 @pytest.fixture
-def collections(tmp_path):
+def collections(tmp_path: Path):
     """Two collections of 80 documents in which words stand once or several times."""
     for seed, name in enumerate(("first", "second")):
         folder = tmp_path / "collections" / name
@@ -38,7 +39,7 @@ def collections(tmp_path):
 
 
 @pytest.fixture
-def encoded(collections, tmp_path):
+def encoded(collections, tmp_path: Path):
     return pruning.encode(pruning.read(collections), WordEncoder(), tmp_path / "vectors")
 
 
@@ -46,7 +47,7 @@ def encoded(collections, tmp_path):
     ("documents", "query_dims"),
     [(Documents(), None), (Documents(max_active_dims=2), 2), (Documents(min_weight=1.5), None)],
 )
-def test_what_is_measured_is_what_evaluate_finds(collections, encoded, documents, query_dims):
+def test_what_is_measured_is_what_evaluate_finds(collections, encoded, documents, query_dims) -> None:
     (found,) = pruning.measure(encoded, WordEncoder(), documents, [query_dims])
     for name in ("first", "second"):
         report = evaluate(
@@ -62,7 +63,7 @@ def test_what_is_measured_is_what_evaluate_finds(collections, encoded, documents
     assert found.p50_ms > 0
 
 
-def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(collections, tmp_path):
+def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(collections, tmp_path: Path) -> None:
     folder = tmp_path / "vectors"
     read = pruning.read(collections)
     first, again, other = WordEncoder(), WordEncoder(), WordEncoder("another")
@@ -74,7 +75,7 @@ def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(collect
     assert other.encoded == 160 + 80
 
 
-def test_the_report_has_a_row_a_setting_and_a_grid(encoded, monkeypatch):
+def test_the_report_has_a_row_a_setting_and_a_grid(encoded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BY_DIMS", (Documents(), Documents(max_active_dims=2)))
     found = [
         one

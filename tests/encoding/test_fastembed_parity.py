@@ -13,7 +13,7 @@ MODEL = "prithivida/Splade_PP_en_v1"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     return save_folder(tmp_path_factory.mktemp("splade"), SHAPE)
 
 
@@ -37,7 +37,7 @@ def dense(embedding):
     return row
 
 
-def test_every_weight_is_fastembeds_within_a_ten_thousandth(folder, texts, theirs):
+def test_every_weight_is_fastembeds_within_a_ten_thousandth(folder, texts, theirs) -> None:
     ours = list(SparseTextEmbedding(MODEL, specific_model_path=str(folder)).embed(texts))
     assert len(ours) == len(theirs) == len(texts) == 300
     for own, other in zip(ours, theirs, strict=True):
@@ -47,7 +47,7 @@ def test_every_weight_is_fastembeds_within_a_ten_thousandth(folder, texts, their
     assert 30 < np.mean(active) < 6000
 
 
-def test_our_batches_of_fastembeds_size_give_the_same(folder, texts, theirs):
+def test_our_batches_of_fastembeds_size_give_the_same(folder, texts, theirs) -> None:
     model = SparseTextEmbedding(MODEL, specific_model_path=str(folder))
     for own, other in zip(model.embed(texts[:20], batch_size=1), theirs[:20], strict=True):
         assert np.abs(dense(own) - dense(other)).max() < 1e-4

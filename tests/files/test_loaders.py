@@ -39,7 +39,7 @@ def notes(found: list[Passage | Note]) -> list[tuple[str, str]]:
 # -- cutting -------------------------------------------------------------------------------------------------
 
 
-def test_a_short_text_is_one_passage(tmp_path: Path):
+def test_a_short_text_is_one_passage(tmp_path: Path) -> None:
     (found,) = passages(read(tmp_path / "a.txt", "The lander.\n\nThe rover.\n"))
 
     source = (tmp_path / "a.txt").as_posix()
@@ -48,7 +48,7 @@ def test_a_short_text_is_one_passage(tmp_path: Path):
     )
 
 
-def test_a_long_text_is_cut_between_paragraphs(tmp_path: Path):
+def test_a_long_text_is_cut_between_paragraphs(tmp_path: Path) -> None:
     text = "\n\n".join(words(40, name) for name in ("one", "two", "three"))
 
     found = passages(read(tmp_path / "a.txt", text))
@@ -57,7 +57,7 @@ def test_a_long_text_is_cut_between_paragraphs(tmp_path: Path):
     assert [p.metadata["line"] for p in found] == [1, 3, 5]
 
 
-def test_a_long_paragraph_is_cut_between_sentences():
+def test_a_long_paragraph_is_cut_between_sentences() -> None:
     text = " ".join(words(20, name) + "." for name in ("One", "Two", "Three", "Four"))
 
     spans = Splitter(WORDS, 45).split(text)
@@ -68,7 +68,7 @@ def test_a_long_paragraph_is_cut_between_sentences():
     ]
 
 
-def test_passages_of_one_text_are_about_equally_long():
+def test_passages_of_one_text_are_about_equally_long() -> None:
     text = "\n\n".join(words(10) for _ in range(7))
 
     spans = Splitter(WORDS, 64).split(text)
@@ -79,7 +79,7 @@ def test_passages_of_one_text_are_about_equally_long():
 @pytest.mark.parametrize(
     "text", [words(150_000), "x" * 1_000_000, "word," * 100_000], ids=["words", "one word", "commas"]
 )
-def test_a_megabyte_on_one_line_is_cut_within_the_limit(text: str):
+def test_a_megabyte_on_one_line_is_cut_within_the_limit(text: str) -> None:
     tokenizer = SparseTextEmbedding(lazy_load=True).tokenizer
     splitter = Splitter(tokenizer, 256)
 
@@ -91,7 +91,7 @@ def test_a_megabyte_on_one_line_is_cut_within_the_limit(text: str):
 
 @settings(deadline=None, max_examples=60)
 @given(st.text(alphabet="ab .!\n\t。é", max_size=400))
-def test_no_text_is_lost_and_no_passage_is_too_long(text: str):
+def test_no_text_is_lost_and_no_passage_is_too_long(text: str) -> None:
     splitter = Splitter(WORDS, 16)
 
     spans = splitter.split(text)
@@ -103,7 +103,7 @@ def test_no_text_is_lost_and_no_passage_is_too_long(text: str):
 
 
 @pytest.mark.parametrize("tokens", [0, 15, 513])
-def test_a_passage_size_that_the_model_cannot_read_is_refused(tokens: int):
+def test_a_passage_size_that_the_model_cannot_read_is_refused(tokens: int) -> None:
     with pytest.raises(InputError, match=r"expected 16\.\.512"):
         Splitter(WORDS, tokens)
 
@@ -111,7 +111,7 @@ def test_a_passage_size_that_the_model_cannot_read_is_refused(tokens: int):
 # -- Markdown ------------------------------------------------------------------------------------------------
 
 
-def test_a_markdown_passage_carries_its_headings(tmp_path: Path):
+def test_a_markdown_passage_carries_its_headings(tmp_path: Path) -> None:
     text = "intro\n\n# Moon\n\nrock\n\n## Far side\ncraters\n\n# Mars #\ndust\n"
 
     found = passages(read(tmp_path / "a.md", text))
@@ -125,7 +125,7 @@ def test_a_markdown_passage_carries_its_headings(tmp_path: Path):
     assert [p.context for p in found] == ["", "Moon", "Moon > Far side", "Mars"]
 
 
-def test_code_front_matter_and_underlined_headings_are_understood(tmp_path: Path):
+def test_code_front_matter_and_underlined_headings_are_understood(tmp_path: Path) -> None:
     text = '---\ntitle: "Guide"\n---\nUse it\n======\n```sh\n# no heading\n```\nAfter\n-----\nend\n'
 
     found = passages(read(tmp_path / "a.md", text))
@@ -136,7 +136,7 @@ def test_code_front_matter_and_underlined_headings_are_understood(tmp_path: Path
     ]
 
 
-def test_a_list_or_table_above_a_rule_is_no_heading(tmp_path: Path):
+def test_a_list_or_table_above_a_rule_is_no_heading(tmp_path: Path) -> None:
     (found,) = passages(read(tmp_path / "a.md", "- item\n---\n\n| a |\n|---|\n"))
 
     assert "heading" not in found.metadata
@@ -145,7 +145,7 @@ def test_a_list_or_table_above_a_rule_is_no_heading(tmp_path: Path):
 # -- records -------------------------------------------------------------------------------------------------
 
 
-def test_json_lines_keep_their_ids_and_the_rest_becomes_metadata(tmp_path: Path):
+def test_json_lines_keep_their_ids_and_the_rest_becomes_metadata(tmp_path: Path) -> None:
     rows = [{"id": 7, "text": "moon", "year": 2023, "note": None}, {"_id": "b", "text": "sun", "tags": ["x"]}]
 
     found = passages(read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
@@ -157,21 +157,21 @@ def test_json_lines_keep_their_ids_and_the_rest_becomes_metadata(tmp_path: Path)
     ]
 
 
-def test_a_record_without_id_is_named_by_its_line_and_its_title_is_encoded_with_it(tmp_path: Path):
+def test_a_record_without_id_is_named_by_its_line_and_its_title_is_encoded_with_it(tmp_path: Path) -> None:
     (found,) = passages(read(tmp_path / "a.jsonl", '\n{"text": "rock", "title": "Moon"}\n'))
 
     assert found.id.endswith("a.jsonl#2")
     assert found.context == found.metadata["title"] == "Moon"
 
 
-def test_a_record_longer_than_the_model_reads_becomes_several_passages(tmp_path: Path):
+def test_a_record_longer_than_the_model_reads_becomes_several_passages(tmp_path: Path) -> None:
     found = passages(read(tmp_path / "a.jsonl", json.dumps({"id": "long", "text": words(600)}), tokens=256))
 
     assert [p.id for p in found] == ["long#1", "long#2", "long#3"]
     assert " ".join(p.text for p in found) == words(600)
 
 
-def test_bad_lines_are_told_with_their_place(tmp_path: Path):
+def test_bad_lines_are_told_with_their_place(tmp_path: Path) -> None:
     found = read(
         tmp_path / "a.jsonl",
         '{"text": "good"}\n{"text": \n[1]\n{"body": "x"}\n{"text": ""}\n{"text": ["y"]}\n'
@@ -192,7 +192,7 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_a_table_is_read_by_its_header_and_numbers_are_numbers(tmp_path: Path, delimiter: str):
+def test_a_table_is_read_by_its_header_and_numbers_are_numbers(tmp_path: Path, delimiter: str) -> None:
     rows = [["id", "text", "year", "mass", "zip", "none"], ["a", '"two\nlines"', "2023", "-1.5", "01069", ""]]
 
     (found,) = passages(read(tmp_path / "a.csv", "\r\n".join(delimiter.join(row) for row in rows)))
@@ -202,7 +202,7 @@ def test_a_table_is_read_by_its_header_and_numbers_are_numbers(tmp_path: Path, d
     assert kept == {"line": 2, "year": 2023, "mass": -1.5, "zip": "01069"}
 
 
-def test_a_table_without_the_text_column_says_which_it_has(tmp_path: Path):
+def test_a_table_without_the_text_column_says_which_it_has(tmp_path: Path) -> None:
     found = read(tmp_path / "a.csv", "name,body\nx,y\n")
 
     assert notes(found) == [("a.csv", "has no column 'text' (found: 'name', 'body'). Pass --text-field")]
@@ -212,7 +212,7 @@ def test_a_table_without_the_text_column_says_which_it_has(tmp_path: Path):
     assert (named.id, named.text) == ("x", "y")
 
 
-def test_a_row_of_another_length_is_skipped_and_an_open_quote_ends_the_table(tmp_path: Path):
+def test_a_row_of_another_length_is_skipped_and_an_open_quote_ends_the_table(tmp_path: Path) -> None:
     found = read(tmp_path / "a.csv", 'text,n\nmoon,1\nsun,2,3\nmars,4\n"open,5\n')
 
     assert [item.text for item in found if isinstance(item, Passage)] == ["moon", "mars"]
@@ -220,7 +220,7 @@ def test_a_row_of_another_length_is_skipped_and_an_open_quote_ends_the_table(tmp
     assert "is not CSV" in notes(found)[1][1]
 
 
-def test_a_cell_of_a_megabyte_is_read(tmp_path: Path):
+def test_a_cell_of_a_megabyte_is_read(tmp_path: Path) -> None:
     found = passages(read(tmp_path / "a.csv", "text\n" + words(200_000) + "\n", tokens=256))
 
     assert sum(len(p.text.split()) for p in found) == 200_000
@@ -238,11 +238,11 @@ def test_a_cell_of_a_megabyte_is_read(tmp_path: Path):
         (b"# \n", "holds no text"),
     ],
 )
-def test_a_file_without_text_is_told(tmp_path: Path, content: bytes, reason: str):
+def test_a_file_without_text_is_told(tmp_path: Path, content: bytes, reason: str) -> None:
     assert notes(read(tmp_path / "a.md", content)) == [("a.md", reason)]
 
 
-def test_other_encodings_are_read_and_told_where_they_are_a_guess(tmp_path: Path):
+def test_other_encodings_are_read_and_told_where_they_are_a_guess(tmp_path: Path) -> None:
     latin = read(tmp_path / "a.txt", "Königsberg".encode("latin-1"))
     utf16 = read(tmp_path / "b.txt", "Königsberg".encode("utf-16"))
     bom = read(tmp_path / "c.txt", b"\xef\xbb\xbf" + "Königsberg".encode())
@@ -254,7 +254,7 @@ def test_other_encodings_are_read_and_told_where_they_are_a_guess(tmp_path: Path
     assert notes(utf16) == notes(bom) == []
 
 
-def test_folders_are_walked_in_order_without_hidden_files_and_the_index_itself(tmp_path: Path):
+def test_folders_are_walked_in_order_without_hidden_files_and_the_index_itself(tmp_path: Path) -> None:
     for name in ("b.md", "a/z.txt", ".git/x.md", "index/y.md", "a/code.py", "a/.hidden.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -267,12 +267,12 @@ def test_folders_are_walked_in_order_without_hidden_files_and_the_index_itself(t
     assert [item.name for item in included if isinstance(item, Path)] == ["code.py", "z.txt"]
 
 
-def test_a_path_that_is_not_there_is_named():
+def test_a_path_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="'nowhere'"):
         list(find_files([Path("nowhere")], Reading()))
 
 
-def test_sources_are_absolute_or_relative_to_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sources_are_absolute_or_relative_to_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert Reading().source_of(Path("docs/../a.md")) == (tmp_path / "a.md").as_posix()
@@ -318,7 +318,7 @@ def figures(report: SyncReport) -> tuple[int, int, int, int, int]:
     return report.files, report.new, report.changed, report.unchanged, report.removed
 
 
-def test_a_second_run_encodes_nothing(desk: Desk):
+def test_a_second_run_encodes_nothing(desk: Desk) -> None:
     desk.write("a.txt", "moon")
     desk.write("b.txt", "sun")
     assert figures(desk.run()) == (2, 2, 0, 0, 0)
@@ -328,7 +328,7 @@ def test_a_second_run_encodes_nothing(desk: Desk):
     assert desk.encoder.encoded == encoded
 
 
-def test_a_changed_file_is_replaced_and_what_is_gone_from_it_is_removed(desk: Desk):
+def test_a_changed_file_is_replaced_and_what_is_gone_from_it_is_removed(desk: Desk) -> None:
     desk.write("a.txt", f"{words(16, 'one')}\n\n{words(16, 'two')}\n\n{words(16, 'three')}")
     desk.write("b.txt", "sun")
     desk.run()
@@ -338,7 +338,7 @@ def test_a_changed_file_is_replaced_and_what_is_gone_from_it_is_removed(desk: De
     assert desk.texts() == {words(16, "one"), words(16, "new"), "sun"}
 
 
-def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(desk: Desk):
+def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(desk: Desk) -> None:
     desk.write("a.txt", "moon")
     desk.write("b.txt", "sun")
     desk.index.add(["by hand"], ids=["mine"])
@@ -350,7 +350,7 @@ def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(des
 
 
 @pytest.mark.parametrize("base", [None, "other", "other/../other"])
-def test_files_are_missed_in_a_folder_that_is_named_in_a_roundabout_way(desk: Desk, base: str | None):
+def test_files_are_missed_in_a_folder_that_is_named_in_a_roundabout_way(desk: Desk, base: str | None) -> None:
     (desk.folder / "docs").mkdir()
     (desk.folder / "other").mkdir()
     relative_to = None if base is None else desk.folder / base
@@ -363,7 +363,7 @@ def test_files_are_missed_in_a_folder_that_is_named_in_a_roundabout_way(desk: De
     assert figures(desk.run(base=relative_to)) == (1, 0, 0, 1, 1)
 
 
-def test_a_file_that_became_empty_loses_its_passages(desk: Desk):
+def test_a_file_that_became_empty_loses_its_passages(desk: Desk) -> None:
     desk.write("a.txt", "moon")
     desk.run()
     desk.write("a.txt", "")
@@ -374,7 +374,7 @@ def test_a_file_that_became_empty_loses_its_passages(desk: Desk):
     assert [note.reason for note in report.skipped] == ["is empty"]
 
 
-def test_a_file_that_cannot_be_opened_keeps_its_passages(desk: Desk):
+def test_a_file_that_cannot_be_opened_keeps_its_passages(desk: Desk) -> None:
     desk.write("a.txt", "moon")
     desk.run()
     (desk.folder / "a.txt").unlink()
@@ -389,7 +389,7 @@ def test_a_file_that_cannot_be_opened_keeps_its_passages(desk: Desk):
     assert desk.texts() == {"moon"}
 
 
-def test_a_record_that_the_index_cannot_hold_is_told_with_its_line(desk: Desk):
+def test_a_record_that_the_index_cannot_hold_is_told_with_its_line(desk: Desk) -> None:
     desk.write(
         "a.jsonl", '{"text": "moon"}\n{"text": "sun", "n": 9999999999999999999}\n{"text": "\\ud800"}\n'
     )
@@ -401,14 +401,14 @@ def test_a_record_that_the_index_cannot_hold_is_told_with_its_line(desk: Desk):
     assert "64 bits" in report.skipped[0].reason
 
 
-def test_strict_stops_at_the_first_bad_line(desk: Desk):
+def test_strict_stops_at_the_first_bad_line(desk: Desk) -> None:
     desk.write("a.jsonl", '{"text": "moon"}\nbad\n')
 
     with pytest.raises(InputError, match=r"a\.jsonl:2 is not JSON"):
         desk.run(strict=True)
 
 
-def test_headings_are_found_though_the_text_has_not_their_words(desk: Desk):
+def test_headings_are_found_though_the_text_has_not_their_words(desk: Desk) -> None:
     desk.write("a.md", "# Moon\nIt has craters.\n")
     desk.run()
 

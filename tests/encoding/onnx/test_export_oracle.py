@@ -1,6 +1,7 @@
 """Exports of every published family, by both of PyTorch's exporters, against the models in PyTorch."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def random_model(family, **settings):
 class Logits(torch.nn.Module):
     """The model as a function of ids and mask alone."""
 
-    def __init__(self, model):
+    def __init__(self, model) -> None:
         super().__init__()
         self.model = model
 
@@ -105,7 +106,7 @@ def export(model, path, exporter):
     ("family", "exporter"),
     [*((family, "torchscript") for family in FAMILIES), ("Bert", "dynamo"), ("ModernBert", "dynamo")],
 )
-def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path, family, exporter):
+def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path: Path, family, exporter) -> None:
     model = random_model(family)
     path = export(model, tmp_path / "model.onnx", exporter)
     ids, mask = batch(4, 23)

@@ -44,7 +44,7 @@ def expected(ids, mask, weights=WEIGHTS):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory):
     return save_mlm(tmp_path_factory.mktemp("model") / "model.onnx", WEIGHTS, SHAPE)
 
 
@@ -58,7 +58,7 @@ def sessions(model):
 
 
 @pytest.fixture
-def copied(model, tmp_path):
+def copied(model, tmp_path: Path):
     path = tmp_path / "model.onnx"
     path.write_bytes(model.read_bytes())
     return path
@@ -70,7 +70,7 @@ def copied(model, tmp_path):
 @pytest.mark.parametrize("screened", [False, True])
 @pytest.mark.parametrize("opset", [11, 14, 18, 21])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path, decoder, opset, screened):
+def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path: Path, decoder, opset, screened) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=opset)
     weights = WEIGHTS | ({"decoder.bias": np.zeros(SHAPE.vocab)} if decoder == "no_bias" else {})
     ids, mask = batch_of([23, 9, 1, 17])
@@ -79,7 +79,7 @@ def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path, decoder, opset, sc
     assert 0.2 < (found > 0).mean() < 1
 
 
-def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path):
+def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path: Path) -> None:
     shape = Shape(vocab=2 * graph_builder.BLOCK + 77, layers=1)
     weights = random_weights(shape)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", weights, shape))
@@ -88,7 +88,7 @@ def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path):
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), max_pooled(logits, mask), atol=1e-5)
 
 
-def test_the_logits_never_exist_as_a_whole(tmp_path):
+def test_the_logits_never_exist_as_a_whole(tmp_path: Path) -> None:
     shape = Shape(vocab=2 * graph_builder.BLOCK, layers=1)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))
     inferred = onnx.shape_inference.infer_shapes(onnx.load(str(pooled)))
@@ -97,14 +97,14 @@ def test_the_logits_never_exist_as_a_whole(tmp_path):
     assert not any(size[-1:] == [shape.vocab] and len(size) == 3 for size in sizes)
 
 
-def test_the_activation_of_the_opensearch_models_is_taken_twice(model, sessions):
+def test_the_activation_of_the_opensearch_models_is_taken_twice(model, sessions) -> None:
     ids, mask = batch_of([8, 3])
     twice = Session(pooled_graph(model, activation="log1p_log1p")).weights(ids, mask)
     np.testing.assert_allclose(twice, np.log1p(sessions["fp32"].weights(ids, mask)), atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["tied", "gemm_transposed"])
-def test_a_file_of_halves_is_computed_in_single_precision(tmp_path, decoder):
+def test_a_file_of_halves_is_computed_in_single_precision(tmp_path: Path, decoder) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, half=True)
     rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in WEIGHTS.items()}
     ids, mask = batch_of([11, 6])
@@ -115,10 +115,10 @@ def test_a_file_of_halves_is_computed_in_single_precision(tmp_path, decoder):
     assert TensorProto.FLOAT16 not in kinds
 
 
-def test_bfloat16_weights_are_read(copied):
+def test_bfloat16_weights_are_read(copied) -> None:
     cut = {}
 
-    def shorten(graph):
+    def shorten(graph) -> None:
         for tensor in graph.initializer:
             if tensor.name in WEIGHTS or tensor.name == "decoder.weight":
                 bits = numpy_helper.to_array(tensor).view(np.uint32) >> 16
@@ -130,13 +130,13 @@ def test_bfloat16_weights_are_read(copied):
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask, cut), atol=1e-5)
 
 
-def test_32_bit_ids_are_served(tmp_path):
+def test_32_bit_ids_are_served(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, ids_type=TensorProto.INT32)
     ids, mask = batch_of([11, 6])
     np.testing.assert_allclose(Session(pooled_graph(path)).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path):
+def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path: Path) -> None:
     shape = Shape(hidden=128, heads=2, inner=256)
     path = save_mlm(tmp_path / "model.onnx", random_weights(shape), shape, opset=11)
 
@@ -168,7 +168,9 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path):
     seed=st.integers(0, 1000),
     order=st.randoms(use_true_random=False),
 )
-def test_batch_order_and_padding_never_change_a_vector(sessions, precision, *, lengths, extra, seed, order):
+def test_batch_order_and_padding_never_change_a_vector(
+    sessions, precision, *, lengths, extra, seed, order
+) -> None:
     ids, mask = batch_of(lengths, seed=seed, extra=extra)
     rows = list(range(len(lengths)))
     order.shuffle(rows)
@@ -181,7 +183,7 @@ def test_batch_order_and_padding_never_change_a_vector(sessions, precision, *, l
 
 
 @pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
-def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision):
+def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision) -> None:
     ids, mask = batch_of([20, 7])
     noisy = np.where(mask == 1, ids, 150)
     np.testing.assert_allclose(
@@ -193,7 +195,7 @@ def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_int8_stays_close_to_fp32(tmp_path, decoder):
+def test_int8_stays_close_to_fp32(tmp_path: Path, decoder) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=13)
     ids, mask = batch_of([23, 9, 1, 17])
     exact = Session(pooled_graph(path)).weights(ids, mask)
@@ -201,7 +203,7 @@ def test_int8_stays_close_to_fp32(tmp_path, decoder):
     assert np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
-def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model):
+def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model) -> None:
     nodes = onnx.load(str(pooled_graph(model, precision="int8")), load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
     # A layer has six, with four different left sides; the head has one, and the only block of its decoder is
@@ -213,7 +215,7 @@ def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model):
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_an_int8_product_and_its_bias_are_what_they_say(level):
+def test_an_int8_product_and_its_bias_are_what_they_say(level) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(2, 5, 64)).astype(np.float32) * np.array(
         [[[1.0]], [[100.0]]], dtype=np.float32
@@ -248,7 +250,7 @@ def test_an_int8_product_and_its_bias_are_what_they_say(level):
     np.testing.assert_allclose(session.run(None, {"rows": rows})[0], by_hand, rtol=1e-2, atol=1e-3)
 
 
-def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step():
+def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step() -> None:
     weight = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     weight[:, 3] = 0
     scale = graph_builder.column_scale(weight)
@@ -257,8 +259,8 @@ def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_is_not_quantised(copied, bad):
-    def spoil(graph):
+def test_a_weight_that_is_no_number_is_not_quantised(copied, bad) -> None:
+    def spoil(graph) -> None:
         (tensor,) = [t for t in graph.initializer if t.name == "0.up.weight"]
         values = numpy_helper.to_array(tensor).copy()
         values[2, 3] = bad
@@ -271,12 +273,12 @@ def test_a_weight_that_is_no_number_is_not_quantised(copied, bad):
 # What goes in
 
 
-def test_a_pooled_graph_is_returned_as_it_is(model):
+def test_a_pooled_graph_is_returned_as_it_is(model) -> None:
     pooled = pooled_graph(model)
     assert pooled_graph(pooled) == pooled
 
 
-def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path):
+def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path: Path) -> None:
     ids, mask = batch_of([23, 9])
     again = Session(pooled_graph(pooled_graph(model), precision="int8", cache=tmp_path))
     exact = sessions["fp32"].weights(ids, mask)
@@ -284,18 +286,18 @@ def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path):
         assert 0 < np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
-def test_an_int8_graph_cannot_be_quantised_again(model, tmp_path):
+def test_an_int8_graph_cannot_be_quantised_again(model, tmp_path: Path) -> None:
     with pytest.raises(ModelGraphError, match="no product with a constant float matrix"):
         pooled_graph(pooled_graph(model, precision="int8"), precision="int8", cache=tmp_path)
 
 
-def test_weights_beside_the_model_are_read(tmp_path):
+def test_weights_beside_the_model_are_read(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     ids, mask = batch_of([11, 6])
     np.testing.assert_allclose(Session(pooled_graph(path)).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_a_hub_cache_of_links_is_read(tmp_path):
+def test_a_hub_cache_of_links_is_read(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
@@ -309,14 +311,14 @@ def test_a_hub_cache_of_links_is_read(tmp_path):
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_a_missing_weight_file_is_named(tmp_path):
+def test_a_missing_weight_file_is_named(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ModelFilesError, match=r"keeps weights in 'model.bin', which is not in"):
         pooled_graph(path)
 
 
-def test_a_cut_weight_file_is_named(tmp_path):
+def test_a_cut_weight_file_is_named(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     whole = (tmp_path / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])
@@ -324,13 +326,13 @@ def test_a_cut_weight_file_is_named(tmp_path):
         pooled_graph(path)
 
 
-def test_a_missing_model_is_named(tmp_path):
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match="There is no model file"):
         pooled_graph(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("kept", [0, 3, 0.5, 0.999])
-def test_a_cut_off_download_is_refused(copied, kept):
+def test_a_cut_off_download_is_refused(copied, kept) -> None:
     whole = copied.read_bytes()
     copied.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
     with pytest.raises(ModelGraphError, match="not an ONNX model"):
@@ -339,7 +341,7 @@ def test_a_cut_off_download_is_refused(copied, kept):
 
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused_in_words(tmp_path_factory, content):
+def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory, content) -> None:
     path = tmp_path_factory.mktemp("bytes") / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelGraphError):
@@ -348,7 +350,9 @@ def test_any_bytes_are_refused_in_words(tmp_path_factory, content):
 
 @settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3), st.booleans())
-def test_a_damaged_file_is_refused_in_words_or_still_a_graph(model, tmp_path_factory, damage, int8):
+def test_a_damaged_file_is_refused_in_words_or_still_a_graph(
+    model, tmp_path_factory: pytest.TempPathFactory, damage, int8
+) -> None:
     content = bytearray(model.read_bytes())
     for place, byte in damage.items():
         content[place % len(content)] = byte
@@ -359,7 +363,7 @@ def test_a_damaged_file_is_refused_in_words_or_still_a_graph(model, tmp_path_fac
 
 
 @pytest.mark.parametrize("place", ["../secret", "/etc/passwd", "a/../../secret"])
-def test_weights_are_never_read_from_outside_the_models_folder(tmp_path, place):
+def test_weights_are_never_read_from_outside_the_models_folder(tmp_path: Path, place) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     model = onnx.load(str(path), load_external_data=False)
     for tensor in model.graph.initializer:
@@ -370,8 +374,8 @@ def test_weights_are_never_read_from_outside_the_models_folder(tmp_path, place):
         pooled_graph(path)
 
 
-def test_logits_are_found_behind_another_output(copied):
-    def pool_the_first_token(graph):
+def test_logits_are_found_behind_another_output(copied) -> None:
+    def pool_the_first_token(graph) -> None:
         graph.node.append(helper.make_node("Gather", ["logits", "zero"], ["rows"], axis=1))
         graph.node.append(helper.make_node("Squeeze", ["rows", "one"], ["pooler"]))
         graph.output.insert(
@@ -391,18 +395,18 @@ def changed(path, change):
 
 
 def append(kind, **attributes):
-    def change(graph):
+    def change(graph) -> None:
         graph.node[-1].output[0] = "before"
         graph.node.append(helper.make_node(kind, ["before"], ["logits"], **attributes))
 
     return change
 
 
-def fix_the_tokens(graph):
+def fix_the_tokens(graph) -> None:
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = 128
 
 
-def want_positions(graph):
+def want_positions(graph) -> None:
     graph.input.append(helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["batch", "tokens"]))
     graph.node.insert(0, helper.make_node("Gather", ["positions", "position_ids"], ["places"]))
     for node in graph.node[1:]:
@@ -410,19 +414,19 @@ def want_positions(graph):
             node.input[:] = ["places", *node.input[1:]]
 
 
-def lose_the_mask(graph):
+def lose_the_mask(graph) -> None:
     graph.input[1].name = "mask"
     for node in graph.node:
         node.input[:] = ["mask" if name == "attention_mask" else name for name in node.input]
 
 
-def stop_at_the_hidden_state(graph):
+def stop_at_the_hidden_state(graph) -> None:
     del graph.node[-2:]
     graph.node[-1].output[0] = "logits"
     graph.output[0].type.tensor_type.shape.dim[2].dim_value = SHAPE.hidden
 
 
-def decode_with_an_input(graph):
+def decode_with_an_input(graph) -> None:
     graph.node[-2].input[1] = "decoder"
     graph.input.append(
         helper.make_tensor_value_info("decoder", TensorProto.FLOAT, [SHAPE.hidden, SHAPE.vocab])
@@ -441,7 +445,7 @@ def decode_with_an_input(graph):
         (lose_the_mask, r"no input attention_mask \(found: input_ids, mask, token_type_ids\)"),
     ],
 )
-def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(copied, change, found):
+def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(copied, change, found) -> None:
     changed(copied, change)
     with pytest.raises(ModelGraphError, match=found) as caught:
         pooled_graph(copied)
@@ -449,7 +453,7 @@ def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(copied, ch
     assert [path.name for path in copied.parent.iterdir()] == ["model.onnx"]
 
 
-def test_an_old_opset_is_refused(tmp_path):
+def test_an_old_opset_is_refused(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, opset=10)
     with pytest.raises(ModelGraphError, match="its opset is 10, the oldest that is known is 11"):
         pooled_graph(path)
@@ -462,7 +466,7 @@ def kept_in(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "model.onnx")
 
 
-def test_the_graph_is_written_once(copied):
+def test_the_graph_is_written_once(copied) -> None:
     first = pooled_graph(copied)
     written = first.stat().st_mtime_ns, first.stat().st_ino
     assert pooled_graph(copied) == first
@@ -470,7 +474,7 @@ def test_the_graph_is_written_once(copied):
     assert kept_in(copied.parent) == [first.name, f"{first.name}.data"]
 
 
-def test_a_graph_that_is_there_needs_no_onnx(copied):
+def test_a_graph_that_is_there_needs_no_onnx(copied) -> None:
     pooled_graph(copied)
     program = (
         "import sys; from pathlib import Path; "
@@ -480,14 +484,14 @@ def test_a_graph_that_is_there_needs_no_onnx(copied):
     subprocess.run([sys.executable, "-c", program, str(copied)], check=True)
 
 
-def test_a_lost_weight_file_is_written_again(copied):
+def test_a_lost_weight_file_is_written_again(copied) -> None:
     first = pooled_graph(copied)
     Path(f"{first}.data").unlink()
     ids, mask = batch_of([5])
     assert Session(pooled_graph(copied)).weights(ids, mask).shape == (1, SHAPE.vocab)
 
 
-def test_settings_have_their_own_graphs(copied):
+def test_settings_have_their_own_graphs(copied) -> None:
     names = {
         pooled_graph(copied, activation=activation, precision=precision).name
         for activation in ("log1p", "log1p_log1p")
@@ -497,7 +501,7 @@ def test_settings_have_their_own_graphs(copied):
     assert len(kept_in(copied.parent)) == 8
 
 
-def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch):
+def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch: pytest.MonkeyPatch) -> None:
     (copied.parent / "model.pooled.txt").write_text("not ours")
     (copied.parent / "other.pooled-1-v2-log1p-fp32.onnx").write_text("another model's")
     first = pooled_graph(copied)
@@ -511,7 +515,7 @@ def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch
     assert kept_in(copied.parent) == sorted([third.name, f"{third.name}.data", *others])
 
 
-def test_new_content_of_a_weight_file_makes_a_new_graph(tmp_path):
+def test_new_content_of_a_weight_file_makes_a_new_graph(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     first = pooled_graph(path)
     structure = path.read_bytes()
@@ -521,7 +525,7 @@ def test_new_content_of_a_weight_file_makes_a_new_graph(tmp_path):
     assert pooled_graph(path).name != first.name
 
 
-def test_two_models_of_one_name_can_share_a_cache(tmp_path):
+def test_two_models_of_one_name_can_share_a_cache(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         save_mlm(tmp_path / name / "model.onnx", random_weights(SHAPE, seed=seed), SHAPE)
@@ -533,7 +537,9 @@ def test_two_models_of_one_name_can_share_a_cache(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc, a folder no user can write")
-def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(copied, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(
+    copied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with copied.open("rb") as file:
         pooled = pooled_graph(Path(f"/proc/self/fd/{file.fileno()}"))
@@ -542,13 +548,13 @@ def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(copied, t
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_nowhere_to_write_is_said(copied, tmp_path):
+def test_nowhere_to_write_is_said(copied, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"could not be written \(.*file.*\)\. Make room"):
         pooled_graph(copied, cache=tmp_path / "file")
 
 
-def test_leftovers_of_killed_processes_go_when_they_are_old(copied):
+def test_leftovers_of_killed_processes_go_when_they_are_old(copied) -> None:
     old, fresh = (copied.with_name(f".model.pooled-{n}-v2-log1p-fp32.onnx.7-1.tmp") for n in (1, 2))
     for path in (old, fresh):
         path.write_bytes(b"half")
@@ -587,7 +593,7 @@ Path.replace = lambda self, to: replace(self, to) if str(to).endswith(".data") e
 }
 
 
-def test_processes_that_start_at_once_get_one_good_graph(copied):
+def test_processes_that_start_at_once_get_one_good_graph(copied) -> None:
     program = f"{ASK}print(pooled_graph(Path(sys.argv[1]), precision='int8'))"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True)
@@ -603,7 +609,7 @@ def test_processes_that_start_at_once_get_one_good_graph(copied):
 
 
 @pytest.mark.parametrize("moment", KILLED_WHILE)
-def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_graph(copied, moment):
+def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_graph(copied, moment) -> None:
     program = f"{ASK}{HANG}{KILLED_WHILE[moment]}\npooled_graph(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True
