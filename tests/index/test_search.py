@@ -136,9 +136,9 @@ def test_search_filters_by_metadata_or_by_the_engines_own_filter(index: SpladeIn
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"k": 0}, "k=0"),
-        ({"k": 2.0}, "k=2.0"),
-        ({"offset": -1}, "offset=-1"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 2.0}, "k is 2.0"),
+        ({"offset": -1}, "offset is -1"),
         ({"query": 5}, "type int"),
         ({"query": "\ud800"}, "surrogate"),
         ({"mode": "fuzzy"}, "'fuzzy'"),
