@@ -1,4 +1,7 @@
-"""Why a text was found: the tokens that made the score, and the words of the text they stand for."""
+"""Explanations of a score: the share of each token, and the words of the text that the tokens stand for.
+
+Explanations are drawn here too, for terminals (by rich, which is imported only then) and for notebooks.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,36 @@ import numpy as np
 from splade_retriever.sparse import SparseEmbedding
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
-__all__ = ["Contribution", "Explanation", "LiteralTokenizer", "Mark", "explain", "kind_of"]
+__all__ = [
+    "Contribution",
+    "Explanation",
+    "LiteralTokenizer",
+    "Mark",
+    "bar",
+    "explain",
+    "explanation_view",
+    "kind_of",
+    "marked_text",
+]
 
 _WORD: Final = re.compile(
-    # An ideograph is a word of its own, as in BERT's tokenizer; accents and Indic vowel signs that stand as
-    # characters of their own belong to their word.
+    # An ideograph is one word, as in BERT's tokenizer. Accents and Indic vowel signs that are separate
+    # characters belong to the word before them.
     r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
     r"|(?:[^\W\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\u0300-\u036f\u0900-\u0963\u0966-\u0dff])+"
 )
-_SHOWN_IN_A_NOTEBOOK: Final = 20
+_TOKENS_SHOWN: Final = 20
+_MIN_MARKED_SHARE: Final = 0.05
+"""Share of the best marked word's score below which a word is drawn unmarked."""
+_LITERAL_STYLE: Final = "bold black on yellow"
+_EXPANDED_STYLE: Final = "underline"
+_BAR_WIDTH: Final = 24
+_FULL_TABLE_WIDTH: Final = 74
+"""Width in characters of the token table with all its columns, for tokens of 12 characters."""
 
 
 class _Encoding(Protocol):
@@ -38,10 +60,10 @@ class _Encoding(Protocol):
 
 @runtime_checkable
 class LiteralTokenizer(Protocol):
-    """What explaining needs of an encoder's `tokenizer`."""
+    """The methods of an encoder's `tokenizer` that an explanation needs."""
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[_Encoding]:
-        """Tokenise; each token's id, and its place in the text, (0, 0) for one that is not in it."""
+        """Tokenise texts: the id and the character offsets of each token; (0, 0) for a special token."""
         ...
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
@@ -59,44 +81,44 @@ class Contribution:
     score: float
     """The product of the two weights."""
     in_query: bool
-    """The query has this token itself; if not, the model expanded the query by it."""
+    """True if the query contains this token, False if the model expanded the query by it."""
     in_text: bool
-    """The text has this token itself; if not, the model expanded the text by it."""
+    """True if the text contains this token, False if the model expanded the text by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word of the text that has a token of the score."""
+    """A word of the text with at least one token that contributed to the score."""
 
     start: int
     """In characters of the text."""
     end: int
     score: float
-    """Sum over the word's tokens of their contributions."""
+    """Sum of the contributions of the word's tokens."""
     in_query: bool
-    """One of these tokens is in the query too; if not, the word was met by expansion of the query."""
+    """True if the query contains one of these tokens, False if the word matches its expansion only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The sum behind a score, token by token. Printed by `rich`, and drawn in notebooks."""
+    """The sum behind a score, token by token. `rich.print` and notebooks draw it."""
 
     query: str
     text: str
     score: float
     """Dot product of the two vectors: the sum of all contributions."""
     contributions: tuple[Contribution, ...]
-    """Every token that both vectors have, the heaviest first."""
+    """Every token that both vectors have, in descending order of score."""
     marks: tuple[Mark, ...]
-    """Words of the text whose tokens contributed, from left to right; punctuation is never marked."""
+    """Words of the text whose tokens contributed, from left to right; never punctuation."""
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Where the marked words lie in the text: start and end in characters, ascending, no overlap."""
+        """Positions of the marked words: start and end in characters, ascending, without overlap."""
         return tuple((mark.start, mark.end) for mark in self.marks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: `query`, `score`, `contributions`, `spans`; the text is the caller's."""
+        """Return `query`, `score`, `contributions` and `spans` as JSON values, without the text."""
         return {
             "query": self.query,
             "score": self.score,
@@ -105,7 +127,7 @@ class Explanation:
         }
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Mark | None]]:
-        """Cut the text, or a part of it, at its marks: each piece in order, with its mark or None."""
+        """Split the text, or a part of it, at its marks: each piece in order, with its mark or None."""
         end = len(self.text) if end is None else min(end, len(self.text))
         at = start
         for mark in self.marks:
@@ -119,17 +141,15 @@ class Explanation:
             yield self.text[at:end], None
 
     def __rich__(self) -> RenderableType:
-        """Draw for a terminal: the text with its words marked, and a bar a token."""
-        from splade_retriever.cli.render import explanation_view
-
+        """Draw for a terminal: the text with its words marked, and one bar per token."""
         return explanation_view(self)
 
     def _repr_html_(self) -> str:
-        """Draw for a notebook; colours are see-through, so they fit light and dark themes."""
+        """Draw for a notebook, in translucent colours that fit light and dark themes."""
         text = "".join(_html_piece(piece, mark) for piece, mark in self.pieces())
-        shown = self.contributions[:_SHOWN_IN_A_NOTEBOOK]
-        most = shown[0].score if shown else 1.0
-        rows = "".join(_html_row(contribution, most) for contribution in shown)
+        shown = self.contributions[:_TOKENS_SHOWN]
+        max_score = shown[0].score if shown else 1.0
+        rows = "".join(_html_row(contribution, max_score) for contribution in shown)
         rest = self.contributions[len(shown) :]
         more = f"<p>and {len(rest)} lighter tokens: {fsum(c.score for c in rest):.3f}</p>" if rest else ""
         return (
@@ -149,27 +169,27 @@ def explain(
     tokenizer: LiteralTokenizer,
     windows: Sequence[tuple[int, int]] | None = None,
 ) -> Explanation:
-    """Split the score of a text into what each token gave.
+    """Split the score of a text into the contributions of its tokens.
 
     score = sum over tokens j of query weight_j * document weight_j.
 
     Args:
-        query: As it was encoded.
-        text: The document; its marks are places in this string.
-        query_vector: Of `query`.
-        document_vector: Of `text`, as it was scored.
-        tokenizer: The one of the model that made both vectors.
+        query: The query as it was encoded.
+        text: The document; marks are positions in this string.
+        query_vector: Vector of `query`.
+        document_vector: Vector of `text`, as it was scored.
+        tokenizer: The tokenizer of the model that made both vectors.
         windows: The parts of the text, (start, end) in characters, that the document's vector was made from;
-            None where it was made in one go, from as much as the model reads.
+            None where it was made from the beginning of the text, as far as the model reads.
 
     Returns:
-        The contributions, heaviest first (on ties by token id), and the words of the text they stand for.
+        The contributions in descending order (ties by token id), and the words of the text they stand for.
     """
-    shared, mine, theirs = np.intersect1d(
+    shared, query_rows, document_rows = np.intersect1d(
         query_vector.indices, document_vector.indices, assume_unique=True, return_indices=True
     )
-    query_weights = query_vector.values[mine].astype(np.float64)
-    document_weights = document_vector.values[theirs].astype(np.float64)
+    query_weights = query_vector.values[query_rows].astype(np.float64)
+    document_weights = document_vector.values[document_rows].astype(np.float64)
     products = query_weights * document_weights
     order = np.argsort(-products, kind="stable")
 
@@ -198,7 +218,7 @@ def explain(
 
 
 def kind_of(contribution: Contribution) -> str:
-    """Say in a few words where a token comes from."""
+    """Name the source of a token: "literal" or the side that the model expanded."""
     if contribution.in_query:
         return "literal" if contribution.in_text else "text expanded"
     return "query expanded" if contribution.in_text else "both expanded"
@@ -207,7 +227,7 @@ def kind_of(contribution: Contribution) -> str:
 def _places(
     text: str, windows: Sequence[tuple[int, int]], tokenizer: LiteralTokenizer
 ) -> Iterator[tuple[int, int, int]]:
-    """Walk over the tokens that stand in a text: id, start, end; special tokens stand nowhere."""
+    """Iterate over the tokens of a text: id, start, end; without special tokens, which have no place."""
     encodings = tokenizer.encode_batch([text[start:end] for start, end in windows])
     for (begin, _), encoding in zip(windows, encodings, strict=True):
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -218,7 +238,7 @@ def _places(
 def _marks(
     text: str, places: Sequence[tuple[int, int, int]], found: Mapping[int, Contribution]
 ) -> Iterator[Mark]:
-    """Join the places of contributing tokens to whole words."""
+    """Join contributing tokens to the words they are in."""
     words = [match.span() for match in _WORD.finditer(text)]
     ends = [end for _, end in words]
     tokens_of: dict[int, set[int]] = {}
@@ -230,8 +250,110 @@ def _marks(
             tokens_of.setdefault(word, set()).add(token_id)
             word += 1
     for word in sorted(tokens_of):
-        own = [found[token_id] for token_id in tokens_of[word]]
-        yield Mark(*words[word], fsum(c.score for c in own), any(c.in_query for c in own))
+        shares = [found[token_id] for token_id in tokens_of[word]]
+        yield Mark(*words[word], fsum(c.score for c in shares), any(c.in_query for c in shares))
+
+
+# -- terminal ------------------------------------------------------------------------------------------------
+
+
+def explanation_view(explanation: Explanation, *, tokens: int = _TOKENS_SHOWN) -> RenderableType:
+    """Draw an explanation: the text with its words marked, then one bar per token in descending order."""
+    return _ExplanationView(explanation, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _ExplanationView:
+    explanation: Explanation
+    tokens: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        explanation = self.explanation
+        yield marked_text(explanation, console)
+        yield Text()
+        if not explanation.contributions:
+            yield Text("Score 0: query and text share no token.")
+            return
+        yield _token_table(explanation, self.tokens, options)
+
+
+def marked_text(
+    explanation: Explanation, console: Console, *, start: int = 0, end: int | None = None
+) -> Text:
+    """Draw the text of an explanation, or a part of it, with its words marked.
+
+    Words of the query are highlighted; words of its expansion are underlined. A console without colours shows
+    [brackets] around the first and [~brackets] around the others. Words with a small share of the score, such
+    as "the", stay unmarked.
+    """
+    from rich.text import Text
+
+    drawn = Text()
+    min_score = _MIN_MARKED_SHARE * max((mark.score for mark in explanation.marks), default=0.0)
+    plain = console.color_system is None
+    for piece, mark in explanation.pieces(start, end):
+        if mark is None or mark.score < min_score:
+            drawn.append(piece)
+        elif mark.in_query:
+            drawn.append(f"[{piece}]" if plain else piece, _LITERAL_STYLE)
+        else:
+            drawn.append(f"[~{piece}]" if plain else piece, _EXPANDED_STYLE)
+    return drawn
+
+
+def bar(share: float, *, width: int = _BAR_WIDTH, literal: bool = True, ascii_only: bool = False) -> Text:
+    """Draw a bar.
+
+    Args:
+        share: 0..1 of `width`; anything above 0 is at least one character.
+        width: Characters of a full bar.
+        literal: True for a solid bar, False for the lighter one of an expansion token.
+        ascii_only: Draw with ASCII characters.
+    """
+    from rich.text import Text
+
+    length = max(1 if share > 0 else 0, round(share * width))
+    signs = "#-" if ascii_only else "█░"
+    return Text(signs[0 if literal else 1] * length, "yellow" if literal else "cyan")
+
+
+def _token_table(explanation: Explanation, max_tokens: int, options: ConsoleOptions) -> Table:
+    """Draw one row per token; a narrow console gets shorter bars and fewer columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    narrow = options.max_width < _FULL_TABLE_WIDTH
+    bar_width = max(4, min(_BAR_WIDTH, options.max_width - 26)) if narrow else _BAR_WIDTH
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("token", overflow="fold")
+    table.add_column("score", justify="right", overflow="fold")
+    table.add_column("", width=bar_width, overflow="fold")
+    if not narrow:
+        table.add_column("query x text", justify="right", style="dim", overflow="fold")
+        table.add_column("from", style="dim", overflow="fold")
+    shown = explanation.contributions[:max_tokens]
+    for contribution in shown:
+        literal = contribution.in_query and contribution.in_text
+        share = contribution.score / shown[0].score
+        cells: list[RenderableType] = [
+            Text(contribution.token, "bold" if literal else ""),
+            f"{contribution.score:.3f}",
+            bar(share, width=bar_width, literal=literal, ascii_only=options.ascii_only),
+        ]
+        if not narrow:
+            cells.append(f"{contribution.query_weight:.2f} x {contribution.document_weight:.2f}")
+            cells.append(kind_of(contribution))
+        table.add_row(*cells)
+    rest = explanation.contributions[max_tokens:]
+    if rest:
+        table.add_row(Text(f"{len(rest)} more", "dim"), f"{fsum(c.score for c in rest):.3f}")
+    table.add_row(Text("sum", "bold"), Text(f"{explanation.score:.3f}", "bold"))
+    return table
+
+
+# -- notebook ------------------------------------------------------------------------------------------------
 
 
 def _html_piece(piece: str, mark: Mark | None) -> str:
@@ -244,8 +366,8 @@ def _html_piece(piece: str, mark: Mark | None) -> str:
     )
 
 
-def _html_row(contribution: Contribution, most: float) -> str:
-    width = 70 * contribution.score / most if most else 0.0
+def _html_row(contribution: Contribution, max_score: float) -> str:
+    width = 70 * contribution.score / max_score if max_score else 0.0
     colour = (
         "rgba(245,180,0,0.8)" if contribution.in_query and contribution.in_text else "rgba(80,140,220,0.7)"
     )

@@ -279,8 +279,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Score a text against a query, and show what each token gives to the score."""
-    from splade_retriever.cli.render import explanation_view
     from splade_retriever.explanation import explain as explained
+    from splade_retriever.explanation import explanation_view
 
     text = _text_or_stdin(text)
     encoder = _model(model)
