@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "EdgeClient",
+    "EdgeProcess",
+    "Explanation",
+    "Fusion",
     "Hit",
     "RetrieverConfig",
     "SparseEmbedding",
@@ -12,31 +16,48 @@ __all__ = [
     "SpladeError",
     "SpladeIndex",
     "__version__",
+    "evaluate",
+    "migrate",
+    "reindex",
 ]
 
 if TYPE_CHECKING:
     from splade_retriever.config import RetrieverConfig
+    from splade_retriever.edge.client import EdgeClient
+    from splade_retriever.edge.process import EdgeProcess
     from splade_retriever.encoding.text_embedding import SparseTextEmbedding
     from splade_retriever.errors import SpladeError
+    from splade_retriever.evaluation.evaluate import evaluate
+    from splade_retriever.explanation import Explanation
+    from splade_retriever.index.search_request import Fusion
     from splade_retriever.index.splade_index import Hit, SpladeIndex
+    from splade_retriever.maintenance.migrate import migrate
+    from splade_retriever.maintenance.reindex import reindex
     from splade_retriever.sparse import SparseEmbedding
 
-_HOME = {
+_MODULE_OF = {
+    "EdgeClient": "edge.client",
+    "EdgeProcess": "edge.process",
+    "Explanation": "explanation",
+    "Fusion": "index.search_request",
     "Hit": "index.splade_index",
     "RetrieverConfig": "config",
     "SparseEmbedding": "sparse",
     "SparseTextEmbedding": "encoding.text_embedding",
     "SpladeError": "errors",
     "SpladeIndex": "index.splade_index",
+    "evaluate": "evaluation.evaluate",
+    "migrate": "maintenance.migrate",
+    "reindex": "maintenance.reindex",
 }
 
 
 def __getattr__(name: str) -> object:
-    # PEP 562: a public name is imported when first used, so importing the package costs nothing.
-    if name in _HOME:
+    # PEP 562: a public name is imported when it is first used, so importing the package is fast.
+    if name in _MODULE_OF:
         from importlib import import_module
 
-        return getattr(import_module(f"splade_retriever.{_HOME[name]}"), name)
+        return getattr(import_module(f"splade_retriever.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module 'splade_retriever' has no attribute {name!r}")
 
 

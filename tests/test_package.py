@@ -1,23 +1,34 @@
-"""The package as a whole: public names, import cost, the error tree."""
+"""The package: public names, the cost of importing it, the error tree."""
 
+import importlib
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import splade_retriever
 from splade_retriever import errors
 
+ROOT = Path(__file__).parent.parent
 HEAVY = (
     "onnxruntime",
     "onnx",
     "tokenizers",
     "huggingface_hub",
+    "numpy",
+    "pydantic",
     "qdrant_client",
     "qdrant_edge",
+    "rich",
     "langchain_core",
     "llama_index",
 )
+PUBLIC = ("splade_retriever", "splade_retriever.langchain", "splade_retriever.llama_index")
+DOCUMENTED = {*PUBLIC, "splade_retriever.errors"}
 
 
 def test_importing_the_package_loads_no_heavy_dependency() -> None:
@@ -28,13 +39,51 @@ def test_importing_the_package_loads_no_heavy_dependency() -> None:
     assert not [name for name in HEAVY if name in loaded]
 
 
+def test_importing_the_package_takes_less_than_300_milliseconds() -> None:
+    times = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import splade_retriever"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ).stderr
+    (cumulative,) = re.findall(r"\|\s+(\d+) \|\s+splade_retriever$", times, re.M)
+    assert int(cumulative) < 300_000
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_package_exports_exactly_what_all_lists(name: str) -> None:
+    package = importlib.import_module(name)
+    exported = list(package.__all__)
+    assert len(set(exported)) == len(exported)
+    assert [public for public in exported if not hasattr(package, public)] == []
+    names = {
+        public
+        for public, value in vars(package).items()
+        if not public.startswith("_") and public != "TYPE_CHECKING" and not is_submodule(value, of=name)
+    }
+    assert names <= set(exported)
+
+
+def is_submodule(value: object, *, of: str) -> bool:
+    return isinstance(value, ModuleType) and value.__name__.startswith(f"{of}.")
+
+
 def test_an_unknown_public_name_is_refused_by_name() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = splade_retriever.no_such_name
 
 
+def test_the_docs_import_from_public_packages_only() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.ipynb")]
+    for page in pages:
+        text = page.read_text("utf-8")
+        imported = set(re.findall(r"\b(?:from|import) (splade_retriever[\w.]*)", text))
+        assert imported <= DOCUMENTED, page.name
+
+
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "SpladeError"])
-def test_every_error_is_a_splade_error_and_a_builtin(name) -> None:
+def test_every_error_is_a_splade_error_and_a_builtin(name: str) -> None:
     leaf = getattr(errors, name)
     builtin = leaf.__bases__[1]
     assert leaf.__bases__[0] is errors.SpladeError

@@ -9,21 +9,21 @@ SpladeTranslator        what `SelfQueryRetriever` needs of a vector store
 
 from typing import TYPE_CHECKING
 
-from splade_retriever.errors import MissingExtraError
-
 try:
-    import langchain_core  # noqa: F401 - asked for here, so that its absence is told in one place
+    from splade_retriever.langchain.documents import METADATA_KEY
+    from splade_retriever.langchain.filters import SpladeTranslator
+    from splade_retriever.langchain.reranker import SpladeReranker
+    from splade_retriever.langchain.retriever import SpladeRetriever
+    from splade_retriever.langchain.store import SpladeVectorStore
 except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "langchain_core":
+        raise
+    from splade_retriever.errors import MissingExtraError
+
     raise MissingExtraError(
         "splade_retriever.langchain needs langchain-core, which is not installed. Run: "
         'pip install "splade-retriever[langchain]"'
     ) from error
-
-from splade_retriever.langchain.documents import METADATA_KEY
-from splade_retriever.langchain.filters import SpladeTranslator
-from splade_retriever.langchain.reranker import SpladeReranker
-from splade_retriever.langchain.retriever import SpladeRetriever
-from splade_retriever.langchain.store import SpladeVectorStore
 
 if TYPE_CHECKING:
     from splade_retriever.langchain.sparse import SpladeSparseEmbeddings

@@ -11,19 +11,19 @@ A node goes in and comes out equal; what carries it is `splade_retriever.index.s
 """
 
 try:
-    import llama_index.core  # noqa: F401
-except ImportError as error:
+    from splade_retriever.llama_index.embedding import SparseOnly, SpladeSparseEmbedding, sparse_encoders
+    from splade_retriever.llama_index.rerank import SpladeRerank
+    from splade_retriever.llama_index.retriever import SpladeRetriever
+    from splade_retriever.llama_index.store import SpladeVectorStore
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "llama_index":
+        raise
     from splade_retriever.errors import MissingExtraError
 
     raise MissingExtraError(
         "splade_retriever.llama_index needs llama-index-core, which is not installed. "
         'Run: pip install "splade-retriever[llama-index]"'
     ) from error
-
-from splade_retriever.llama_index.embedding import SparseOnly, SpladeSparseEmbedding, sparse_encoders
-from splade_retriever.llama_index.rerank import SpladeRerank
-from splade_retriever.llama_index.retriever import SpladeRetriever
-from splade_retriever.llama_index.store import SpladeVectorStore
 
 __all__ = [
     "SparseOnly",
