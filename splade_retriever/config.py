@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import InputError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class RetrieverConfig:
                     f"the environment variable {self.api_key_variable} is not set, which the configuration "
                     "names for the server's key. Set it."
                 )
-        model = SparseTextEmbedding(self.model, **self.encoder) if self.encoder else self.model
+        model = load_encoder(self.model, settings=self.encoder) if self.encoder else self.model
         return SpladeIndex(
             self.location,
             collection=self.collection,

@@ -7,10 +7,7 @@ import os
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import closing
-from dataclasses import replace
-from html import escape
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from splade_retriever.encoding.encode_stream import cores, encode_stream
@@ -22,28 +19,20 @@ from splade_retriever.encoding.model_cards import (
     QuerySide,
     published,
 )
-from splade_retriever.encoding.model_folder import DIGEST, ModelFolder, export_help, find_model, open_folder
+from splade_retriever.encoding.model_files import ModelSource, bundled_folder, locate
 from splade_retriever.encoding.query_weights import StaticWeights
+from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.tokenizer import Head, TokenBatch, Tokenizer, check_text
-from splade_retriever.errors import (
-    InputError,
-    LicenseError,
-    ModelFilesError,
-    ModelGraphError,
-    ModelOutputError,
-    UnknownModelError,
-)
+from splade_retriever.errors import InputError, ModelOutputError
 from splade_retriever.sparse import SparseEmbedding
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.session import Session
 
-__all__ = ["SparseTextEmbedding", "TokenWeights"]
+__all__ = ["SparseTextEmbedding"]
 
 log = logging.getLogger(__name__)
 
-_BUNDLED: Final = Path(__file__).parents[1] / "bundled"
-_ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
 _COUNTED_AT_ONCE: Final = 256
 # What leaves the session is one float32 a vocabulary entry and text: 16 MB, however short the texts are.
 _WEIGHTS_OF_A_BATCH: Final = 4_000_000
@@ -113,21 +102,24 @@ class SparseTextEmbedding:
         """
         _refuse_fastembed_devices(cuda, device_ids)
         _check_count("threads", threads, least=1)
-        self._cache_dir, self._local_files_only = cache_dir, local_files_only
-        self._revision = revision
-        self._resolved: str | None = None
+        source = ModelSource(
+            specific_model_path=specific_model_path,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+            accept_license=accept_license,
+        )
         self._threads, self._providers = threads, providers
-        self._folder = self._find(model_name, specific_model_path, accept_license, lazy=lazy_load)
-        card = self._card = self._folder.card
-        self.precision: Precision = _precision(precision, card, finished=self._folder.finished)
+        self._files = locate(model_name, source, catalogue=self._catalogue, lazy=lazy_load)
+        card = self._card = self._files.card
+        self.precision: Precision = _precision(precision, card, finished=self._files.folder.finished)
         self.model_name = card.model
         self.max_length = _max_length(max_length, card)
-        self.tokenizer = Tokenizer.from_file(self._folder.tokenizer, max_length=self.max_length)
+        self.tokenizer = Tokenizer.from_file(self._files.folder.tokenizer, max_length=self.max_length)
         self.vocab_size = card.vocab_size or self.tokenizer.vocab_size
         self.truncated = 0
         self._static = self._static_weights()
         self._session: Session | None = None
-        self._digest: str | None = None
         self._opening, self._counting = threading.Lock(), threading.Lock()
         if not lazy_load:
             self._opened()
@@ -148,7 +140,7 @@ class SparseTextEmbedding:
         vocab_size, activation, query_side, revision, export_needed (no ONNX file is published) and
         non_commercial.
         """
-        return [card.as_dict() for card in chain([open_folder(_BUNDLED).card], cls._catalogue)]
+        return [card.as_dict() for card in chain([bundled_folder().card], cls._catalogue)]
 
     @classmethod
     def add_custom_model(
@@ -221,7 +213,7 @@ class SparseTextEmbedding:
         """
         return {
             "model": self.model_name,
-            "revision": self._resolved or self._content_digest(),
+            "revision": self._files.revision,
             "precision": self.precision,
             "activation": self._card.activation,
             "pooling": "max",
@@ -404,89 +396,11 @@ class SparseTextEmbedding:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    def _find(
-        self,
-        model_name: str | os.PathLike[str] | None,
-        path: str | os.PathLike[str] | None,
-        accept_license: bool,
-        *,
-        lazy: bool,
-    ) -> ModelFolder:
-        """Find the model's folder; of a published model, fetch it."""
-        if model_name is None and path is None:
-            return self._checked_revision(open_folder(_BUNDLED))
-        card = self._catalogue.find(model_name) if isinstance(model_name, str) else None
-        if card is not None:
-            _check_license(card, accepted=accept_license)
-            if path is not None:
-                return self._checked_revision(open_folder(Path(path).expanduser(), card))
-            return self._fetched(card, lazy=lazy)
-        folder = Path(path if path is not None else model_name or "").expanduser()
-        # Path("") is the working folder, which nobody means by an empty name.
-        if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
-            bundled = open_folder(_BUNDLED)
-            if model_name.lower() == bundled.card.model.lower():
-                return self._checked_revision(bundled)
-            raise self._catalogue.unknown(model_name)
-        found = open_folder(folder)
-        if isinstance(model_name, str) and path is not None:
-            found = replace(found, card=replace(found.card, model=model_name))
-        _check_license(found.card, accepted=accept_license)
-        return self._checked_revision(found)
-
-    def _fetched(self, card: ModelCard, *, lazy: bool) -> ModelFolder:
-        if card.export_needed:
-            raise ModelFilesError(export_help(card))
-        if self._revision is not None and self._revision.startswith(DIGEST):
-            raise UnknownModelError(
-                f"Revision {self._revision} of model {card.model!r} is the digest of a folder, not a commit "
-                f"of {card.source!r}. Pass that folder with specific_model_path=."
-            )
-        deferred = lazy and card.query_side != "symmetric"
-        files = ("tokenizer.json", *card.query_files) if deferred else card.files
-        folder = self._fetch(card, files)
-        return ModelFolder(
-            card=card,
-            model=None if deferred else folder / card.model_file,
-            tokenizer=folder / "tokenizer.json",
-            query_weights=folder / "idf.json" if card.query_side == "idf" else None,
-        )
-
-    def _fetch(self, card: ModelCard, files: Sequence[str]) -> Path:
-        from splade_retriever.encoding.hub import fetch
-
-        snapshot = fetch(
-            card.source or card.model,
-            files,
-            model=card.model,
-            # Once a revision is resolved, every later file comes from that very commit.
-            revision=self._resolved or self._revision or card.revision,
-            cache_dir=None if self._cache_dir is None else Path(self._cache_dir),
-            local_files_only=self._local_files_only,
-        )
-        self._resolved = snapshot.revision
-        return snapshot.folder
-
-    def _checked_revision(self, folder: ModelFolder) -> ModelFolder:
-        """Compare a folder's content with the revision that was asked for, where one was."""
-        if self._revision is not None and self._revision != (found := folder.digest()):
-            raise UnknownModelError(
-                f"The model {folder.card.model!r} in {folder.tokenizer.parent} is revision {found}, not "
-                f"{self._revision}. Leave revision= out, or open the folder that holds that revision."
-            )
-        return folder
-
-    def _content_digest(self) -> str:
-        with self._opening:
-            if self._digest is None:
-                self._digest = self._folder.digest()
-            return self._digest
-
     def _static_weights(self) -> StaticWeights | None:
         if self._card.query_side == "symmetric":
             return None
         special = self.tokenizer.special_ids
-        table = self._folder.query_weights
+        table = self._files.folder.query_weights
         if table is None:
             return StaticWeights.ones(self.tokenizer.vocab_size, without=special)
         if table.suffix == ".safetensors":
@@ -496,55 +410,12 @@ class SparseTextEmbedding:
     def _opened(self) -> Session:
         with self._opening:
             if self._session is None:
-                source = self._folder.model
-                if source is None:
-                    source = find_model(self._fetch(self._card, self._card.files), [self._card.model_file])
-                self._session = self._open(source)
+                from splade_retriever.encoding.model_session import open_session
+
+                self._session = open_session(
+                    self._files, precision=self.precision, threads=self._threads, providers=self._providers
+                )
             return self._session
-
-    def _open(self, source: Path) -> Session:
-        from splade_retriever.encoding.session import PROCESSOR, Session, checked_providers
-
-        providers = checked_providers(self._providers)
-        finished = self._folder.finished and self.precision == self._card.precision
-        if not finished:
-            from splade_retriever.encoding.onnx.pooled_model import pooled_graph
-
-            try:
-                source = pooled_graph(
-                    source,
-                    activation=self._card.activation,
-                    precision=self.precision,
-                    # Other devices have no products of 8-bit codes.
-                    screened=providers == [PROCESSOR],
-                )
-            except ModelGraphError as err:
-                if self.precision == "int8":
-                    raise
-                log.warning(
-                    "the graph of model %r cannot be pooled inside (%s); it is pooled outside, which needs "
-                    "more memory and time and gives the same numbers",
-                    self.model_name,
-                    err,
-                )
-        return Session(source, threads=self._threads, providers=providers, activation=self._card.activation)
-
-
-class TokenWeights(dict[str, float]):
-    """`{token: weight}`, the heaviest first: a dict, and a table with bars in a notebook."""
-
-    _SHOWN: ClassVar[int] = 30
-
-    def _repr_html_(self) -> str:
-        heaviest = max(self.values(), default=1.0)
-        rows = "".join(
-            f"<tr><td>{escape(token)}</td><td>{weight:.3f}</td><td><div style='height:0.8em;width:"
-            f"{100 * weight / heaviest:.0f}px;background:currentColor;opacity:0.4'></div></td></tr>"
-            for token, weight in islice(self.items(), self._SHOWN)
-        )
-        rest = len(self) - self._SHOWN
-        more = f"<p>and {rest} lighter ones</p>" if rest > 0 else ""
-        return f"<table><tr><th>token</th><th>weight</th><th></th></tr>{rows}</table>{more}"
 
 
 def _as_queries(
@@ -574,19 +445,6 @@ def _check_count(name: str, value: object, *, least: int) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return
     raise InputError(f"{name} is {value!r}, expected an int of {least} or more, or None.")
-
-
-def _check_license(card: ModelCard, *, accepted: bool) -> None:
-    if not card.non_commercial or accepted:
-        return
-    named = {part.strip().lower() for part in os.environ.get(_ACCEPTED, "").split(",")}
-    if named & {card.license.lower(), card.model.lower()}:
-        return
-    raise LicenseError(
-        f"Model {card.model!r} has the licence {card.license}, which forbids commercial use; nothing was "
-        f"downloaded. If you have read it and keep to it, pass accept_license=True or set "
-        f"{_ACCEPTED}={card.license}. Models without that limit: see list_supported_models()."
-    )
 
 
 def _precision(asked: Precision | None, card: ModelCard, *, finished: bool) -> Precision:

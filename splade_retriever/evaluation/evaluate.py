@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 import numpy as np
 
 from splade_retriever.encoding.model_cards import Precision
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import InputError
 from splade_retriever.evaluation.baselines import Bm25, Dense, SentenceTransformerEncoder, needed
 from splade_retriever.evaluation.beir import BeirCollection
@@ -131,7 +132,7 @@ class Report:
 
 def evaluate(
     folder: str | Path,
-    model: Encoder | str | None = None,
+    model: ModelArgument = None,
     *,
     precision: Precision | None = None,
     split: str = "test",
@@ -178,7 +179,7 @@ def evaluate(
     _check_grades(collection, gains)
     # What is missing is told before anything is encoded.
     needed("ir_measures", "ir-measures")
-    encoder = _encoder(model, precision)
+    encoder = load_encoder(model, lazy_load=False, settings={"precision": precision})
     dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
     beside_bm25 = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
     settings = {
@@ -253,19 +254,6 @@ def score_rankings(
     }
     found = library.calc_aggregate(list(measures.values()), judgements, run)
     return {name: float(found[measure]) for name, measure in measures.items()}
-
-
-def _encoder(model: Encoder | str | None, precision: Precision | None) -> Encoder:
-    if model is not None and not isinstance(model, str):
-        if precision is not None:
-            raise InputError(
-                f"precision={precision!r} is given with a ready encoder, which has its own. Leave it out, or "
-                "pass the model by name."
-            )
-        return model
-    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-
-    return SparseTextEmbedding(model, precision=precision)
 
 
 class _System(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
 
+from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -54,7 +55,7 @@ class SpladeIndex:
         location: str | Path = ":memory:",
         *,
         collection: str = "splade",
-        model: Encoder | str | None = None,
+        model: ModelArgument = None,
         client: "QdrantBase | None" = None,
         vector_name: str = "splade",
         create: bool = True,
@@ -254,19 +255,16 @@ class SpladeIndex:
     def _raw_model(self) -> Encoder:
         with self._lock:
             if self._encoder is None:
-                given = self._given_model
-                if given is None or isinstance(given, str):
-                    given = self._named_model(given)
-                self._encoder = given
+                model, settings = self._given_model, self._store.settings
+                if model is None and settings is not None:
+                    self._encoder = self._recorded_model(settings)
+                else:
+                    self._encoder = load_encoder(model)
             return self._encoder
 
-    def _named_model(self, name: str | None) -> Encoder:
-        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-
-        memory = self._store.settings
-        if name is not None or memory is None:
-            return SparseTextEmbedding(name, lazy_load=True)
-        bundled = SparseTextEmbedding(lazy_load=True)
+    def _recorded_model(self, memory: CollectionSettings) -> Encoder:
+        """Open the model that made the collection."""
+        bundled = load_encoder()
         if not differences(memory, bundled.fingerprint):
             return bundled
         made_by = {key: value for key, value in memory.encoder.items() if value is not None}
@@ -274,7 +272,7 @@ class SpladeIndex:
             key: made_by[key] for key in ("precision", "max_length", "revision") if key in made_by
         }
         try:
-            return SparseTextEmbedding(str(made_by.get("model")), lazy_load=True, **settings)
+            return load_encoder(str(made_by.get("model")), settings=settings)
         except UnknownModelError as error:
             raise CollectionMismatchError(
                 f"collection {self.collection!r} was made by model {made_by.get('model')!r}, which cannot be "
@@ -786,11 +784,7 @@ def _check_arguments(
         check_client(client)
         if str(location) != ":memory:":
             raise InputError(f"both client= and the location {str(location)!r} are given. Pass one of them.")
-    if model is not None and not isinstance(model, str | Encoder):
-        raise InputError(
-            f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
-            "passage_embed and query_embed, such as SparseTextEmbedding."
-        )
+    check_model_argument(model)
     check_int("query_max_active_dims", query_max_active_dims, minimum=1, optional=True)
 
 

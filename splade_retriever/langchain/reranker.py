@@ -8,8 +8,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
+from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
 from splade_retriever.langchain.documents import METADATA_KEY
-from splade_retriever.langchain.encoder import checked_model, opened_encoder
 from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeReranker"]
@@ -22,7 +22,7 @@ class SpladeReranker(BaseDocumentCompressor):
     documents, not thousands.
     """
 
-    model: SkipValidation[Encoder | str | None] = None
+    model: SkipValidation[ModelArgument] = None
     """An encoder, a model's name, or None for the bundled model."""
     top_n: int | None = Field(default=None, ge=1)
     """Most documents to keep; None for all."""
@@ -37,7 +37,8 @@ class SpladeReranker(BaseDocumentCompressor):
     @field_validator("model")
     @classmethod
     def _check_model(cls, model: object) -> object:
-        return checked_model(model)
+        check_model_argument(model)
+        return model
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -72,7 +73,7 @@ class SpladeReranker(BaseDocumentCompressor):
     def _opened(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
-                self._encoder = opened_encoder(self.model)
+                self._encoder = load_encoder(self.model)
             return self._encoder
 
 

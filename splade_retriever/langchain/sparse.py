@@ -2,9 +2,8 @@
 
 import asyncio
 
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import MissingExtraError
-from splade_retriever.langchain.encoder import opened_encoder
-from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
 try:
@@ -25,7 +24,7 @@ class SpladeSparseEmbeddings(SparseEmbeddings):
     threads.
     """
 
-    def __init__(self, model: Encoder | str | None = None) -> None:
+    def __init__(self, model: ModelArgument = None) -> None:
         """Open the model.
 
         Args:
@@ -36,7 +35,7 @@ class SpladeSparseEmbeddings(SparseEmbeddings):
             UnknownModelError: There is no such model.
             ModelFilesError: Its files are not here and could not be had.
         """
-        self.model = opened_encoder(model)
+        self.model = load_encoder(model)
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
         """Encode documents, one vector a text, in order."""

@@ -1,6 +1,7 @@
 """SPLADE as LlamaIndex's sparse embedding: a component, a pipeline step, a pair of functions."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -9,37 +10,19 @@ from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode, TransformComponent
 
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index.nodes import attach_vector, encoded_text
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["SparseEncoderFn", "SparseOnly", "SpladeSparseEmbedding", "opened_encoder", "sparse_encoders"]
+__all__ = ["SparseEncoderFn", "SparseOnly", "SpladeSparseEmbedding", "sparse_encoders"]
 
 SparseEncoderFn: TypeAlias = Callable[[list[str]], tuple[list[list[int]], list[list[float]]]]
 """Texts -> ids and weights, one list of each a text: what `QdrantVectorStore` of LlamaIndex takes."""
 
 
-def opened_encoder(model: Encoder | str | None) -> Encoder:
-    """Give an encoder as it is, or the one of that name (None: the bundled one), opened when first used.
-
-    Raises:
-        UnknownModelError: If there is no model of that name.
-        InputError: If it is neither a name nor an encoder.
-    """
-    if model is None or isinstance(model, str):
-        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-
-        return SparseTextEmbedding(model, lazy_load=True)
-    if not isinstance(model, Encoder):
-        raise InputError(
-            f"model is a {type(model).__name__}, expected a model's name, or an encoder with fingerprint, "
-            "passage_embed and query_embed, such as SparseTextEmbedding."
-        )
-    return model
-
-
-def sparse_encoders(model: Encoder | str | None = None) -> tuple[SparseEncoderFn, SparseEncoderFn]:
+def sparse_encoders(model: ModelArgument = None) -> tuple[SparseEncoderFn, SparseEncoderFn]:
     """Make `sparse_doc_fn` and `sparse_query_fn` for LlamaIndex's own `QdrantVectorStore`.
 
     The two share one model, and queries go through its query side.
@@ -54,7 +37,7 @@ def sparse_encoders(model: Encoder | str | None = None) -> tuple[SparseEncoderFn
         UnknownModelError: If there is no model of that name.
         InputError: If it is neither a name nor an encoder.
     """
-    encoder = opened_encoder(model)
+    encoder = load_encoder(model)
 
     def encode_documents(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
         return _as_lists(list(encoder.passage_embed(texts)))
@@ -91,7 +74,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         self,
         model_name: str = "",
         *,
-        model: Encoder | str | None = None,
+        model: ModelArgument = None,
         embed_batch_size: int = 64,
         num_workers: int | None = None,
         fingerprint: Mapping[str, Any] | None = None,
@@ -109,9 +92,9 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
             UnknownModelError: If there is no model of that name.
             InputError: If the model has another fingerprint, or is neither a name nor an encoder.
         """
-        if isinstance(model, str):
-            model_name, model = model, None
-        encoder = opened_encoder(model_name or None) if model is None else opened_encoder(model)
+        if isinstance(model, str | os.PathLike):
+            model_name, model = os.fspath(model), None
+        encoder = load_encoder(model_name or None if model is None else model)
         found = dict(encoder.fingerprint)
         if fingerprint and dict(fingerprint) != found:
             raise InputError(

@@ -1,5 +1,6 @@
 """SpladeRerank: nodes of any retriever, in the order of their SPLADE scores."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import InputError
-from splade_retriever.llama_index.embedding import opened_encoder
 from splade_retriever.llama_index.nodes import encoded_text
 from splade_retriever.protocols import Encoder
 
@@ -35,7 +36,7 @@ class SpladeRerank(BaseNodePostprocessor):
         self,
         *,
         top_n: int = 4,
-        model: Encoder | str | None = None,
+        model: ModelArgument = None,
         model_name: str = "",
         callback_manager: CallbackManager | None = None,
     ) -> None:
@@ -53,9 +54,9 @@ class SpladeRerank(BaseNodePostprocessor):
         """
         if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
             raise InputError(f"SpladeRerank got top_n={top_n!r}, expected an int of 1 or more.")
-        if isinstance(model, str):
-            model_name, model = model, None
-        encoder = opened_encoder(model_name or None) if model is None else opened_encoder(model)
+        if isinstance(model, str | os.PathLike):
+            model_name, model = os.fspath(model), None
+        encoder = load_encoder(model_name or None if model is None else model)
         own_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
         fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or own_name}
         if callback_manager is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import (
     CollectionMismatchError,
     InputError,
@@ -84,7 +85,7 @@ class _Work:
 
 def reindex(
     place: "str | Path | QdrantBase",
-    model: Encoder | str | None = None,
+    model: ModelArgument = None,
     *,
     collection: str = "splade",
     into: str | None = None,
@@ -186,14 +187,10 @@ def _memory(source: Collection) -> CollectionSettings:
     return source.settings
 
 
-def _encoder(source: Collection, model: Encoder | str | None) -> Encoder:
+def _encoder(source: Collection, model: ModelArgument) -> Encoder:
     if model is None:
         return SpladeIndex(client=source.client, collection=source.name, create=False).model
-    if isinstance(model, str):
-        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-
-        return SparseTextEmbedding(model, lazy_load=True)
-    return model
+    return load_encoder(model)
 
 
 def _alias_of(source: Collection) -> str | None:

@@ -151,7 +151,7 @@ def test_the_bundled_model_has_a_name_too() -> None:
     bundled = SparseTextEmbedding(lazy_load=True)
 
     assert SparseTextEmbedding(bundled.model_name.upper(), lazy_load=True).fingerprint == bundled.fingerprint
-    with pytest.raises(UnknownModelError, match=r"is revision sha256:.*, not sha256:0"):
+    with pytest.raises(UnknownModelError, match=r"has revision sha256:.*, not sha256:0"):
         SparseTextEmbedding(bundled.model_name, revision="sha256:0", lazy_load=True)
 
 

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from splade_retriever import SparseEmbedding, SparseTextEmbedding
 from splade_retriever.encoding.model_cards import ModelCard
-from splade_retriever.encoding.text_embedding import TokenWeights
+from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import InputError, ModelGraphError, ModelOutputError
 from splade_retriever.protocols import Encoder
@@ -606,8 +606,9 @@ def test_a_notebook_shows_tokens_as_bars_and_json_takes_them(bundled: SparseText
 
     assert list(json.loads(json.dumps(weights)).items()) == [(">", 1.5), ("<", 0.5)]
     assert "<td>&gt;</td><td>1.500</td>" in weights._repr_html_()
+    many = TokenWeights({str(n): 100.0 - n for n in range(100)})
     assert TokenWeights()._repr_html_().startswith("<table>")
-    assert "and 70 lighter ones" in TokenWeights({str(n): 100.0 - n for n in range(100)})._repr_html_()
+    assert "and 70 with smaller weights" in many._repr_html_()
 
 
 def test_the_card_of_the_bundled_model_is_listed_first() -> None:

@@ -285,7 +285,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         evaluate(folder, WordEncoder(), every_nth=0)
     with pytest.raises(InputError, match="gains is 'square'"):
         evaluate(folder, WordEncoder(), gains="square")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="precision='int8' is given with a ready encoder"):
+    with pytest.raises(InputError, match="precision='int8' cannot be applied to a"):
         evaluate(folder, WordEncoder(), precision="int8")
 
 

@@ -1,0 +1,179 @@
+"""From a model's name or folder to its files: the catalogue, the licence, the download and the revision."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from splade_retriever.encoding.model_cards import Catalogue, ModelCard
+from splade_retriever.encoding.model_folder import DIGEST, ModelFolder, export_help, find_model, open_folder
+from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
+
+__all__ = ["ModelFiles", "ModelSource", "bundled_folder", "locate"]
+
+_BUNDLED: Final = Path(__file__).parents[1] / "bundled"
+_ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where the files of a model may come from.
+
+    Attributes:
+        specific_model_path: A folder that holds them, in place of a download.
+        cache_dir: The folder for downloads; None is huggingface_hub's cache.
+        local_files_only: Never use the network.
+        revision: The commit, branch or tag, or the digest of a folder; None is the card's.
+        accept_license: The user accepts a non-commercial licence.
+    """
+
+    specific_model_path: str | os.PathLike[str] | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    revision: str | None = None
+    accept_license: bool = False
+
+
+def bundled_folder() -> ModelFolder:
+    """Return the model that ships in the package."""
+    return open_folder(_BUNDLED)
+
+
+def locate(
+    model_name: str | os.PathLike[str] | None, source: ModelSource, *, catalogue: Catalogue, lazy: bool
+) -> ModelFiles:
+    """Find the files of a model, and download those of a published one.
+
+    Args:
+        model_name: A name of the catalogue, in any case, or the path of a folder; None is the bundled model.
+            A name of the catalogue wins over a folder of that name.
+        source: Where the files may come from.
+        catalogue: The models known by name.
+        lazy: Leave the ONNX file of a model whose queries do not need it for `ModelFiles.onnx_file`.
+
+    Raises:
+        UnknownModelError: If no model has that name, or the files have another revision.
+        LicenseError: If the licence is non-commercial and was not accepted; nothing is downloaded before.
+        ModelFilesError: If a file is missing and could not be downloaded.
+    """
+    path = source.specific_model_path
+    if model_name is None and path is None:
+        return _local(bundled_folder(), source)
+    card = catalogue.find(model_name) if isinstance(model_name, str) else None
+    if card is not None:
+        _check_license(card, accepted=source.accept_license)
+        if path is None:
+            return _published(card, source, lazy=lazy)
+        return _local(open_folder(Path(path).expanduser(), card), source)
+    folder = Path(path if path is not None else model_name or "").expanduser()
+    # Path("") is the working folder, which nobody means by an empty name.
+    if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
+        bundled = bundled_folder()
+        if model_name.lower() == bundled.card.model.lower():
+            return _local(bundled, source)
+        raise catalogue.unknown(model_name)
+    opened = open_folder(folder)
+    if isinstance(model_name, str) and path is not None:
+        opened = replace(opened, card=replace(opened.card, model=model_name))
+    _check_license(opened.card, accepted=source.accept_license)
+    return _local(opened, source)
+
+
+class ModelFiles:
+    """The located files of one model; safe to share between threads.
+
+    Attributes:
+        folder: The files that are on this machine.
+        card: The description of the model.
+    """
+
+    def __init__(self, folder: ModelFolder, source: ModelSource, *, commit: str | None = None) -> None:
+        self.folder, self.card = folder, folder.card
+        self._source, self._commit = source, commit
+        self._digest: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def revision(self) -> str:
+        """The commit of a downloaded model, or a digest of the files of a folder."""
+        if self._commit is not None:
+            return self._commit
+        with self._lock:
+            if self._digest is None:
+                self._digest = self.folder.digest()
+            return self._digest
+
+    def onnx_file(self) -> Path:
+        """Return the path of the ONNX file, and download it where that was left for later.
+
+        Raises:
+            ModelFilesError: If it could not be downloaded.
+        """
+        if self.folder.model is not None:
+            return self.folder.model
+        # The commit was resolved with the first files; the ONNX file comes from that very commit.
+        folder, _ = _fetch(self.card, self.card.files, replace(self._source, revision=self._commit))
+        return find_model(folder, [self.card.model_file])
+
+
+def _published(card: ModelCard, source: ModelSource, *, lazy: bool) -> ModelFiles:
+    if card.export_needed:
+        raise ModelFilesError(export_help(card))
+    if source.revision is not None and source.revision.startswith(DIGEST):
+        raise UnknownModelError(
+            f"Revision {source.revision} of model {card.model!r} is the digest of a folder, not a commit "
+            f"of {card.source!r}. Pass that folder with specific_model_path=."
+        )
+    deferred = lazy and card.query_side != "symmetric"
+    files = ("tokenizer.json", *card.query_files) if deferred else card.files
+    folder, commit = _fetch(card, files, source)
+    found = ModelFolder(
+        card=card,
+        model=None if deferred else folder / card.model_file,
+        tokenizer=folder / "tokenizer.json",
+        query_weights=folder / "idf.json" if card.query_side == "idf" else None,
+    )
+    return ModelFiles(found, source, commit=commit)
+
+
+def _fetch(card: ModelCard, files: Sequence[str], source: ModelSource) -> tuple[Path, str]:
+    """Return the folder of a published model and its commit."""
+    from splade_retriever.encoding.hub import fetch
+
+    snapshot = fetch(
+        card.source or card.model,
+        files,
+        model=card.model,
+        revision=source.revision or card.revision,
+        cache_dir=None if source.cache_dir is None else Path(source.cache_dir),
+        local_files_only=source.local_files_only,
+    )
+    return snapshot.folder, snapshot.revision
+
+
+def _local(folder: ModelFolder, source: ModelSource) -> ModelFiles:
+    """Compare the revision of a folder with the requested one, if any."""
+    files = ModelFiles(folder, source)
+    if source.revision is not None and source.revision != files.revision:
+        raise UnknownModelError(
+            f"The model {folder.card.model!r} in {folder.tokenizer.parent} has revision {files.revision}, "
+            f"not {source.revision}. Leave revision= out, or open the folder that holds that revision."
+        )
+    return files
+
+
+def _check_license(card: ModelCard, *, accepted: bool) -> None:
+    if not card.non_commercial or accepted:
+        return
+    named = {part.strip().lower() for part in os.environ.get(_ACCEPTED, "").split(",")}
+    if named & {card.license.lower(), card.model.lower()}:
+        return
+    raise LicenseError(
+        f"Model {card.model!r} has the licence {card.license}, which forbids commercial use; nothing was "
+        f"downloaded. If you have read the licence and comply with it, pass accept_license=True or set "
+        f"{_ACCEPTED}={card.license}. list_supported_models() shows models without that limit."
+    )

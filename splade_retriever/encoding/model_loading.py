@@ -1,0 +1,62 @@
+"""From a `model` argument (an encoder, a name, a folder or None) to an encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from splade_retriever.errors import InputError
+from splade_retriever.protocols import Encoder
+
+__all__ = ["ModelArgument", "check_model_argument", "load_encoder"]
+
+ModelArgument: TypeAlias = Encoder | str | os.PathLike[str] | None
+"""An encoder, the name of a model, the path of a model folder, or None for the bundled model."""
+
+
+def load_encoder(
+    model: ModelArgument = None, *, lazy_load: bool = True, settings: Mapping[str, Any] | None = None
+) -> Encoder:
+    """Return the encoder that a `model` argument stands for.
+
+    Args:
+        model: An encoder, which is returned unchanged; a model's name; the path of a model folder; or None
+            for the bundled model.
+        lazy_load: Open the ONNX session of a named model when its first text is encoded.
+        settings: More arguments of `SparseTextEmbedding` for a named model, such as `precision`; an argument
+            that is None counts as not passed.
+
+    Raises:
+        InputError: If `model` is none of these, or `settings` are passed with an encoder.
+        SpladeError: What `SparseTextEmbedding` raises.
+    """
+    check_model_argument(model)
+    passed = {name: value for name, value in (settings or {}).items() if value is not None}
+    if model is None or isinstance(model, str | os.PathLike):
+        from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+
+        return SparseTextEmbedding(model, **{"lazy_load": lazy_load, **passed})
+    if passed:
+        raise InputError(
+            f"{', '.join(f'{name}={value!r}' for name, value in passed.items())} cannot be applied to a "
+            f"{type(model).__name__}, which has settings already. Leave it out, or pass the model's name."
+        )
+    return model
+
+
+def check_model_argument(model: object) -> None:
+    """Check the type of a `model` argument without opening it.
+
+    Raises:
+        InputError: If it is not an encoder, a str, a path or None.
+    """
+    if model is None or isinstance(model, str | os.PathLike):
+        return
+    if isinstance(model, Encoder) and not isinstance(model, type):
+        return
+    kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise InputError(
+        f"model is {kind}, expected a model's name, the path of a model folder, or an encoder with "
+        f"fingerprint, passage_embed and query_embed, such as SparseTextEmbedding()."
+    )
