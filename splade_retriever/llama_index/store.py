@@ -23,7 +23,7 @@ from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index import filters as where
 from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
-from splade_retriever.protocols import DenseEncoder
+from splade_retriever.protocols import DenseEncoder, NodeEncoder
 
 __all__ = ["SpladeVectorStore"]
 
@@ -62,7 +62,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         location: str | Path = ":memory:",
         *,
         index: SpladeIndex | None = None,
-        dense: BaseEmbedding | DenseEncoder | None = None,
+        dense: BaseEmbedding | DenseEncoder | NodeEncoder | None = None,
         **settings: Any,
     ) -> None:
         """Open a collection, or create it.
@@ -83,7 +83,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """
         owned = index is None
         if index is None:
-            index = SpladeIndex(location, dense=_dense_encoder(dense), **settings)
+            index = SpladeIndex(location, dense=dense, **settings)
         elif dense is not None or settings or str(location) != ":memory:":
             raise InputError(
                 "index= is given together with a location, a dense encoder or settings, which it has itself. "
@@ -307,30 +307,6 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """Close the index, if the store opened it."""
         if self._owned:
             self._index.close()
-
-
-class _Dense:
-    """A dense embedding of LlamaIndex, as an index takes it."""
-
-    def __init__(self, embedding: BaseEmbedding) -> None:
-        self._embedding = embedding
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._embedding.get_text_embedding_batch(texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._embedding.get_query_embedding(text)
-
-
-def _dense_encoder(dense: BaseEmbedding | DenseEncoder | None) -> DenseEncoder | None:
-    if isinstance(dense, BaseEmbedding):
-        return _Dense(dense)
-    if dense is not None and not isinstance(dense, DenseEncoder):
-        raise InputError(
-            f"dense is a {type(dense).__name__}, expected an embedding of LlamaIndex, such as "
-            "HuggingFaceEmbedding(...), or an object with embed_documents and embed_query."
-        )
-    return dense
 
 
 def _refuse(method: str, unknown: dict[str, Any], allowed: str) -> None:
