@@ -36,7 +36,10 @@ from splade_retriever.encoding.model_folder import open_folder
 from splade_retriever.encoding.tokenizer import Tokenizer
 from splade_retriever.errors import InputError
 from splade_retriever.evaluation.evaluate import Quality, evaluate
-from splade_retriever.files.loaders import Note, Passage, Reading, Splitter, find_files, read_file
+from splade_retriever.files.discovery import find_files
+from splade_retriever.files.loaders import read_file
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.splitter import Splitter
 from splade_retriever.sparse import SparseEmbedding
 
 log = logging.getLogger(__name__)
@@ -108,12 +111,12 @@ class Corpus:
         Raises:
             InputError: If there is no such folder, or fewer than two of its files have headings.
         """
-        reading = Reading(base=folder)
+        options = ReadOptions(base=folder)
         splitter = Splitter(tokenizer, PASSAGE_TOKENS)
         passages: list[Passage] = []
-        for found in find_files([folder], reading):
-            for item in [found] if isinstance(found, Note) else read_file(found, reading, splitter):
-                if isinstance(item, Note):
+        for found in find_files([folder], options):
+            for item in [found] if isinstance(found, FileIssue) else read_file(found, options, splitter):
+                if isinstance(item, FileIssue):
                     log.warning("%s %s", item.place, item.reason)
                 else:
                     passages.append(item)

@@ -130,25 +130,27 @@ def index(
     Run again, it encodes only what is new or changed, and removes what is gone from the files.
     """
     from splade_retriever.cli.render import Progress, report_view
-    from splade_retriever.files.loaders import Note, Reading, Splitter, find_files
+    from splade_retriever.files.discovery import find_files
+    from splade_retriever.files.passages import FileIssue, ReadOptions
+    from splade_retriever.files.splitter import Splitter
     from splade_retriever.files.sync import sync_files
 
-    reading = Reading(text_field=text_field, id_field=id_field, include=tuple(include or ()), base=base)
-    files = list(find_files(paths, reading, leave_out=Path(to)))
-    if all(isinstance(item, Note) for item in files):
+    options = ReadOptions(text_field=text_field, id_field=id_field, include=tuple(include or ()), base=base)
+    files = list(find_files(paths, options, excluded_folder=Path(to)))
+    if all(isinstance(item, FileIssue) for item in files):
         looked = ", ".join(str(path) for path in paths)
         raise InputError(
             f"no text, Markdown, JSONL or CSV file was found in {looked} ({len(files)} others were passed "
             "over). Name a file, or add its kind: --include '*.py'."
         )
     with _opened(to, collection, model=model, api_key=api_key, create=True) as opened:
-        splitter = Splitter(_tokenizer(opened), tokens=passage_tokens)
+        splitter = Splitter(_tokenizer(opened), max_tokens=passage_tokens)
         with Progress(_stderr(), files) as progress:
             try:
                 report = sync_files(
                     opened,
                     files,
-                    reading=reading,
+                    options=options,
                     splitter=splitter,
                     folders=[path for path in paths if path.is_dir()],
                     strict=strict,
@@ -174,10 +176,8 @@ def index(
             "unchanged": report.unchanged,
             "removed": report.removed,
             "total": total,
-            "skipped": [{"place": note.place, "reason": note.reason} for note in report.skipped],
-            "notes": [
-                {"place": note.place, "reason": note.reason} for note in report.notes if not note.skipped
-            ],
+            "skipped": [{"place": issue.place, "reason": issue.reason} for issue in report.skipped],
+            "warnings": [{"place": issue.place, "reason": issue.reason} for issue in report.warnings],
             "seconds": round(report.seconds, 3),
         },
         as_json=as_json,

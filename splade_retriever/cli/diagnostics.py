@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever import __version__
+from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
@@ -61,19 +63,13 @@ def describe(index: SpladeIndex, place: str) -> dict[str, Any]:
     return {
         "index": place,
         "collection": index.collection,
-        "engine": "Qdrant server" if "://" in place else f"Qdrant Edge {_version('qdrant-edge-py')}",
+        "engine": "Qdrant server" if is_url(place) else f"Qdrant Edge {_version('qdrant-edge-py')}",
         "documents": index.count(),
         "model": None if memory is None else memory.encoder.get("model"),
         "encoder": None if memory is None else dict(memory.encoder),
         "settings": settings,
-        "size_bytes": None if "://" in place else _size(Path(place)),
+        "size_bytes": None if is_url(place) else disk_usage(Path(place)),
     }
-
-
-def _size(folder: Path) -> int:
-    """Add up what the files take on the disk, which is less than their length where they have holes."""
-    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in stats)
 
 
 def check_all() -> list[Check]:

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splade_retriever.explanation import Explanation, bar, marked_text
-from splade_retriever.files.loaders import Note
+from splade_retriever.files.passages import FileIssue
 
 if TYPE_CHECKING:
     from splade_retriever.cli.diagnostics import Check
@@ -288,15 +288,14 @@ def report_view(report: SyncReport, *, to: str, total: int) -> RenderableType:
     speed = f", {report.encoded / report.seconds:.1f} texts/s" if report.encoded and report.seconds else ""
     lines.append(Text(f"{report.encoded:,} encoded in {report.seconds:.1f} s{speed}"))
     lines.append(Text(f"{to} now holds {counted(total, 'passage')}"))
-    read_anyway = [note for note in report.notes if not note.skipped]
-    for title, notes in (("Skipped", report.skipped), ("Noted", read_anyway)):
-        if notes:
+    for title, issues in (("Skipped", report.skipped), ("Warnings", report.warnings)):
+        if issues:
             lines.append(Text(f"{title}:", "yellow"))
-            lines.extend(Text(f"  {line}") for line in _grouped(notes))
+            lines.extend(Text(f"  {line}") for line in _grouped(issues))
     return Group(*lines)
 
 
-def _grouped(notes: Sequence[Note]) -> list[str]:
+def _grouped(notes: Sequence[FileIssue]) -> list[str]:
     """Tell each note, and many of one reason together."""
     by_reason: dict[str, list[str]] = {}
     for note in notes:
@@ -403,7 +402,7 @@ def counted(n: int, noun: str) -> str:
 class Progress:
     """A progress line on stderr while files are indexed; nothing where stderr is no terminal."""
 
-    def __init__(self, console: Console, files: Sequence[Path | Note]) -> None:
+    def __init__(self, console: Console, files: Sequence[Path | FileIssue]) -> None:
         total = sum(file.stat().st_size for file in files if isinstance(file, Path))
         self.passages = 0
         self._bar = Bars(

@@ -19,6 +19,7 @@ from typing import IO, Any, Final, TypeVar
 from qdrant_client import models
 
 from splade_retriever.edge.convert_points import Shard, create_shard, load_shard
+from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.edge.engine_errors import os_errors, translated
 from splade_retriever.edge.layout import (
     StoredCollection,
@@ -324,14 +325,8 @@ class EdgeFolder:
             return collection.shard
 
     def stored_bytes(self, collection: StoredCollection) -> int:
-        """Say what a collection takes on the disk, in bytes, without the unused part of reserved files."""
-        used = 0
-        for item in collection.shard_folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # the engine removes what it has merged
-                found = item.stat()
-                blocks: int | None = getattr(found, "st_blocks", None)  # of 512 bytes; Windows counts none
-                used += found.st_size if blocks is None else blocks * 512
-        return used
+        """Return the bytes that a collection takes on disk."""
+        return disk_usage(collection.shard_folder)
 
     def hand_over(self) -> tuple[Path, bool]:
         """Close as `close` does, but keep a temporary folder.

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 
+from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import InputError
@@ -192,7 +193,7 @@ def evaluate(
         with contextlib.closing(_Splade(place, encoder, settings)) as splade:
             splade.add(collection.documents, show_progress=show_progress)
             quality = _measured(splade, collection, gains)
-        cost = splade.cost(index_bytes=_bytes_on_disk(Path(place)))
+        cost = splade.cost(index_bytes=disk_usage(Path(place)))
     beside_dense = None
     if dense_encoder is not None:
         beside_dense = _measured(Dense(collection.documents, dense_encoder), collection, gains)
@@ -387,10 +388,3 @@ class _Activity:
         shared = min(len(self._active), len(other._active))
         together = self._active[:shared] @ other._active[:shared]
         return float(together) / (self.texts * other.texts)
-
-
-def _bytes_on_disk(folder: Path) -> int:
-    """Add up the blocks that files take: the engine's files are mostly holes."""
-    found = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    # Windows does not tell blocks.
-    return sum(getattr(status, "st_blocks", -(-status.st_size // 512)) * 512 for status in found)

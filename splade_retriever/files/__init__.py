@@ -1,1 +1,1 @@
-"""Files to passages, and a collection kept in step with them."""
+"""Files: finding them, reading them as passages, and keeping a collection in step with them."""

@@ -1,4 +1,4 @@
-"""Keeps a collection in step with files: reads them, adds what is new or changed, removes what is gone."""
+"""Keeps a collection in step with files: adds what is new or changed, removes what is gone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from splade_retriever.errors import InputError
-from splade_retriever.files.loaders import Note, Passage, Reading, Splitter, read_file
-from splade_retriever.index.documents import OWN_KEY
-
-if TYPE_CHECKING:
-    from splade_retriever.index.documents import BadInput
-    from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.files.loaders import read_file
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.splitter import Splitter
+from splade_retriever.index.documents import OWN_KEY, BadInput
+from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["SyncReport", "sync_files"]
 
@@ -24,47 +23,52 @@ _FILE: Final = "file"
 """Key of a document's extra data that names the file it came from."""
 _BATCH: Final = 64
 """Passages that are written, and so kept, together."""
-_IDS_A_PAGE: Final = 1000
+_IDS_PER_PAGE: Final = 1000
 
 
 @dataclass(slots=True)
 class SyncReport:
-    """What a run did."""
+    """Result of a run."""
 
     files: int = 0
-    """Files that gave a passage."""
+    """Files with at least one passage."""
     passages: int = 0
-    """Passages of these files, as the index now holds them."""
+    """Passages of these files in the index."""
     new: int = 0
     changed: int = 0
     unchanged: int = 0
     removed: int = 0
-    """Passages that were in the index and are no longer in their file, or whose file is gone."""
+    """Passages that are no longer in their file, or whose file is gone."""
     seconds: float = 0.0
-    notes: list[Note] = field(default_factory=list)
+    issues: list[FileIssue] = field(default_factory=list)
 
     @property
     def encoded(self) -> int:
-        """Passages that had to be encoded."""
+        """Number of passages that had to be encoded."""
         return self.new + self.changed
 
     @property
-    def skipped(self) -> list[Note]:
+    def skipped(self) -> list[FileIssue]:
         """Files and lines that were not read."""
-        return [note for note in self.notes if note.skipped]
+        return [issue for issue in self.issues if issue.skipped]
+
+    @property
+    def warnings(self) -> list[FileIssue]:
+        """Files and lines that were read in spite of a problem."""
+        return [issue for issue in self.issues if not issue.skipped]
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _StoredPassage:
     file: str
     hash: str | None
 
 
 def sync_files(
     index: SpladeIndex,
-    files: Sequence[Path | Note],
+    files: Sequence[Path | FileIssue],
     *,
-    reading: Reading,
+    options: ReadOptions,
     splitter: Splitter,
     folders: Sequence[Path] = (),
     strict: bool = False,
@@ -72,26 +76,26 @@ def sync_files(
 ) -> SyncReport:
     """Bring a collection in step with files.
 
-    Documents that came from elsewhere are left alone. Passages of a file that can no longer be opened are
-    kept; those of a file that is gone from one of `folders` are removed.
+    Documents that did not come from files are not changed. Passages of a file that cannot be read this time
+    are kept; passages of a file that is gone from one of `folders` are removed.
 
     Args:
         index: Where the passages go.
-        files: What `find_files` gave; its notes go into the report.
-        reading: How files are read.
+        files: What `find_files` returned; its issues go into the report.
+        options: How files are read.
         splitter: How texts are cut.
-        folders: Folders that were searched: files that came from them and are there no more are removed.
+        folders: Folders that were searched; the passages of files that are gone from them are removed.
         strict: Stop at the first file or line that cannot be read.
-        on_written: Called after each batch that the store has acknowledged, with the passages and the
-            characters written so far, from another thread.
+        on_written: Called in another thread after each batch that the store has acknowledged, with the
+            passages and the characters written so far.
 
     Raises:
-        InputError: With `strict`; what came before is written, and nothing is removed.
-        StorageError: The store failed; what was acknowledged is kept.
+        InputError: With `strict`; the passages before the fault are written, and nothing is removed.
+        StorageError: The store failed; what it has acknowledged is kept.
     """
     started = time.perf_counter()
-    run = _Run(reading, splitter, strict)
-    before = _stored(index)
+    run = _SyncRun(options, splitter, strict=strict, on_written=on_written)
+    before = _stored_passages(index)
     passages = tee(run.passages(files), 5)
     index.add(
         (passage.text for passage in passages[0]),
@@ -100,16 +104,16 @@ def sync_files(
         extras=({_FILE: run.file} for _ in passages[3]),
         encoded_texts=(_with_context(passage) for passage in passages[4]),
         batch_size=_BATCH,
-        on_error=run.refused,
-        on_written=lambda ids: run.written(ids, on_written),
+        on_error=run.on_refused,
+        on_written=run.on_batch,
     )
     gone = [
         id
         for id, stored in before.items()
-        if id not in run.ids and (stored.file in run.read or _is_gone(stored.file, folders, reading))
+        if id not in run.ids and (stored.file in run.files_read or _is_gone(stored.file, folders, options))
     ]
     index.delete(gone)
-    after = _stored(index)
+    after = _stored_passages(index)
     report = run.report
     report.passages, report.removed = len(run.ids), len(gone)
     report.new = sum(1 for id in run.ids if id not in before)
@@ -119,83 +123,94 @@ def sync_files(
     return report
 
 
-class _Run:
-    """The stream of passages of one run, and what is to be said of it afterwards."""
+class _SyncRun:
+    """The passages of one run, and what is reported about them."""
 
-    def __init__(self, reading: Reading, splitter: Splitter, strict: bool) -> None:
+    def __init__(
+        self,
+        options: ReadOptions,
+        splitter: Splitter,
+        *,
+        strict: bool,
+        on_written: Callable[[int, int], object] | None,
+    ) -> None:
         self.report = SyncReport()
         self.ids: set[str] = set()
-        self.read: set[str] = set()
+        self.files_read: set[str] = set()
         self.file = ""
-        self._reading, self._splitter, self._strict = reading, splitter, strict
+        self._options, self._splitter, self._strict = options, splitter, strict
+        self._on_written = on_written
         self._place = ""
         self._sizes: dict[str, int] = {}
-        self._done = [0, 0]
+        self._passages_written = 0
+        self._characters_written = 0
 
-    def passages(self, files: Sequence[Path | Note]) -> Iterator[Passage]:
+    def passages(self, files: Sequence[Path | FileIssue]) -> Iterator[Passage]:
         for item in files:
-            if isinstance(item, Note):
-                self._note(item)
+            if isinstance(item, FileIssue):
+                self._add_issue(item)
                 continue
-            self.file = self._reading.source_of(item)
-            given = 0
-            opened = True
-            for found in read_file(item, self._reading, self._splitter):
-                if isinstance(found, Note):
-                    opened = opened and not found.unopened
-                    self._note(found)
+            self.file = self._options.source_of(item)
+            count = 0
+            available = True
+            for passage in read_file(item, self._options, self._splitter):
+                if isinstance(passage, FileIssue):
+                    available = available and not passage.unavailable
+                    self._add_issue(passage)
                     continue
-                given += 1
-                self.ids.add(found.id)
-                self._place = f"{item}:{found.metadata.get('line', '?')}"
-                self._sizes[found.id] = len(found.text)
-                yield found
-            if opened:
-                self.read.add(self.file)
-            self.report.files += given > 0
+                count += 1
+                self.ids.add(passage.id)
+                self._place = f"{item}:{passage.metadata.get('line', '?')}"
+                self._sizes[passage.id] = len(passage.text)
+                yield passage
+            if available:
+                self.files_read.add(self.file)
+            self.report.files += count > 0
 
-    def refused(self, bad: BadInput) -> None:
-        """Take note of a passage that the index does not take, such as one with half a surrogate pair."""
+    def on_refused(self, bad: BadInput) -> None:
+        """Report a passage that the index does not accept, such as one with an integer beyond 64 bits."""
         if bad.id is not None:
             self.ids.discard(bad.id)
-        self._note(Note(self._place, bad.reason))
+        self._add_issue(FileIssue(self._place, bad.reason))
 
-    def written(self, ids: Sequence[str], tell: Callable[[int, int], object] | None) -> None:
-        self._done[0] += len(ids)
-        self._done[1] += sum(self._sizes.pop(id, 0) for id in ids)
-        if tell is not None:
-            tell(*self._done)
+    def on_batch(self, ids: Sequence[str]) -> None:
+        self._passages_written += len(ids)
+        self._characters_written += sum(self._sizes.pop(id, 0) for id in ids)
+        if self._on_written is not None:
+            self._on_written(self._passages_written, self._characters_written)
 
-    def _note(self, note: Note) -> None:
-        if self._strict and note.skipped:
-            raise InputError(f"{note.place} {note.reason}. Mend it, or leave out --strict to skip it.")
-        self.report.notes.append(note)
+    def _add_issue(self, issue: FileIssue) -> None:
+        if self._strict and issue.skipped:
+            raise InputError(f"{issue.place} {issue.reason}. Fix it, or leave out --strict to skip it.")
+        self.report.issues.append(issue)
 
 
 def _with_context(passage: Passage) -> str | None:
     return f"{passage.context}\n{passage.text}" if passage.context else None
 
 
-def _stored(index: SpladeIndex) -> dict[str, _Stored]:
-    """Read, of every document that came from a file, its id, file and content hash."""
-    found: dict[str, _Stored] = {}
-    offset: Any = None
-    while True:
-        records, offset = index.store.call(
-            "scroll", limit=_IDS_A_PAGE, offset=offset, with_payload=[OWN_KEY], with_vectors=False
-        )
-        for record in records:
-            own = (record.payload or {}).get(OWN_KEY) or {}
-            file = (own.get("extra") or {}).get(_FILE)
-            if file is not None:
-                found[str(own.get("id", record.id))] = _Stored(file, own.get("hash"))
-        if offset is None:
-            return found
+def _stored_passages(index: SpladeIndex) -> dict[str, _StoredPassage]:
+    """Read the id, file and content hash of each document that came from a file."""
+    stored: dict[str, _StoredPassage] = {}
+    records = index.store.scroll(None, batch_size=_IDS_PER_PAGE, with_vectors=False, with_payload=[OWN_KEY])
+    for record in records:
+        own = (record.payload or {}).get(OWN_KEY) or {}
+        file = (own.get("extra") or {}).get(_FILE)
+        if file is not None:
+            stored[str(own.get("id", record.id))] = _StoredPassage(file, own.get("hash"))
+    return stored
 
 
-def _is_gone(file: str, folders: Sequence[Path], reading: Reading) -> bool:
-    """Say whether a file came from one of these folders and is there no more."""
-    # Path.absolute() keeps "..", and so would not see that "sub/../docs" holds "docs/a.txt".
-    path = Path(os.path.abspath(file if reading.base is None else reading.base / file))
-    within = any(path.is_relative_to(os.path.abspath(folder)) for folder in folders)
-    return within and not path.exists()
+def _is_gone(file: str, folders: Sequence[Path], options: ReadOptions) -> bool:
+    """Return whether a file came from one of these folders and no longer exists."""
+    # Path.absolute() keeps "..", and so would not see that "sub/../docs" contains "docs/a.txt".
+    path = Path(os.path.abspath(file if options.base is None else options.base / file))
+    if not any(path.is_relative_to(os.path.abspath(folder)) for folder in folders):
+        return False
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # its folder cannot be read, so nothing is known
+        return False
+    return False

@@ -351,7 +351,12 @@ class Collection:
         self.call("set_payload", payload=payload, points=points, wait=True)
 
     def scroll(
-        self, filter: "models.Filter | None", *, batch_size: int, with_vectors: list[str] | bool
+        self,
+        filter: "models.Filter | None",
+        *,
+        batch_size: int,
+        with_vectors: list[str] | bool,
+        with_payload: list[str] | bool = True,
     ) -> Iterator["models.Record"]:
         """Walk over all points that a filter finds."""
         offset: Any = None
@@ -361,7 +366,7 @@ class Collection:
                 scroll_filter=filter,
                 limit=batch_size,
                 offset=offset,
-                with_payload=True,
+                with_payload=with_payload,
                 with_vectors=with_vectors,
             )
             yield from records

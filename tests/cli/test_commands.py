@@ -115,7 +115,7 @@ def test_indexing_reports_files_and_lines_that_it_skips(desk: Desk) -> None:
     assert {item["place"] for item in found["skipped"]} == {
         f"docs/{name}" for name in ("empty.txt", "picture.txt", "lines.jsonl:2", "code.py")
     }
-    assert found["notes"] == [
+    assert found["warnings"] == [
         {"place": "docs/latin.txt", "reason": "is not UTF-8; it was read as Windows-1252"}
     ]
     stopped = desk.run("index", "docs/lines.jsonl", "--to", "index", "--strict", status=1)

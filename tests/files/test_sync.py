@@ -1,0 +1,149 @@
+"""A collection in step with a folder of files."""
+
+from pathlib import Path
+
+import pytest
+
+from splade_retriever import SpladeIndex
+from splade_retriever.errors import InputError
+from splade_retriever.files.discovery import find_files
+from splade_retriever.files.passages import ReadOptions
+from splade_retriever.files.splitter import Splitter
+from splade_retriever.files.sync import SyncReport, sync_files
+from tests.files.reading import words
+from tests.words import WordEncoder
+
+
+class Desk:
+    """A folder of files and an index of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "files"
+        self.folder.mkdir()
+        self.encoder = WordEncoder()
+        self.index = SpladeIndex(":memory:", model=self.encoder)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+
+    def run(self, *, base: Path | None = None, **settings: bool) -> SyncReport:
+        options = ReadOptions(base=base)
+        return sync_files(
+            self.index,
+            list(find_files([self.folder], options)),
+            options=options,
+            splitter=Splitter(self.encoder.tokenizer, 16),
+            folders=[self.folder],
+            **settings,
+        )
+
+    def texts(self) -> set[str]:
+        return {hit.text for hit in self.index.scroll()}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def figures(report: SyncReport) -> tuple[int, int, int, int, int]:
+    return report.files, report.new, report.changed, report.unchanged, report.removed
+
+
+def test_a_second_run_encodes_nothing(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.write("b.txt", "sun")
+    assert figures(desk.run()) == (2, 2, 0, 0, 0)
+    encoded = desk.encoder.encoded
+
+    assert figures(desk.run()) == (2, 0, 0, 2, 0)
+    assert desk.encoder.encoded == encoded
+
+
+def test_a_changed_file_is_replaced_and_what_is_gone_from_it_is_removed(desk: Desk) -> None:
+    desk.write("a.txt", f"{words(16, 'one')}\n\n{words(16, 'two')}\n\n{words(16, 'three')}")
+    desk.write("b.txt", "sun")
+    desk.run()
+    desk.write("a.txt", f"{words(16, 'one')}\n\n{words(16, 'new')}")
+
+    assert figures(desk.run()) == (2, 0, 1, 2, 1)
+    assert desk.texts() == {words(16, "one"), words(16, "new"), "sun"}
+
+
+def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.write("b.txt", "sun")
+    desk.index.add(["by hand"], ids=["mine"])
+    desk.run()
+    (desk.folder / "a.txt").unlink()
+
+    assert figures(desk.run()) == (1, 0, 0, 1, 1)
+    assert desk.texts() == {"sun", "by hand"}
+
+
+@pytest.mark.parametrize("base", [None, "other", "other/../other"])
+def test_deleted_files_are_noticed_however_the_folder_is_written(desk: Desk, base: str | None) -> None:
+    (desk.folder / "docs").mkdir()
+    (desk.folder / "other").mkdir()
+    relative_to = None if base is None else desk.folder / base
+    desk.folder = desk.folder / "other" / ".." / "docs"
+    desk.write("a.txt", "moon")
+    desk.write("b.txt", "sun")
+    desk.run(base=relative_to)
+    (desk.folder / "a.txt").unlink()
+
+    assert figures(desk.run(base=relative_to)) == (1, 0, 0, 1, 1)
+
+
+def test_a_file_that_became_empty_loses_its_passages(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.run()
+    desk.write("a.txt", "")
+
+    report = desk.run()
+
+    assert (report.removed, desk.texts()) == (1, set())
+    assert [issue.reason for issue in report.skipped] == ["is empty"]
+
+
+def test_a_file_that_cannot_be_read_keeps_its_passages(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.run()
+    (desk.folder / "a.txt").unlink()
+    (desk.folder / "a.txt").mkdir()
+    options = ReadOptions()
+
+    report = sync_files(
+        desk.index, [desk.folder / "a.txt"], options=options, splitter=Splitter(desk.encoder.tokenizer)
+    )
+
+    assert "cannot be read" in report.skipped[0].reason
+    assert desk.texts() == {"moon"}
+
+
+def test_a_record_that_the_index_refuses_is_reported_with_its_line(desk: Desk) -> None:
+    desk.write(
+        "a.jsonl", '{"text": "moon"}\n{"text": "sun", "n": 9999999999999999999}\n{"text": "\\ud800"}\n'
+    )
+
+    report = desk.run()
+
+    assert desk.texts() == {"moon"}
+    assert [issue.place[-9:] for issue in report.skipped] == ["a.jsonl:2", "a.jsonl:3"]
+    assert "64 bits" in report.skipped[0].reason
+
+
+def test_strict_stops_at_the_first_bad_line(desk: Desk) -> None:
+    desk.write("a.jsonl", '{"text": "moon"}\nbad\n')
+
+    with pytest.raises(InputError, match=r"a\.jsonl:2 is not JSON"):
+        desk.run(strict=True)
+
+
+def test_a_passage_is_found_by_the_words_of_its_heading(desk: Desk) -> None:
+    desk.write("a.md", "# Moon\nIt has craters.\n")
+    desk.run()
+
+    (hit,) = desk.index.search("moon")
+
+    assert hit.text == "It has craters."
