@@ -1,20 +1,20 @@
 """SPLADE for LangChain: a retriever, a vector store, a reranker, and sparse embeddings for langchain-qdrant.
 
-SpladeRetriever         documents for a query; drops into any chain
-SpladeVectorStore       the full vector store: add, delete, filters, MMR, hybrid
-SpladeReranker          reorders what any retriever found
-SpladeSparseEmbeddings  the sparse side of langchain-qdrant's own `QdrantVectorStore`
-SpladeTranslator        what `SelfQueryRetriever` needs of a vector store
+SpladeRetriever         returns documents for a query, in any chain
+SpladeVectorStore       the complete vector store: add, delete, filters, MMR, hybrid
+SpladeReranker          sorts the documents of any retriever
+SpladeSparseEmbeddings  a sparse encoder for langchain-qdrant's `QdrantVectorStore`
+SpladeTranslator        translates the filters of `SelfQueryRetriever`
 """
 
 from typing import TYPE_CHECKING
 
 try:
-    from splade_retriever.langchain.documents import METADATA_KEY
+    from splade_retriever.index.hit_report import METADATA_KEY
     from splade_retriever.langchain.filters import SpladeTranslator
     from splade_retriever.langchain.reranker import SpladeReranker
     from splade_retriever.langchain.retriever import SpladeRetriever
-    from splade_retriever.langchain.store import SpladeVectorStore
+    from splade_retriever.langchain.vector_store import SpladeVectorStore
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "langchain_core":
         raise
@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from splade_retriever.langchain.sparse import SpladeSparseEmbeddings
+    from splade_retriever.langchain.sparse_embeddings import SpladeSparseEmbeddings
 
 __all__ = [
     "METADATA_KEY",
@@ -41,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Only the sparse embeddings need langchain-qdrant; everything else works without it.
     if name == "SpladeSparseEmbeddings":
-        from splade_retriever.langchain.sparse import SpladeSparseEmbeddings
+        from splade_retriever.langchain.sparse_embeddings import SpladeSparseEmbeddings
 
         return SpladeSparseEmbeddings
     raise AttributeError(f"module 'splade_retriever.langchain' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""LangChain's structured queries -> the filter language of the index; and filters as JSON, for `dumps`."""
+"""Filters: LangChain's structured queries -> filters of the index; filters <-> JSON, for `dumps`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -21,11 +21,11 @@ from splade_retriever.filters import FilterLike
 __all__ = ["LangChainFilter", "SpladeTranslator", "filter_from_json", "filter_to_json", "to_index_filter"]
 
 LangChainFilter: TypeAlias = FilterLike | FilterDirective
-"""What every `filter=` of the adapter takes."""
+"""Any filter that the adapter accepts."""
 
 
 def to_index_filter(filter: LangChainFilter | None) -> FilterLike | None:
-    """Translate a structured query's filter; pass on what the index knows itself.
+    """Translate a structured query's filter; any other filter is returned unchanged.
 
     Raises:
         FilterError: If a comparison cannot be expressed.
@@ -37,16 +37,16 @@ def to_index_filter(filter: LangChainFilter | None) -> FilterLike | None:
 
 
 def filter_to_json(filter: object) -> Any:
-    """Write a filter with what JSON has; `filter_from_json` reads it back as an equal one.
+    """Convert a filter to JSON values; `filter_from_json` converts it back to an equal one.
 
-    A structured query's filter becomes the dict that it means. What JSON has not, in whatever depth, becomes
-    a dict of one key: `{"$qdrant": {...}}`, `{"$datetime": "..."}`, `{"$date": "..."}`.
+    A structured query's filter becomes the equivalent dict. Other values that JSON does not have, at any
+    depth, become a dict with one key: `{"$qdrant": {...}}`, `{"$datetime": "..."}`, `{"$date": "..."}`.
     """
     if isinstance(filter, FilterDirective):
         return filter_to_json(to_index_filter(filter))
     if isinstance(filter, models.Filter):
         return {"$qdrant": filter.model_dump(mode="json", exclude_none=True)}
-    if isinstance(filter, date):  # a datetime is a date too
+    if isinstance(filter, date):  # a datetime is also a date
         return {"$datetime" if isinstance(filter, datetime) else "$date": filter.isoformat()}
     if isinstance(filter, Mapping):
         return {key: filter_to_json(value) for key, value in filter.items()}
@@ -55,24 +55,24 @@ def filter_to_json(filter: object) -> Any:
     return filter
 
 
-def filter_from_json(written: object) -> Any:
-    """Read what `filter_to_json` wrote; every other filter is given back equal.
+def filter_from_json(filter: object) -> Any:
+    """Convert the output of `filter_to_json` to a filter; other filters are returned unchanged.
 
     Raises:
-        ValueError: If what it wrote was changed into what cannot be read.
+        ValueError: If a `$qdrant`, `$datetime` or `$date` value is not valid.
     """
-    if isinstance(written, Mapping):
-        if len(written) == 1:
-            ((key, value),) = written.items()
-            if key in _READERS:
-                return _READERS[key](value)
-        return {key: filter_from_json(value) for key, value in written.items()}
-    if isinstance(written, list):
-        return [filter_from_json(value) for value in written]
-    return written
+    if isinstance(filter, Mapping):
+        if len(filter) == 1:
+            ((key, value),) = filter.items()
+            if key in _PARSERS:
+                return _PARSERS[key](value)
+        return {key: filter_from_json(value) for key, value in filter.items()}
+    if isinstance(filter, list):
+        return [filter_from_json(value) for value in filter]
+    return filter
 
 
-_READERS: Mapping[object, Callable[[Any], Any]] = {
+_PARSERS: Mapping[object, Callable[[Any], Any]] = {
     "$qdrant": models.Filter.model_validate,
     "$datetime": datetime.fromisoformat,
     "$date": date.fromisoformat,
@@ -80,10 +80,10 @@ _READERS: Mapping[object, Callable[[Any], Any]] = {
 
 
 class SpladeTranslator(Visitor):
-    """Gives `SelfQueryRetriever` filters of a `SpladeVectorStore`.
+    """Translates structured queries for a `SpladeVectorStore`.
 
-    Pass it as `structured_query_translator=`. A day (`{"type": "date"}`) equals every time within it, in UTC;
-    `like` means that the field has all these words.
+    Pass it to `SelfQueryRetriever` as `structured_query_translator=`. A day (`{"type": "date"}`) equals every
+    time within it, in UTC; `like` holds where the field contains all the words.
     """
 
     allowed_comparators: Sequence[Comparator] | None = tuple(Comparator)
@@ -93,11 +93,11 @@ class SpladeTranslator(Visitor):
         """Translate "and", "or", "not".
 
         Raises:
-            FilterError: If there is nothing to combine.
+            FilterError: If the operation has no arguments.
         """
         parts = [argument.accept(self) for argument in operation.arguments]
         if not parts:
-            raise FilterError(f"the structured query has {operation.operator.value!r} of nothing.")
+            raise FilterError(f"The structured query has {operation.operator.value!r} without arguments.")
         if operation.operator is Operator.NOT:
             return {"$not": parts[0] if len(parts) == 1 else {"$and": parts}}
         return {f"${operation.operator.value}": parts}
@@ -111,7 +111,7 @@ class SpladeTranslator(Visitor):
         return {comparison.attribute: {operator: value}}
 
     def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
-        """Give the query's text and the arguments of a search."""
+        """Return the query's text and the keyword arguments of a search."""
         if structured_query.filter is None:
             return structured_query.query, {}
         return structured_query.query, {"filter": structured_query.filter.accept(self)}
@@ -132,27 +132,27 @@ _OPERATORS: Mapping[Comparator, str] = {
 
 
 def _value(value: object) -> object:
-    """Read a value of the query language, in which times are dicts: `{"type": "date", "date": "2023-08-23"}`.
+    """Convert a value of the query language, which writes times as `{"type": "date", "date": "2023-08-23"}`.
 
     Raises:
-        FilterError: If a time cannot be read.
+        FilterError: If a time is not valid.
     """
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     if not isinstance(value, Mapping) or value.get("type") not in ("date", "datetime"):
         return value
-    written = value.get(value["type"])
+    time = value.get(value["type"])
     try:
-        return (date if value["type"] == "date" else datetime).fromisoformat(str(written))
+        return (date if value["type"] == "date" else datetime).fromisoformat(str(time))
     except ValueError:
         raise FilterError(
-            f"the structured query compares with the {value['type']} {written!r}, which is not ISO 8601 "
-            "(2023-08-23, 2023-08-23T12:33:00Z)."
+            f"The structured query compares with the {value['type']} {time!r}, expected ISO 8601, such as "
+            "2023-08-23 or 2023-08-23T12:33:00Z."
         ) from None
 
 
 def _day(operator: str, day: date) -> dict[str, Any]:
-    """Compare with a whole day: it starts at midnight, UTC, and what is after it starts at the next."""
+    """Compare with a day, which lasts from midnight to midnight in UTC."""
     start, end = day, day + timedelta(days=1)
     if operator == "$eq":
         return {"$gte": start, "$lt": end}

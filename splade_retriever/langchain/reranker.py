@@ -1,4 +1,4 @@
-"""SpladeReranker: documents of any retriever, in the order of their SPLADE scores."""
+"""SpladeReranker: sorts the documents of any retriever by their SPLADE scores."""
 
 import asyncio
 import threading
@@ -9,23 +9,22 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
-from splade_retriever.langchain.documents import METADATA_KEY
+from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeReranker"]
 
 
 class SpladeReranker(BaseDocumentCompressor):
-    """Reorders documents by how well they fit the query, for `ContextualCompressionRetriever`.
+    """Sorts documents by their SPLADE score, for `ContextualCompressionRetriever`.
 
-    The documents are encoded on the spot: what it costs is what encoding them costs, so hand it tens of
-    documents, not thousands.
+    All documents are encoded for each query, so use it for tens of documents, not for thousands.
     """
 
     model: SkipValidation[ModelArgument] = None
     """An encoder, a model's name, or None for the bundled model."""
     top_n: int | None = Field(default=None, ge=1)
-    """Most documents to keep; None for all."""
+    """Maximum number of documents to keep; None for all."""
     with_scores: bool = False
     """Put the score into each document's metadata, under "_splade"."""
 
@@ -43,22 +42,22 @@ class SpladeReranker(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Put the documents that fit best first; equal scores stay in the order they came in.
+        """Sort documents by score, best first; documents with equal scores keep their order.
 
         Args:
-            documents: Of any retriever.
-            query: What they should answer.
-            callbacks: Of the framework; not used.
+            documents: Documents of any retriever.
+            query: The query.
+            callbacks: Callbacks of the framework; not used.
 
         Returns:
-            The same documents, or, with `with_scores`, copies of them.
+            The same documents, or copies of them with scores if `with_scores` is set.
         """
         if not documents:
             return []
-        encoder = self._opened()
-        (wanted,) = encoder.query_embed([query])
+        encoder = self._open_encoder()
+        (query_vector,) = encoder.query_embed([query])
         vectors = encoder.passage_embed([document.page_content for document in documents])
-        scores = [vector.dot(wanted) for vector in vectors]
+        scores = [vector.dot(query_vector) for vector in vectors]
         order = sorted(range(len(documents)), key=lambda n: -scores[n])[: self.top_n]
         if not self.with_scores:
             return [documents[n] for n in order]
@@ -67,10 +66,10 @@ class SpladeReranker(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do what `compress_documents` does, in a worker thread."""
+        """Async version of `compress_documents`; encodes in a worker thread."""
         return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
 
-    def _opened(self) -> Encoder:
+    def _open_encoder(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
                 self._encoder = load_encoder(self.model)

@@ -1,10 +1,11 @@
-"""SpladeRetriever: an index as LangChain's retriever."""
+"""SpladeRetriever: an index as a retriever of LangChain."""
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -22,67 +23,72 @@ from pydantic import (
     model_validator,
 )
 
-from splade_retriever.explanation import Explanation
 from splade_retriever.index.search_request import Fusion, Mode
-from splade_retriever.index.splade_index import Encoder, Hit, SpladeIndex
-from splade_retriever.langchain.documents import SearchOptions, columns, to_documents
+from splade_retriever.index.splade_index import Encoder, SpladeIndex
+from splade_retriever.langchain.documents import columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
+from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.validation import is_url
 
 __all__ = ["SpladeRetriever"]
 
-_OF_THE_PLACE: Final = {"index", "location", "collection", "model", "embedding", "api_key", "settings"}
-"""Fields that say where the index is; the others say how it is searched."""
+_INDEX_FIELDS: Final = {"index", "location", "collection", "model", "embedding", "api_key", "settings"}
+"""Fields that describe the index; the others describe the search."""
+_OPENING_ARGUMENTS: Final = {"location", "collection", "model", "dense", "client", "api_key", "create"}
+"""Arguments of `SpladeIndex` that `settings` cannot have."""
+_SEARCH_OPTIONS: Final = ("filter", "score_threshold", "mode", "fusion", "with_scores", "with_explanations")
 
 
 class SpladeRetriever(BaseRetriever):
-    """Finds documents by SPLADE, as any LangChain retriever does.
+    """Finds documents by SPLADE.
 
-    Made of an open index, `SpladeRetriever(index=index, k=4)`; of documents,
-    `SpladeRetriever.from_documents(documents)`; or of a place, `SpladeRetriever(location="./index")`: that is
-    opened when it is first asked, and is the form that `langchain_core.load.dumps` writes and `loads` reads.
+    There are three ways to make one: from an open index, `SpladeRetriever(index=index, k=4)`; from documents,
+    `SpladeRetriever.from_documents(documents)`; or from a location, `SpladeRetriever(location="./index")`,
+    which is opened by the first search. `langchain_core.load.dumps` writes the last form and `loads` reads
+    it.
 
     `invoke` takes `k`, `filter`, `offset`, `score_threshold`, `mode`, `fusion`, `with_scores` and
-    `with_explanations`, each in place of the retriever's own for that call.
+    `with_explanations`, which replace the fields of the retriever for one call.
     """
 
     index: SpladeIndex | None = Field(default=None, exclude=True, repr=False)
-    """An open index; the caller closes it. Give either this or a location."""
+    """An open index. Pass either this or a location."""
     location: str | Path | None = None
-    """A folder or the URL of a server where there is an index already."""
+    """The folder of an existing index, or the URL of a server."""
     collection: str = "splade"
-    """Its collection, with a location."""
+    """The collection at the location."""
     model: str | None = None
-    """The model's name, with a location; None for the one that the collection remembers."""
+    """The model's name, for a location; None for the model that the collection remembers."""
     embedding: Embeddings | None = None
-    """The dense side of a hybrid index, with a location."""
+    """The dense encoder of a hybrid index, for a location."""
     api_key: SecretStr | None = None
-    """Of the server; never written by `dumps`, which names the secret QDRANT_API_KEY in its place."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `SpladeIndex`, with a location: `vector_name`, `prefer_grpc`, `timeout`, ..."""
+    """The server's key; `dumps` never writes it, and writes the name of the secret, QDRANT_API_KEY."""
+    settings: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Further arguments of `SpladeIndex`, for a location: `vector_name`, `prefer_grpc`, `timeout`, ..."""
     k: int = Field(default=4, ge=1)
-    """Most documents."""
+    """Maximum number of documents."""
     filter: SkipValidation[LangChainFilter | None] = None
     """A dict (`splade_retriever.filters`), a `qdrant_client.models.Filter` or a structured query's filter."""
     score_threshold: float | None = None
-    """Lowest score, in the engine's own scale (sparse: a dot product, unbounded)."""
+    """Minimum score, in the engine's scale (sparse: a dot product, unbounded)."""
     mode: Mode | None = None
     """"sparse", "dense" or "hybrid"; None for hybrid where there is a dense encoder, else sparse."""
     fusion: Fusion | None = None
-    """How hybrid joins its two rankings; None for RRF with k = 60."""
+    """How a hybrid search joins its two rankings; None for RRF with k = 60."""
     with_scores: bool = False
     """Put the score into each document's metadata, under "_splade"."""
     with_explanations: bool = False
-    """Put the score and why it is so there."""
+    """Put the score and its explanation there."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    # Messages of pydantic would show the value of a misspelt field, which may be a key.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
     _opened: SpladeIndex | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @field_validator("location")
     @classmethod
-    def _written_location(cls, location: str | Path | None) -> str | None:
+    def _location_as_text(cls, location: str | Path | None) -> str | None:
         return None if location is None else str(location)
 
     @field_validator("model", mode="before")
@@ -91,36 +97,35 @@ class SpladeRetriever(BaseRetriever):
         if model is None or isinstance(model, str):
             return model
         raise ValueError(
-            f"model is a {type(model).__name__}, expected a name, as it is part of what `dumps` writes. With "
-            "an open encoder pass index=SpladeIndex(location, model=...)."
+            f"model is a {type(model).__name__}, expected a name, because `dumps` writes it. To use an open "
+            "encoder pass index=SpladeIndex(location, model=...)."
         )
 
     @field_validator("filter", mode="before")
     @classmethod
-    def _read_filter(cls, filter: object) -> object:
+    def _filter_from_json(cls, filter: object) -> object:
         return filter_from_json(filter)
 
     @model_validator(mode="after")
-    def _check_place(self) -> Self:
+    def _check_source(self) -> Self:
         if (self.index is None) == (self.location is None):
             raise ValueError(
                 "SpladeRetriever takes either index= (an open SpladeIndex) or location= (a folder or URL). "
-                "To make an index of documents use SpladeRetriever.from_documents(documents)."
+                "To index documents use SpladeRetriever.from_documents(documents)."
             )
-        own_fields = {"location", "collection", "model", "dense", "client", "api_key", "create"}
-        if taken := sorted(own_fields & set(self.settings)):
+        if misplaced := sorted(_OPENING_ARGUMENTS & set(self.settings)):
             raise ValueError(
-                f"settings has {', '.join(taken)}, which no settings may have: what is not a field of the "
-                "retriever needs an open index. Pass index=SpladeIndex(...)."
+                f"settings has {', '.join(misplaced)}, which is not allowed there. Pass it as a field of the "
+                "retriever, or pass index=SpladeIndex(...)."
             )
-        # By value: `configurable_fields` gives every field, also those that nobody has set.
+        # Compared by value: `configurable_fields` passes every field, changed or not.
         changed = [
-            name for name in sorted(_OF_THE_PLACE - {"index", "location"}) if not self._is_default(name)
+            name for name in sorted(_INDEX_FIELDS - {"index", "location"}) if not self._is_default(name)
         ]
         if self.index is not None and changed:
             raise ValueError(
-                f"{', '.join(changed)} belongs to a location=, but index= is given, which has "
-                "its own. Pass it to SpladeIndex."
+                f"{', '.join(changed)} applies to a location=, but index= is passed, which already has one. "
+                "Pass it to SpladeIndex."
             )
         return self
 
@@ -128,7 +133,7 @@ class SpladeRetriever(BaseRetriever):
         field = type(self).model_fields[name]
         return bool(getattr(self, name) == field.get_default(call_default_factory=True))
 
-    # -- making one ------------------------------------------------------------------------------------------
+    # -- constructors ----------------------------------------------------------------------------------------
 
     @classmethod
     def from_documents(
@@ -140,25 +145,25 @@ class SpladeRetriever(BaseRetriever):
         embedding: Embeddings | None = None,
         **settings: Any,
     ) -> Self:
-        """Add documents to an index, new or not, and give its retriever.
+        """Add documents to a new or an existing index, and return its retriever.
 
         Args:
-            documents: A list or a stream. Their ids are kept; those without one get a random one.
-            ids: In place of the documents' own.
+            documents: A list or an iterator. Their ids are kept; a document without one gets a random id.
+            ids: Ids that replace those of the documents.
             location: A folder, ":memory:" or the URL of a server.
-            embedding: A dense encoder beside SPLADE, for hybrid search.
+            embedding: A dense encoder for hybrid search.
             **settings: Fields of the retriever (`k`, `filter`, `with_scores`, ...) and arguments of
                 `SpladeIndex` (`collection`, `model`, `client`, `windows`, ...).
 
         Raises:
-            InputError: A document cannot be stored; of a list nothing is written.
-            TypeError: A setting that neither the retriever nor the index has.
+            InputError: If a document cannot be stored; nothing of a list is written then.
+            TypeError: If neither the retriever nor the index has a setting.
         """
-        own, of_index = cls._split(settings)
-        index = SpladeIndex(location, dense=embedding, **of_index)
+        fields, index_arguments = cls._split(settings)
+        index = SpladeIndex(location, dense=embedding, **index_arguments)
         try:
             index.add(*columns(documents, ids))
-            return cls(index=index, **own)
+            return cls(index=index, **fields)
         except BaseException:
             index.close()
             raise
@@ -173,12 +178,12 @@ class SpladeRetriever(BaseRetriever):
         embedding: Embeddings | None = None,
         **settings: Any,
     ) -> Self:
-        """Do what `from_documents` does, off the event loop."""
-        own, of_index = cls._split(settings)
-        index = await SpladeIndex.aopen(location, dense=embedding, **of_index)
+        """Async version of `from_documents`."""
+        fields, index_arguments = cls._split(settings)
+        index = await SpladeIndex.aopen(location, dense=embedding, **index_arguments)
         try:
             await index.aadd(*columns(documents, ids))
-            return cls(index=index, **own)
+            return cls(index=index, **fields)
         except BaseException:
             await index.aclose()
             raise
@@ -195,24 +200,24 @@ class SpladeRetriever(BaseRetriever):
         sparse_vector_name: str = "langchain-sparse",
         **settings: Any,
     ) -> Self:
-        """Read a collection that langchain-qdrant's `QdrantVectorStore` made.
+        """Read a collection of langchain-qdrant's `QdrantVectorStore`.
 
-        Nothing is written to it. The names of the arguments and their defaults are langchain-qdrant's.
+        Nothing is written to it. Names and defaults of the arguments are those of langchain-qdrant.
 
         Args:
             collection_name: The collection.
-            model: The encoder that made its sparse vectors, or that one's name: the collection does not say.
+            model: The encoder that made its sparse vectors, or its name; the collection does not store it.
             location: The URL of its server; or pass `client=`.
             embedding: The dense encoder that made its dense vectors, for hybrid search.
-            vector_name: Of the dense vectors.
-            sparse_vector_name: Of the sparse vectors.
+            vector_name: Name of the dense vectors.
+            sparse_vector_name: Name of the sparse vectors.
             **settings: As in `from_documents`.
 
         Raises:
-            CollectionNotFoundError: There is no such collection.
-            CollectionMismatchError: It has no vectors of these names.
+            CollectionNotFoundError: If the collection does not exist.
+            CollectionMismatchError: If it does not have vectors of these names.
         """
-        own, of_index = cls._split(settings)
+        fields, index_arguments = cls._split(settings)
         index = SpladeIndex(
             location,
             collection=collection_name,
@@ -221,37 +226,41 @@ class SpladeRetriever(BaseRetriever):
             dense_name=vector_name,
             vector_name=sparse_vector_name,
             create=False,
-            **of_index,
+            **index_arguments,
         )
         try:
-            return cls(index=index, **own)
+            return cls(index=index, **fields)
         except BaseException:
             index.close()
             raise
 
     @classmethod
     def _split(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Tell the retriever's own fields from the arguments of the index."""
-        own = set(cls.model_fields) - _OF_THE_PLACE
+        """Separate fields of the retriever from arguments of the index."""
+        fields = set(cls.model_fields) - _INDEX_FIELDS
         return (
-            {name: value for name, value in settings.items() if name in own},
-            {name: value for name, value in settings.items() if name not in own},
+            {name: value for name, value in settings.items() if name in fields},
+            {name: value for name, value in settings.items() if name not in fields},
         )
 
     # -- the index -------------------------------------------------------------------------------------------
 
     def open(self) -> SpladeIndex:
-        """Give the index, opening the location when first asked.
+        """Return the index; the first call opens the location.
 
         Raises:
-            CollectionNotFoundError: There is none; a retriever never creates one.
-            CollectionMismatchError: Model or settings are not the collection's.
-            IndexLockedError: Another process has the folder open.
-            ServerError: The server cannot be reached.
+            CollectionNotFoundError: If the collection does not exist; a retriever never creates one.
+            CollectionMismatchError: If the model or a setting differs from the collection's.
+            IndexLockedError: If another process has the folder open.
+            ServerError: If the server cannot be reached.
         """
         return self._open()
 
-    def _open(self, **further: Any) -> SpladeIndex:
+    async def _aopen(self) -> SpladeIndex:
+        opened = self._opened_index()
+        return await asyncio.to_thread(self._open, engine_in_subprocess=True) if opened is None else opened
+
+    def _open(self, **defaults: Any) -> SpladeIndex:
         if self.index is not None:
             return self.index
         with self._opening:
@@ -263,16 +272,37 @@ class SpladeRetriever(BaseRetriever):
                     dense=self.embedding,
                     api_key=None if self.api_key is None else self.api_key.get_secret_value(),
                     create=False,
-                    **{**further, **self.settings},
+                    **{**defaults, **self.settings},
                 )
             return self._opened
 
     def close(self) -> None:
-        """Close the index, also one that was given; a second call does nothing."""
-        if (index := self._live()) is not None:
+        """Close the index, also one that was passed as `index=`; a second call does nothing."""
+        if (index := self._opened_index()) is not None:
             index.close()
 
-    def _live(self) -> SpladeIndex | None:
+    async def aclose(self) -> None:
+        """Async version of `close`."""
+        if (index := self._opened_index()) is not None:
+            await index.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _opened_index(self) -> SpladeIndex | None:
         return self._opened if self.index is None else self.index
 
     # -- searching -------------------------------------------------------------------------------------------
@@ -285,10 +315,10 @@ class SpladeRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        index, wanted = self.open(), self._wanted(options)
-        hits = index.search(query, self.k if k is None else k, **wanted.arguments())
-        explained = index.explain_all(query, hits) if wanted.with_explanations else []
-        return _documents(hits, wanted, explained)
+        index, search = self.open(), self._search_options(options)
+        hits = index.search(query, self.k if k is None else k, **search.index_arguments())
+        explanations = index.explain_all(query, hits) if search.with_explanations else []
+        return [document for document, _ in to_documents(hits, search, explanations)]
 
     async def _aget_relevant_documents(
         self,
@@ -298,28 +328,23 @@ class SpladeRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        live = self._live()
-        index = await asyncio.to_thread(self._open, engine_in_subprocess=True) if live is None else live
-        wanted = self._wanted(options)
-        hits = await index.asearch(query, self.k if k is None else k, **wanted.arguments())
-        explained = await index.aexplain_all(query, hits) if wanted.with_explanations else []
-        return _documents(hits, wanted, explained)
+        index, search = await self._aopen(), self._search_options(options)
+        hits = await index.asearch(query, self.k if k is None else k, **search.index_arguments())
+        explanations = await index.aexplain_all(query, hits) if search.with_explanations else []
+        return [document for document, _ in to_documents(hits, search, explanations)]
 
-    def _wanted(self, options: Mapping[str, Any]) -> SearchOptions:
-        own = {
-            name: getattr(self, name)
-            for name in ("filter", "score_threshold", "mode", "fusion", "with_scores", "with_explanations")
-        }
-        return SearchOptions.of({**own, **options})
+    def _search_options(self, options: Mapping[str, Any]) -> LangChainSearchOptions:
+        fields = {name: getattr(self, name) for name in _SEARCH_OPTIONS}
+        return LangChainSearchOptions.from_keywords({**fields, **options})
 
     # -- traces and serialisation ----------------------------------------------------------------------------
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
-        """Name store and model in traces, opening neither."""
+        """Name the store and the model in traces without opening them."""
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = "SpladeIndex"
         params["ls_embedding_provider"] = "splade-retriever"
-        index = self._live()
+        index = self._opened_index()
         model = self.model if index is None else index.model_name
         if model is not None:
             params["ls_embedding_model"] = model
@@ -327,50 +352,45 @@ class SpladeRetriever(BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Say that `dumps` writes its configuration."""
+        """Return True: `dumps` writes the configuration."""
         return True
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """Name the secret that stands for the key."""
+        """Name the secret that replaces the key."""
         return {"api_key": "QDRANT_API_KEY"}
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """Write the configuration: where the index is, and how it is searched; no live object, no secret.
+        """Return the configuration: where the index is and how it is searched, without objects and secrets.
 
-        An index in memory, or with a caller's own client, cannot be opened again from its configuration: it
-        is written as "not implemented", which `loads` refuses.
+        An index in memory, or with a client that was passed to it, cannot be opened again from a
+        configuration. It is written as "not implemented", which `loads` refuses.
         """
         if self.index is not None:
             same = self._at_location(self.index)
             return self.to_json_not_implemented() if same is None else same.to_json()
-        written = super().to_json()
-        if written["type"] == "constructor":
+        serialized = super().to_json()
+        if serialized["type"] == "constructor":
+            arguments = serialized["kwargs"]
             if is_url(self.location):
-                # An open index does not tell its key. Where nobody names the secret, it is read as None.
-                written["kwargs"]["api_key"] = {"lc": 1, "type": "secret", "id": [self.lc_secrets["api_key"]]}
+                # An open index does not return its key. `loads` reads a secret that it does not have as None.
+                arguments["api_key"] = {"lc": 1, "type": "secret", "id": [self.lc_secrets["api_key"]]}
             if self.fusion is not None:
-                written["kwargs"]["fusion"] = asdict(self.fusion)
+                arguments["fusion"] = asdict(self.fusion)
             if self.filter is not None:
-                written["kwargs"]["filter"] = filter_to_json(self.filter)
-        return written
+                arguments["filter"] = filter_to_json(self.filter)
+        return serialized
 
     def _at_location(self, index: SpladeIndex) -> Self | None:
-        """Give the same retriever, made of the index's place, if it has one that LangChain can write."""
+        """Return the same retriever with the location of an index; None if the index cannot be reopened."""
         place, dense = index.place, index.dense
         if place is None or not (dense is None or isinstance(dense, Embeddings)):
             return None
-        own = {name: getattr(self, name) for name in set(type(self).model_fields) - _OF_THE_PLACE}
+        fields = {name: getattr(self, name) for name in set(type(self).model_fields) - _INDEX_FIELDS}
         return type(self)(
             location=place.pop("location"),
             collection=place.pop("collection"),
             embedding=dense,
             settings={name: value for name, value in place.items() if value is not None},
-            **own,
+            **fields,
         )
-
-
-def _documents(
-    hits: Sequence[Hit], wanted: SearchOptions, explained: Sequence[Explanation]
-) -> list[Document]:
-    return [document for document, _ in to_documents(hits, wanted, explained)]

@@ -41,11 +41,11 @@ class Stack:
     store: VectorStore
     retriever: BaseRetriever
     self_query: dict[str, Any]
-    """What `SelfQueryRetriever` must be told of the store."""
+    """Arguments of `SelfQueryRetriever` for this store."""
 
 
 Chain = Callable[[Stack], Sequence[str]]
-"""Runs a chain, and gives the texts that it answered with."""
+"""Runs a chain and returns the texts of its answer."""
 
 
 def theirs(folder: Path, documents: Sequence[Document]) -> Stack:

@@ -73,5 +73,5 @@ class ScriptedModel(BaseChatModel):
 
 
 def echo_model() -> ScriptedModel:
-    """A model that says what it was told, so that a test sees what context came to it."""
+    """A model that says what it was report, so that a test sees what context came to it."""
     return ScriptedModel(answer=lambda messages: AIMessage(content=str(messages[-1].content)))

@@ -1,4 +1,4 @@
-"""SpladeRetriever: makings, searches, traces, serialisation, and LangChain's standard suite."""
+"""SpladeRetriever: constructors, searches, traces, serialisation, and LangChain's standard suite."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundE
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeRetriever, SpladeSparseEmbeddings
 from tests.index.parts import client_of
-from tests.langchain.parts import ENGINES, LetterEmbeddings, echo_model, mark_async_tests
+from tests.langchain.parts import LetterEmbeddings, echo_model, mark_async_tests
 from tests.words import WordEncoder
 
 MOON = [
@@ -44,13 +44,6 @@ MOON = [
 ]
 
 NUMBER_1 = models.Filter(must=[models.FieldCondition(key="metadata.n", match=models.MatchValue(value=1))])
-
-
-@pytest.fixture(params=ENGINES)
-def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = client_of(request.param)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -71,7 +64,7 @@ def open_index() -> SpladeIndex:
 # -- making one ----------------------------------------------------------------------------------------------
 
 
-def test_an_index_gives_its_documents_back_equal(index: SpladeIndex) -> None:
+def test_documents_of_an_index_come_back_equal(index: SpladeIndex) -> None:
     retriever = SpladeRetriever(index=index, k=4)
 
     assert retriever.invoke("rover lander") == [MOON[1], MOON[2]]
@@ -83,7 +76,7 @@ def test_documents_make_a_retriever_and_keep_their_ids(client: Any) -> None:
     assert retriever.invoke("rover") == [MOON[1]]
 
 
-def test_a_stream_of_documents_makes_a_retriever(client: Any) -> None:
+def test_an_iterator_of_documents_makes_a_retriever(client: Any) -> None:
     retriever = SpladeRetriever.from_documents(
         (document for document in MOON), client=client, model=WordEncoder()
     )
@@ -92,21 +85,21 @@ def test_a_stream_of_documents_makes_a_retriever(client: Any) -> None:
 
 
 @pytest.mark.asyncio
-async def test_documents_make_a_retriever_off_the_event_loop(client: Any) -> None:
+async def test_afrom_documents_returns_the_same_as_from_documents(client: Any) -> None:
     retriever = await SpladeRetriever.afrom_documents(MOON, k=1, client=client, model=WordEncoder())
 
     assert await retriever.ainvoke("rover") == [MOON[1]]
 
 
-def test_a_bad_document_is_told_by_its_position_and_nothing_is_written(client: Any) -> None:
-    with pytest.raises(InputError, match=r"document 1 is a str, expected a langchain_core Document"):
+def test_a_bad_document_is_an_error_with_its_position_and_nothing_is_written(client: Any) -> None:
+    with pytest.raises(InputError, match=r"Document 1 is a str, expected a langchain_core Document"):
         SpladeRetriever.from_documents([MOON[0], "text"], client=client, model=WordEncoder())
 
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
 
 
 @pytest.mark.asyncio
-async def test_a_folder_is_opened_with_its_own_model_when_it_is_first_asked(tmp_path: Path) -> None:
+async def test_the_first_search_opens_the_folder_with_the_model_it_remembers(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
     made = SpladeRetriever.from_documents(MOON, location=folder, k=1)
 
@@ -118,7 +111,7 @@ async def test_a_folder_is_opened_with_its_own_model_when_it_is_first_asked(tmp_
     lazy.close()
 
 
-def test_a_retriever_creates_no_index(tmp_path: Path) -> None:
+def test_a_retriever_does_not_create_an_index(tmp_path: Path) -> None:
     retriever = SpladeRetriever(location=str(tmp_path / "nothing"))
 
     with pytest.raises(CollectionNotFoundError, match="nothing"):
@@ -127,22 +120,22 @@ def test_a_retriever_creates_no_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "either index="),
-        ({"location": "./x", "settings": {"client": 1}}, "settings has client"),
-        ({"index": open_index(), "collection": "x"}, "collection belongs to a location="),
+        ({"location": "./x", "settings": {"client": 1}}, "settings has client, which is not allowed"),
+        ({"index": open_index(), "collection": "x"}, "collection applies to a location="),
         ({"location": "./x", "k": 0}, "greater than or equal to 1"),
         ({"location": "./x", "kk": 3}, "kk"),
         ({"location": "./x", "model": WordEncoder()}, r"model is a WordEncoder, expected a name.*index="),
     ],
 )
-def test_wrong_arguments_are_refused_by_name(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_wrong_arguments_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SpladeRetriever(**arguments)
 
 
-def test_a_setting_that_nobody_has_is_refused_by_name() -> None:
+def test_an_unknown_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="with_score"):
         SpladeRetriever.from_documents(MOON, with_score=True)
 
@@ -150,14 +143,14 @@ def test_a_setting_that_nobody_has_is_refused_by_name() -> None:
 # -- searching -----------------------------------------------------------------------------------------------
 
 
-def test_k_of_the_call_comes_before_k_of_the_retriever(index: SpladeIndex) -> None:
+def test_k_of_a_call_overrides_k_of_the_retriever(index: SpladeIndex) -> None:
     retriever = SpladeRetriever(index=index, k=1)
 
     assert len(retriever.invoke("the lander")) == 1
     assert len(retriever.invoke("the lander", k=3)) == 3
 
 
-def test_its_fields_are_configured_and_bound_as_those_of_any_runnable(index: SpladeIndex) -> None:
+def test_fields_can_be_configured_and_bound(index: SpladeIndex) -> None:
     retriever = SpladeRetriever(index=index, k=1)
     configurable = retriever.configurable_fields(
         k=ConfigurableField(id="k"), filter=ConfigurableField(id="filter")
@@ -170,24 +163,24 @@ def test_its_fields_are_configured_and_bound_as_those_of_any_runnable(index: Spl
     assert len(retriever.bind(k=3).invoke("the lander")) == 3
 
 
-def test_a_filter_narrows_and_the_one_of_the_call_counts(index: SpladeIndex) -> None:
+def test_a_filter_of_a_call_overrides_the_filter_of_the_retriever(index: SpladeIndex) -> None:
     retriever = SpladeRetriever(index=index, filter={"n": {"$gte": 2}})
 
     assert [document.id for document in retriever.invoke("lander")] == ["orbit"]
     assert [document.id for document in retriever.invoke("lander", filter={"n": 1})] == ["rover"]
 
 
-def test_a_filter_of_qdrant_passes_as_it_is(index: SpladeIndex) -> None:
+def test_a_qdrant_filter_is_accepted(index: SpladeIndex) -> None:
     assert [found.id for found in SpladeRetriever(index=index, filter=NUMBER_1).invoke("lander")] == ["rover"]
 
 
-def test_a_score_threshold_leaves_out_what_scores_less(index: SpladeIndex) -> None:
+def test_documents_below_the_score_threshold_are_left_out(index: SpladeIndex) -> None:
     found = SpladeRetriever(index=index, score_threshold=1.5).invoke("rover lander")
 
     assert [document.id for document in found] == ["rover"]
 
 
-def test_metadata_is_untouched_unless_scores_are_asked_for(index: SpladeIndex) -> None:
+def test_metadata_has_scores_only_on_request(index: SpladeIndex) -> None:
     plain = SpladeRetriever(index=index).invoke("rover")
     (scored,) = SpladeRetriever(index=index, with_scores=True).invoke("rover")
 
@@ -195,16 +188,16 @@ def test_metadata_is_untouched_unless_scores_are_asked_for(index: SpladeIndex) -
     assert scored.metadata == {"n": 1, METADATA_KEY: {"score": 1.0}}
 
 
-def test_explanations_say_which_tokens_made_the_score(index: SpladeIndex) -> None:
+def test_explanations_name_the_tokens_of_the_score(index: SpladeIndex) -> None:
     (found,) = SpladeRetriever(index=index).invoke("rover Vikram", k=1, with_explanations=True)
 
-    told = found.metadata[METADATA_KEY]
-    assert told["score"] == told["explanation"]["score"] == 2.0
-    assert {part["token"] for part in told["explanation"]["contributions"]} == {"rover", "vikram"}
-    json.dumps(found.metadata)  # what is told can be sent on
+    report = found.metadata[METADATA_KEY]
+    assert report["score"] == report["explanation"]["score"] == 2.0
+    assert {part["token"] for part in report["explanation"]["contributions"]} == {"rover", "vikram"}
+    json.dumps(found.metadata)  # is JSON
 
 
-def test_hybrid_tells_rank_and_score_of_each_side(client: Any) -> None:
+def test_a_hybrid_search_reports_rank_and_score_of_each_branch(client: Any) -> None:
     retriever = SpladeRetriever.from_documents(
         MOON, client=client, model=WordEncoder(), embedding=LetterEmbeddings(), with_scores=True
     )
@@ -216,14 +209,14 @@ def test_hybrid_tells_rank_and_score_of_each_side(client: Any) -> None:
 
 
 @pytest.mark.asyncio
-async def test_async_gives_what_sync_gives(index: SpladeIndex) -> None:
+async def test_async_search_returns_the_same_as_sync(index: SpladeIndex) -> None:
     retriever = SpladeRetriever(index=index, with_explanations=True)
 
     assert await retriever.ainvoke("rover lander") == retriever.invoke("rover lander")
 
 
 @pytest.mark.asyncio
-async def test_searches_at_the_same_time_leave_the_event_loop_free(index: SpladeIndex) -> None:
+async def test_concurrent_searches_do_not_block_the_event_loop(index: SpladeIndex) -> None:
     inner = index.model
     entered = threading.Event()
     release = threading.Event()
@@ -242,15 +235,15 @@ async def test_searches_at_the_same_time_leave_the_event_loop_free(index: Splade
     assert await asyncio.gather(*work) == [[MOON[1]]] * 4
 
 
-def test_an_unknown_keyword_of_a_call_is_refused_by_name(index: SpladeIndex) -> None:
-    with pytest.raises(InputError, match=r"given fliter, which it does not know; allowed: k, filter"):
+def test_an_unknown_argument_of_a_call_is_an_error_that_names_it(index: SpladeIndex) -> None:
+    with pytest.raises(InputError, match=r"unknown argument fliter; allowed: k, filter"):
         SpladeRetriever(index=index).invoke("rover", fliter={"n": 1})
 
 
 # -- in chains -----------------------------------------------------------------------------------------------
 
 
-def test_it_stands_in_a_chain_sync_batch_and_stream(index: SpladeIndex) -> None:
+def test_it_works_in_a_chain_with_invoke_batch_and_stream(index: SpladeIndex) -> None:
     chain = (
         {"context": SpladeRetriever(index=index, k=1), "question": RunnablePassthrough()}
         | ChatPromptTemplate.from_template("{context} {question}")
@@ -264,7 +257,7 @@ def test_it_stands_in_a_chain_sync_batch_and_stream(index: SpladeIndex) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_stands_in_a_chain_that_is_awaited_in_a_batch_and_in_pieces(index: SpladeIndex) -> None:
+async def test_it_works_in_a_chain_with_ainvoke_abatch_and_astream(index: SpladeIndex) -> None:
     chain = SpladeRetriever(index=index, k=1) | (lambda found: found[0].id)
 
     assert await chain.ainvoke("rover") == "rover"
@@ -274,7 +267,7 @@ async def test_it_stands_in_a_chain_that_is_awaited_in_a_batch_and_in_pieces(ind
     assert {"on_retriever_start", "on_retriever_end"} <= set(events)
 
 
-def test_traces_name_retriever_store_and_model(index: SpladeIndex) -> None:
+def test_traces_have_the_names_of_retriever_store_and_model(index: SpladeIndex) -> None:
     seen: list[dict[str, Any]] = []
 
     class Listener(BaseCallbackHandler):
@@ -283,8 +276,8 @@ def test_traces_name_retriever_store_and_model(index: SpladeIndex) -> None:
 
     SpladeRetriever(index=index).invoke("rover", config={"callbacks": [Listener()]})
 
-    told = {key: value for key, value in seen[0]["metadata"].items() if key.startswith("ls_")}
-    assert told == {
+    report = {key: value for key, value in seen[0]["metadata"].items() if key.startswith("ls_")}
+    assert report == {
         "ls_retriever_name": "splade",
         "ls_vector_store_provider": "SpladeIndex",
         "ls_embedding_provider": "splade-retriever",
@@ -310,7 +303,7 @@ def loaded(text: str, **arguments: Any) -> Any:
 
 
 @reads
-def test_a_configuration_is_written_and_read_back_equal() -> None:
+def test_a_configuration_comes_back_equal_from_dumps() -> None:
     retriever = SpladeRetriever(
         location="./index",
         collection="docs",
@@ -338,12 +331,12 @@ def test_a_configuration_is_written_and_read_back_equal() -> None:
         (NUMBER_1, NUMBER_1),
     ],
 )
-def test_a_filter_of_every_kind_is_read_back(filter: Any, read: Any) -> None:
+def test_filters_of_every_type_come_back_equal_from_dumps(filter: Any, read: Any) -> None:
     assert loaded(dumps(SpladeRetriever(location="./index", filter=filter))).filter == read
 
 
 @reads
-def test_a_chain_with_it_is_written_and_read_back(tmp_path: Path) -> None:
+def test_a_chain_with_a_retriever_comes_back_from_dumps(tmp_path: Path) -> None:
     SpladeRetriever.from_documents(MOON, location=tmp_path / "index").close()
     retriever = SpladeRetriever(location=tmp_path / "index", k=1)
     prompt = ChatPromptTemplate.from_template("{context} {question}")
@@ -358,7 +351,7 @@ def test_a_chain_with_it_is_written_and_read_back(tmp_path: Path) -> None:
 
 
 @reads
-def test_a_dense_encoder_that_langchain_cannot_write_is_told_when_it_is_read() -> None:
+def test_loads_names_a_dense_encoder_that_langchain_cannot_write() -> None:
     text = dumps(SpladeRetriever(location="./index", embedding=LetterEmbeddings()))
 
     with pytest.raises(NotImplementedError, match="LetterEmbeddings"):
@@ -366,7 +359,7 @@ def test_a_dense_encoder_that_langchain_cannot_write_is_told_when_it_is_read() -
 
 
 @reads
-def test_an_open_index_of_a_server_names_its_key_as_a_secret(
+def test_dumps_of_an_open_server_index_names_its_key_as_a_secret(
     index: SpladeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = {"location": "https://host:6333", "collection": "docs", "vector_name": "splade"}
@@ -381,7 +374,7 @@ def test_an_open_index_of_a_server_names_its_key_as_a_secret(
 
 
 @reads
-def test_an_open_index_is_written_as_its_place(tmp_path: Path) -> None:
+def test_dumps_writes_an_open_index_as_its_location(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
     retriever = SpladeRetriever.from_documents(
         MOON, location=folder, collection="docs", k=2, query_max_active_dims=9, model=WordEncoder()
@@ -395,7 +388,7 @@ def test_an_open_index_is_written_as_its_place(tmp_path: Path) -> None:
 
 
 @reads
-def test_a_key_is_never_written_and_taken_from_the_secrets_when_read() -> None:
+def test_dumps_never_writes_a_key_and_loads_takes_it_from_the_secrets() -> None:
     text = dumps(SpladeRetriever(location="http://host:6333", api_key="very secret"))
 
     assert "very secret" not in text
@@ -407,7 +400,7 @@ def test_a_key_is_never_written_and_taken_from_the_secrets_when_read() -> None:
 
 
 @reads
-def test_an_index_in_memory_is_written_as_one_that_cannot_be_read_back(index: SpladeIndex) -> None:
+def test_dumps_writes_an_index_in_memory_as_not_implemented(index: SpladeIndex) -> None:
     text = dumps(SpladeRetriever(index=index))
 
     assert json.loads(text)["type"] == "not_implemented"
@@ -419,9 +412,9 @@ def test_an_index_in_memory_is_written_as_one_that_cannot_be_read_back(index: Sp
 
 
 @pytest.mark.parametrize("mode", ["sparse", "hybrid"])
-def test_an_existing_collection_of_langchain_qdrant_is_read_as_it_is(mode: str) -> None:
+def test_an_existing_collection_of_langchain_qdrant_is_searched(mode: str) -> None:
     client = QdrantClient(":memory:")
-    made_by_theirs(client, mode)
+    make_langchain_qdrant_collection(client, mode)
     dense = LetterEmbeddings() if mode == "hybrid" else None
 
     retriever = SpladeRetriever.from_existing_collection(
@@ -435,9 +428,9 @@ def test_an_existing_collection_of_langchain_qdrant_is_read_as_it_is(mode: str) 
     )
 
 
-def test_an_existing_collection_without_such_vectors_is_refused() -> None:
+def test_an_existing_collection_without_the_named_vectors_is_an_error() -> None:
     client = QdrantClient(":memory:")
-    made_by_theirs(client, "sparse")
+    make_langchain_qdrant_collection(client, "sparse")
 
     with pytest.raises(CollectionMismatchError, match=r"no sparse vector named 'other' \(found: 'langchain"):
         SpladeRetriever.from_existing_collection(
@@ -445,7 +438,7 @@ def test_an_existing_collection_without_such_vectors_is_refused() -> None:
         )
 
 
-def made_by_theirs(client: QdrantClient, mode: str) -> None:
+def make_langchain_qdrant_collection(client: QdrantClient, mode: str) -> None:
     client.create_collection(
         "theirs",
         vectors_config={}
@@ -469,7 +462,7 @@ def made_by_theirs(client: QdrantClient, mode: str) -> None:
 mark_async_tests(RetrieversIntegrationTests)
 
 
-class SuiteOfRetrievers(RetrieversIntegrationTests):
+class RetrieverSuite(RetrieversIntegrationTests):
     """The suite's five tests; made for each engine and each mode below."""
 
     engine: str
@@ -498,17 +491,17 @@ class SuiteOfRetrievers(RetrieversIntegrationTests):
         return "the lander of the mission"
 
 
-class TestRetrieverOnEdgeSparse(SuiteOfRetrievers):
+class TestRetrieverOnEdgeSparse(RetrieverSuite):
     engine, dense = "edge", False
 
 
-class TestRetrieverOnEdgeHybrid(SuiteOfRetrievers):
+class TestRetrieverOnEdgeHybrid(RetrieverSuite):
     engine, dense = "edge", True
 
 
-class TestRetrieverOnLocalModeSparse(SuiteOfRetrievers):
+class TestRetrieverOnLocalModeSparse(RetrieverSuite):
     engine, dense = "local", False
 
 
-class TestRetrieverOnLocalModeHybrid(SuiteOfRetrievers):
+class TestRetrieverOnLocalModeHybrid(RetrieverSuite):
     engine, dense = "local", True

@@ -64,7 +64,7 @@ def our_stack(folder: Path, documents: list[Document]) -> Stack:
 # What langchain-community, where it is installed, says of itself and of its own code.
 @pytest.mark.filterwarnings("ignore:.langchain-community. is being sunset", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", list(CHAINS))
-def test_a_chain_gives_the_same_after_the_swap(name: str, their_stack: Stack, our_stack: Stack) -> None:
+def test_a_chain_returns_the_same_after_the_swap(name: str, their_stack: Stack, our_stack: Stack) -> None:
     own, other = list(CHAINS[name](our_stack)), outcome(CHAINS[name], their_stack)
 
     assert own
@@ -74,7 +74,7 @@ def test_a_chain_gives_the_same_after_the_swap(name: str, their_stack: Stack, ou
         assert own == other
 
 
-def test_sparse_embeddings_give_the_vectors_of_fastembed_sparse(
+def test_sparse_embeddings_return_the_vectors_of_fastembed_sparse(
     folder: Path, documents: list[Document]
 ) -> None:
     fastembed_sparse = pytest.importorskip("langchain_qdrant").FastEmbedSparse
@@ -95,7 +95,7 @@ def test_sparse_embeddings_give_the_vectors_of_fastembed_sparse(
 
 
 @pytest.mark.parametrize("name", list(RETRIEVERS))
-def test_a_retriever_around_ours_gives_the_same_when_awaited(name: str, our_stack: Stack) -> None:
+def test_a_retriever_around_ours_returns_the_same_in_async(name: str, our_stack: Stack) -> None:
     retriever = RETRIEVERS[name](our_stack)
 
     awaited = asyncio.run(retriever.ainvoke(QUESTIONS[1]))
@@ -119,12 +119,12 @@ def test_an_agent_awaits_the_retriever_as_its_tool_and_gets_its_documents(our_st
     agent = create_agent(ScriptedModel(answer=answer), [tool])
     said = asyncio.run(agent.ainvoke({"messages": [("user", QUESTIONS[1])]}))["messages"]
 
-    (told,) = [message for message in said if isinstance(message, ToolMessage)]
-    assert told.artifact == our_stack.retriever.invoke(QUESTIONS[1])
-    assert told.content == "\n\n".join(texts_of(told.artifact))
+    (result,) = [message for message in said if isinstance(message, ToolMessage)]
+    assert result.artifact == our_stack.retriever.invoke(QUESTIONS[1])
+    assert result.content == "\n\n".join(texts_of(result.artifact))
 
 
-def test_self_query_understands_what_a_model_writes(our_stack: Stack) -> None:
+def test_self_query_parses_the_filters_that_a_model_writes(our_stack: Stack) -> None:
     pytest.importorskip("lark", reason="lark, which reads structured queries, is not installed")
     asked: list[str] = []
 
@@ -153,7 +153,7 @@ def test_self_query_understands_what_a_model_writes(our_stack: Stack) -> None:
         document.metadata["source"] == "asteroids" or "moon" in document.metadata["source"]
         for document in found
     )
-    assert "contain | like | in | nin" in asked[0]  # what the translator can is told to the model
+    assert "contain | like | in | nin" in asked[0]  # the prompt lists the operators of the translator
 
 
 def test_the_indexing_api_adds_skips_and_deletes(our_stack: Stack) -> None:
@@ -171,7 +171,7 @@ def test_a_filter_and_a_limit_reach_the_store_through_self_query(our_stack: Stac
     assert set(found) <= set(of_file)
 
 
-def test_the_reranker_stands_in_contextual_compression(our_stack: Stack) -> None:
+def test_the_reranker_works_in_contextual_compression(our_stack: Stack) -> None:
     model = our_stack.store.index.model
     retriever = classic.ContextualCompressionRetriever(
         base_compressor=SpladeReranker(model=model, top_n=2),
@@ -194,7 +194,7 @@ def first_words(stack: Any) -> list[str]:
     return ["same"]
 
 
-def test_a_row_says_what_a_chain_does_how_long_it_took_and_whether_it_gave_the_same() -> None:
+def test_a_row_has_the_chain_its_times_and_whether_the_answers_are_equal() -> None:
     alike = langchain_swap.row("words", first_words, ["one", "two"], 3)  # type: ignore[list-item]
     broken = langchain_swap.row("words", first_words, ["broken", "two"], 3)  # type: ignore[list-item]
 
@@ -214,5 +214,5 @@ def test_the_table_replaces_the_one_between_the_marks_of_the_page() -> None:
         langchain_swap.with_table("# Page", "| a |")
 
 
-def test_every_chain_says_what_it_does() -> None:
+def test_every_chain_has_a_description() -> None:
     assert all(langchain_swap.purpose(chain) for chain in CHAINS.values())

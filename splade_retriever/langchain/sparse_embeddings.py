@@ -1,4 +1,4 @@
-"""SpladeSparseEmbeddings: the sparse side of langchain-qdrant's own `QdrantVectorStore`."""
+"""SpladeSparseEmbeddings: a sparse encoder for langchain-qdrant's `QdrantVectorStore`."""
 
 import asyncio
 
@@ -20,25 +20,25 @@ __all__ = ["SpladeSparseEmbeddings"]
 class SpladeSparseEmbeddings(SparseEmbeddings):
     """Encodes for `QdrantVectorStore(sparse_embedding=...)`, in SPARSE and in HYBRID mode.
 
-    The vectors are those of `SparseTextEmbedding`; queries are encoded as queries. Safe to share between
-    threads.
+    The vectors are those of `SparseTextEmbedding`; queries are encoded as queries. Threads can share one
+    object.
     """
 
     def __init__(self, model: ModelArgument = None) -> None:
-        """Open the model.
+        """Choose the model; its weights are loaded when the first text is encoded.
 
         Args:
-            model: An encoder, a model's name, or None for the bundled model.
+            model: An encoder, a model's name or folder, or None for the bundled model.
 
         Raises:
-            InputError: It is neither an encoder nor a name.
-            UnknownModelError: There is no such model.
-            ModelFilesError: Its files are not here and could not be had.
+            InputError: If it is neither an encoder nor a name.
+            UnknownModelError: If no model has this name.
+            ModelFilesError: If its files are not on this machine and could not be downloaded.
         """
         self.model = load_encoder(model)
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
-        """Encode documents, one vector a text, in order."""
+        """Encode documents, one vector per text, in order."""
         return [_sparse_vector(vector) for vector in self.model.passage_embed(texts)]
 
     def embed_query(self, text: str) -> SparseVector:
@@ -47,11 +47,11 @@ class SpladeSparseEmbeddings(SparseEmbeddings):
         return _sparse_vector(vector)
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
-        """Do what `embed_documents` does, in a worker thread."""
+        """Async version of `embed_documents`; encodes in a worker thread."""
         return await asyncio.to_thread(self.embed_documents, texts)
 
     async def aembed_query(self, text: str) -> SparseVector:
-        """Do what `embed_query` does, in a worker thread."""
+        """Async version of `embed_query`; encodes in a worker thread."""
         return await asyncio.to_thread(self.embed_query, text)
 
 

@@ -20,10 +20,10 @@ from splade_retriever.errors import CollectionMismatchError, FilterError, InputE
 from splade_retriever.index.mmr import diverse
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
-from splade_retriever.langchain.documents import relevance
+from splade_retriever.langchain.relevance import relevance
 from splade_retriever.sparse import SparseEmbedding
 from tests.index.parts import client_of
-from tests.langchain.parts import ENGINES, BackgroundEncoder, LetterEmbeddings, mark_async_tests
+from tests.langchain.parts import BackgroundEncoder, LetterEmbeddings, mark_async_tests
 from tests.words import WordEncoder
 
 MOON = [
@@ -38,13 +38,6 @@ MOON = [
         metadata={"year": 2022, "by": {"name": "ISRO"}},
     ),
 ]
-
-
-@pytest.fixture(params=ENGINES)
-def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = client_of(request.param)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -75,7 +68,7 @@ def test_documents_come_back_equal(store: SpladeVectorStore) -> None:
     assert store.similarity_search("rocket") == [MOON[3]]
 
 
-def test_lists_and_streams_of_texts_are_stored(empty: SpladeVectorStore) -> None:
+def test_lists_and_iterators_of_texts_are_stored(empty: SpladeVectorStore) -> None:
     first = empty.add_texts(["one", "two"], [{"n": 1}, {"n": 2}], ids=["a", "b"])
     second = empty.add_texts((text for text in ["three"]), ({"n": 3} for _ in range(1)))
 
@@ -83,7 +76,7 @@ def test_lists_and_streams_of_texts_are_stored(empty: SpladeVectorStore) -> None
     assert [found.metadata for found in empty.get_by_ids([*first, *second])] == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
-def test_a_stream_of_documents_is_read_once_and_stored_with_its_ids(empty: SpladeVectorStore) -> None:
+def test_an_iterator_of_documents_is_read_once_and_stored_with_its_ids(empty: SpladeVectorStore) -> None:
     ids = empty.add_documents(
         (Document(id=f"id {n}", page_content=f"text {n}", metadata={"n": n}) for n in range(600)),
         batch_size=64,
@@ -110,7 +103,7 @@ def test_an_id_may_be_any_string(empty: SpladeVectorStore) -> None:
     assert ids_of(empty.get_by_ids(ids)) == ids[2:]
 
 
-def test_ids_of_the_call_come_before_those_of_the_documents(empty: SpladeVectorStore) -> None:
+def test_ids_of_the_call_override_those_of_the_documents(empty: SpladeVectorStore) -> None:
     assert empty.add_documents(MOON[:2], ids=["x", "y"]) == ["x", "y"]
     assert empty.get_by_ids(["south"]) == []
 
@@ -123,10 +116,10 @@ def test_one_bad_document_in_a_list_leaves_nothing_written(empty: SpladeVectorSt
     assert empty.index.count() == 0
 
 
-@pytest.mark.parametrize("given", [MOON[0], "a text"])
-def test_one_document_in_place_of_several_is_refused(empty: SpladeVectorStore, given: Any) -> None:
+@pytest.mark.parametrize("documents", [MOON[0], "a text"])
+def test_one_document_instead_of_several_is_an_error(empty: SpladeVectorStore, documents: Any) -> None:
     with pytest.raises(InputError, match="expected several"):
-        empty.add_documents(given)
+        empty.add_documents(documents)
 
 
 def test_texts_make_a_store(client: Any) -> None:
@@ -139,7 +132,7 @@ def test_texts_make_a_store(client: Any) -> None:
 
 
 @pytest.mark.asyncio
-async def test_async_makings_give_what_sync_ones_give(client: Any) -> None:
+async def test_async_constructors_and_writes_store_the_same_as_sync_ones(client: Any) -> None:
     made = await SpladeVectorStore.afrom_documents(MOON, client=client, model=WordEncoder())
     more = await SpladeVectorStore.afrom_texts(["five"], ids=["five"], index=made.index)
 
@@ -150,7 +143,7 @@ async def test_async_makings_give_what_sync_ones_give(client: Any) -> None:
     assert await made.index.acount() == 6
 
 
-def test_an_open_index_is_a_store(client: Any) -> None:
+def test_a_store_writes_to_an_open_index(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
 
     SpladeVectorStore(index=index).add_documents(MOON)
@@ -159,7 +152,7 @@ def test_an_open_index_is_a_store(client: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [RetrievalMode.SPARSE, RetrievalMode.HYBRID])
-def test_a_collection_of_langchain_qdrant_is_read_and_once_adopted_written(mode: RetrievalMode) -> None:
+def test_a_collection_of_langchain_qdrant_is_searched_and_after_adopting_written(mode: RetrievalMode) -> None:
     client = QdrantClient(":memory:")
     dense = LetterEmbeddings() if mode is RetrievalMode.HYBRID else None
     client.create_collection(
@@ -190,7 +183,7 @@ def test_a_collection_of_langchain_qdrant_is_read_and_once_adopted_written(mode:
     written = SpladeVectorStore(**settings, adopt=True)
     written.add_texts(["a lander"], ids=["own"])
 
-    # What they write without dashes, the engine gives back with them; both name the document.
+    # langchain-qdrant writes UUIDs without dashes, the engine returns them with dashes; both are accepted.
     expected = Document(id=str(UUID(uuid)), page_content="a rover", metadata={"n": 1})
     assert read.similarity_search("rover", k=1) == [expected]
     assert read.get_by_ids([uuid]) == [expected]
@@ -198,17 +191,17 @@ def test_a_collection_of_langchain_qdrant_is_read_and_once_adopted_written(mode:
     assert written.get_by_ids(["own"])[0].page_content == "a lander"
 
 
-def test_an_index_together_with_what_makes_one_is_refused(store: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match="index= is given together with"):
+def test_an_index_together_with_arguments_for_opening_one_is_an_error(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="index= is passed together with"):
         SpladeVectorStore(index=store.index, model=WordEncoder())
 
 
-def test_a_sparse_encoder_in_the_place_of_the_dense_one_is_refused(client: Any) -> None:
+def test_a_sparse_encoder_as_embedding_is_an_error(client: Any) -> None:
     with pytest.raises(InputError, match=r"embedding is a SpladeSparseEmbeddings.*model="):
         SpladeVectorStore(client=client, embedding=SpladeSparseEmbeddings(WordEncoder()))  # type: ignore[arg-type]
 
 
-def test_a_setting_that_the_index_does_not_have_is_refused_by_name() -> None:
+def test_an_unknown_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="colection"):
         SpladeVectorStore(colection="docs")
 
@@ -223,7 +216,7 @@ def test_documents_are_deleted_by_id_and_by_filter(store: SpladeVectorStore) -> 
     assert sorted(hit.id for hit in store.index.scroll()) == ["orbit", "rover"]
 
 
-def test_delete_without_ids_deletes_all_as_langchain_has_it(store: SpladeVectorStore) -> None:
+def test_delete_without_ids_and_filter_deletes_all_documents(store: SpladeVectorStore) -> None:
     assert store.delete() is True
     assert store.index.count() == 0
 
@@ -234,7 +227,7 @@ def test_an_empty_filter_deletes_nothing(store: SpladeVectorStore) -> None:
     assert store.index.count() == 4
 
 
-def test_a_misspelt_filter_deletes_nothing(store: SpladeVectorStore) -> None:
+def test_delete_with_a_misspelt_argument_deletes_nothing(store: SpladeVectorStore) -> None:
     with pytest.raises(TypeError, match="fliter"):
         store.delete(fliter={"year": 2023})  # type: ignore[call-arg]
     assert store.index.count() == 4
@@ -249,17 +242,17 @@ def test_scores_are_the_dot_products(store: SpladeVectorStore) -> None:
     assert [(document.id, score) for document, score in found] == [("again", 2.0), ("rover", 2.0)]
 
 
-def test_scores_and_explanations_come_under_one_key_on_request(store: SpladeVectorStore) -> None:
+def test_scores_and_explanations_are_under_one_metadata_key_on_request(store: SpladeVectorStore) -> None:
     (scored,) = store.similarity_search("wheels rocket", with_scores=True)
     (explained,) = store.similarity_search("rocket", with_explanations=True)
 
     assert scored.metadata == {**MOON[3].metadata, METADATA_KEY: {"score": 1.0}}
-    told = explained.metadata[METADATA_KEY]["explanation"]
-    assert [part["token"] for part in told["contributions"]] == ["rocket"]
+    report = explained.metadata[METADATA_KEY]["explanation"]
+    assert [part["token"] for part in report["contributions"]] == ["rocket"]
     json.dumps(explained.metadata)
 
 
-def test_scores_and_explanations_come_through_every_kind_of_search(hybrid: SpladeVectorStore) -> None:
+def test_every_kind_of_search_returns_scores_and_explanations(hybrid: SpladeVectorStore) -> None:
     wanted = {"with_explanations": True, "k": 2}
     found = [
         *hybrid.max_marginal_relevance_search("rocket lander", **wanted),
@@ -269,12 +262,12 @@ def test_scores_and_explanations_come_through_every_kind_of_search(hybrid: Splad
 
     assert len(found) == 6
     for document in found:
-        told = document.metadata[METADATA_KEY]
-        sparse = told["branches"].get("sparse", {"score": 0.0})["score"]
-        assert sum(part["score"] for part in told["explanation"]["contributions"]) == pytest.approx(sparse)
+        report = document.metadata[METADATA_KEY]
+        sparse = report["branches"].get("sparse", {"score": 0.0})["score"]
+        assert sum(part["score"] for part in report["explanation"]["contributions"]) == pytest.approx(sparse)
 
 
-def test_explaining_many_encodes_the_query_once_more_and_not_for_each(store: SpladeVectorStore) -> None:
+def test_explaining_several_hits_encodes_the_query_once(store: SpladeVectorStore) -> None:
     encoded: list[Any] = []
 
     class Counting(WordEncoder):
@@ -296,7 +289,7 @@ def test_explaining_many_encodes_the_query_once_more_and_not_for_each(store: Spl
         models.Filter(must=[models.FieldCondition(key="metadata.year", match=models.MatchValue(value=2023))]),
     ],
 )
-def test_a_filter_narrows_every_kind_of_search(store: SpladeVectorStore, filter: Any) -> None:
+def test_every_kind_of_search_applies_the_filter(store: SpladeVectorStore, filter: Any) -> None:
     kinds: list[Callable[..., list[Document]]] = [
         store.similarity_search,
         store.max_marginal_relevance_search,
@@ -308,7 +301,7 @@ def test_a_filter_narrows_every_kind_of_search(store: SpladeVectorStore, filter:
     assert [ids_of(search("lander", filter=filter)) for search in kinds] == [["rover"]] * 4
 
 
-def test_a_filter_that_cannot_be_expressed_is_refused(store: SpladeVectorStore) -> None:
+def test_an_unknown_filter_operator_is_an_error(store: SpladeVectorStore) -> None:
     with pytest.raises(FilterError, match=r"\$near"):
         store.similarity_search("lander", filter={"year": {"$near": 2023}})
 
@@ -319,12 +312,12 @@ def test_pages_follow_each_other(store: SpladeVectorStore) -> None:
     assert [id for page in pages for id in page] == ids_of(store.similarity_search("the lander", k=5))
 
 
-def test_an_unknown_keyword_is_refused_by_name(store: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match=r"given scores, which it does not know; allowed: k, filter"):
+def test_an_unknown_argument_is_an_error_that_names_it(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match=r"unknown argument scores; allowed: k, filter"):
         store.similarity_search("lander", scores=True)
 
 
-def test_a_ready_sparse_vector_is_searched_by(store: SpladeVectorStore) -> None:
+def test_search_by_vector_takes_a_sparse_vector(store: SpladeVectorStore) -> None:
     (vector,) = WordEncoder().query_embed("rocket")
 
     assert store.similarity_search_by_vector(vector) == [MOON[3]]
@@ -332,14 +325,14 @@ def test_a_ready_sparse_vector_is_searched_by(store: SpladeVectorStore) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_dense_vector_is_refused_with_the_way_out(store: SpladeVectorStore) -> None:
+async def test_search_by_a_dense_vector_is_an_error_that_says_what_to_do(store: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match=r"got a list, expected a SparseEmbedding.*mode='dense'"):
         store.similarity_search_by_vector([0.1, 0.2])
     with pytest.raises(InputError, match="got a list"):
         await store.amax_marginal_relevance_search_by_vector([0.1, 0.2])
 
 
-def test_the_sides_of_a_hybrid_store_are_searched_alone_on_request(hybrid: SpladeVectorStore) -> None:
+def test_mode_selects_one_branch_of_a_hybrid_store(hybrid: SpladeVectorStore) -> None:
     assert len(hybrid.similarity_search("rocket", mode="dense")) == 4
     assert hybrid.similarity_search("rocket", mode="sparse") == [MOON[3]]
     assert ids_of(hybrid.similarity_search("rocket"))[0] == "orbit"
@@ -347,7 +340,7 @@ def test_the_sides_of_a_hybrid_store_are_searched_alone_on_request(hybrid: Splad
     assert hybrid.similarity_search_by_vector(vector) == [MOON[3]]
 
 
-def test_fusion_is_the_callers_choice(hybrid: SpladeVectorStore) -> None:
+def test_fusion_is_an_option_of_a_search(hybrid: SpladeVectorStore) -> None:
     only_sparse = Fusion("rrf", weights=(1.0, 0.0))
 
     (first, score), *_ = hybrid.similarity_search_with_score("rocket", fusion=only_sparse)
@@ -356,7 +349,7 @@ def test_fusion_is_the_callers_choice(hybrid: SpladeVectorStore) -> None:
 
 
 @pytest.mark.asyncio
-async def test_async_searches_give_what_sync_ones_give(store: SpladeVectorStore) -> None:
+async def test_async_searches_return_the_same_as_sync_ones(store: SpladeVectorStore) -> None:
     query, options = "the lander", {"k": 3, "with_explanations": True}
     (vector,) = WordEncoder().query_embed(query)
 
@@ -376,7 +369,9 @@ async def test_async_searches_give_what_sync_ones_give(store: SpladeVectorStore)
 # -- relevance, thresholds, diversity ------------------------------------------------------------------------
 
 
-def test_relevance_is_the_weight_that_a_document_gives_to_the_querys_tokens(store: SpladeVectorStore) -> None:
+def test_relevance_is_the_average_weight_of_the_query_tokens(
+    store: SpladeVectorStore,
+) -> None:
     found = store.similarity_search_with_relevance_scores("rover lander rocket", k=4)
 
     # Query weights 1, 1, 1: of three, "rover" and "again" have two, as "orbit" has.
@@ -405,7 +400,7 @@ def test_relevance_lies_in_0_to_1_and_keeps_the_order(
 @pytest.mark.parametrize(
     "fusion", [Fusion(), Fusion(rrf_k=1), Fusion(rrf_k=2, weights=(0.3, 1.7)), Fusion(weights=(0.0, 1.0))]
 )
-def test_a_document_that_both_rankings_have_first_is_wholly_relevant(
+def test_a_document_that_is_first_in_both_rankings_has_relevance_1(
     hybrid: SpladeVectorStore, fusion: Fusion
 ) -> None:
     (_, score), *_ = hybrid.similarity_search_with_relevance_scores(
@@ -453,7 +448,7 @@ def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> No
     assert ids_of(relevant.invoke("rover left")) == ["again", "rover"]
 
 
-def test_mmr_passes_over_a_near_copy_of_what_it_has_chosen(store: SpladeVectorStore) -> None:
+def test_mmr_skips_a_near_copy_of_a_chosen_document(store: SpladeVectorStore) -> None:
     plain = store.similarity_search("the rover left the lander", k=2)
     varied = store.max_marginal_relevance_search("the rover left the lander", k=2, lambda_mult=0.3)
 
@@ -463,7 +458,7 @@ def test_mmr_passes_over_a_near_copy_of_what_it_has_chosen(store: SpladeVectorSt
 
 
 @pytest.mark.asyncio
-async def test_mmr_chooses_off_the_event_loop(
+async def test_async_mmr_chooses_in_another_thread(
     store: SpladeVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
@@ -472,14 +467,14 @@ async def test_mmr_chooses_off_the_event_loop(
         threads.append(threading.get_ident())
         return diverse(*args, **kwargs)
 
-    monkeypatch.setattr("splade_retriever.langchain.store.diverse", watched)
+    monkeypatch.setattr("splade_retriever.langchain.vector_store.diverse", watched)
     await store.amax_marginal_relevance_search("lander")
 
     assert threads
     assert threading.get_ident() not in threads
 
 
-def test_mmr_with_lambda_1_is_the_plain_search(hybrid: SpladeVectorStore) -> None:
+def test_mmr_with_lambda_1_returns_the_same_as_a_plain_search(hybrid: SpladeVectorStore) -> None:
     query = "The rover left the lander."
 
     assert hybrid.max_marginal_relevance_search(query, k=3, lambda_mult=1.0) == (
@@ -525,7 +520,7 @@ async def test_documents_are_indexed_under_keys_of_every_encoder(
 )
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.asyncio
-async def test_every_cleanup_mode_leaves_what_it_should(
+async def test_every_cleanup_mode_keeps_the_right_documents(
     empty: SpladeVectorStore, cleanup: Any, left: set[str], is_async: bool
 ) -> None:
     records = InMemoryRecordManager(namespace="splade")
@@ -553,7 +548,7 @@ async def test_every_cleanup_mode_leaves_what_it_should(
 mark_async_tests(VectorStoreIntegrationTests)
 
 
-class SuiteOfStores(VectorStoreIntegrationTests):
+class VectorStoreSuite(VectorStoreIntegrationTests):
     """The suite's 25 tests; made for each engine and each mode below."""
 
     engine: str
@@ -567,17 +562,17 @@ class SuiteOfStores(VectorStoreIntegrationTests):
         client.close()
 
 
-class TestStoreOnEdgeSparse(SuiteOfStores):
+class TestStoreOnEdgeSparse(VectorStoreSuite):
     engine, dense = "edge", False
 
 
-class TestStoreOnEdgeHybrid(SuiteOfStores):
+class TestStoreOnEdgeHybrid(VectorStoreSuite):
     engine, dense = "edge", True
 
 
-class TestStoreOnLocalModeSparse(SuiteOfStores):
+class TestStoreOnLocalModeSparse(VectorStoreSuite):
     engine, dense = "local", False
 
 
-class TestStoreOnLocalModeHybrid(SuiteOfStores):
+class TestStoreOnLocalModeHybrid(VectorStoreSuite):
     engine, dense = "local", True

@@ -1,0 +1,480 @@
+"""SpladeVectorStore: an index as a vector store of LangChain."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+
+from splade_retriever.errors import InputError
+from splade_retriever.index.mmr import diverse
+from splade_retriever.index.search_request import Fusion, Mode
+from splade_retriever.index.splade_index import Hit, SpladeIndex
+from splade_retriever.langchain.documents import columns, to_document, to_documents
+from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
+from splade_retriever.langchain.relevance import relevance
+from splade_retriever.langchain.search_options import LangChainSearchOptions
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["SpladeVectorStore"]
+
+_MMR_OPTIONS: Final = frozenset({"fetch_k", "lambda_mult"})
+
+
+class SpladeVectorStore(VectorStore):
+    """Stores documents and finds them by SPLADE; with a dense encoder, by both.
+
+    A document comes back equal: its text, its metadata and its id, which may be any string. Every search
+    accepts the keyword arguments of `LangChainSearchOptions`: `filter`, `offset`, `score_threshold`, `mode`,
+    `fusion`, `with_scores`, `with_explanations`.
+    """
+
+    def __init__(
+        self,
+        location: str | Path = ":memory:",
+        *,
+        index: SpladeIndex | None = None,
+        embedding: Embeddings | None = None,
+        **settings: Any,
+    ) -> None:
+        """Open a store, or create it.
+
+        Args:
+            location: A folder, ":memory:" or the URL of a server; see `SpladeIndex`.
+            index: An open index instead of a location.
+            embedding: A dense encoder for hybrid search: searches are hybrid unless `mode` is set.
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `windows`, ...
+
+        Raises:
+            InputError: If `index` is passed together with arguments for opening one.
+            TypeError: If `SpladeIndex` does not have a setting.
+            SpladeError: As raised by `SpladeIndex`.
+        """
+        if embedding is not None and not isinstance(embedding, Embeddings):
+            raise InputError(
+                f"embedding is a {type(embedding).__name__}, expected LangChain's Embeddings, a dense "
+                "encoder, or None. Pass a sparse encoder as model=."
+            )
+        if index is None:
+            index = SpladeIndex(location, dense=embedding, **settings)
+        elif embedding is not None or settings or location != ":memory:":
+            raise InputError(
+                "index= is passed together with location, embedding or settings, which the index already "
+                "has. Pass them to SpladeIndex."
+            )
+        self.index = index
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """The dense encoder; None for a sparse store."""
+        return self.index.dense if isinstance(self.index.dense, Embeddings) else None
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Open a store and add texts.
+
+        Args:
+            texts: A list or an iterator.
+            embedding: A dense encoder for hybrid search; None for a sparse store.
+            metadatas: One per text.
+            ids: One per text; None for a random id.
+            **settings: Arguments of the constructor.
+
+        Raises:
+            InputError: If a text cannot be stored; nothing of a list is written then.
+        """
+        store = cls(embedding=embedding, **settings)
+        try:
+            store.add_texts(texts, metadatas, ids=ids)
+        except BaseException:
+            if "index" not in settings:
+                store.close()
+            raise
+        return store
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Open a store and add documents, which keep their ids; otherwise like `from_texts`."""
+        texts, metadatas, document_ids = columns(documents, ids)
+        return cls.from_texts(texts, embedding, metadatas, ids=document_ids, **settings)
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Async version of `from_texts`."""
+        shared = "index" in settings
+        arguments = settings if shared else {"engine_in_subprocess": True, **settings}
+        store = await asyncio.to_thread(cls, embedding=embedding, **arguments)
+        try:
+            await store.aadd_texts(texts, metadatas, ids=ids)
+        except BaseException:
+            if not shared:
+                await store.aclose()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_documents(
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Async version of `from_documents`."""
+        texts, metadatas, document_ids = columns(documents, ids)
+        return await cls.afrom_texts(texts, embedding, metadatas, ids=document_ids, **settings)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> list[str]:
+        """Add texts; a text whose id is already stored replaces the stored one.
+
+        Args:
+            texts: A list, or an iterator of any length.
+            metadatas: One dict of JSON values per text.
+            ids: One string per text; None for a random id.
+            **settings: Further arguments of `SpladeIndex.add`: `batch_size`, `show_progress`, `on_error`, ...
+
+        Returns:
+            The ids, in order.
+
+        Raises:
+            InputError: If an input cannot be stored, with its position; nothing of a list is written then.
+        """
+        return self.index.add(texts, metadatas, ids, **settings)
+
+    def add_documents(
+        self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None, **settings: Any
+    ) -> list[str]:
+        """Add documents of a list or an iterator; `ids` replace their ids. Otherwise like `add_texts`."""
+        return self.index.add(*columns(documents, ids), **settings)
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
+    ) -> list[str]:
+        """Async version of `add_texts`."""
+        return await self.index.aadd(texts, metadatas, ids, **settings)
+
+    async def aadd_documents(
+        self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None, **settings: Any
+    ) -> list[str]:
+        """Async version of `add_documents`."""
+        return await self.index.aadd(*columns(documents, ids), **settings)
+
+    def delete(  # type: ignore[override] # no **kwargs, which would ignore a misspelt filter=
+        self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
+    ) -> bool:
+        """Delete documents by id or by filter; without either, as LangChain defines it, all documents.
+
+        Ids that are not stored are skipped.
+
+        Returns:
+            True.
+
+        Raises:
+            InputError: If both ids and a filter are passed, or the filter is empty.
+        """
+        if ids is None and filter is None:
+            self.index.clear()
+        else:
+            self.index.delete(ids, filter=to_index_filter(filter))
+        return True
+
+    async def adelete(  # type: ignore[override]
+        self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
+    ) -> bool:
+        """Async version of `delete`."""
+        return await self.index.run_in_thread(self.delete, ids, filter=filter)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Read documents by id, in the order of the ids; ids that are not stored are skipped."""
+        return [to_document(hit) for hit in self.index.get(ids)]
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Async version of `get_by_ids`."""
+        return [to_document(hit) for hit in await self.index.aget(ids)]
+
+    # -- searching -------------------------------------------------------------------------------------------
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return LangChain's retriever of this store.
+
+        Args:
+            **kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs`
+                (`k` and the options of a search, for "mmr" also `fetch_k` and `lambda_mult`), `tags`,
+                `metadata`, `name`.
+
+        Raises:
+            InputError: If an argument is unknown, in `search_kwargs` too. LangChain would ignore it, and with
+                it a filter.
+        """
+        _check_retriever_arguments(kwargs)
+        return super().as_retriever(**kwargs)
+
+    def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
+        """Find the `k` best documents.
+
+        A sparse search finds documents that share at least one token with the query, so it may return fewer
+        than `k`.
+
+        Args:
+            query: The query.
+            k: Maximum number of documents.
+            **options: Fields of `LangChainSearchOptions`.
+
+        Raises:
+            InputError: If an argument is not valid.
+            FilterError: If the filter is not valid.
+        """
+        return _only_documents(self.similarity_search_with_score(query, k, **options))
+
+    async def asimilarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
+        """Async version of `similarity_search`."""
+        return _only_documents(await self.asimilarity_search_with_score(query, k, **options))
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        """Find documents with their scores: sparse, a dot product (unbounded); hybrid, the fused score."""
+        search = LangChainSearchOptions.from_keywords(options)
+        return self._documents(query, self.index.search(query, k, **search.index_arguments()), search)
+
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        """Async version of `similarity_search_with_score`."""
+        search = LangChainSearchOptions.from_keywords(options)
+        hits = await self.index.asearch(query, k, **search.index_arguments())
+        return await self._adocuments(query, hits, search)
+
+    def similarity_search_by_vector(
+        self, embedding: list[float] | SparseEmbedding, k: int = 4, **options: Any
+    ) -> list[Document]:
+        """Find documents by a sparse vector.
+
+        Raises:
+            InputError: If the vector is not a `SparseEmbedding`.
+        """
+        return self.similarity_search(_sparse(embedding), k, **{"mode": "sparse", **options})  # type: ignore[arg-type]
+
+    async def asimilarity_search_by_vector(
+        self, embedding: list[float] | SparseEmbedding, k: int = 4, **options: Any
+    ) -> list[Document]:
+        """Async version of `similarity_search_by_vector`."""
+        return await self.asimilarity_search(_sparse(embedding), k, **{"mode": "sparse", **options})  # type: ignore[arg-type]
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        """Find documents with scores in 0..1; see `splade_retriever.langchain.relevance`."""
+        search = LangChainSearchOptions.from_keywords(options)
+        vector = self._query_vector(query, search)
+        hits = self.index.search(vector or query, k, **search.index_arguments())
+        return self._relevant(self._documents(query, hits, search), vector, search)
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        search = LangChainSearchOptions.from_keywords(options)
+        vector = await asyncio.to_thread(self._query_vector, query, search)
+        hits = await self.index.asearch(vector or query, k, **search.index_arguments())
+        return self._relevant(await self._adocuments(query, hits, search), vector, search)
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """Choose `k` of the `fetch_k` best documents that also differ from each other; see `index.mmr`.
+
+        Args:
+            query: The query.
+            k: Maximum number of documents.
+            fetch_k: Number of documents to choose from.
+            lambda_mult: 1 for relevance only, 0 for diversity only.
+            **options: Fields of `LangChainSearchOptions`.
+        """
+        search = LangChainSearchOptions.from_keywords(options)
+        hits = self.index.search(query, max(k, fetch_k), **_with_vectors(search))
+        return _only_documents(self._documents(query, diverse(hits, k, lambda_mult=lambda_mult), search))
+
+    async def amax_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """Async version of `max_marginal_relevance_search`."""
+        search = LangChainSearchOptions.from_keywords(options)
+        hits = await self.index.asearch(query, max(k, fetch_k), **_with_vectors(search))
+        chosen = await asyncio.to_thread(diverse, hits, k, lambda_mult=lambda_mult)
+        return _only_documents(await self._adocuments(query, chosen, search))
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float] | SparseEmbedding,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **options: Any,
+    ) -> list[Document]:
+        """Like `max_marginal_relevance_search`, by a sparse vector."""
+        return self.max_marginal_relevance_search(
+            _sparse(embedding),  # type: ignore[arg-type]
+            k,
+            fetch_k,
+            lambda_mult,
+            **{"mode": "sparse", **options},
+        )
+
+    async def amax_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float] | SparseEmbedding,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **options: Any,
+    ) -> list[Document]:
+        """Async version of `max_marginal_relevance_search_by_vector`."""
+        return await self.amax_marginal_relevance_search(
+            _sparse(embedding),  # type: ignore[arg-type]
+            k,
+            fetch_k,
+            lambda_mult,
+            **{"mode": "sparse", **options},
+        )
+
+    def _documents(
+        self, query: str, hits: Sequence[Hit], search: LangChainSearchOptions
+    ) -> list[tuple[Document, float]]:
+        explanations = self.index.explain_all(query, hits) if search.with_explanations else []
+        return to_documents(hits, search, explanations)
+
+    async def _adocuments(
+        self, query: str, hits: Sequence[Hit], search: LangChainSearchOptions
+    ) -> list[tuple[Document, float]]:
+        if not search.with_explanations:
+            return to_documents(hits, search, [])
+        return to_documents(hits, search, await self.index.aexplain_all(query, hits))
+
+    def _mode(self, search: LangChainSearchOptions) -> Mode:
+        return search.mode or ("sparse" if self.index.dense is None else "hybrid")
+
+    def _query_vector(self, query: str, search: LangChainSearchOptions) -> SparseEmbedding | None:
+        """Encode the query for a sparse search, whose relevance needs the weights; then search by it."""
+        if self._mode(search) != "sparse":
+            return None
+        (vector,) = self.index.model.query_embed([query])
+        return vector
+
+    def _relevant(
+        self,
+        scored: Sequence[tuple[Document, float]],
+        vector: SparseEmbedding | None,
+        search: LangChainSearchOptions,
+    ) -> list[tuple[Document, float]]:
+        mode, fusion = self._mode(search), search.fusion or Fusion()
+        return [
+            (document, relevance(score, mode=mode, fusion=fusion, query=vector)) for document, score in scored
+        ]
+
+    # -- closing ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the index; a second call does nothing."""
+        self.index.close()
+
+    async def aclose(self) -> None:
+        """Async version of `close`."""
+        await self.index.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _only_documents(scored: Sequence[tuple[Document, float]]) -> list[Document]:
+    return [document for document, _ in scored]
+
+
+def _with_vectors(search: LangChainSearchOptions) -> dict[str, Any]:
+    return {**search.index_arguments(), "with_vectors": True}
+
+
+def _sparse(embedding: object) -> SparseEmbedding:
+    if not isinstance(embedding, SparseEmbedding):
+        raise InputError(
+            f"The search by vector got a {type(embedding).__name__}, expected a SparseEmbedding, as "
+            "`index.model.query_embed` returns it. For dense vectors search by text with mode='dense'."
+        )
+    return embedding
+
+
+def _check_retriever_arguments(kwargs: Mapping[str, Any]) -> None:
+    searches = {"k", *LangChainSearchOptions.__slots__}
+    allowed = set(VectorStoreRetriever.model_fields) - {"vectorstore"}
+    if unknown := [name for name in kwargs if name not in allowed]:
+        options = [name for name in unknown if name in searches | _MMR_OPTIONS]
+        hint = ", ".join(f"{name!r}: ..." for name in options)
+        remedy = f" Pass search_kwargs={{{hint}}}." if options else ""
+        raise InputError(
+            f"as_retriever got the unknown argument {', '.join(unknown)}; allowed: "
+            f"{', '.join(sorted(allowed))}.{remedy}"
+        )
+    if kwargs.get("search_type") == "mmr":
+        searches |= _MMR_OPTIONS
+    search_kwargs = kwargs.get("search_kwargs") or {}
+    if unknown := [name for name in search_kwargs if name not in searches]:
+        raise InputError(
+            f"as_retriever got the unknown argument {', '.join(unknown)} in search_kwargs; allowed: "
+            f"{', '.join(sorted(searches))}."
+        )
