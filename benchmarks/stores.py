@@ -37,7 +37,7 @@ def words(vector: SparseEmbedding) -> list[str]:
 class Opened(Protocol):
     """A store that is open."""
 
-    def search(self, query: Any) -> object:
+    def search(self, query: Any) -> Any:
         """Find the best 10 documents with their texts."""
         ...
 
@@ -104,7 +104,7 @@ class Qdrant:
 class _OpenQdrant:
     client: Any
 
-    def search(self, query: Any) -> object:
+    def search(self, query: Any) -> Any:
         return self.client.query_points(COLLECTION, query=query, using=VECTOR, limit=K, with_payload=True)
 
 
@@ -135,7 +135,7 @@ class Bm25s:
 class _OpenBm25s:
     index: Any
 
-    def search(self, query: Any) -> object:
+    def search(self, query: Any) -> Any:
         return self.index.retrieve(query, k=K, show_progress=False)
 
 

@@ -25,7 +25,7 @@ class TokenReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class SparseEmbedding:
     """Weights over a vocabulary, only those above zero.
 
@@ -43,8 +43,8 @@ class SparseEmbedding:
     values: NDArray[np.float32]
     indices: NDArray[np.int32]
 
-    def __post_init__(self) -> None:
-        values, indices = _as_weights(self.values), _as_ids(self.indices)
+    def __init__(self, values: ArrayLike, indices: ArrayLike) -> None:
+        values, indices = _as_weights(values), _as_ids(indices)
         if values.ndim != 1 or values.shape != indices.shape:
             raise InputError(
                 f"A sparse embedding needs one weight per id in two flat arrays, got values of shape "

@@ -158,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server_of.told(self.command, path, asked)
             status, result = 200, self._called(path, asked)
         except Exception as error:  # noqa: BLE001 - told to the client, as a server does
-            status = {CollectionNotFoundError: 404, InputError: 400}.get(type(error), 500)
+            known: dict[type[Exception], int] = {CollectionNotFoundError: 404, InputError: 400}
+            status = known.get(type(error), 500)
             answer: dict[str, Any] = {"status": {"error": str(error)}, "time": 0.0}
         else:
             answer = {"status": "ok", "time": 0.0, "result": _as_json(result)}

@@ -119,7 +119,7 @@ def test_langchain_reads_every_class_of_node_as_its_text_and_metadata(
 
     (document,) = langchain.similarity_search("lander")
 
-    assert (document.id, document.page_content) == (node.node_id, node.get_content())  # type: ignore[call-arg]
+    assert (document.id, document.page_content) == (node.node_id, node.get_content())
     assert document.metadata == node.metadata
 
 

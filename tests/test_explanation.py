@@ -250,7 +250,7 @@ def test_a_hit_that_was_deleted_since_is_named(client: Any) -> None:
 def test_an_encoder_without_tokenizer_is_named() -> None:
     class Bare:
         fingerprint = {"model": "bare"}  # noqa: RUF012
-        passage_embed = query_embed = staticmethod(lambda texts: iter([]))
+        passage_embed = query_embed = staticmethod(lambda texts: iter(()))
 
     index = SpladeIndex(client=QdrantClient(":memory:"), model=Bare())
 

@@ -164,14 +164,18 @@ def test_the_engine_finds_what_the_rules_say(
 # -- the parts of the language -------------------------------------------------------------------------------
 
 
-def ids_of(index: SpladeIndex, filter: Any, **metadatas: dict[str, Any]) -> list[str]:
+def ids_of(index: SpladeIndex, filter: Any, **metadatas: Mapping[str, Any]) -> list[str]:
     index.clear()
     index.add([str(metadata) for metadata in metadatas.values()], metadatas.values(), metadatas.keys())
     return sorted(hit.id for hit in index.scroll(filter))
 
 
 def test_a_value_a_list_and_a_range(index: SpladeIndex) -> None:
-    documents = {"a": {"year": 2019, "lang": "en"}, "b": {"year": 2023, "lang": "de"}, "c": {"year": 2024}}
+    documents: dict[str, Any] = {
+        "a": {"year": 2019, "lang": "en"},
+        "b": {"year": 2023, "lang": "de"},
+        "c": {"year": 2024},
+    }
 
     assert ids_of(index, {"year": 2023}, **documents) == ["b"]
     assert ids_of(index, {"lang": ["en", "de"]}, **documents) == ["a", "b"]
@@ -181,7 +185,12 @@ def test_a_value_a_list_and_a_range(index: SpladeIndex) -> None:
 
 
 def test_true_is_not_one_and_an_int_is_found_as_an_int_only(index: SpladeIndex) -> None:
-    documents = {"bool": {"v": True}, "int": {"v": 1}, "float": {"v": 1.0}, "string": {"v": "1"}}
+    documents: dict[str, Any] = {
+        "bool": {"v": True},
+        "int": {"v": 1},
+        "float": {"v": 1.0},
+        "string": {"v": "1"},
+    }
 
     assert ids_of(index, {"v": True}, **documents) == ["bool"]
     assert ids_of(index, {"v": 1}, **documents) == ["int"]
@@ -190,7 +199,7 @@ def test_true_is_not_one_and_an_int_is_found_as_an_int_only(index: SpladeIndex) 
 
 
 def test_datetimes_and_iso_strings_are_points_in_time_whatever_their_zone(index: SpladeIndex) -> None:
-    documents = {
+    documents: dict[str, Any] = {
         "utc": {"at": "2023-08-23T12:33:00+00:00"},
         "india": {"at": "2023-08-23T18:03:00+05:30"},
         "later": {"at": "2023-08-24T00:00:00Z"},
@@ -208,7 +217,10 @@ def test_datetimes_and_iso_strings_are_points_in_time_whatever_their_zone(index:
 
 
 def test_nested_keys_are_written_with_dots_or_as_dicts(index: SpladeIndex) -> None:
-    documents = {"ada": {"author": {"name": "Ada", "born": 1815}}, "bob": {"author": {"name": "Bob"}}}
+    documents: dict[str, Any] = {
+        "ada": {"author": {"name": "Ada", "born": 1815}},
+        "bob": {"author": {"name": "Bob"}},
+    }
 
     assert ids_of(index, {"author.name": "Ada"}, **documents) == ["ada"]
     assert ids_of(index, {"author": {"name": "Ada"}}, **documents) == ["ada"]
@@ -225,7 +237,7 @@ def test_a_key_with_a_dot_in_it_is_put_in_quotes(index: SpladeIndex) -> None:
 
 
 def test_text_words_are_looked_for_in_a_field_or_in_the_document(index: SpladeIndex) -> None:
-    documents = {"a": {"title": "The lunar orbit"}, "b": {"title": "An orbit of Mars"}}
+    documents: dict[str, Any] = {"a": {"title": "The lunar orbit"}, "b": {"title": "An orbit of Mars"}}
 
     assert ids_of(index, {"title": {"$text": "orbit lunar"}}, **documents) == ["a"]
     assert ids_of(index, {"$text": "mars"}, **documents) == ["b"]

@@ -1,5 +1,7 @@
 """SparseEmbedding: invariants, arithmetic, conversions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ weights = st.dictionaries(st.integers(0, 200), st.floats(0.015625, 10, width=32)
 
 
 @given(weights)
-def test_a_dictionary_survives_the_round_trip(mapping) -> None:
+def test_a_dictionary_survives_the_round_trip(mapping: dict[int, float]) -> None:
     embedding = SparseEmbedding.from_dict(mapping)
     assert embedding.as_dict() == dict(sorted(mapping.items()))
     assert SparseEmbedding.from_dict(embedding.as_dict()) == embedding
@@ -21,13 +23,13 @@ def test_a_dictionary_survives_the_round_trip(mapping) -> None:
 
 
 @given(weights, weights)
-def test_dot_is_the_sum_of_products_over_shared_ids(one, two) -> None:
+def test_dot_is_the_sum_of_products_over_shared_ids(one: Any, two: Any) -> None:
     expected = sum(one[i] * two[i] for i in one.keys() & two.keys())
     assert SparseEmbedding.from_dict(one).dot(SparseEmbedding.from_dict(two)) == pytest.approx(expected)
 
 
 @given(weights, st.integers(0, 50))
-def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k) -> None:
+def test_top_keeps_the_heaviest_in_ascending_id_order(mapping: dict[int, float], k: int) -> None:
     top = SparseEmbedding.from_dict(mapping).top(k)
     assert sorted(top.values.tolist()) == sorted(mapping.values())[max(0, len(mapping) - k) :]
     assert top.indices.tolist() == sorted(top.indices.tolist())
@@ -47,7 +49,7 @@ def test_top_keeps_the_heaviest_in_ascending_id_order(mapping, k) -> None:
         ([1.0], [2**40], "found 1099511627776"),
     ],
 )
-def test_a_bad_vector_is_refused_with_the_value_found(values, indices, message) -> None:
+def test_a_bad_vector_is_refused_with_the_value_found(values: Any, indices: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SparseEmbedding(values=np.array(values), indices=np.array(indices))
 
@@ -72,7 +74,7 @@ def test_from_dense_keeps_what_is_above_zero() -> None:
 
 def test_tokens_come_heaviest_first() -> None:
     class Letters:
-        def tokens(self, ids):
+        def tokens(self, ids: Any) -> Any:
             return [chr(97 + i) for i in ids]
 
     embedding = SparseEmbedding.from_dict({0: 0.5, 1: 2.0, 2: 1.0})

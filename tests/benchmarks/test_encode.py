@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -32,7 +33,7 @@ def test_passages_are_the_same_in_every_run_and_of_mixed_length() -> None:
     assert max(lengths) > 150
 
 
-def figures(seconds, peak_mb):
+def figures(seconds: float, peak_mb: float) -> Any:
     return {
         "seconds": seconds,
         "peak_mb": peak_mb,
@@ -69,7 +70,7 @@ def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(
 ) -> None:
     clock, calls = [0.0], []
 
-    def embed(texts):
+    def embed(texts: list[str]) -> Any:
         calls.append(0)
         for _ in texts:
             calls[-1] += 1

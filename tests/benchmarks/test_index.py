@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,14 +15,14 @@ from benchmarks.vectors import VectorFile, splade_like
 
 
 @pytest.fixture
-def vectors(tmp_path: Path):
+def vectors(tmp_path: Path) -> Path:
     VectorFile.write(tmp_path / "vectors" / "documents", splade_like(120, 40, spread=0.25))
     VectorFile.write(tmp_path / "vectors" / "queries", splade_like(8, 12, seed=1))
     return tmp_path / "vectors"
 
 
 @pytest.mark.parametrize("store", ["edge", "local", "bm25s"])
-def test_a_store_is_built_and_searched(store, vectors, tmp_path: Path) -> None:
+def test_a_store_is_built_and_searched(store: str, vectors: Path, tmp_path: Path) -> None:
     folder = tmp_path / store
     built = index.step("build", store, folder, vectors, 100)
     searched = index.step("search", store, folder, vectors, 100)
@@ -34,7 +35,7 @@ def test_a_store_is_built_and_searched(store, vectors, tmp_path: Path) -> None:
     assert found.disk_mb > 0
 
 
-def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors, tmp_path: Path) -> None:
+def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors: Path, tmp_path: Path) -> None:
     queries = VectorFile(vectors / "queries").read()
     answers = []
     for store in ("local", "edge", "edge"):
@@ -43,7 +44,7 @@ def test_edge_and_local_mode_find_the_same_before_and_after_optimising(vectors, 
             assert index.step("optimise", store, folder, vectors, 100)["seconds"] > 0
         else:
             index.step("build", store, folder, vectors, 100)
-        opened = STORES[store].open(folder)
+        opened: Any = STORES[store].open(folder)
         answers.append([opened.search(STORES[store].query(query)).points for query in queries])
         opened.client.close()
     for local, *edge in zip(*answers, strict=True):
@@ -62,7 +63,7 @@ def test_bm25s_searches_the_tokens_of_the_vectors(tmp_path: Path) -> None:
     assert first["text"] == documents[17].text
 
 
-def test_our_layers_are_timed_beside_the_bare_call(vectors, tmp_path: Path) -> None:
+def test_our_layers_are_timed_beside_the_bare_call(vectors: Path, tmp_path: Path) -> None:
     index.step("build", "edge", tmp_path / "edge", vectors, 100)
     found = index.step("overhead", "edge", tmp_path / "edge", vectors, 100)
     bare, client, whole = found.values()
@@ -74,12 +75,12 @@ def test_our_layers_are_timed_beside_the_bare_call(vectors, tmp_path: Path) -> N
     assert lines[1].endswith("(goal: under 0.3 ms: missed)")
 
 
-def test_more_documents_than_there_are_vectors_are_refused(vectors, tmp_path: Path) -> None:
+def test_more_documents_than_there_are_vectors_are_refused(vectors: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="has 120 documents, asked for 500"):
         index.main(["--documents", "500", "--vectors", str(vectors), "--folder", str(tmp_path)])
 
 
-def rows():
+def rows() -> Any:
     one = Row(20_000, EDGE, 2.0, 1.5, 0.5, 0.9, 1000, 200, 150, 60)
     return [
         one,
@@ -119,7 +120,7 @@ def test_the_whole_benchmark_writes_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(index.page, "PAGE", tmp_path / "docs" / "benchmarks.md")
+    monkeypatch.setattr("benchmarks.page.PAGE", tmp_path / "docs" / "benchmarks.md")
     arguments = ["--documents", "60", "--without", "local", "--folder", str(tmp_path), "--write"]
     index.main(arguments)
     page = (tmp_path / "docs" / "benchmarks.md").read_text("utf-8")
@@ -131,7 +132,7 @@ def test_the_whole_benchmark_writes_its_report(
     assert not list(tmp_path.glob("index-*"))
 
 
-def test_a_step_that_dies_is_told(vectors, tmp_path: Path, capfd) -> None:
+def test_a_step_that_dies_is_told(vectors: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(index.StepDiedError, match="search of edge with 100 documents died"):
         index.told("search", "edge", tmp_path / "nothing", vectors, 100)
     assert "there is no collection 'docs'" in capfd.readouterr().err

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ WORDS = [f"word{n}" for n in range(12)]
 
 
 @pytest.fixture
-def collections(tmp_path: Path):
+def collections(tmp_path: Path) -> Any:
     """Two collections of 80 documents in which words stand once or several times."""
     for seed, name in enumerate(("first", "second")):
         folder = tmp_path / "collections" / name
@@ -39,7 +40,7 @@ def collections(tmp_path: Path):
 
 
 @pytest.fixture
-def encoded(collections, tmp_path: Path):
+def encoded(collections: Any, tmp_path: Path) -> Any:
     return pruning.encode(pruning.read(collections), WordEncoder(), tmp_path / "vectors")
 
 
@@ -47,7 +48,9 @@ def encoded(collections, tmp_path: Path):
     ("documents", "query_dims"),
     [(Documents(), None), (Documents(max_active_dims=2), 2), (Documents(min_weight=1.5), None)],
 )
-def test_what_is_measured_is_what_evaluate_finds(collections, encoded, documents, query_dims) -> None:
+def test_what_is_measured_is_what_evaluate_finds(
+    collections: Any, encoded: Any, documents: Documents, query_dims: int | None
+) -> None:
     (found,) = pruning.measure(encoded, WordEncoder(), documents, [query_dims])
     for name in ("first", "second"):
         report = evaluate(
@@ -63,7 +66,9 @@ def test_what_is_measured_is_what_evaluate_finds(collections, encoded, documents
     assert found.p50_ms > 0
 
 
-def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(collections, tmp_path: Path) -> None:
+def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(
+    collections: Any, tmp_path: Path
+) -> None:
     folder = tmp_path / "vectors"
     read = pruning.read(collections)
     first, again, other = WordEncoder(), WordEncoder(), WordEncoder("another")
@@ -75,7 +80,7 @@ def test_vectors_are_encoded_again_only_for_another_model_or_other_texts(collect
     assert other.encoded == 160 + 80
 
 
-def test_the_report_has_a_row_a_setting_and_a_grid(encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_has_a_row_a_setting_and_a_grid(encoded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BY_DIMS", (Documents(), Documents(max_active_dims=2)))
     found = [
         one

@@ -275,7 +275,11 @@ def test_bad_queries_are_told(client: EdgeClient) -> None:
         ("create_payload_index", {"query": models.OrderByQuery(order_by="n")}),
         (
             "JSON path",
-            {"query_filter": models.Filter(must=[models.IsEmptyCondition(is_empty={"key": "a..b"})])},
+            {
+                "query_filter": models.Filter(
+                    must=[models.IsEmptyCondition(is_empty=models.PayloadField(key="a..b"))]
+                )
+            },
         ),
     ]
     for told, arguments in bad:
@@ -317,7 +321,7 @@ def test_payloads_are_stored_as_json_as_a_server_stores_them(client: EdgeClient)
 
 
 def test_true_and_one_are_two_things_to_a_filter(client: EdgeClient) -> None:
-    payloads = [{"v": True}, {"v": 1}, {"v": False}, {"v": 0}]
+    payloads: list[dict[str, Any]] = [{"v": True}, {"v": 1}, {"v": False}, {"v": 0}]
     client.upsert("c", models.Batch(ids=[0, 1, 2, 3], vectors={}, payloads=payloads))
 
     for id, value in enumerate([True, 1, False, 0]):
@@ -371,7 +375,7 @@ def test_uploads_take_streams_and_arrays(client: EdgeClient) -> None:
 
 
 def test_batches_of_writes_are_made_in_order(client: EdgeClient) -> None:
-    operations = [
+    operations: list[Any] = [
         models.UpsertOperation(upsert=models.PointsList(points=[point(1), point(2), point(3)])),
         models.SetPayloadOperation(set_payload=models.SetPayload(payload={"a": 1}, points=[1, 2])),
         models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload={"b": 2}, points=[2])),

@@ -183,7 +183,7 @@ triangle = models.GeoPolygon(
     )
 )
 matches = st.one_of(
-    st.sampled_from(["en", "de", "a b c", "", True, False, 0, 1, 2]).map(
+    st.sampled_from(list[bool | int | str](["en", "de", "a b c", "", True, False, 0, 1, 2])).map(
         lambda v: models.MatchValue(value=v)
     ),
     st.lists(st.sampled_from(["en", "de", ""]), max_size=2).map(lambda v: models.MatchAny(any=v)),
@@ -547,7 +547,8 @@ def test_mmr_picks_the_same(pair: Pair, using: str) -> None:
 def test_recommendations_rank_the_same(pair: Pair, using: str, strategy: Any) -> None:
     chance = seeded(pair)
     vector: Any = random_sparse(chance) if using == "sparse" else random_dense(chance)
-    for positive, negative in (([1, vector], [5]), ([2], []), ([3, 4], [6, 7])):
+    examples: list[tuple[Any, Any]] = [([1, vector], [5]), ([2], []), ([3, 4], [6, 7])]
+    for positive, negative in examples:
         asked = models.RecommendInput(positive=positive, negative=negative, strategy=strategy)
         query_both(pair, query=models.RecommendQuery(recommend=asked), using=using, limit=10)
 

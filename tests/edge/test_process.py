@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,15 @@ LONGEST_GAP_S = 0.05
 LONGEST_GAP_ON_A_BUSY_MACHINE_S = 0.2
 
 
-def point(number: int) -> models.PointStruct:
+def sparse_vector(number: int) -> models.SparseVector:
     indices = sorted({number % 997, number % 89 + 1000, number % 7 + 2000})
-    vector = models.SparseVector(
+    return models.SparseVector(
         indices=indices, values=[weight + number / 1000 for weight in (1.0, 0.5, 0.25)]
     )
-    return models.PointStruct(id=number, vector={"sparse": vector}, payload={"number": number})
+
+
+def point(number: int) -> models.PointStruct:
+    return models.PointStruct(id=number, vector={"sparse": sparse_vector(number)}, payload={"number": number})
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +78,14 @@ def test_the_child_gives_the_answers_of_the_client_in_this_process(process: Edge
     with EdgeClient() as here:
         here.create_collection("docs", sparse_vectors_config=SPARSE)
         here.upsert("docs", [point(number) for number in range(300)])
-        for ask in (
+        asks: list[Callable[[EdgeClient], object]] = [
             lambda client: client.query_points("docs", query, using="sparse", limit=20),
             lambda client: client.scroll("docs", limit=30, with_vectors=True),
             lambda client: client.retrieve("docs", [3, 4], with_payload=True),
             lambda client: client.get_collection("docs"),
             lambda client: client.count("docs"),
-        ):
+        ]
+        for ask in asks:
             assert ask(process) == ask(here)
 
 
@@ -99,7 +103,7 @@ def test_streams_are_sent_in_pieces(process: EdgeProcess) -> None:
     process.create_collection("streams", sparse_vectors_config=SPARSE)
     process.upload_points("streams", (point(number) for number in range(200)))
     process.upload_collection(
-        "streams", ({"sparse": point(n).vector["sparse"]} for n in range(100)), ids=itertools.count(1000)
+        "streams", ({"sparse": sparse_vector(n)} for n in range(100)), ids=itertools.count(1000)
     )
     assert process.count("streams").count == 300
     process.delete_collection("streams")

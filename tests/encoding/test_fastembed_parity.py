@@ -1,9 +1,12 @@
 """The same numbers as FastEmbed from the same ONNX file, on real texts."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from splade_retriever import SparseTextEmbedding
+from splade_retriever import SparseEmbedding, SparseTextEmbedding
 from tests.mlm_graphs import Shape, real_texts, save_folder
 
 fastembed = pytest.importorskip("fastembed", reason="FastEmbed is not installed (extra `test`)")
@@ -13,12 +16,12 @@ MODEL = "prithivida/Splade_PP_en_v1"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_folder(tmp_path_factory.mktemp("splade"), SHAPE)
 
 
 @pytest.fixture(scope="module")
-def texts():
+def texts() -> list[str]:
     paragraphs = sorted(real_texts(), key=len)
     # Sentences, paragraphs, and one text that is cut at 512 tokens; FastEmbed's pooling sets the time.
     sentences = [text.split(". ")[0] for text in paragraphs[-270:]]
@@ -26,18 +29,20 @@ def texts():
 
 
 @pytest.fixture(scope="module")
-def theirs(folder, texts):
+def theirs(folder: Path, texts: list[str]) -> Any:
     reference = fastembed.SparseTextEmbedding(MODEL, specific_model_path=str(folder), threads=1)
     return list(reference.embed(texts, batch_size=8))
 
 
-def dense(embedding):
+def dense(embedding: SparseEmbedding) -> np.ndarray:
     row = np.zeros(SHAPE.vocab)
     row[embedding.indices] = embedding.values
     return row
 
 
-def test_every_weight_is_fastembeds_within_a_ten_thousandth(folder, texts, theirs) -> None:
+def test_every_weight_is_fastembeds_within_a_ten_thousandth(
+    folder: Path, texts: list[str], theirs: Any
+) -> None:
     ours = list(SparseTextEmbedding(MODEL, specific_model_path=str(folder)).embed(texts))
     assert len(ours) == len(theirs) == len(texts) == 300
     for own, other in zip(ours, theirs, strict=True):
@@ -47,7 +52,7 @@ def test_every_weight_is_fastembeds_within_a_ten_thousandth(folder, texts, their
     assert 30 < np.mean(active) < 6000
 
 
-def test_our_batches_of_fastembeds_size_give_the_same(folder, texts, theirs) -> None:
+def test_our_batches_of_fastembeds_size_give_the_same(folder: Path, texts: list[str], theirs: Any) -> None:
     model = SparseTextEmbedding(MODEL, specific_model_path=str(folder))
     for own, other in zip(model.embed(texts[:20], batch_size=1), theirs[:20], strict=True):
         assert np.abs(dense(own) - dense(other)).max() < 1e-4

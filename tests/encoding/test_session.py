@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,16 +25,18 @@ MASK = (np.arange(12) < np.array([[12], [7], [1], [10]])).astype(np.int64)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_mlm(tmp_path_factory.mktemp("model") / "model.onnx", WEIGHTS, SHAPE)
 
 
 @pytest.fixture(scope="module")
-def unpooled(model):
+def unpooled(model: Path) -> Session:
     return Session(model)
 
 
-def save_constant(path, *, inputs=("input_ids", "attention_mask"), shape=(2, 3)):
+def save_constant(
+    path: Path, *, inputs: tuple[str, ...] = ("input_ids", "attention_mask"), shape: Any = (2, 3)
+) -> Path:
     """A graph that returns zeros of a fixed shape, whatever it is given."""
     path.parent.mkdir(exist_ok=True)
     zeros = numpy_helper.from_array(np.zeros(shape, dtype=np.float32))
@@ -54,32 +57,34 @@ def save_constant(path, *, inputs=("input_ids", "attention_mask"), shape=(2, 3))
 # Weights
 
 
-def test_logits_are_pooled_outside_a_graph_that_is_not_pooled(unpooled) -> None:
+def test_logits_are_pooled_outside_a_graph_that_is_not_pooled(unpooled: Session) -> None:
     expected = max_pooled(mlm_logits(WEIGHTS, SHAPE, IDS, MASK), MASK)
     assert not unpooled.is_pooled
     np.testing.assert_allclose(unpooled.weights(IDS, MASK), expected, atol=1e-5)
 
 
-def test_pooling_inside_and_outside_the_graph_agree(model, unpooled) -> None:
+def test_pooling_inside_and_outside_the_graph_agree(model: Path, unpooled: Session) -> None:
     inside = Session(pooled_graph(model))
     assert inside.is_pooled
     np.testing.assert_allclose(inside.weights(IDS, MASK), unpooled.weights(IDS, MASK), atol=1e-5)
 
 
-def test_the_activation_is_applied_outside_too(model, unpooled) -> None:
+def test_the_activation_is_applied_outside_too(model: Path, unpooled: Session) -> None:
     twice = Session(model, activation="log1p_log1p").weights(IDS, MASK)
     np.testing.assert_allclose(twice, np.log1p(unpooled.weights(IDS, MASK)), atol=1e-6)
 
 
 @settings(deadline=None, max_examples=40)
 @given(extra=st.integers(0, 9), order=st.permutations(range(4)))
-def test_order_and_padding_never_change_a_vector_pooled_outside(unpooled, extra, order) -> None:
+def test_order_and_padding_never_change_a_vector_pooled_outside(
+    unpooled: Session, extra: int, order: Any
+) -> None:
     ids, mask = (np.pad(array[order], ((0, 0), (0, extra))) for array in (IDS, MASK))
     np.testing.assert_allclose(unpooled.weights(ids, mask), unpooled.weights(IDS, MASK)[order], atol=1e-5)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_many_threads_get_the_vectors_of_one(model, pooled) -> None:
+def test_many_threads_get_the_vectors_of_one(model: Path, pooled: Session) -> None:
     session = Session(pooled_graph(model) if pooled else model)
     once = session.weights(IDS, MASK)
     with ThreadPoolExecutor(8) as pool:
@@ -87,7 +92,7 @@ def test_many_threads_get_the_vectors_of_one(model, pooled) -> None:
             np.testing.assert_array_equal(found, once)
 
 
-def test_threads_default_to_the_cores_this_process_may_use(model) -> None:
+def test_threads_default_to_the_cores_this_process_may_use(model: Path) -> None:
     assert Session(model).threads == len(os.sched_getaffinity(0))
     assert Session(model, threads=3).threads == 3
 
@@ -99,7 +104,7 @@ def test_threads_default_to_the_cores_this_process_may_use(model) -> None:
     arrays.arrays(np.float32, (2, 5, 7), elements=st.floats(-100, 100, width=32)),
     arrays.arrays(np.int64, (2, 5), elements=st.integers(0, 1)),
 )
-def test_max_pool_is_the_formula_of_the_paper(logits, mask) -> None:
+def test_max_pool_is_the_formula_of_the_paper(logits: Any, mask: Any) -> None:
     paper = np.max(np.log1p(np.maximum(logits, 0)) * mask[:, :, None], axis=1)
     np.testing.assert_allclose(max_pool(logits, mask), paper, rtol=1e-6)
     np.testing.assert_allclose(max_pool(logits, mask, activation="log1p_log1p"), np.log1p(paper), rtol=1e-6)
@@ -111,7 +116,7 @@ def test_padding_cannot_win_the_max() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (1, 5, 7), (2, 4, 7)])
-def test_logits_of_another_shape_are_refused(shape) -> None:
+def test_logits_of_another_shape_are_refused(shape: Any) -> None:
     with pytest.raises(ModelOutputError, match=r"returned shape .*, expected \(2, 5, 'vocabulary'\)"):
         max_pool(np.zeros(shape, dtype=np.float32), np.ones((2, 5), dtype=np.int64))
 
@@ -120,18 +125,18 @@ def test_logits_of_another_shape_are_refused(shape) -> None:
 
 
 @pytest.mark.parametrize("providers", ["CPUExecutionProvider", [("CPUExecutionProvider", {})], [3]])
-def test_providers_are_a_list_of_names(model, providers) -> None:
+def test_providers_are_a_list_of_names(model: Path, providers: Any) -> None:
     with pytest.raises(InputError, match=r"must be a list of names.*such as \['CPUExecutionProvider'\]"):
         Session(model, providers=providers)
 
 
-def test_a_provider_that_is_not_here_is_named(model) -> None:
+def test_a_provider_that_is_not_here_is_named(model: Path) -> None:
     with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
         Session(model, providers=["CudaExecutor"])
 
 
 @pytest.mark.parametrize("threads", [0, -2])
-def test_threads_must_be_positive(model, threads) -> None:
+def test_threads_must_be_positive(model: Path, threads: Any) -> None:
     with pytest.raises(InputError, match=f"threads must be at least 1, got {threads}"):
         Session(model, threads=threads)
 
@@ -163,7 +168,7 @@ def test_a_graph_that_ignores_the_batch_is_refused(tmp_path: Path) -> None:
         session.weights(IDS, MASK)
 
 
-def test_an_id_outside_the_vocabulary_is_told_in_words(model) -> None:
+def test_an_id_outside_the_vocabulary_is_told_in_words(model: Path) -> None:
     ids = IDS.copy()
     ids[1, 2] = SHAPE.vocab
     with pytest.raises(ModelOutputError, match=r"shape \(4, 12\) with ids up to 300: .*tokenizer and model"):

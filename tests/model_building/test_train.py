@@ -73,7 +73,13 @@ def test_training_changes_the_head_and_the_upper_layers_only(made: Made) -> None
 
     changed = {name for name in begun if not torch.equal(begun[name], trained[name])}
 
-    frozen = ("encoder.words", "encoder.positions", "encoder.norm", "head.entries", "head.barred")
+    frozen: tuple[str, ...] = (
+        "encoder.words",
+        "encoder.positions",
+        "encoder.norm",
+        "head.entries",
+        "head.barred",
+    )
     frozen += tuple(f"encoder.layers.{layer}." for layer in range(RECIPE.frozen))
     assert changed
     assert not any(name.startswith(frozen) for name in changed)

