@@ -90,7 +90,7 @@ def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[mo
                 models.Filter(must=_clauses(key, item, prefix, content_key)) for item in _list(key, value)
             ]
             conditions.append(
-                models.Filter(must=branches) if key == "$and" else models.Filter(should=branches)  # type: ignore[arg-type]
+                models.Filter(must=branches) if key == "$and" else models.Filter(should=branches)
             )
         elif key == "$not":
             conditions.append(_negated([models.Filter(must=_clauses(key, value, prefix, content_key))]))
@@ -252,7 +252,7 @@ def _range(path: str, key: str, bounds: Mapping[str, object]) -> models.FieldCon
             if not math.isfinite(value):  # type: ignore[arg-type]
                 raise FilterError(f"{word} of filter key {key!r} holds {value!r}, expected a finite number.")
         numbers = {_RANGE_WORDS[word]: value for word, value in bounds.items()}
-        return models.FieldCondition(key=path, range=models.Range(**numbers))  # type: ignore[arg-type]
+        return models.FieldCondition(key=path, range=models.Range(**numbers))
     times = {_RANGE_WORDS[word]: _time(word, key, value) for word, value in bounds.items()}
     return models.FieldCondition(key=path, range=models.DatetimeRange(**times))
 

@@ -205,7 +205,7 @@ def self_query_retriever(stack: Stack) -> BaseRetriever:
 
     asked = StructuredQuery("the Moon", Comparison(Comparator.EQ, "source", "asteroids"), 2)
     return SelfQueryRetriever(
-        query_constructor=RunnableLambda(lambda _: asked),  # type: ignore[call-arg]  # the field's alias
+        query_constructor=RunnableLambda(lambda _: asked),
         vectorstore=stack.store,
         **stack.self_query,
     )
