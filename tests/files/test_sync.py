@@ -1,6 +1,7 @@
 """A collection in step with a folder of files."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ class Desk:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
 
-    def run(self, *, base: Path | None = None, **settings: bool) -> SyncReport:
+    def run(self, *, base: Path | None = None, **settings: Any) -> SyncReport:
         options = ReadOptions(base=base)
         return sync_files(
             self.index,
