@@ -32,4 +32,4 @@ def test_an_unknown_name_of_the_adapter_is_refused_by_name() -> None:
     from splade_retriever import langchain
 
     with pytest.raises(AttributeError, match="SpladeRetreiver"):
-        _ = langchain.SpladeRetreiver  # type: ignore[attr-defined]
+        _ = langchain.SpladeRetreiver

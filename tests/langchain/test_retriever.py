@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -93,7 +93,7 @@ async def test_afrom_documents_returns_the_same_as_from_documents(client: Any) -
 
 def test_a_bad_document_is_an_error_with_its_position_and_nothing_is_written(client: Any) -> None:
     with pytest.raises(InputError, match=r"Document 1 is a str, expected a langchain_core Document"):
-        SpladeRetriever.from_documents([MOON[0], "text"], client=client, model=WordEncoder())
+        SpladeRetriever.from_documents([MOON[0], cast(Document, "text")], client=client, model=WordEncoder())
 
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
 
@@ -287,7 +287,7 @@ def test_traces_have_the_names_of_retriever_store_and_model(index: SpladeIndex) 
 
 # -- dumps and loads -----------------------------------------------------------------------------------------
 
-OF_THE_CHAIN = [
+OF_THE_CHAIN: list[Any] = [
     ChatPromptTemplate,
     HumanMessagePromptTemplate,
     PromptTemplate,

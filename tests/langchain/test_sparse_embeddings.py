@@ -1,5 +1,6 @@
 """SpladeSparseEmbeddings: the vectors of the encoder, in langchain-qdrant's own store."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.words import WordEncoder
 class TwoSided(WordEncoder):
     """Encodes queries otherwise than documents, as inference-free models do."""
 
-    def query_embed(self, query: Any) -> Any:
+    def query_embed(self, query: Any) -> Iterator[SparseEmbedding]:
         return (
             SparseEmbedding(values=[1.0] * len(vector), indices=vector.indices)
             for vector in super().query_embed(query)

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import create_retriever_tool
 
 from benchmarks import langchain_swap
-from splade_retriever import SparseTextEmbedding
-from splade_retriever.langchain import SpladeReranker, SpladeSparseEmbeddings, SpladeTranslator
+from splade_retriever import SparseTextEmbedding, SpladeIndex
+from splade_retriever.langchain import (
+    SpladeReranker,
+    SpladeSparseEmbeddings,
+    SpladeTranslator,
+    SpladeVectorStore,
+)
 from tests.langchain.chains import (
     CHAINS,
     MODEL,
@@ -117,7 +122,7 @@ def test_an_agent_awaits_the_retriever_as_its_tool_and_gets_its_documents(our_st
         our_stack.retriever, "astronomy", "Finds passages.", response_format="content_and_artifact"
     )
     agent = create_agent(ScriptedModel(answer=answer), [tool])
-    said = asyncio.run(agent.ainvoke({"messages": [("user", QUESTIONS[1])]}))["messages"]
+    said = asyncio.run(agent.ainvoke({"messages": [HumanMessage(QUESTIONS[1])]}))["messages"]
 
     (result,) = [message for message in said if isinstance(message, ToolMessage)]
     assert result.artifact == our_stack.retriever.invoke(QUESTIONS[1])
@@ -156,11 +161,16 @@ def test_self_query_parses_the_filters_that_a_model_writes(our_stack: Stack) -> 
     assert "contain | like | in | nin" in asked[0]  # the prompt lists the operators of the translator
 
 
+def index_of(stack: Stack) -> SpladeIndex:
+    assert isinstance(stack.store, SpladeVectorStore)
+    return stack.store.index
+
+
 def test_the_indexing_api_adds_skips_and_deletes(our_stack: Stack) -> None:
-    before = our_stack.store.index.count()
+    before = index_of(our_stack).count()
 
     assert CHAINS["indexing API"](our_stack) == ["added 3", "skipped 2, deleted 1"]
-    assert our_stack.store.index.count() == before
+    assert index_of(our_stack).count() == before
 
 
 def test_a_filter_and_a_limit_reach_the_store_through_self_query(our_stack: Stack) -> None:
@@ -172,7 +182,7 @@ def test_a_filter_and_a_limit_reach_the_store_through_self_query(our_stack: Stac
 
 
 def test_the_reranker_works_in_contextual_compression(our_stack: Stack) -> None:
-    model = our_stack.store.index.model
+    model = index_of(our_stack).model
     retriever = classic.ContextualCompressionRetriever(
         base_compressor=SpladeReranker(model=model, top_n=2),
         base_retriever=our_stack.store.as_retriever(search_kwargs={"k": 6}),
