@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from model_building.restore import load_model
 from model_building.train import read_pairs
+from splade_retriever.encoding.batching import TokenBatch, batches
 from splade_retriever.encoding.encode_stream import cores
 from splade_retriever.encoding.onnx.graph_builder import BLOCK
 from splade_retriever.encoding.session import Session
-from splade_retriever.encoding.tokenizer import Head, TokenBatch, batches
+from splade_retriever.encoding.tokenizer import TokenIds
 from splade_retriever.errors import InputError
 
 SAMPLE = 4_000
@@ -94,7 +95,7 @@ def count_expansions(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> di
 
 
 def _batches(texts: Sequence[list[int]]) -> Iterator[TokenBatch]:
-    return batches([Head(ids=text, cut=False) for text in texts], token_budget=2048)
+    return batches([TokenIds(text, False) for text in texts], token_budget=2048)
 
 
 def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:

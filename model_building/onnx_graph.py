@@ -298,13 +298,13 @@ class WordTable:
         if self.int8:
             return self.builder.int8_pooled(states, turned)
         products = (self.builder.op("MatMul", states, columns) for columns, _ in turned)
-        return self.builder.op("Concat", *(self.builder.largest(p, 1) for p in products), axis=1)
+        return self.builder.op("Concat", *(self.builder.reduce_max(p, 1) for p in products), axis=1)
 
     def own_products(self, states: str) -> str:
         """Return each token's product with its own embedding, (batch, tokens)."""
         if self.int8:  # as the columns see the states
-            states = self.builder.decoded(self.builder.text_codes(states))
-        return self.builder.total(self.builder.op("Mul", states, self.own), 2)
+            states = self.builder.dequantized(self.builder.text_codes(states))
+        return self.builder.reduce_sum(self.builder.op("Mul", states, self.own), 2)
 
     def of_vocabulary(self, expanded: str) -> str:
         """Put (batch, columns) into the order of the vocabulary, (batch, vocab); the others are 0."""

@@ -1,4 +1,4 @@
-"""A stream of texts through the model: read a bounded window ahead, keep the cores busy, keep the order."""
+"""Encodes a stream of texts: reads a bounded window ahead, uses all cores, keeps the order."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from splade_retriever.encoding.tokenizer import Head, TokenBatch, Tokenizer, batches, check_text
+from splade_retriever.encoding.batching import TokenBatch, batches
+from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["cores", "encode_stream"]
 
-# Texts read ahead and sorted by length: enough for full batches on all cores, little enough to stay small.
+# Texts read ahead and sorted by length: enough for full batches on all cores, few enough to bound memory.
 _TEXTS_PER_WORKER: Final = 256
 _CHARACTERS_PER_WORKER: Final = 500_000
-_WORKERS_FED: Final = (2, 16)
-# One window is computed while the one before it is taken away.
-_WINDOWS: Final = 2
-# From 192 to 512 tokens a product takes the same time a token; with fewer or more it takes longer.
+# Window sizes grow with the workers only between these numbers of workers.
+_MIN_WINDOW_WORKERS: Final = 2
+_MAX_WINDOW_WORKERS: Final = 16
+# One window is computed while the results of the one before it are consumed.
+_MAX_WINDOWS: Final = 2
+# From 192 to 512 tokens a product takes the same time per token; with fewer or more it takes longer.
 _TOKEN_BUDGET: Final = 512
-_LEAST_TOKENS: Final = 192
-_NOTHING: Final = SparseEmbedding.from_dict({})
+_MIN_TOKENS: Final = 192
+_EMPTY: Final = SparseEmbedding.from_dict({})
 
 
 @dataclass(slots=True)
 class _Window:
-    """Texts at work: each batch's rows in the window, and the vectors to come."""
+    """Texts that are being encoded: the rows of each batch, and the future of its vectors."""
 
     texts: int
     batches: list[tuple[Sequence[int], Future[list[SparseEmbedding]]]] = field(default_factory=list)
 
     def results(self) -> Iterator[SparseEmbedding]:
         """Wait for all batches and yield the vectors in the order of the texts."""
-        # A text without any token, where the model adds no special ones, has no batch and no weights.
-        found = [_NOTHING] * self.texts
+        # A text without any token, if the model adds no special ones, has no batch and no weights.
+        vectors = [_EMPTY] * self.texts
         for rows, future in self.batches:
             for row, vector in zip(rows, future.result(), strict=True):
-                found[row] = vector
-        yield from found
+                vectors[row] = vector
+        yield from vectors
 
 
 def encode_stream(
@@ -50,28 +53,28 @@ def encode_stream(
     tokenizer: Tokenizer,
     workers: int,
     max_texts: int | None,
-    on_window: Callable[[Sequence[Head]], None],
+    on_window: Callable[[Sequence[TokenIds]], None],
 ) -> Generator[SparseEmbedding, None, None]:
     """Encode texts, in order.
 
-    Texts are read from the caller's thread, in windows of at most 512 texts or about a million characters
-    (for two workers or less, for more in proportion, up to 16), and no more than two windows are held. A
-    window is sorted by length and cut into batches of at most 512 tokens, which `workers` threads compute.
-    When the iterator is closed early, the threads end with it.
+    Texts are read in the caller's thread, in windows of at most 512 texts or about a million characters
+    (for up to two workers; in proportion for more, up to 16), and at most two windows are in memory. A
+    window is sorted by length and split into batches of at most 512 tokens, which `workers` threads compute.
+    Closing the iterator early ends the threads.
 
     Args:
         texts: Any iterable.
         encode: Computes one batch; called from several threads.
-        tokenizer: Of the model.
-        workers: Batches at once.
-        max_texts: Texts a batch at most; None for as many as fit.
-        on_window: Told of each window's texts when they are tokenised.
+        tokenizer: The tokenizer of the model.
+        workers: Batches that are computed at once.
+        max_texts: Texts per batch; None for no limit.
+        on_window: Called with the token ids of each window.
 
     Raises:
         InputError: If an item is not text, after everything before it has been yielded.
     """
-    fed = min(max(workers, _WORKERS_FED[0]), _WORKERS_FED[1])
-    source = _windows(texts, fed * _TEXTS_PER_WORKER, fed * _CHARACTERS_PER_WORKER)
+    size = min(max(workers, _MIN_WINDOW_WORKERS), _MAX_WINDOW_WORKERS)
+    source = _windows(texts, size * _TEXTS_PER_WORKER, size * _CHARACTERS_PER_WORKER)
     waiting: deque[_Window] = deque()
     pool: ThreadPoolExecutor | None = None
     failure: Exception | None = None
@@ -80,27 +83,27 @@ def encode_stream(
             if isinstance(item, Exception):
                 failure = item
                 break
-            heads = tokenizer.heads(item)
-            on_window(heads)
+            token_ids = tokenizer.encode_truncated(item)
+            on_window(token_ids)
             work = list(
                 batches(
-                    heads,
+                    token_ids,
                     token_budget=_TOKEN_BUDGET,
                     workers=workers,
-                    least_tokens=_LEAST_TOKENS,
+                    min_tokens=_MIN_TOKENS,
                     max_texts=max_texts,
                     pad_id=tokenizer.pad_id,
                 )
             )
             if pool is None and len(work) <= 1:
-                # A query or a single text: no thread is worth its start.
+                # For a query or a single text, starting a thread costs more than it saves.
                 waiting.append(_Window(len(item), [(batch.rows, _done(encode(batch))) for batch in work]))
             else:
                 pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="splade-encode")
                 waiting.append(
                     _Window(len(item), [(batch.rows, pool.submit(encode, batch)) for batch in work])
                 )
-            if len(waiting) == _WINDOWS:
+            if len(waiting) == _MAX_WINDOWS:
                 yield from waiting.popleft().results()
         while waiting:
             yield from waiting.popleft().results()
@@ -111,10 +114,8 @@ def encode_stream(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _windows(texts: Iterable[str], most_texts: int, most_characters: int) -> Iterator[list[str] | Exception]:
-    """Yield lists of texts; where reading fails, what came before it and then the failure, so that it keeps
-    its place in the order.
-    """
+def _windows(texts: Iterable[str], max_texts: int, max_characters: int) -> Iterator[list[str] | Exception]:
+    """Yield lists of texts; if reading fails, the texts before the failure and then the exception."""
     window: list[str] = []
     characters = 0
     try:
@@ -122,13 +123,13 @@ def _windows(texts: Iterable[str], most_texts: int, most_characters: int) -> Ite
             check_text(text, position)
             window.append(text)
             characters += len(text)
-            if len(window) == most_texts or characters >= most_characters:
+            if len(window) == max_texts or characters >= max_characters:
                 yield window
                 window, characters = [], 0
-    except Exception as err:  # noqa: BLE001 - raised by the caller, in its place
+    except Exception as error:  # noqa: BLE001 - raised by the caller, after the texts before it
         if window:
             yield window
-        yield err
+        yield error
         return
     if window:
         yield window
@@ -141,7 +142,7 @@ def _done(result: list[SparseEmbedding]) -> Future[list[SparseEmbedding]]:
 
 
 def cores() -> int:
-    """Count the cores that this process may use, which is how many batches are computed at once."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Model files on this machine: from the hub at one revision, offline first; the only place that downloads."""
+"""Downloads model files from the hub at one revision, if they are not in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from splade_retriever.errors import ModelFilesError
 
 __all__ = ["Snapshot", "fetch"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MAIN: Final = "main"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +32,7 @@ class Snapshot:
     """A model's files at one commit.
 
     Attributes:
-        folder: Where they lie.
+        folder: The folder that holds them.
         revision: The full commit hash.
     """
 
@@ -41,8 +41,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What to fetch, and for whom: everything that a message must name."""
+class _Request:
+    """The download, with everything that a message must name."""
 
     model: str
     repo: str
@@ -61,9 +61,9 @@ def fetch(
 ) -> Snapshot:
     """Return a folder that holds the files of a repository, downloading those that are missing.
 
-    Where all files of that revision are here, nothing is asked of the network. The folder is the cache that
-    all programs on huggingface_hub share, so a model that one of them has downloaded is found. A download
-    that was cut off goes on where it stopped, in this process or the next.
+    If all files of that revision are in the cache, no request is sent. The cache is the one that all programs
+    with huggingface_hub share. An interrupted download continues where it stopped, in this process or
+    another.
 
     Args:
         repo: "owner/name" on the hub.
@@ -74,47 +74,49 @@ def fetch(
         local_files_only: Never use the network; `HF_HUB_OFFLINE=1` does the same.
 
     Raises:
-        ModelFilesError: If a file is not here and cannot be had; the message says why, where was looked and
-            what to do.
+        ModelFilesError: If a file is not in the cache and could not be downloaded; the message states the
+            reason, the cache and what to do.
     """
     cache = Path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE).expanduser()
-    wanted = _Wanted(model=model, repo=repo, revision=revision or _MAIN, cache=cache)
-    missing = [name for name in files if _cached(wanted, name) is None]
+    request = _Request(model=model, repo=repo, revision=revision or _MAIN, cache=cache)
+    missing = [name for name in files if _cached(request, name) is None]
     if missing:
         if local_files_only or constants.HF_HUB_OFFLINE:
-            raise _offline(wanted, missing, local_files_only=local_files_only)
-        with _told(wanted):
-            return _download(wanted, files)
-    return _snapshot(wanted, files[0])
+            raise _offline(request, missing, local_files_only=local_files_only)
+        with _translated_errors(request):
+            return _download(request, files)
+    return _snapshot(request, files[0])
 
 
-def _cached(wanted: _Wanted, name: str) -> Path | None:
-    found = huggingface_hub.try_to_load_from_cache(
-        wanted.repo, name, cache_dir=wanted.cache, revision=wanted.revision
+def _cached(request: _Request, name: str) -> Path | None:
+    path = huggingface_hub.try_to_load_from_cache(
+        request.repo, name, cache_dir=request.cache, revision=request.revision
     )
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
-def _snapshot(wanted: _Wanted, name: str) -> Snapshot:
-    found = _cached(wanted, name)
-    if found is None:
+def _snapshot(request: _Request, name: str) -> Snapshot:
+    path = _cached(request, name)
+    if path is None:
         raise ModelFilesError(
-            f"The file {name!r} of model {wanted.model!r} was downloaded to {wanted.cache} and is not there "
-            f"any more. Is another program emptying that folder? Pass cache_dir= with another one."
+            f"The file {name!r} of model {request.model!r} was downloaded to {request.cache} and then "
+            f"removed, possibly by another program. Pass cache_dir= with another folder."
         )
-    folder = found
+    folder = path
     for _ in Path(name).parts:
         folder = folder.parent
     return Snapshot(folder=folder, revision=folder.name)
 
 
-def _download(wanted: _Wanted, files: Sequence[str]) -> Snapshot:
-    log.info("downloading model %r from %s to %s", wanted.model, wanted.repo, wanted.cache)
-    _reach(wanted, files[0])
+def _download(request: _Request, files: Sequence[str]) -> Snapshot:
+    logger.info("Downloading model %r from %s to %s", request.model, request.repo, request.cache)
+    _reach(request, files[0])
     # The first file resolves the revision; all others come from that very commit.
-    huggingface_hub.hf_hub_download(wanted.repo, files[0], cache_dir=wanted.cache, revision=wanted.revision)
-    snapshot = _snapshot(wanted, files[0])
-    pinned = _Wanted(wanted.model, wanted.repo, snapshot.revision, wanted.cache)
+    huggingface_hub.hf_hub_download(
+        request.repo, files[0], cache_dir=request.cache, revision=request.revision
+    )
+    snapshot = _snapshot(request, files[0])
+    pinned = _Request(request.model, request.repo, snapshot.revision, request.cache)
     for name in files[1:]:
         if _cached(pinned, name) is None:
             _resume(pinned, name)
@@ -124,61 +126,63 @@ def _download(wanted: _Wanted, files: Sequence[str]) -> Snapshot:
     return snapshot
 
 
-def _reach(wanted: _Wanted, name: str) -> None:
-    """Ask for one file, once: where there is no way to the hub, the library's own retries take 20 seconds."""
+def _reach(request: _Request, name: str) -> None:
+    """Request one file's metadata without the library's retries, which take 20 seconds offline."""
     try:
         huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(wanted.repo, name, revision=wanted.revision)
+            huggingface_hub.hf_hub_url(request.repo, name, revision=request.revision)
         )
     except (errors.HfHubHTTPError, errors.EntryNotFoundError):
         raise
-    except Exception as err:
-        raise _failed(wanted, f"it cannot be reached ({type(err).__name__}: {err})", _OFFLINE_WAY) from err
+    except Exception as error:
+        raise _failed(
+            request, f"it cannot be reached ({type(error).__name__}: {error})", _OFFLINE_ADVICE
+        ) from error
 
 
-def _resume(wanted: _Wanted, name: str) -> None:
-    """Bring a file's content into the cache, going on where an earlier attempt stopped.
+def _resume(request: _Request, name: str) -> None:
+    """Download a file into the cache, continuing an earlier attempt.
 
-    huggingface_hub resumes within one call, but drops the partial file when that call fails. So the bytes are
-    gathered here, under a name that outlives the process, and put where the cache has them; the library then
-    finds them and writes the rest of its bookkeeping.
+    huggingface_hub resumes within one call, but deletes the partial file when that call fails. So the bytes
+    are written here, to a file that outlives the process, and moved to the cache's place for them; the
+    library then finds them and writes its metadata.
     """
-    url = huggingface_hub.hf_hub_url(wanted.repo, name, revision=wanted.revision)
-    found = huggingface_hub.get_hf_file_metadata(url)
-    if not found.etag or not found.size:
-        return  # nothing to tell a whole file by: the library fetches it in one go
-    repo_folder = wanted.cache / file_download.repo_folder_name(repo_id=wanted.repo, repo_type="model")
-    blob = repo_folder / "blobs" / found.etag
-    partial = blob.with_name(f"{found.etag}.partial")
-    lock = wanted.cache / ".locks" / repo_folder.name / f"{found.etag}.lock"
+    url = huggingface_hub.hf_hub_url(request.repo, name, revision=request.revision)
+    metadata = huggingface_hub.get_hf_file_metadata(url)
+    if not metadata.etag or not metadata.size:
+        return  # a complete file cannot be recognised: the library downloads it in one call
+    repo_folder = request.cache / file_download.repo_folder_name(repo_id=request.repo, repo_type="model")
+    blob = repo_folder / "blobs" / metadata.etag
+    partial = blob.with_name(f"{metadata.etag}.partial")
+    lock = request.cache / ".locks" / repo_folder.name / f"{metadata.etag}.lock"
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # Bytes must be counted as stored, and a content store elsewhere must not be sent the user's token.
+    # Bytes must be counted as stored, and a content store on another host must not receive the user's token.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if urlsplit(found.location).netloc != urlsplit(url).netloc:
+    if urlsplit(metadata.location).netloc != urlsplit(url).netloc:
         headers.pop("authorization", None)
     with WeakFileLock(lock):
         if blob.exists():
             return
         with partial.open("ab") as target:
-            have = target.tell()
-            if have > found.size:  # not ours: a whole file can only be as long as the server says
+            downloaded = target.tell()
+            if downloaded > metadata.size:  # other content: no file is longer than the server says
                 target.truncate(0)
-                have = 0
+                downloaded = 0
             file_download.http_get(
-                found.location,
+                metadata.location,
                 target,
-                resume_size=have,
+                resume_size=downloaded,
                 headers=headers,
-                expected_size=found.size,
+                expected_size=metadata.size,
                 displayed_filename=name,
             )
-        _verify(wanted, name, partial, found.etag)
+        _verify(request, name, partial, metadata.etag)
         os.replace(partial, blob)
 
 
-def _verify(wanted: _Wanted, name: str, path: Path, etag: str) -> None:
-    """Compare a large file with its digest, which is its ETag: its parts came at different times."""
+def _verify(request: _Request, name: str, path: Path, etag: str) -> None:
+    """Compare a large file with its digest, which is its ETag: its parts may be of different downloads."""
     if not _SHA256.fullmatch(etag):
         return
     with path.open("rb") as file:
@@ -186,69 +190,72 @@ def _verify(wanted: _Wanted, name: str, path: Path, etag: str) -> None:
     if digest != etag:
         path.unlink()
         reason = f"the file {name!r} arrived damaged (sha256 {digest}, expected {etag}) and was removed"
-        raise _failed(wanted, reason, "call again")
+        raise _failed(request, reason, "call again")
 
 
 @contextmanager
-def _told(wanted: _Wanted) -> Iterator[None]:
-    """Translate what the hub library raises into one error in plain words."""
+def _translated_errors(request: _Request) -> Iterator[None]:
+    """Translate the errors of huggingface_hub into ModelFilesError."""
     try:
         yield
     except ModelFilesError:
         raise
-    except errors.GatedRepoError as err:
-        reason, way_out = (
-            "its repository is gated and this account has not been let in",
-            f"accept its terms at {constants.ENDPOINT}/{wanted.repo} and log in with `hf auth login` or "
+    except errors.GatedRepoError as error:
+        reason, advice = (
+            "its repository is gated and this account has no access",
+            f"accept its terms at {constants.ENDPOINT}/{request.repo} and log in with `hf auth login` or "
             f"HF_TOKEN",
         )
-        raise _failed(wanted, reason, way_out) from err
-    except errors.RepositoryNotFoundError as err:
-        reason, way_out = (
+        raise _failed(request, reason, advice) from error
+    except errors.RepositoryNotFoundError as error:
+        reason, advice = (
             "there is no such repository, or it is private and no valid login was sent",
             "check the name, and log in with `hf auth login` or HF_TOKEN if it is private",
         )
-        raise _failed(wanted, reason, way_out) from err
-    except errors.RevisionNotFoundError as err:
-        reason, way_out = f"there is no revision {wanted.revision!r}", "leave revision= out, or correct it"
-        raise _failed(wanted, reason, way_out) from err
-    except errors.LocalEntryNotFoundError as err:
-        raise _failed(wanted, "it cannot be reached", _OFFLINE_WAY) from err
-    except errors.EntryNotFoundError as err:
-        reason = f"a file is missing there ({str(err).strip().splitlines()[-1]})"
-        way_out = "check the card's model_file, or open a local folder that has the file"
-        raise _failed(wanted, reason, way_out) from err
-    except errors.HfHubHTTPError as err:
-        if err.response is not None and err.response.status_code in (401, 403):
-            reason, way_out = "access was refused", "log in with `hf auth login` or set HF_TOKEN"
+        raise _failed(request, reason, advice) from error
+    except errors.RevisionNotFoundError as error:
+        reason, advice = f"there is no revision {request.revision!r}", "leave revision= out, or correct it"
+        raise _failed(request, reason, advice) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _failed(request, "it cannot be reached", _OFFLINE_ADVICE) from error
+    except errors.EntryNotFoundError as error:
+        reason = f"a file is missing in the repository ({str(error).strip().splitlines()[-1]})"
+        advice = "check the card's model_file, or open a local folder that has the file"
+        raise _failed(request, reason, advice) from error
+    except errors.HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            reason, advice = "access was refused", "log in with `hf auth login` or set HF_TOKEN"
         else:
-            reason, way_out = f"the hub answered with an error ({str(err).strip().splitlines()[0]})", _AGAIN
-        raise _failed(wanted, reason, way_out) from err
-    except Exception as err:
-        # The library's transport (requests, later httpx) has errors of its own, which differ by version.
-        reason = f"the transfer failed ({type(err).__name__}: {err})"
-        raise _failed(wanted, reason, _AGAIN) from err
+            reason, advice = (
+                f"the hub answered with an error ({str(error).strip().splitlines()[0]})",
+                _RETRY_ADVICE,
+            )
+        raise _failed(request, reason, advice) from error
+    except Exception as error:
+        # The library's transport (requests, later httpx) raises its own errors, which differ by version.
+        reason = f"the transfer failed ({type(error).__name__}: {error})"
+        raise _failed(request, reason, _RETRY_ADVICE) from error
 
 
-_AGAIN = "call again to go on where it stopped, pass specific_model_path= with a local folder"
-_OFFLINE_WAY = (
+_RETRY_ADVICE = "call again to continue where it stopped, or pass specific_model_path= with a local folder"
+_OFFLINE_ADVICE = (
     "check the connection, HTTPS_PROXY and HF_ENDPOINT, or pass specific_model_path= with a local folder"
 )
 
 
-def _failed(wanted: _Wanted, reason: str, way_out: str) -> ModelFilesError:
+def _failed(request: _Request, reason: str, advice: str) -> ModelFilesError:
     return ModelFilesError(
-        f"Model {wanted.model!r} is not in {wanted.cache} and could not be downloaded from {wanted.repo!r} "
-        f"at {constants.ENDPOINT}: {reason}. To have it, {way_out}; SparseTextEmbedding() without a name is "
-        f"the bundled model, which needs no download."
+        f"Model {request.model!r} is not in {request.cache} and could not be downloaded from "
+        f"{request.repo!r} at {constants.ENDPOINT}: {reason}. To get it, {advice}. SparseTextEmbedding() "
+        f"without a name opens the bundled model, which needs no download."
     )
 
 
-def _offline(wanted: _Wanted, missing: Sequence[str], *, local_files_only: bool) -> ModelFilesError:
+def _offline(request: _Request, missing: Sequence[str], *, local_files_only: bool) -> ModelFilesError:
     why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE=1"
     return ModelFilesError(
-        f"Model {wanted.model!r} (repository {wanted.repo!r}, revision {wanted.revision!r}) is not complete "
-        f"in {wanted.cache}: {', '.join(missing)} missing, and {why} forbids a download. Open it once with "
-        f"the network, copy that folder from a machine that has it, or pass specific_model_path= with a "
-        f"local folder."
+        f"Model {request.model!r} (repository {request.repo!r}, revision {request.revision!r}) is not "
+        f"complete in {request.cache}: {', '.join(missing)} missing, and {why} forbids a download. Open the "
+        f"model once with network access, copy that folder from another machine, or pass "
+        f"specific_model_path= with a local folder."
     )

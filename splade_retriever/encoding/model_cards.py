@@ -1,4 +1,4 @@
-"""The model cards: what is known of each model before a file of it is opened."""
+"""Model cards: the description of each model, known before any of its files is opened."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from splade_retriever.errors import InputError, UnknownModelError
 __all__ = ["Activation", "Catalogue", "ModelCard", "Precision", "QuerySide", "published"]
 
 Activation = Literal["log1p", "log1p_log1p"]
-"""log1p: log(1 + relu(x)). log1p_log1p: log(1 + log(1 + relu(x))). Mixed up, they silently ruin ranking."""
+"""log1p: log(1 + relu(x)). log1p_log1p: log(1 + log(1 + relu(x))). The wrong one silently ruins ranking."""
 
 Precision = Literal["fp32", "int8"]
 
 QuerySide = Literal["symmetric", "idf", "ones"]
 """symmetric: queries go through the network, as documents do. idf: each token of a query has a weight from a
-table. ones: each weighs 1.0."""
+table. ones: each token weighs 1.0."""
 
 _NON_COMMERCIAL: Final = "-nc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """One model.
+    """The description of one model.
 
     Attributes:
-        model: Its name, as users ask for it.
-        source: Its repository on the hub, "owner/name"; None for a model that only exists as a folder.
+        model: Its name.
+        source: Its repository on the hub, "owner/name"; None for a model that exists only as a folder.
         model_file: Path of the ONNX file in the repository.
         additional_files: More files that it needs: external weights, `idf.json`.
         description: One sentence.
         license: SPDX identifier, in lower case.
         size_gb: Size of the weights, in GB (1e9 bytes).
-        vocab_size: Entries of the vocabulary; 0 where unknown.
-        max_length: Tokens that the model reads, special ones included.
-        activation: What turns pooled logits into weights.
+        vocab_size: Entries of the vocabulary; 0 if unknown.
+        max_length: Tokens per text that the model reads, special ones included.
+        activation: The function that turns pooled logits into weights.
         query_side: How a query is encoded.
-        query_max_active_dims: A query keeps that many of its heaviest weights; None is all of them.
-        query_power: Exponent of a query's weights: above 1 its heavy words decide more.
+        query_max_active_dims: Number of largest weights that a query keeps; None for all.
+        query_power: Exponent of a query's weights; above 1, its large weights decide more.
         zero_special_tokens: Special tokens get no weight in documents.
-        revision: The commit to download; None is the newest of the main branch. The commit that was found is
-            in the encoder's fingerprint either way.
-        export_needed: The repository has no ONNX file; it must be exported once by the user.
-        precision: What the file itself holds; "int8" for a file that is quantised already.
+        revision: The commit to download; None is the newest of the main branch. The encoder's fingerprint
+            states the commit in both cases.
+        export_needed: The repository has no ONNX file; the user must export it once.
+        precision: The precision of the ONNX file; "int8" for a file that is quantised already.
     """
 
     model: str
@@ -81,14 +81,14 @@ class ModelCard:
                 )
         if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
             raise InputError(
-                f"The card of model {self.model!r} has max_length={self.max_length!r}, expected tokens, "
-                f"an int of 1 or more."
+                f"The card of model {self.model!r} has max_length={self.max_length!r}, expected an "
+                f"int of 1 or more."
             )
-        most = self.query_max_active_dims
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        limit = self.query_max_active_dims
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InputError(
-                f"The card of model {self.model!r} has query_max_active_dims={most!r}, expected an int of 1 "
-                f"or more, or none."
+                f"The card of model {self.model!r} has query_max_active_dims={limit!r}, expected an int of 1 "
+                f"or more, or None."
             )
         if not (isinstance(self.query_power, int | float) and 0 < self.query_power < math.inf):
             raise InputError(
@@ -98,21 +98,21 @@ class ModelCard:
 
     @property
     def non_commercial(self) -> bool:
-        """The licence forbids commercial use."""
+        """Whether the licence forbids commercial use."""
         return _NON_COMMERCIAL in self.license.lower()
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything that must be on this machine, the large file last."""
+        """The files that the model needs, the large file last."""
         return ("tokenizer.json", *self.query_files, *self.additional_files, self.model_file)
 
     @property
     def query_files(self) -> tuple[str, ...]:
-        """What encoding a query needs beside the tokenizer, where no network takes part in it."""
+        """The files that an inference-free query needs beside the tokenizer."""
         return ("idf.json",) if self.query_side == "idf" else ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in the keys of FastEmbed's `list_supported_models`, and ours after them."""
+        """Return the card with the keys of FastEmbed's `list_supported_models`, then our own keys."""
         return {
             "model": self.model,
             "sources": {"hf": self.source},
@@ -135,17 +135,17 @@ class ModelCard:
         }
 
     @classmethod
-    def known_fields(cls, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep of a card file what is a field here; a card may say more, such as how it was trained."""
+    def known_fields(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of a card file that are fields of this class; a file may hold others."""
         names = {field.name for field in fields(cls)}
-        kept = {name: value for name, value in found.items() if name in names}
+        kept = {name: value for name, value in content.items() if name in names}
         if "additional_files" in kept:
             kept["additional_files"] = tuple(kept["additional_files"])
         return kept
 
 
 class Catalogue:
-    """Models by name: the published ones and those that a program adds; safe to share between threads."""
+    """Models by name: the published ones and custom ones; safe to share between threads."""
 
     def __init__(self, cards: Iterator[ModelCard]) -> None:
         self._cards = {card.model.lower(): card for card in cards}
@@ -156,7 +156,7 @@ class Catalogue:
             return iter(list(self._cards.values()))
 
     def find(self, name: str) -> ModelCard | None:
-        """Return the card of that name, in any case; None where there is none."""
+        """Return the card of a name, in any case; None if there is none."""
         with self._lock:
             return self._cards.get(name.lower())
 
@@ -164,35 +164,33 @@ class Catalogue:
         """Add a model.
 
         Raises:
-            InputError: If another model has that name already; the same card twice is no error.
+            InputError: If a model of that name has another card.
         """
         with self._lock:
             known = self._cards.setdefault(card.model.lower(), card)
         if known != card:
             raise InputError(
-                f"A model named {known.model!r} is known already, with other settings. Give yours another "
-                f"name."
+                f"A model named {known.model!r} is registered already, with other settings. Use another name."
             )
 
     def unknown(self, name: str) -> UnknownModelError:
-        """Build the error for a name that is neither here nor a folder."""
+        """Return the error for a name that is neither a model nor a folder."""
         with self._lock:
             names = {key: card.model for key, card in self._cards.items()}
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
         hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""
         return UnknownModelError(
-            f"No model {name!r} is known and there is no folder of that name.{hint} "
-            "SparseTextEmbedding.list_supported_models() names the known ones; pass the path of a model "
-            "folder, or add a model with SparseTextEmbedding.add_custom_model()."
+            f"There is no model {name!r} and no folder of that name.{hint} "
+            "SparseTextEmbedding.list_supported_models() lists the models. Pass one of them or the path of a "
+            "model folder, or register a model with SparseTextEmbedding.add_custom_model()."
         )
 
 
 def published() -> Iterator[ModelCard]:
     """Yield the cards of the published models.
 
-    No revision is pinned where the commit that a file comes from is not known for certain, nor where the ONNX
-    file is made by the user: such a model is the newest of its main branch, and the commit that was found
-    stands in the encoder's fingerprint.
+    A revision is pinned only if the commit of the ONNX file is certain. Otherwise, and if the user makes the
+    ONNX file, the newest commit of the main branch is used, and the encoder's fingerprint states it.
     """
     yield ModelCard(
         model="prithivida/Splade_PP_en_v1",

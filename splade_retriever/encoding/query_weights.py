@@ -1,4 +1,4 @@
-"""Queries without a network: each token has a fixed weight, from a table or 1.0."""
+"""Query weights of inference-free models: each token has a fixed weight, from a table or 1.0."""
 
 from __future__ import annotations
 
@@ -13,90 +13,90 @@ from numpy.typing import NDArray
 from splade_retriever.errors import ModelFilesError
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["StaticWeights"]
+__all__ = ["QueryWeights"]
 
 _LAYOUTS: Final = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
-_LARGEST_HEADER: Final = 1 << 20
+_MAX_HEADER_BYTES: Final = 1 << 20
 
 
-class StaticWeights:
+class QueryWeights:
     """The weight of each vocabulary entry in a query."""
 
     def __init__(self, weights: NDArray[np.float32]) -> None:
         """Take the weights.
 
         Args:
-            weights: Shape (vocab,); an entry of 0 or less never stands in a query.
+            weights: Shape (vocab,); an entry of 0 or less has no weight in a query.
         """
         self._weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0).astype(np.float32)
 
     @classmethod
-    def ones(cls, vocab_size: int, *, without: Sequence[int]) -> StaticWeights:
+    def ones(cls, vocab_size: int, *, without: Sequence[int]) -> QueryWeights:
         """Weigh each token 1.0, and those of `without` 0.0."""
         return cls(np.ones(vocab_size, dtype=np.float32))._without(without)
 
     @classmethod
-    def from_idf(cls, path: Path, vocabulary: Mapping[str, int], *, without: Sequence[int]) -> StaticWeights:
-        """Read an `idf.json`: `{token: weight}`; tokens that the vocabulary lacks are passed over.
+    def from_idf(cls, path: Path, vocabulary: Mapping[str, int], *, without: Sequence[int]) -> QueryWeights:
+        """Read an `idf.json`, `{token: weight}`; tokens that are not in the vocabulary are skipped.
 
         Raises:
             ModelFilesError: If the file is not such a table, or none of its tokens is in the vocabulary.
         """
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
-            known = {
+            weight_by_id = {
                 vocabulary[token]: float(weight) for token, weight in table.items() if token in vocabulary
             }
-        except (OSError, ValueError, TypeError, AttributeError) as err:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelFilesError(
-                f"The table of query weights {path} cannot be read as {{token: weight}}: {err}. Fetch the "
-                f"file again."
-            ) from err
-        if not known:
+                f"The table of query weights {path} cannot be read as {{token: weight}}: {error}. Download "
+                f"the file again."
+            ) from error
+        if not weight_by_id:
             raise ModelFilesError(
                 f"The table of query weights {path} has {len(table)} tokens, none of them in the model's "
-                f"vocabulary of {len(vocabulary)}. Take the idf.json and the tokenizer.json of one model."
+                f"vocabulary of {len(vocabulary)}. Use the idf.json and the tokenizer.json of the same model."
             )
         weights = np.zeros(max(vocabulary.values()) + 1, dtype=np.float32)
-        weights[list(known)] = list(known.values())
+        weights[list(weight_by_id)] = list(weight_by_id.values())
         return cls(weights)._without(without)
 
     @classmethod
-    def from_safetensors(cls, path: Path, *, without: Sequence[int]) -> StaticWeights:
-        """Read the one flat tensor that sentence-transformers' SparseStaticEmbedding saves.
+    def from_safetensors(cls, path: Path, *, without: Sequence[int]) -> QueryWeights:
+        """Read the flat tensor that sentence-transformers' SparseStaticEmbedding saves.
 
         Raises:
             ModelFilesError: If the file has no flat tensor named `weight`.
 
         Source:
-            The format: 8 bytes of header length, little-endian, a JSON header, the tensors' bytes;
+            The format is 8 bytes of header length, little-endian, a JSON header, the tensors' bytes;
             https://github.com/huggingface/safetensors.
         """
         try:
             raw = path.read_bytes()
             length = int.from_bytes(raw[:8], "little")
-            if length > min(len(raw) - 8, _LARGEST_HEADER):
+            if length > min(len(raw) - 8, _MAX_HEADER_BYTES):
                 raise ValueError(f"its header claims {length} bytes")
             entry = json.loads(raw[8 : 8 + length])["weight"]
             start, end = (8 + length + offset for offset in entry["data_offsets"])
             weights = np.frombuffer(raw[start:end], dtype=_LAYOUTS[entry["dtype"]])
             if [len(weights)] != entry["shape"]:
                 raise ValueError(f"its tensor has shape {entry['shape']}")
-        except (OSError, ValueError, TypeError, KeyError) as err:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelFilesError(
-                f"The query weights in {path} cannot be read: {type(err).__name__}: {err}; expected one flat "
-                f"float tensor named 'weight'. Save the model again with sentence-transformers."
-            ) from err
+                f"The query weights in {path} cannot be read: {type(error).__name__}: {error}; expected one "
+                f"flat float tensor named 'weight'. Save the model again with sentence-transformers."
+            ) from error
         return cls(weights.astype(np.float32))._without(without)
 
     def embed(self, token_ids: Sequence[int]) -> SparseEmbedding:
-        """Weigh the unique tokens of one query."""
+        """Return the weights of the unique tokens of one query."""
         unique = np.unique(np.asarray(token_ids, dtype=np.int64))
         weights = self._weights[unique[unique < len(self._weights)]]
         present = weights > 0
         ids = unique[: len(weights)][present].astype(np.int32)
         return SparseEmbedding(values=weights[present], indices=ids)
 
-    def _without(self, ids: Sequence[int]) -> StaticWeights:
+    def _without(self, ids: Sequence[int]) -> QueryWeights:
         self._weights[[token_id for token_id in ids if token_id < len(self._weights)]] = 0
         return self

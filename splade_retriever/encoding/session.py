@@ -1,16 +1,17 @@
-"""Token ids to weights: the only place where ONNX Runtime runs."""
+"""Runs a graph in ONNX Runtime: token ids to weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from splade_retriever.encoding.encode_stream import cores
+from splade_retriever.encoding.model_cards import Activation
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 
 __all__ = ["PROCESSOR", "Session", "checked_providers", "max_pool"]
@@ -18,28 +19,26 @@ __all__ = ["PROCESSOR", "Session", "checked_providers", "max_pool"]
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
 PROCESSOR: Final = "CPUExecutionProvider"
+_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Session:
     """A SPLADE graph, opened once and called from several threads.
 
-    One session computes each call on one thread, and callers bring as many threads as there are cores:
-    ONNX Runtime releases the GIL and the weights are shared.
+    The session computes each call on the calling thread. Callers use one thread per core: ONNX Runtime
+    releases the GIL, and the threads share the weights.
 
     Args:
         path: An ONNX file that maps `input_ids` and `attention_mask` to (batch, vocab) weights, or to logits
-            (batch, tokens, vocab), which are then pooled here, text by text: right, but slower and larger
-            than a graph of `graph.pooled_graph`.
-        threads: How many calls the caller will run at once; None means one a core.
+            (batch, tokens, vocab), which are then pooled here, text by text. A graph of
+            `pooled_graph` returns the same in less time and memory.
+        threads: Calls that the caller will run at once; None means one per core.
         providers: ONNX Runtime execution providers, used exactly as given.
-        activation: How logits become weights; see `max_pool`. Pooled graphs have their own inside.
+        activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
 
     Raises:
-        InputError: If `threads` is not positive; what `checked_providers` raises.
+        InputError: If `threads` is not positive, or `providers` are not valid.
         ModelFilesError: If there is no such file.
         ModelGraphError: If the file cannot be opened, or its inputs are not those of an encoder.
     """
@@ -50,10 +49,10 @@ class Session:
         *,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
-        activation: Literal["log1p", "log1p_log1p"] = "log1p",
+        activation: Activation = "log1p",
     ) -> None:
         if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}; leave it out for one a core.")
+            raise InputError(f"threads is {threads}, expected 1 or more. Leave it out for one per core.")
         self.threads = threads or cores()
         self._activation = activation
         self._backend = _open(path, providers)
@@ -64,8 +63,8 @@ class Session:
         unknown = self._inputs.keys() - set(_INPUTS)
         if unknown or "input_ids" not in self._inputs:
             raise ModelGraphError(
-                f"{path} takes {', '.join(self._inputs)}; expected input_ids, attention_mask and maybe "
-                f"token_type_ids. Export the model with these inputs."
+                f"{path} has the inputs {', '.join(self._inputs)}; expected input_ids, attention_mask and "
+                f"optionally token_type_ids. Export the model with these inputs."
             )
         self._output, self.is_pooled = _output(path, self._backend.get_outputs())
 
@@ -83,14 +82,14 @@ class Session:
             ModelOutputError: If the graph fails on these ids, or returns another shape.
         """
         if self.is_pooled:
-            found = self._run(input_ids, attention_mask)
-            if found.ndim != 2 or len(found) != len(input_ids):
+            weights = self._run(input_ids, attention_mask)
+            if weights.ndim != 2 or len(weights) != len(input_ids):
                 raise ModelOutputError(
-                    f"The model returned shape {found.shape}, expected ({len(input_ids)}, vocabulary); "
-                    f"it is not a pooled SPLADE graph."
+                    f"The model returned shape {weights.shape}, expected ({len(input_ids)}, vocabulary): it "
+                    f"is not a pooled SPLADE graph. Export the model again."
                 )
-            return found
-        # One text at a time: its logits are all that is ever held, 64 MB for 512 tokens.
+            return weights
+        # One text at a time, so that only its logits are in memory: 64 MB for 512 tokens.
         rows = []
         for ids, mask in zip(input_ids, attention_mask, strict=True):
             tokens = slice(0, max(1, int(mask.nonzero()[0].max(initial=-1)) + 1))
@@ -99,38 +98,38 @@ class Session:
         return np.concatenate(rows)
 
     def _run(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
-        given = {
+        arrays = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": np.zeros_like(input_ids),
         }
-        feeds = {name: given[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
+        feeds = {name: arrays[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
         try:
-            found: FloatArray = self._backend.run([self._output], feeds)[0]
-        except Exception as err:
+            output: FloatArray = self._backend.run([self._output], feeds)[0]
+        except Exception as error:
             raise ModelOutputError(
                 f"The model failed on a batch of shape {input_ids.shape} with ids up to "
-                f"{int(input_ids.max(initial=0))}: {err}. Check that tokenizer and model belong together, "
-                f"and that max_length is not above what the model was trained for."
-            ) from err
-        return found.astype(np.float32, copy=False)
+                f"{int(input_ids.max(initial=0))}: {error}. Check that the tokenizer belongs to the model, "
+                f"and that max_length is not larger than the model's positions."
+            ) from error
+        return output.astype(np.float32, copy=False)
 
 
 def max_pool(
     logits: FloatArray,
     attention_mask: IntArray,
     *,
-    activation: Literal["log1p", "log1p_log1p"] = "log1p",
+    activation: Activation = "log1p",
 ) -> FloatArray:
     """Pool MLM logits into one weight per vocabulary entry.
 
-    w_j = f(max over tokens i of relu(logit_ij)), with f(x) = log(1 + x), or that twice. Both are monotone, so
-    they are taken after the max, on (batch, vocab).
+    w_j = f(max over tokens i of relu(logit_ij)), with f(x) = log(1 + x), or that applied twice. Both are
+    monotone, so they are applied after the maximum, to (batch, vocab).
 
     Args:
         logits: Shape (batch, tokens, vocab), float32.
         attention_mask: Shape (batch, tokens); 1 for a token, 0 for padding.
-        activation: "log1p", or "log1p_log1p" of the OpenSearch v3 models.
+        activation: "log1p", or "log1p_log1p" for the OpenSearch v3 models.
 
     Returns:
         Shape (batch, vocab), float32, >= 0.
@@ -143,8 +142,8 @@ def max_pool(
     """
     if logits.ndim != 3 or logits.shape[:2] != attention_mask.shape:
         raise ModelOutputError(
-            f"The model returned shape {logits.shape}, expected {(*attention_mask.shape, 'vocabulary')}; "
-            f"export it with its MLM head."
+            f"The model returned shape {logits.shape}, expected {(*attention_mask.shape, 'vocabulary')}. "
+            f"Export it with its MLM head."
         )
     pooled: FloatArray = np.max(logits, axis=1, initial=0, where=attention_mask[:, :, None] > 0)
     for _ in range(2 if activation == "log1p_log1p" else 1):
@@ -153,24 +152,24 @@ def max_pool(
 
 
 def checked_providers(providers: Sequence[str] | None) -> list[str]:
-    """Return the execution providers to use, in their order; None is the processor.
+    """Return the execution providers to use, in order; None is the CPU.
 
     Raises:
-        InputError: If they are no list of names, or one is not available here.
+        InputError: If they are not a list of names, or one is not available.
     """
     if providers is None:
         return [PROCESSOR]
     if isinstance(providers, str) or not all(isinstance(name, str) for name in providers):
         raise InputError(
-            f"providers={providers!r} must be a list of names of ONNX Runtime's execution providers, "
+            f"providers is {providers!r}, expected a list of names of ONNX Runtime's execution providers, "
             f"such as [{PROCESSOR!r}]."
         )
     available = onnxruntime.get_available_providers()
     missing = [name for name in providers if name not in available]
     if missing:
         raise InputError(
-            f"ONNX Runtime here has no {missing[0]} (found: {', '.join(available)}). "
-            f"Install the onnxruntime build that has it, or leave `providers` out."
+            f"The installed ONNX Runtime has no {missing[0]} (found: {', '.join(available)}). "
+            f"Install the onnxruntime build that has it, or leave providers= out."
         )
     return list(providers)
 
@@ -178,26 +177,26 @@ def checked_providers(providers: Sequence[str] | None) -> list[str]:
 def _open(path: Path, providers: Sequence[str] | None) -> Any:
     chosen = checked_providers(providers)
     if not path.is_file():
-        raise ModelFilesError(f"There is no model file {path}; pass a complete model folder.")
+        raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Every batch has its own shape: a plan of memory kept for each only piles up.
+    # Each batch has another shape; a memory plan cached per shape would only accumulate.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
-        # ONNX Runtime (1.32) is quicker with a GELU after the bias than with both in one operator.
+        # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.
         return onnxruntime.InferenceSession(
             str(path), options, providers=chosen, disabled_optimizers={"BiasGeluFusion"}
         )
-    except Exception as err:
+    except Exception as error:
         raise ModelGraphError(
-            f"ONNX Runtime cannot open {path}: {err}. Download or export the model again."
-        ) from err
+            f"ONNX Runtime cannot open {path}: {error}. Download or export the model again."
+        ) from error
 
 
 def _output(path: Path, outputs: Sequence[Any]) -> tuple[str, bool]:
-    """Choose the output to read, and tell whether it is pooled."""
+    """Return the name of the output to read, and whether it is pooled."""
     for rank in (3, 2):
         ranked = [node.name for node in outputs if len(node.shape) == rank]
         if ranked:

@@ -1,4 +1,4 @@
-"""Long documents: cut into overlapping windows that the model can read, and merged back into one vector."""
+"""Splits long documents into overlapping windows that the model can read, and merges their vectors."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from splade_retriever.sparse import SparseEmbedding
 __all__ = ["WindowTokenizer", "merged", "spans_of"]
 
 _CHARACTERS_PER_TOKEN = 8
-"""A piece of text this long per token is nearly always enough to fill a window; if not, it is doubled."""
+"""This much text per token nearly always fills a window; if not, it is doubled."""
 
 
 class _Encoding(Protocol):
@@ -24,31 +24,31 @@ class _Encoding(Protocol):
 
 @runtime_checkable
 class WindowTokenizer(Protocol):
-    """What cutting needs of an encoder's `tokenizer`."""
+    """The part of an encoder's `tokenizer` that splitting needs."""
 
     @property
     def max_length(self) -> int:
-        """Tokens that the model reads, special ones included."""
+        """Tokens per text that the model reads, special ones included."""
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[_Encoding]:
-        """Tokenise, cut at `max_length` and say how many tokens that cost."""
+        """Tokenise, truncate to `max_length` and count the truncated tokens."""
         ...
 
 
 def spans_of(texts: Sequence[str], encoder: object, *, overlap: int) -> list[list[tuple[int, int]]]:
-    """Cut texts into windows of as many tokens as the model reads.
+    """Split texts into windows of as many tokens as the model reads.
 
-    A window ends between two words where its second half has such a place, and the next begins about
-    `overlap` tokens before that. Together the windows cover the text without a gap.
+    A window ends between two words if its second half has a space, and the next begins about `overlap`
+    tokens before that. Together the windows cover the text without a gap.
 
     Args:
         texts: The documents.
         encoder: An encoder with a `tokenizer` (`WindowTokenizer`).
-        overlap: Tokens that neighbours share; at most half a window is used.
+        overlap: Tokens that neighbouring windows share; at most half a window.
 
     Returns:
-        For each text its windows as (start, end) in characters; one window for a text that fits.
+        The windows of each text as (start, end) in characters; one window for a text that fits.
 
     Raises:
         InputError: If the encoder has no tokenizer.
@@ -56,7 +56,7 @@ def spans_of(texts: Sequence[str], encoder: object, *, overlap: int) -> list[lis
     tokenizer = getattr(encoder, "tokenizer", None)
     if not isinstance(tokenizer, WindowTokenizer):
         raise InputError(
-            f"the encoder {type(encoder).__name__} has no tokenizer, which cutting into windows needs. "
+            f"Encoder {type(encoder).__name__} has no tokenizer, which windows need. "
             "Use SparseTextEmbedding, or windows='truncate'."
         )
     size = tokenizer.max_length * _CHARACTERS_PER_TOKEN
@@ -83,7 +83,7 @@ def _windows(text: str, tokenizer: WindowTokenizer, size: int, overlap: int) -> 
 def _next_window(
     text: str, start: int, tokenizer: WindowTokenizer, size: int, overlap: int
 ) -> tuple[int, int]:
-    """Find where the window that begins at `start` ends, and where the one after it begins."""
+    """Return the end of the window that begins at `start`, and the start of the next window."""
     while True:
         piece = text[start : start + size]
         (encoding,) = tokenizer.encode_batch([piece])
@@ -91,10 +91,10 @@ def _next_window(
             break
         if start + len(piece) == len(text):
             return len(text), len(text)
-        size *= 2  # few tokens in many characters, such as a long run of blanks
+        size *= 2  # few tokens in many characters, such as a long run of spaces
     tokens = [span for span in encoding.offsets if span[1] > span[0]]
     half = len(tokens) // 2
-    # The last token that a blank follows: no word is cut in two, and its tokens stay what they are.
+    # The last token before a space, so that no word is split and its tokens do not change.
     last = next(
         (n for n in range(len(tokens) - 1, half, -1) if piece[tokens[n][1] : tokens[n][1] + 1].isspace()),
         len(tokens) - 1,
@@ -110,24 +110,24 @@ def _next_window(
 
 
 def merged(vectors: Sequence[SparseEmbedding], counts: Sequence[int]) -> list[SparseEmbedding]:
-    """Merge each document's windows by the maximum of each weight.
+    """Merge the windows of each document by the maximum of each weight.
 
-    The maximum over tokens that SPLADE pools with is the maximum over windows of their maxima.
+    SPLADE pools by the maximum over tokens, which equals the maximum over windows of their maxima.
 
     Args:
-        vectors: All windows, document after document.
-        counts: How many windows each document has.
+        vectors: The windows of all documents, in order.
+        counts: The number of windows of each document.
     """
     documents = []
     start = 0
     for count in counts:
-        own = vectors[start : start + count]
+        parts = vectors[start : start + count]
         start += count
         if count == 1:
-            documents.append(own[0])
+            documents.append(parts[0])
             continue
-        indices, places = np.unique(np.concatenate([part.indices for part in own]), return_inverse=True)
+        indices, places = np.unique(np.concatenate([part.indices for part in parts]), return_inverse=True)
         values = np.zeros(len(indices), dtype=np.float32)
-        np.maximum.at(values, places, np.concatenate([part.values for part in own]))
+        np.maximum.at(values, places, np.concatenate([part.values for part in parts]))
         documents.append(SparseEmbedding(values=values, indices=indices))
     return documents

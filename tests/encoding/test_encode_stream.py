@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from splade_retriever.encoding.batching import TokenBatch
 from splade_retriever.encoding.encode_stream import encode_stream
-from splade_retriever.encoding.tokenizer import TokenBatch, Tokenizer
+from splade_retriever.encoding.tokenizer import Tokenizer
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
 from tests.tiny import VOCABULARY, tiny_tokenizer
@@ -52,7 +53,7 @@ def stream(counter: Counter, texts: object, *, workers: int = 2) -> Generator[Sp
         tokenizer=TOKENIZER,
         workers=workers,
         max_texts=None,
-        on_window=lambda heads: None,
+        on_window=lambda window: None,
     )
 
 
@@ -186,7 +187,7 @@ def test_a_fault_of_the_model_ends_the_stream_and_its_threads() -> None:
         tokenizer=TOKENIZER,
         workers=2,
         max_texts=8,
-        on_window=lambda heads: None,
+        on_window=lambda window: None,
     )
 
     with pytest.raises(RuntimeError, match="no memory"):
@@ -203,7 +204,7 @@ def test_a_text_without_tokens_has_an_empty_vector_where_the_model_adds_none() -
         tokenizer=Tokenizer(plain, max_length=8),
         workers=1,
         max_texts=None,
-        on_window=lambda heads: None,
+        on_window=lambda window: None,
     )
 
     assert [len(vector) for vector in vectors] == [0, 1, 0]

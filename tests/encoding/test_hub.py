@@ -149,7 +149,7 @@ def test_a_download_that_the_server_cuts_goes_on_in_the_next_process(
     error = client.fetch()["error"]
 
     assert "'mine'" in error
-    assert "go on where it stopped" in error
+    assert "continue where it stopped" in error
 
     hub.cut_after, hub.broken = None, False
     hub.ranges.clear()
@@ -213,7 +213,7 @@ def test_a_wrong_name_is_told_apart_from_a_gate_and_from_a_missing_file(
     assert "no such repository" in client.fetch(repo="someone/else")["error"]
     assert "no revision 'v9'" in client.fetch(revision="v9")["error"]
     missing = client.fetch(files=["tokenizer.json", "other.onnx"])["error"]
-    assert "a file is missing there" in missing
+    assert "a file is missing in the repository" in missing
     assert "other.onnx" in missing
 
 

@@ -143,7 +143,7 @@ def test_an_empty_name_is_unknown_and_not_the_working_folder(
 ) -> None:
     monkeypatch.chdir(write_tiny_model(tmp_path / "tiny"))
 
-    with pytest.raises(UnknownModelError, match="No model '' is known"):
+    with pytest.raises(UnknownModelError, match="There is no model ''"):
         SparseTextEmbedding("")
 
 
@@ -205,7 +205,7 @@ def test_a_custom_card_that_makes_no_sense_is_refused(settings: dict[str, object
 def test_a_name_is_given_once(catalogue: Catalogue) -> None:
     SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
     SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
-    with pytest.raises(InputError, match="'me/mine' is known already"):
+    with pytest.raises(InputError, match="'me/mine' is registered already"):
         SparseTextEmbedding.add_custom_model("ME/mine", sources={"hf": "a/c"})
 
     assert listed("me/mine")["sources"] == {"hf": "a/b"}

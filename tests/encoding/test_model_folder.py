@@ -109,7 +109,7 @@ def test_two_networks_are_refused_and_not_taken_for_one(folder: Path) -> None:
     two = json.loads(json.dumps(ROUTER).replace("SparseStaticEmbedding", "MLMTransformer"))
     write_json(folder / "router_config.json", two)
 
-    with pytest.raises(ModelGraphError, match="network of their own"):
+    with pytest.raises(ModelGraphError, match="separate network"):
         open_folder(folder)
 
 
@@ -118,7 +118,7 @@ def test_a_query_table_without_a_stated_activation_is_refused_since_a_guess_ruin
 ) -> None:
     write_json(folder / "idf.json", {"moon": 2.5})
 
-    with pytest.raises(ModelFilesError, match="no file says its activation"):
+    with pytest.raises(ModelFilesError, match="no file states its activation"):
         open_folder(folder)
 
     write_json(folder / "card.json", {"activation": "log1p_log1p"})
@@ -199,7 +199,7 @@ def test_a_model_without_a_language_head_is_refused_before_it_runs(folder: Path)
 def test_a_damaged_file_is_named(folder: Path) -> None:
     (folder / "config.json").write_text("{", encoding="utf-8")
 
-    with pytest.raises(ModelFilesError, match=r"config\.json is not readable JSON"):
+    with pytest.raises(ModelFilesError, match=r"config\.json is not valid JSON"):
         open_folder(folder)
 
 

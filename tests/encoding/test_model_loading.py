@@ -54,5 +54,5 @@ def test_another_type_is_refused_before_anything_is_opened(model: object) -> Non
 
 
 def test_an_unknown_name_is_an_error() -> None:
-    with pytest.raises(UnknownModelError, match="No model 'nobody/nothing' is known"):
+    with pytest.raises(UnknownModelError, match="There is no model 'nobody/nothing'"):
         load_encoder("nobody/nothing")

@@ -267,9 +267,9 @@ def test_cut_texts_are_counted_and_told_once(tiny_folder: Path, caplog: pytest.L
     assert len(warnings) == 1
     assert "longer than the 8 tokens" in warnings[0]
     runs = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
-    assert [run for run in runs if "were cut" in run] == [
-        "2 of 3 texts were cut at 8 tokens",
-        "1 of 1 texts were cut at 8 tokens",
+    assert [run for run in runs if "Truncated" in run] == [
+        "Truncated 2 of 3 texts to 8 tokens",
+        "Truncated 1 of 1 texts to 8 tokens",
     ]
 
 
@@ -283,7 +283,7 @@ def test_tokens_are_counted_uncut_with_the_special_ones(tiny_folder: Path) -> No
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [(33, "reads 32 tokens at most"), (0, "max_length is 0"), (2, "leaves no room")],
+    [(33, "reads at most 32 tokens"), (0, "max_length is 0"), (2, "expected at least 3")],
 )
 def test_a_limit_that_the_model_cannot_keep_is_refused(tiny_folder: Path, asked: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -369,7 +369,7 @@ def test_a_provider_that_is_not_here_is_an_error_and_no_fallback() -> None:
     ("arguments", "message"),
     [
         ({"precision": "fp16"}, "precision is 'fp16'"),
-        ({"precision": "fp32"}, "exists as int8 only"),
+        ({"precision": "fp32"}, "exists only as int8"),
         ({"threads": 0}, "threads is 0"),
     ],
 )
@@ -573,7 +573,7 @@ def test_the_weights_of_a_query_are_raised_to_the_power_that_the_card_names(tmp_
 
 @pytest.mark.parametrize("most", [0, True, "8"])
 def test_a_card_that_allows_queries_no_weight_is_refused(most: object) -> None:
-    with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or none"):
+    with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or None"):
         ModelCard(model="me/few", query_max_active_dims=most)  # type: ignore[arg-type]
 
 

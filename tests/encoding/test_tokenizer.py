@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splade_retriever
-from splade_retriever.encoding.tokenizer import Head, Tokenizer, batches
+from splade_retriever.encoding.tokenizer import Tokenizer
 from splade_retriever.errors import InputError, ModelFilesError
 from tests.tiny import VOCABULARY, tiny_tokenizer
 
@@ -25,11 +25,11 @@ def tokenizer() -> Tokenizer:
 def test_the_head_of_a_text_is_what_a_whole_tokenisation_begins_with(texts: list[str]) -> None:
     tokenizer = Tokenizer.from_file(BUNDLED, max_length=8)
 
-    heads = tokenizer.heads(texts)
+    read = tokenizer.encode_truncated(texts)
     whole = tokenizer.encode_batch(texts)
 
-    assert [head.ids for head in heads] == [encoding.ids for encoding in whole]
-    assert [head.cut for head in heads] == [encoding.truncated > 0 for encoding in whole]
+    assert [text.ids for text in read] == [encoding.ids for encoding in whole]
+    assert [text.truncated for text in read] == [encoding.truncated > 0 for encoding in whole]
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_the_head_of_a_text_is_what_a_whole_tokenisation_begins_with(texts: list
     ids=["one word", "blanks", "words", "accents", "ideographs"],
 )
 def test_the_head_of_a_very_long_text_is_exact_too(tokenizer: Tokenizer, text: str) -> None:
-    (head,) = tokenizer.heads([text])
+    (read,) = tokenizer.encode_truncated([text])
     (whole,) = tokenizer.encode_batch([text])
 
-    assert head.ids == whole.ids
-    assert head.cut == (whole.truncated > 0)
+    assert read.ids == whole.ids
+    assert read.truncated == (whole.truncated > 0)
 
 
 def test_cutting_keeps_the_special_tokens_and_counts_what_was_cut(tokenizer: Tokenizer) -> None:
@@ -95,7 +95,7 @@ def test_special_and_padding_ids_come_from_the_tokenizer_file() -> None:
 
 
 def test_a_limit_without_room_for_a_token_is_refused() -> None:
-    with pytest.raises(InputError, match="max_length=2 leaves no room"):
+    with pytest.raises(InputError, match="max_length is 2, expected at least 3"):
         Tokenizer(tiny_tokenizer(), max_length=2)
 
 
@@ -110,46 +110,3 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
 def test_half_a_character_is_refused_with_its_place(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match=r"position 1 has a lone surrogate \(U\+D83D at character 5\)"):
         tokenizer.encode_batch(["fine", "moon \ud83d"])
-
-
-@given(
-    st.lists(st.integers(0, 40), max_size=50),
-    st.integers(1, 100),
-    st.none() | st.integers(1, 5),
-    st.integers(1, 8),
-)
-def test_batches_hold_every_text_once_within_the_budget(
-    lengths: list[int], budget: int, most: int | None, workers: int
-) -> None:
-    heads = [Head(ids=[7 + row] * length, cut=False) for row, length in enumerate(lengths)]
-
-    found = list(
-        batches(heads, token_budget=budget, workers=workers, least_tokens=20, max_texts=most, pad_id=3)
-    )
-
-    rows = [row for batch in found for row in batch.rows]
-    assert sorted(rows) == [row for row, length in enumerate(lengths) if length]
-    for batch in found:
-        assert len(batch.rows) == 1 or batch.input_ids.size <= budget
-        assert len(batch.rows) <= (most or len(batch.rows))
-        for row, ids, mask in zip(batch.rows, batch.input_ids, batch.attention_mask, strict=True):
-            assert ids.tolist() == [7 + row] * lengths[row] + [3] * (len(ids) - lengths[row])
-            assert mask.tolist() == [1] * lengths[row] + [0] * (len(ids) - lengths[row])
-
-
-def test_batches_get_smaller_so_that_workers_end_together() -> None:
-    heads = [Head(ids=[7] * 10, cut=False) for _ in range(100)]
-
-    for workers, expected in ((1, [100] * 10), (2, [100] * 7 + [70, 50, 40, 30, 30, 30, 30, 20])):
-        found = batches(heads, token_budget=100, workers=workers, least_tokens=30)
-        sizes = [batch.input_ids.size for batch in found]
-        assert sum(sizes) == 1000
-        assert sizes == expected
-
-
-def test_few_texts_are_parted_among_the_workers() -> None:
-    heads = [Head(ids=[7] * 30, cut=False) for _ in range(8)]
-
-    found = list(batches(heads, token_budget=1000, workers=4, least_tokens=20))
-
-    assert [len(batch.rows) for batch in found] == [1] * 8

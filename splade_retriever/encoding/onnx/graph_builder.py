@@ -1,11 +1,11 @@
-"""Nodes and constants of an ONNX graph in the making, and the 8-bit codes of its products.
+"""Builds the nodes and constants of an ONNX graph, and the 8-bit codes of its products.
 
 In int8, a product of rows with a constant matrix becomes
 
     s = max|x| / 127;  q = round(x / s) + 128;  y = (q @ W_q) * s_column * s
 
-with one s a row and one s_column a column, so a row never depends on what else is in the batch. The decoder's
-s is one a text, so that the max over its tokens is taken on the whole numbers q @ W_q, before any scaling.
+with one s per row and one s_column per column, so a row never depends on the rest of the batch. The decoder
+has one s per text, so that the maximum over its tokens is taken on the integers q @ W_q, before scaling.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from splade_retriever.encoding.model_cards import Activation
 from splade_retriever.errors import ModelGraphError
 
 __all__ = [
@@ -34,8 +35,8 @@ __all__ = [
 ]
 
 BLOCK = 384
-"""Columns of the decoder multiplied at once: few enough that their logits stay in its cache, and enough
-that the products of a lone query are quick."""
+"""Columns of the decoder multiplied at once: few enough that their logits stay in the processor's cache, and
+enough that the products of a single query are fast."""
 
 ONNX_RUNTIME = "com.microsoft"
 
@@ -48,7 +49,7 @@ class GraphBuilder:
 
     Args:
         opset: The version of the standard operators.
-        prefix: Starts every name given here, so that none meets a name of another graph.
+        prefix: Starts every name made here, so that none equals a name of another graph.
     """
 
     def __init__(self, *, opset: int, prefix: str = "splade/") -> None:
@@ -72,25 +73,25 @@ class GraphBuilder:
         )
         return result
 
-    def largest(self, values: str, *axes: int, keepdims: bool = False) -> str:
+    def reduce_max(self, values: str, *axes: int, keepdims: bool = False) -> str:
         """Take the maximum along some axes."""
-        return self.extreme("ReduceMax", values, *axes, keepdims=keepdims)
+        return self._reduce("ReduceMax", values, *axes, keepdims=keepdims)
 
-    def extreme(
+    def _reduce(
         self, kind: Literal["ReduceMax", "ReduceMin"], values: str, *axes: int, keepdims: bool = False
     ) -> str:
         """Take the maximum or the minimum along some axes."""
         if self.opset < 18:
             return self.op(kind, values, axes=list(axes), keepdims=int(keepdims))
-        given = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
-        return self.op(kind, values, given, keepdims=int(keepdims))
+        axes_name = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
+        return self.op(kind, values, axes_name, keepdims=int(keepdims))
 
-    def total(self, values: str, axis: int) -> str:
-        """Add up along an axis, which goes."""
+    def reduce_sum(self, values: str, axis: int) -> str:
+        """Add up along an axis, which is removed."""
         if self.opset < 13:
             return self.op("ReduceSum", values, axes=[axis], keepdims=0)
-        given = self.put(f"axes_{axis}", np.array([axis], dtype=np.int64))
-        return self.op("ReduceSum", values, given, keepdims=0)
+        axes_name = self.put(f"axes_{axis}", np.array([axis], dtype=np.int64))
+        return self.op("ReduceSum", values, axes_name, keepdims=0)
 
     def without_padding(self, states: str, attention_mask: str) -> str:
         """Replace padded rows of (batch, tokens, hidden) by the text's first row, which is never padding."""
@@ -100,7 +101,7 @@ class GraphBuilder:
         real = self.op("Reshape", self.op("Cast", attention_mask, to=TensorProto.BOOL), column)
         return self.op("Where", real, states, first)
 
-    def activation(self, logits: str, kind: Literal["log1p", "log1p_log1p"]) -> str:
+    def activation(self, logits: str, kind: Activation) -> str:
         """Turn pooled logits into weights: log(1 + relu(x)), once or twice."""
         weights = self.op("Relu", logits)
         for _ in range(2 if kind == "log1p_log1p" else 1):
@@ -108,35 +109,35 @@ class GraphBuilder:
         return weights
 
     def row_codes(self, rows: str) -> Codes:
-        """Quantise every row (the last axis) on its own to 8 bits; once for all products of the same rows."""
+        """Quantise each row (the last axis) to 8 bits; once for all products of the same rows."""
         return self._coded(rows, -1)
 
     def text_codes(self, states: str) -> Codes:
-        """Quantise (batch, tokens, hidden) to 8 bits, with one step a text."""
+        """Quantise (batch, tokens, hidden) to 8 bits, with one scale per text."""
         return self._coded(states, 1, 2)
 
     def _coded(self, values: str, *axes: int) -> Codes:
-        """Quantise to 8 bits, with one step for what lies along the axes; once for all products."""
+        """Quantise to 8 bits, with one scale along the axes; once for all products."""
         if (values, axes) not in self._codes:
             self._codes[values, axes] = self._quantised(values, *axes)
         return self._codes[values, axes]
 
     def _quantised(self, values: str, *axes: int) -> Codes:
         highest, lowest = (
-            self.extreme(kind, values, *axes, keepdims=True) for kind in ("ReduceMax", "ReduceMin")
+            self._reduce(kind, values, *axes, keepdims=True) for kind in ("ReduceMax", "ReduceMin")
         )
         largest = self.op("Max", highest, self.op("Neg", lowest), self.put("tiny", np.float32(1e-12)))
         scale = self.op("Div", largest, self.put("steps", np.float32(127)))
-        # A scale a row of a matrix is applied in the pass that rounds; ONNX Runtime's own operator can do
-        # that for sources before opset 13, too.
+        # QuantizeLinear applies one scale per row and rounds in one pass; ONNX Runtime's own operator does so
+        # for sources before opset 13 too.
         rows = self.op("Flatten", values, axis=axes[0])
         flat = self.op("Reshape", scale, self.put("flat", np.array([-1])))
         middles = self.op("Expand", self._unit_and_middle()[1], self.op("Shape", flat))
         codes = self.op("QuantizeLinear", rows, flat, middles, axis=0, domain=ONNX_RUNTIME)
         return Codes(self.op("Reshape", codes, self.op("Shape", values)), scale)
 
-    def decoded(self, codes: Codes) -> str:
-        """Return the float32 values that codes stand for."""
+    def dequantized(self, codes: Codes) -> str:
+        """Return the float32 values of codes."""
         levels = self.op("DequantizeLinear", codes.codes, *self._unit_and_middle())
         return self.op("Mul", levels, codes.scale)
 
@@ -153,7 +154,7 @@ class GraphBuilder:
         return self.op("Mul", product, left.scale, result=result)
 
     def coded_columns(self, name: str, weight: FloatArray) -> list[tuple[str, str]]:
-        """Store the codes of a matrix (in, out) in blocks of columns; names of codes and steps of each."""
+        """Store the codes of a matrix (in, out) in blocks of columns; return names of codes and scales."""
         blocks = {start: weight[:, start : start + BLOCK] for start in range(0, weight.shape[1], BLOCK)}
         return [
             (
@@ -164,27 +165,27 @@ class GraphBuilder:
         ]
 
     def int8_pooled(self, states: str, blocks: Sequence[tuple[str, str]]) -> str:
-        """Multiply every token with columns and keep the largest product of a text, (batch, columns).
+        """Multiply every token with columns and keep the largest product per text, (batch, columns).
 
         Args:
             states: Shape (batch, tokens, hidden), padding replaced.
-            blocks: Names of the codes, (hidden, block), and steps, (block,), of each block of columns.
+            blocks: Names of the codes, (hidden, block), and scales, (block,), of each block of columns.
         """
         left, middle = self.text_codes(states), self._unit_and_middle()[1]
         halves = self._halves(left.codes)
-        found = [self.largest(self.op("MatMulInteger", halves, codes, middle), 1) for codes, _ in blocks]
-        sums = self.op("Cast", self.op("Concat", *found, axis=1), to=TensorProto.FLOAT)
+        maxima = [self.reduce_max(self.op("MatMulInteger", halves, codes, middle), 1) for codes, _ in blocks]
+        sums = self.op("Cast", self.op("Concat", *maxima, axis=1), to=TensorProto.FLOAT)
         sums = self.op("Max", *(self._every_second(sums, start) for start in (0, 1)))
-        steps = self.op("Concat", *(steps for _, steps in blocks), axis=0)
+        scales = self.op("Concat", *(scale for _, scale in blocks), axis=0)
         column = self.put("text_column", np.array([-1, 1], dtype=np.int64))
-        return self.op("Mul", self.op("Mul", sums, steps), self.op("Reshape", left.scale, column))
+        return self.op("Mul", self.op("Mul", sums, scales), self.op("Reshape", left.scale, column))
 
     def _halves(self, codes: str) -> str:
-        """Part each text of (batch, tokens, hidden) in two, (2 batch, half of the tokens, hidden).
+        """Split each text of (batch, tokens, hidden) in two, (2 batch, half of the tokens, hidden).
 
-        An odd number of tokens is made even by the first one, which is there already. ONNX Runtime (1.32)
-        takes the maximum over the middle of three axes, but over the first of two, as which it reads a
-        batch of one, three times as slowly.
+        An odd number of tokens is made even by repeating the first one, which does not change a maximum. ONNX
+        Runtime (1.32) computes the maximum over the first of two axes, as which it reads a batch of one,
+        three times more slowly than over the middle of three.
         """
         zero, one, two = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 1, 2))
         tokens = self.op("Slice", self.op("Shape", codes), one, two, zero)
@@ -195,7 +196,7 @@ class GraphBuilder:
         return self.op("Reshape", even, self.op("Concat", rest, half, zero, axis=0))
 
     def _every_second(self, rows: str, start: int) -> str:
-        """Return every second row of a matrix, from the given one on."""
+        """Return every second row of a matrix, from `start` on."""
         zero, two = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 2))
         first = self.put(f"index_{start}", np.array([start], dtype=np.int64))
         end = self.put("end", np.array([2**62], dtype=np.int64))
@@ -207,19 +208,19 @@ class GraphBuilder:
 
 @dataclass(frozen=True)
 class Codes:
-    """Quantised rows or texts: names of the codes, uint8 around 128, and of their steps, (..., 1)."""
+    """Quantised rows or texts: names of the codes, uint8 around 128, and of their scales, (..., 1)."""
 
     codes: str
     scale: str
 
 
 def column_scale(weight: FloatArray) -> FloatArray:
-    """Return the step of each column of (in, out) for 8-bit codes that no processor adds up wrongly.
+    """Return the scale of each column of (in, out) for 8-bit codes whose sums cannot saturate.
 
     Processors without VNNI multiply bytes in pairs of neighbouring rows and add the two products in 16 bits,
     with saturation. A code of a row is at most 255, so two codes of a column may add up to 128 on either side
-    of zero: 255 * 128 < 2**15. That spreads a column over -127..127 only where its largest weights have small
-    neighbours; it costs a third more rounding than using all 8 bits, where 7 bits would cost twice as much.
+    of zero: 255 * 128 < 2**15. A column then uses -127..127 only where its largest weights have small
+    neighbours. The rounding error is a third larger than with all 8 bits; with 7 bits it would double.
 
     Returns:
         Shape (out,), float32, > 0.
@@ -229,8 +230,8 @@ def column_scale(weight: FloatArray) -> FloatArray:
     """
     if not np.isfinite(weight).all():
         raise ModelGraphError(
-            f"A matrix of {weight.shape[0]} x {weight.shape[1]} has no 8-bit codes: a weight is infinite or "
-            f"not a number. The file is damaged, or training diverged; export the model again."
+            f"A matrix of {weight.shape[0]} x {weight.shape[1]} cannot be quantised: a weight is infinite or "
+            f"not a number. The file is damaged, or training diverged. Export the model again."
         )
     paired = np.zeros((-(-len(weight) // 2) * 2, weight.shape[1]), dtype=np.float32)
     paired[: len(weight)] = weight

@@ -1,10 +1,10 @@
-"""What an ONNX file says about itself, read without loading it.
+"""Reads the structure of an ONNX file without loading its weights.
 
-A published model is half a gigabyte of weights around a few kilobytes of structure. Protocol buffers
-prefix every part with its length, so the weights can be stepped over: nothing here reads them.
+A published model is half a gigabyte of weights around a few kilobytes of structure. Protocol buffers prefix
+each part with its length, so a reader can skip the weights.
 
 Source:
-    protobuf.dev/programming-guides/encoding and onnx/onnx.proto for the field numbers.
+    protobuf.dev/programming-guides/encoding, and onnx/onnx.proto for the field numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 
-__all__ = ["Field", "Outline", "fields", "outline"]
+__all__ = ["Field", "OnnxSummary", "iter_fields", "read_summary"]
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER = 5
@@ -26,14 +26,14 @@ _TENSOR_EXTERNAL_DATA = 13
 
 
 class Field(NamedTuple):
-    """One field of a message: its number and where it lies in the file.
+    """One field of a message: its number and its place in the file.
 
     Attributes:
         number: The field number of the message's schema.
         start: Offset of the field, its key included.
-        value: Offset of a length-delimited value; for other kinds, where the key ends.
+        value: Offset of a length-delimited value; for other kinds, the end of the key.
         stop: Offset after the field.
-        delimited: Whether the value is a length-delimited one (message, bytes, text).
+        delimited: Whether the value is length-delimited (a message, bytes or text).
     """
 
     number: int
@@ -44,19 +44,19 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outline:
-    """What can be told without reading weights.
+class OnnxSummary:
+    """The outputs and weight files of an ONNX model.
 
     Attributes:
-        ranks: Rank of each graph output by name, in order; None where the file does not say.
-        external: Names of the files beside the model that hold weights, as written in the model.
+        output_ranks: Rank of each graph output by name, in order; None where the file does not state it.
+        external_files: Names of the files beside the model that hold weights, as written in the model.
     """
 
-    ranks: dict[str, int | None]
-    external: list[str]
+    output_ranks: dict[str, int | None]
+    external_files: list[str]
 
 
-def outline(path: Path) -> Outline:
+def read_summary(path: Path) -> OnnxSummary:
     """Read outputs and external files of an ONNX model.
 
     Raises:
@@ -68,34 +68,34 @@ def outline(path: Path) -> Outline:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            for part in (f for f in fields(file, 0, size) if f.number == MODEL_GRAPH):
-                for field in fields(file, part.value, part.stop):
+            for part in (f for f in iter_fields(file, 0, size) if f.number == MODEL_GRAPH):
+                for field in iter_fields(file, part.value, part.stop):
                     if field.number == _GRAPH_OUTPUT:
                         ranks.update([_output(file, field)])
                     elif field.number == GRAPH_INITIALIZER:
                         external.update(dict.fromkeys(_locations(file, field)))
-    except FileNotFoundError as err:
-        raise ModelFilesError(f"There is no model file {path}; pass a complete model folder.") from err
+    except FileNotFoundError as error:
+        raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.") from error
     for name in external:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelGraphError(
-                f"{path} keeps weights in {name!r}; expected a file beside it. Do not trust this file, or "
-                f"export it again."
+                f"{path} keeps weights in {name!r}, expected a file beside the model. Do not trust this "
+                f"file, or export the model again."
             )
     if not ranks:
-        raise ModelGraphError(f"{path} is not an ONNX model: no graph with an output was found in it.")
-    return Outline(ranks=ranks, external=list(external))
+        raise ModelGraphError(f"{path} is not an ONNX model: it holds no graph with an output.")
+    return OnnxSummary(output_ranks=ranks, external_files=list(external))
 
 
-def fields(file: BinaryIO, start: int, stop: int) -> Iterator[Field]:
-    """Step through the fields of the message in `file[start:stop]`; values are not read.
+def iter_fields(file: BinaryIO, start: int, stop: int) -> Iterator[Field]:
+    """Iterate over the fields of the message in `file[start:stop]` without reading values.
 
     Raises:
-        ModelGraphError: If the bytes are not a message; a cut-off download reads so.
+        ModelGraphError: If the bytes are not a message, as in an incomplete download.
     """
-    at = start
-    while at < stop:
-        file.seek(at)
+    offset = start
+    while offset < stop:
+        file.seek(offset)
         key = _varint(file)
         kind = key & 7
         value = file.tell()
@@ -110,11 +110,11 @@ def fields(file: BinaryIO, start: int, stop: int) -> Iterator[Field]:
             end = value + {1: 8, 5: 4}.get(kind, stop)
         if end > stop or not key >> 3:
             raise ModelGraphError(
-                f"{file.name} is not an ONNX model, or is cut off: a part at byte {at} reaches to byte "
-                f"{end}, its frame ends at {stop}. Download or export the file again."
+                f"{file.name} is not an ONNX model, or is incomplete: a field at byte {offset} extends to "
+                f"byte {end}, and its message ends at byte {stop}. Download or export the file again."
             )
-        yield Field(key >> 3, at, value, end, kind == 2)
-        at = end
+        yield Field(key >> 3, offset, value, end, kind == 2)
+        offset = end
 
 
 def _varint(file: BinaryIO) -> int:
@@ -127,7 +127,7 @@ def _varint(file: BinaryIO) -> int:
         if shift > 63:
             break
     raise ModelGraphError(
-        f"{file.name} is not an ONNX model, or is cut off at byte {file.tell()}. "
+        f"{file.name} is not an ONNX model, or is incomplete at byte {file.tell()}. "
         f"Download or export the file again."
     )
 
@@ -138,23 +138,26 @@ def _read(file: BinaryIO, field: Field) -> bytes:
 
 
 def _output(file: BinaryIO, field: Field) -> tuple[str, int | None]:
-    # ValueInfoProto: name 1, type 2 -> TypeProto: tensor_type 1 -> shape 2 -> one field 1 a dimension.
+    # ValueInfoProto: name 1, type 2 -> TypeProto: tensor_type 1 -> shape 2 -> one field 1 per dimension.
     name, rank = "", None
-    for part in fields(file, field.value, field.stop):
+    for part in iter_fields(file, field.value, field.stop):
         if part.number == 1:
             name = _read(file, part).decode(errors="replace")
         elif part.number == 2:
-            for tensor in (f for f in fields(file, part.value, part.stop) if f.number == 1):
-                for shape in (f for f in fields(file, tensor.value, tensor.stop) if f.number == 2):
-                    rank = sum(1 for f in fields(file, shape.value, shape.stop) if f.number == 1)
+            for tensor in (f for f in iter_fields(file, part.value, part.stop) if f.number == 1):
+                for shape in (f for f in iter_fields(file, tensor.value, tensor.stop) if f.number == 2):
+                    rank = sum(1 for f in iter_fields(file, shape.value, shape.stop) if f.number == 1)
     return name, rank
 
 
 def _locations(file: BinaryIO, tensor: Field) -> Iterator[str]:
     # TensorProto: external_data 13 -> StringStringEntryProto: key 1, value 2.
-    for entry in (f for f in fields(file, tensor.value, tensor.stop) if f.number == _TENSOR_EXTERNAL_DATA):
+    for entry in (
+        f for f in iter_fields(file, tensor.value, tensor.stop) if f.number == _TENSOR_EXTERNAL_DATA
+    ):
         pair = {
-            f.number: _read(file, f).decode(errors="replace") for f in fields(file, entry.value, entry.stop)
+            f.number: _read(file, f).decode(errors="replace")
+            for f in iter_fields(file, entry.value, entry.stop)
         }
         if pair.get(1) == "location":
             yield pair.get(2, "")

@@ -276,7 +276,7 @@ def test_a_weight_that_is_no_number_is_not_quantised(copied: Path, bad: float) -
         values[2, 3] = bad
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
-    with pytest.raises(ModelGraphError, match="A matrix of 32 x 64 has no 8-bit codes"):
+    with pytest.raises(ModelGraphError, match="A matrix of 32 x 64 cannot be quantised"):
         pooled_graph(changed(copied, spoil), precision="int8")
 
 
@@ -380,7 +380,7 @@ def test_weights_are_never_read_from_outside_the_models_folder(tmp_path: Path, p
         for entry in tensor.external_data:
             entry.value = place if entry.key == "location" else entry.value
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelGraphError, match="expected a file beside it"):
+    with pytest.raises(ModelGraphError, match="expected a file beside the model"):
         pooled_graph(path)
 
 
@@ -451,7 +451,7 @@ def decode_with_an_input(graph: Any) -> None:
         (stop_at_the_hidden_state, "its output 'logits' ends in Mul"),
         (decode_with_an_input, "its output 'logits' ends in MatMul"),
         (fix_the_tokens, r"input_ids has the fixed shape \[0, 128\]"),
-        (want_positions, "it also wants position_ids"),
+        (want_positions, "it also needs the input position_ids"),
         (lose_the_mask, r"no input attention_mask \(found: input_ids, mask, token_type_ids\)"),
     ],
 )
@@ -467,7 +467,7 @@ def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(
 
 def test_an_old_opset_is_refused(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, opset=10)
-    with pytest.raises(ModelGraphError, match="its opset is 10, the oldest that is known is 11"):
+    with pytest.raises(ModelGraphError, match="its opset is 10, and the minimum is 11"):
         pooled_graph(path)
 
 
@@ -564,7 +564,7 @@ def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(
 
 def test_nowhere_to_write_is_said(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match=r"could not be written \(.*file.*\)\. Make room"):
+    with pytest.raises(StorageError, match=r"could not be written \(.*file.*\)\. Free disk space"):
         pooled_graph(copied, cache=tmp_path / "file")
 
 
@@ -590,14 +590,14 @@ def hang(when):
 """
 KILLED_WHILE = {
     "the weights are half written": """
-from splade_retriever.encoding.onnx import rewrite as surgery
+from splade_retriever.encoding.onnx.rewrite import WeightWriter
 count = 0
-write = surgery.Weights.write
+write = WeightWriter.write
 def half(self, name, value):
     global count
     count += 1
     return hang("half") if count == 10 else write(self, name, value)
-surgery.Weights.write = half
+WeightWriter.write = half
 """,
     "the weights are written but not named": "os.fsync = lambda descriptor: hang('flush')",
     "the weights are named but not the graph": """
