@@ -176,7 +176,7 @@ def test_expansions_are_counted_on_texts_that_do_not_hold_the_entry(made: Made) 
     exported = SparseTextEmbedding(str(made.model))
     name, own = next(iter(texts.items()))
     plain = [exported.tokenizer.decode(ids[1:-1]) for ids in own]
-    assert [head.ids for head in exported.tokenizer.heads(plain)] == own
+    assert [head.ids for head in exported.tokenizer.encode_truncated(plain)] == own
 
     counts = expansions.count_expansions(made.model / "model.onnx", texts)
 
