@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from splade_retriever.printable import printable
 from splade_retriever.sparse import SparseEmbedding
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _MIN_MARKED_SHARE: Final = 0.05
 """Share of the best marked word's score below which a word is drawn unmarked."""
 _LITERAL_STYLE: Final = "bold black on yellow"
 _EXPANDED_STYLE: Final = "underline"
+_BRACKETS: Final = (("[", "]"), ("{", "}"), ("<", ">"), ("[[", "]]"))
+_MIN_BAR_WIDTH: Final = 4
 _BAR_WIDTH: Final = 24
 _FULL_TABLE_WIDTH: Final = 74
 """Width in characters of the token table with all its columns, for tokens of 12 characters."""
@@ -285,22 +288,34 @@ def marked_text(
     """Draw the text of an explanation, or a part of it, with its words marked.
 
     Words of the query are highlighted; words of its expansion are underlined. A console without colours shows
-    [brackets] around the first and [~brackets] around the others. Words with a small share of the score, such
-    as "the", stay unmarked.
+    [brackets] around the first and [~brackets] around the others, of a kind that the text does not contain.
+    Words with a small share of the score, such as "the", stay unmarked. Control characters are made visible.
     """
     from rich.text import Text
 
     drawn = Text()
     min_score = _MIN_MARKED_SHARE * max((mark.score for mark in explanation.marks), default=0.0)
-    plain = console.color_system is None
+    opening, closing = _brackets(explanation.text[start:end]) if _is_plain(console) else ("", "")
     for piece, mark in explanation.pieces(start, end):
+        shown = printable(piece)
         if mark is None or mark.score < min_score:
-            drawn.append(piece)
+            drawn.append(shown)
         elif mark.in_query:
-            drawn.append(f"[{piece}]" if plain else piece, _LITERAL_STYLE)
+            drawn.append(f"{opening}{shown}{closing}", _LITERAL_STYLE)
         else:
-            drawn.append(f"[~{piece}]" if plain else piece, _EXPANDED_STYLE)
+            drawn.append(f"{opening}{opening and '~'}{shown}{closing}", _EXPANDED_STYLE)
     return drawn
+
+
+def _is_plain(console: Console) -> bool:
+    """Return whether a console draws without colours, as it does with NO_COLOR."""
+    return console.color_system is None or console.no_color
+
+
+def _brackets(text: str) -> tuple[str, str]:
+    """Return a pair of brackets that a text does not contain; the last pair if it contains all."""
+    free = ((left, right) for left, right in _BRACKETS if left not in text and right not in text)
+    return next(free, _BRACKETS[-1])
 
 
 def bar(share: float, *, width: int = _BAR_WIDTH, literal: bool = True, ascii_only: bool = False) -> Text:
@@ -324,8 +339,9 @@ def _token_table(explanation: Explanation, max_tokens: int, options: ConsoleOpti
     from rich.table import Table
     from rich.text import Text
 
-    narrow = options.max_width < _FULL_TABLE_WIDTH
-    bar_width = max(4, min(_BAR_WIDTH, options.max_width - 26)) if narrow else _BAR_WIDTH
+    room_for_bar = _BAR_WIDTH - (_FULL_TABLE_WIDTH - options.max_width)
+    narrow = room_for_bar < _MIN_BAR_WIDTH
+    bar_width = max(_MIN_BAR_WIDTH, min(_BAR_WIDTH, options.max_width - 26 if narrow else room_for_bar))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("token", overflow="fold")
     table.add_column("score", justify="right", overflow="fold")
@@ -338,7 +354,7 @@ def _token_table(explanation: Explanation, max_tokens: int, options: ConsoleOpti
         literal = contribution.in_query and contribution.in_text
         share = contribution.score / shown[0].score
         cells: list[RenderableType] = [
-            Text(contribution.token, "bold" if literal else ""),
+            Text(printable(contribution.token), "bold" if literal else ""),
             f"{contribution.score:.3f}",
             bar(share, width=bar_width, literal=literal, ascii_only=options.ascii_only),
         ]
@@ -358,11 +374,11 @@ def _token_table(explanation: Explanation, max_tokens: int, options: ConsoleOpti
 
 def _html_piece(piece: str, mark: Mark | None) -> str:
     if mark is None:
-        return escape(piece)
+        return escape(printable(piece))
     opacity = 0.45 if mark.in_query else 0.2
     return (
         f'<mark style="background:rgba(245,180,0,{opacity});color:inherit" '
-        f'title="{mark.score:.3f}">{escape(piece)}</mark>'
+        f'title="{mark.score:.3f}">{escape(printable(piece))}</mark>'
     )
 
 
@@ -372,7 +388,7 @@ def _html_row(contribution: Contribution, max_score: float) -> str:
         "rgba(245,180,0,0.8)" if contribution.in_query and contribution.in_text else "rgba(80,140,220,0.7)"
     )
     return (
-        f'<tr><td style="text-align:left"><code>{escape(contribution.token)}</code></td>'
+        f'<tr><td style="text-align:left"><code>{escape(printable(contribution.token))}</code></td>'
         f'<td style="text-align:left;min-width:12em">'
         f'<span style="display:inline-block;height:0.7em;width:{width:.1f}%;background:{colour}"></span> '
         f"{contribution.score:.3f}</td>"

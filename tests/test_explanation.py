@@ -340,13 +340,37 @@ def in_a_terminal(
     return file.buffer.getvalue().decode()
 
 
-def test_the_terminal_view_brackets_words_where_there_is_no_colour() -> None:
-    found = of_words("moon", "a lunar [moon]", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
+def test_a_console_without_colours_shows_marked_words_in_brackets() -> None:
+    weights = {"moon": 1.0, "lunar": 1.0}
 
-    shown = in_a_terminal(found)
+    shown = in_a_terminal(of_words("moon", "a lunar moon", weights, weights))
+    other = in_a_terminal(of_words("moon", "a lunar [moon]", weights, weights))
 
-    assert "a [~lunar] [[moon]]" in shown
-    assert "\x1b" not in shown
+    assert "a [~lunar] [moon]" in shown
+    assert "a {~lunar} [{moon}]" in other, "brackets of the text are not used as marks"
+    assert "\x1b" not in shown + other
+
+
+def test_control_characters_of_a_text_are_made_visible() -> None:
+    text = "moon \x1b]0;title\x07 \x9b31m \u202e <b>"
+    weights = {"moon": 1.0}
+    found = of_words("moon", text, weights, weights)
+
+    shown, html = in_a_terminal(found, colours=True), found._repr_html_()
+
+    assert r"\x1b]0;title\x07 \x9b31m \u202e <b>" in re.sub(r"\x1b\[[\d;]*m", "", shown)
+    assert r"\x1b]0;title\x07 \x9b31m \u202e &lt;b&gt;" in html
+    assert not set("\x07\x1b\x9b\u202e") & set(html)
+
+
+def test_a_console_of_60_columns_keeps_all_columns_of_the_token_table() -> None:
+    weights = {"moon": 1.5, "lunar": 1.0}
+
+    shown = in_a_terminal(of_words("moon", "a lunar moon", weights, weights), width=60)
+
+    assert "query x text" in shown
+    assert "query expanded" in shown
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 def test_the_terminal_view_colours_words_and_leaves_the_text_alone() -> None:

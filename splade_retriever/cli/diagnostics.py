@@ -1,4 +1,4 @@
-"""What an index and this installation are like: the facts behind `splade info` and `splade doctor`."""
+"""Facts about an index and about this installation, for `splade info` and `splade doctor`."""
 
 from __future__ import annotations
 
@@ -32,60 +32,60 @@ _PACKAGES: Final = (
 )
 _FRAMEWORKS: Final = ("langchain-core", "llama-index-core")
 _FAST_INT8: Final = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Processor flags with which int8 models run about twice as fast as without."""
+"""Processor flags that make int8 models about twice as fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     ok: bool
     found: str
 
 
-def describe(index: SpladeIndex, place: str) -> dict[str, Any]:
-    """Say what an index holds and how it was made, as plain JSON.
+def describe(index: SpladeIndex, location: str) -> dict[str, Any]:
+    """Describe what an index holds and how it was made, as JSON values.
 
     Returns:
         index, collection, engine, documents, model (None where another program made the collection),
-        encoder (the whole fingerprint), settings, and size_bytes (None on a server).
+        encoder (its fingerprint), settings, and size_bytes (None on a server).
     """
     config = index.store.call("get_collection").config
-    memory = CollectionSettings.from_metadata(config.metadata, index.collection)
+    made_with = CollectionSettings.from_metadata(config.metadata, index.collection)
     vectors = config.params.sparse_vectors or {}
     storage = {name: getattr(params.index, "datatype", None) for name, params in vectors.items()}
     settings: dict[str, Any] = {}
-    if memory is not None:
-        settings = {name: getattr(memory, name) for name in COMPARED_SETTINGS}
-        settings |= {"vector_name": memory.vector_name, "dense_name": memory.dense_name}
-        settings["datatype"] = storage.get(memory.vector_name)
+    if made_with is not None:
+        settings = {name: getattr(made_with, name) for name in COMPARED_SETTINGS}
+        settings |= {"vector_name": made_with.vector_name, "dense_name": made_with.dense_name}
+        settings["datatype"] = storage.get(made_with.vector_name)
     return {
-        "index": place,
+        "index": location,
         "collection": index.collection,
-        "engine": "Qdrant server" if is_url(place) else f"Qdrant Edge {_version('qdrant-edge-py')}",
+        "engine": "Qdrant server" if is_url(location) else f"Qdrant Edge {_version('qdrant-edge-py')}",
         "documents": index.count(),
-        "model": None if memory is None else memory.encoder.get("model"),
-        "encoder": None if memory is None else dict(memory.encoder),
+        "model": None if made_with is None else made_with.encoder.get("model"),
+        "encoder": None if made_with is None else dict(made_with.encoder),
         "settings": settings,
-        "size_bytes": None if is_url(place) else disk_usage(Path(place)),
+        "size_bytes": None if is_url(location) else disk_usage(Path(location)),
     }
 
 
 def check_all() -> list[Check]:
-    """Look at everything that a first index and search need, and make both."""
+    """Check everything that a first index and search need, and make both."""
     checks = [
         Check("splade-retriever", True, f"{__version__}, Python {platform.python_version()}"),
         _check_packages(),
         Check("frameworks", True, ", ".join(f"{name} {_version(name)}" for name in _FRAMEWORKS)),
         _check_processor(),
     ]
-    checks.append(_tried("model", _try_model))
-    checks.append(_tried("engine", _try_engine))
+    checks.append(_attempted("model", _try_model))
+    checks.append(_attempted("engine", _try_engine))
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    told = "never downloaded (HF_HUB_OFFLINE)" if offline else "downloaded when first asked for"
-    checks.append(Check("other models", True, f"{told}, kept in {cache}"))
+    download = "never downloaded (HF_HUB_OFFLINE)" if offline else "downloaded on first use"
+    checks.append(Check("other models", True, f"{download}, stored in {cache}"))
     return checks
 
 
@@ -100,21 +100,21 @@ def _check_processor() -> Check:
 
     flags = _processor_flags()
     fast = [flag for flag in _FAST_INT8 if flag in flags]
-    told = f"int8 instructions: {', '.join(fast)}" if fast else "no int8 instructions seen"
-    return Check("processor", True, f"{cores()} cores for this process, {platform.machine()}, {told}")
+    int8 = f"int8 instructions: {', '.join(fast)}" if fast else "no int8 instructions found"
+    return Check("processor", True, f"{cores()} cores for this process, {platform.machine()}, {int8}")
 
 
 def _processor_flags() -> set[str]:
     try:
         return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:  # only Linux has that file; elsewhere nothing is known
+    except OSError:  # only Linux has that file
         return set()
 
 
-def _tried(name: str, attempt: Callable[[], str]) -> Check:
+def _attempted(name: str, attempt: Callable[[], str]) -> Check:
     try:
         return Check(name, True, attempt())
-    except Exception as error:  # noqa: BLE001 - whatever fails here is the finding
+    except Exception as error:  # noqa: BLE001 - any failure is the result of the check
         return Check(name, False, f"{type(error).__name__}: {error}")
 
 
@@ -126,7 +126,7 @@ def _try_model() -> str:
     opened_s = time.perf_counter() - started
     (vector,) = model.embed(["The lander reached the surface of the Moon."])
     if not len(vector):
-        raise ValueError("the bundled model gave no weights for a sentence; install the package again")
+        raise ValueError("the bundled model returned no weights for a sentence; install the package again")
     heaviest = next(iter(model.tokens_and_weights(vector)))
     return (
         f"{model.model_name} ({model.precision}) opened in {opened_s:.1f} s; a sentence has {len(vector)} "
@@ -146,7 +146,9 @@ def _try_engine() -> str:
             hits = index.search("lunar landing", k=1)
             took_s = time.perf_counter() - started
             if index.count() != len(texts) or not hits or hits[0].id != "moon":
-                raise ValueError(f"3 documents were written, but a search gave {[hit.id for hit in hits]}")
+                raise ValueError(
+                    f"3 documents were written, but a search returned {[hit.id for hit in hits]}"
+                )
     return (
         f"Qdrant Edge wrote 3 documents, opened them again and found the right one in {1000 * took_s:.0f} ms"
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.client_base import QdrantBase
 
-__all__ = ["Migration", "State", "migrate"]
+__all__ = ["MigrationReport", "State", "migrate"]
 
 State = Literal["new", "unfinished", "complete"]
 """How the target was found: not there, half copied by an earlier run, or there and whole."""
@@ -46,7 +46,7 @@ _TOLERANCE: Final = 1e-4
 
 
 @dataclass(slots=True)
-class Migration:
+class MigrationReport:
     """What a migration did, or with `dry_run` what it would do."""
 
     source: str
@@ -84,7 +84,7 @@ def migrate(
     replication_factor: int | None = None,
     dry_run: bool = False,
     on_progress: Callable[[int, int], object] | None = None,
-) -> Migration:
+) -> MigrationReport:
     """Copy a collection: points as they are, vector parameters, payload indexes, and what it remembers.
 
     1. lay the target out like the source, marked as not complete: until the end nothing can open it;
@@ -149,7 +149,7 @@ def migrate(
     return report
 
 
-def _described(source: Collection, name: str, target: str) -> Migration:
+def _described(source: Collection, name: str, target: str) -> MigrationReport:
     """See that the source is there and whole, and describe it."""
     if not source.exists():
         raise missing(source)
@@ -162,7 +162,7 @@ def _described(source: Collection, name: str, target: str) -> Migration:
     params = info.config.params
     dense = params.vectors if isinstance(params.vectors, dict) else ({"": None} if params.vectors else {})
     memory = remembered(source)
-    return Migration(
+    return MigrationReport(
         source=source.location,
         target=target,
         collection=source.name,
@@ -205,7 +205,7 @@ def _state(source: Collection, target: Collection) -> State:
 def _fill(
     source: Collection,
     target: Collection,
-    report: Migration,
+    report: MigrationReport,
     creation: CreateOptions,
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
@@ -235,7 +235,7 @@ def _fill(
 def _check_equal(
     source: Collection,
     target: Collection,
-    report: Migration,
+    report: MigrationReport,
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
     """Compare with a target that is complete: it may be in use, and so is never written.

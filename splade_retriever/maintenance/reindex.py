@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.client_base import QdrantBase
 
-__all__ = ["Reindexing", "Switch", "reindex"]
+__all__ = ["ReindexReport", "Switch", "reindex"]
 
 Switch = Literal["nothing to do", "replaced", "alias", "new name"]
 """How the new collection came to be used: in the old one's place (a folder), by its alias (a server), or
@@ -50,7 +50,7 @@ _CONTEXT_KEYS: Final = ("heading", "title")
 
 
 @dataclass(slots=True)
-class Reindexing:
+class ReindexReport:
     """What was done."""
 
     index: str
@@ -79,7 +79,7 @@ class _Work:
     new: CollectionSettings
     encoder: Encoder
     dense: DenseEncoder | None
-    report: Reindexing
+    report: ReindexReport
     counted: set[str] = field(default_factory=set)
 
 
@@ -98,7 +98,7 @@ def reindex(
     api_key: str | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], object] | None = None,
-) -> Reindexing:
+) -> ReindexReport:
     """Encode all documents into a new collection, and switch to it when it is complete.
 
     Until then the old collection is as it was, and in use. Interrupted and started again with the same
@@ -149,7 +149,7 @@ def reindex(
             settings["max_active_dims"] = None
         new = replace(old, encoder=dict(encoder.fingerprint), **settings)
         new.check()
-        report = Reindexing(
+        report = ReindexReport(
             index=source.location,
             collection=collection,
             new_collection=collection,

@@ -85,7 +85,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 # -- index ---------------------------------------------------------------------------------------------------
 
 
-def test_indexing_tells_what_it_did_and_again_what_changed(desk: Desk) -> None:
+def test_indexing_prints_what_it_did_and_a_second_run_what_changed(desk: Desk) -> None:
     desk.write("docs/moon.md", MOON)
     desk.write("docs/sub/gone.txt", "A text that will be deleted.")
     first = desk.run("index", "docs", "--to", "index")
@@ -101,7 +101,7 @@ def test_indexing_tells_what_it_did_and_again_what_changed(desk: Desk) -> None:
     )
 
 
-def test_indexing_reports_files_and_lines_that_it_skips(desk: Desk) -> None:
+def test_indexing_reports_the_files_and_lines_that_it_skips(desk: Desk) -> None:
     desk.write("docs/good.txt", "A good text.")
     desk.write("docs/empty.txt", "")
     desk.write("docs/picture.txt", b"\x89PNG\0\0")
@@ -122,7 +122,7 @@ def test_indexing_reports_files_and_lines_that_it_skips(desk: Desk) -> None:
     assert "docs/lines.jsonl:2 is not JSON" in stopped.stderr
 
 
-def test_it_does_not_matter_where_the_command_is_started(desk: Desk) -> None:
+def test_passages_are_the_same_from_any_working_folder(desk: Desk) -> None:
     desk.write("docs/a.txt", "moon")
     desk.run("index", "docs", "--to", "index")
 
@@ -131,7 +131,7 @@ def test_it_does_not_matter_where_the_command_is_started(desk: Desk) -> None:
     assert (again["unchanged"], again["total"]) == (1, 1)
 
 
-def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(desk: Desk) -> None:
+def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_stored(desk: Desk) -> None:
     many = "many other words " * 40
     rows = (json.dumps({"id": str(n), "text": f"The number {n} and {many}"}) for n in range(1000))
     desk.write("many.jsonl", "\n".join(rows))
@@ -145,18 +145,18 @@ def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(d
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     os.close(theirs)
-    told = ""
-    while not re.search(r"[1-9]\d* passages,", told):
-        told += os.read(ours, 4096).decode()
+    shown = ""
+    while not re.search(r"[1-9]\d* passages,", shown):
+        shown += os.read(ours, 4096).decode()
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # what a terminal's reader gets at the end
         while more := os.read(ours, 4096):
-            told += more.decode()
+            shown += more.decode()
     os.close(ours)
 
-    assert process.wait(timeout=60) == 130, told
-    kept = re.search(r"(\d+) passages were read and are kept", told)
-    assert kept, told
+    assert process.wait(timeout=60) == 130, shown
+    kept = re.search(r"(\d+) passages are stored", shown)
+    assert kept, shown
     with SpladeIndex(desk.folder / "index", create=False) as index:
         assert 64 <= index.count() == int(kept[1]) < 1000
 
@@ -164,7 +164,7 @@ def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_acknowledged(d
 # -- search --------------------------------------------------------------------------------------------------
 
 
-def test_searching_shows_where_from_the_marked_words_and_the_tokens(indexed: Desk) -> None:
+def test_a_search_shows_the_source_the_marked_words_and_the_tokens(indexed: Desk) -> None:
     shown = indexed.run("search", "lunar lander", "--index", "index", "-k", "1").stdout
 
     first, *rest = shown.splitlines()
@@ -184,13 +184,13 @@ def test_a_search_as_json_has_hits_whose_contributions_sum_to_the_score(indexed:
     assert [hit["text"][start:end] for start, end in hit["spans"]].count("rover") == 1
 
 
-def test_nothing_found_is_no_error(indexed: Desk) -> None:
+def test_a_search_without_hits_succeeds(indexed: Desk) -> None:
     shown = indexed.run("search", "moon", "-i", "index", "--filter", '{"year": 1900}').stdout
 
     assert shown == "Nothing found for 'moon' among 4 passages.\n"
 
 
-def test_colour_only_where_it_is_wanted(indexed: Desk) -> None:
+def test_colours_are_used_on_a_terminal_without_no_color(indexed: Desk) -> None:
     search = ("search", "lander", "-i", "index")
 
     assert "\x1b[" not in indexed.run(*search).stdout
@@ -200,12 +200,58 @@ def test_colour_only_where_it_is_wanted(indexed: Desk) -> None:
     )
     without = indexed.run(*search, environment={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}).stdout
     assert not re.search(r"\x1b\[[\d;]*[34]\d", without)
+    assert "[lander]" in re.sub(r"\x1b\[[\d;]*m", "", without)
+
+
+def test_control_characters_of_documents_and_names_are_made_visible(desk: Desk) -> None:
+    desk.write("docs/a\x1b[31m.txt", "The \x1b]0;owned\x07 \x9b2J lander.")
+    desk.write("docs/b\x1b[2J.bin", b"\0")
+
+    shown = [
+        desk.run("index", "docs", "--to", "index").stdout,
+        desk.run("search", "lander", "-i", "index", environment={"FORCE_COLOR": "1", "TERM": "xterm"}).stdout,
+        desk.run("search", "lander", "-i", "index", "--json").stdout,
+        desk.run("info", "-i", "a\x1b[31m", status=1).stderr,
+        desk.run("explain", "lander", "The \x1b]0;owned\x07 \x9b2J lander.").stdout,
+    ]
+
+    for output in shown:
+        without_colours = re.sub(r"\x1b\[[\d;]*m", "", output)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", without_colours)
+    assert r"b\x1b[2J.bin" in shown[0]
+    assert r"\x1b]0;owned" in shown[1]
+    assert json.loads(shown[2])["hits"][0]["text"] == "The \x1b]0;owned\x07 \x9b2J lander."
+
+
+def test_piped_output_is_not_wrapped(desk: Desk) -> None:
+    name = "docs/" + "long folder name/" * 12 + "a.txt"
+    desk.write(name, "The lander reached the lunar surface. " * 8)
+    desk.write("docs/" + "x" * 90 + ".bin", b"\0")
+
+    def lines(*arguments: str) -> list[str]:
+        environment = {key: value for key, value in desk.environment().items() if key != "COLUMNS"}
+        done = subprocess.run(
+            [*SPLADE, *arguments],
+            cwd=desk.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    assert any(
+        f"{'x' * 90}.bin .bin files are not read" in line for line in lines("index", "docs", "--to", "i")
+    )
+    found = lines("search", "lunar lander", "-i", "i")
+    assert any(f"{name}:1" in line for line in found)
+    assert max(map(len, found)) < 1000, "no line is padded"
 
 
 # -- the other commands --------------------------------------------------------------------------------------
 
 
-def test_encoding_shows_bars_and_tells_expansion(desk: Desk) -> None:
+def test_encoding_shows_bars_and_marks_expansion(desk: Desk) -> None:
     shown = desk.run("encode", "The lunar lander", "--tokens", "40").stdout
     piped = json.loads(desk.run("encode", "-", "--json", stdin="The lunar lander\n").stdout)
 
@@ -227,7 +273,7 @@ def test_models_are_listed_with_licences(desk: Desk) -> None:
     assert "prithivida/Splade_PP_en_v1" in {card["model"] for card in desk.json("models")}
 
 
-def test_info_and_doctor_tell_facts(indexed: Desk) -> None:
+def test_info_and_doctor_print_facts(indexed: Desk) -> None:
     facts = indexed.json("info", "--index", "index")
     health = indexed.json("doctor")
 
@@ -242,18 +288,19 @@ def test_info_and_doctor_tell_facts(indexed: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "shown"),
     [
         (["search", "x", "--index", "nowhere"], "no index folder at 'nowhere'"),
         (["index", "nowhere", "--to", "index"], "no file or folder 'nowhere'"),
+        (["info", "--index", "localhost:6333"], "Write http://localhost:6333"),
         (["index", "a.txt", "--to", "a.txt"], "a.txt"),
-        (["index", "code", "--to", "index"], "no text, Markdown, JSONL or CSV file was found in code"),
+        (["index", "code", "--to", "index"], "No text, Markdown, JSONL or CSV file was found in code"),
         (["encode", "x", "--model", "no/such-model"], "no/such-model"),
         (["info", "--index", "nowhere"], "'nowhere'"),
         (["index", "a.txt", "--to", "index", "--passage-tokens", "9999"], "expected 16..512"),
     ],
 )
-def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], told: str) -> None:
+def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], shown: str) -> None:
     desk.write("a.txt", "text")
     desk.write("code/a.py", "x = 1")
 
@@ -261,7 +308,7 @@ def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], 
 
     assert done.stdout == ""
     assert done.stderr.startswith("splade: ")
-    assert told in done.stderr
+    assert shown in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -277,12 +324,12 @@ def test_wrong_usage_has_status_2(desk: Desk, arguments: list[str]) -> None:
     assert desk.run(*arguments, status=2).stdout == ""
 
 
-def test_an_index_that_another_process_has_open_is_told(desk: Desk) -> None:
+def test_an_index_that_another_process_has_open_is_reported(desk: Desk) -> None:
     desk.write("a.txt", "text")
     with SpladeIndex(desk.folder / "index"):
-        told = desk.run("index", "a.txt", "--to", "index", status=1).stderr
+        shown = desk.run("index", "a.txt", "--to", "index", status=1).stderr
 
-    assert "another process" in told.lower()
+    assert "another process" in shown.lower()
 
 
 def test_another_model_than_the_one_of_the_index_is_refused_by_name(indexed: Desk, tmp_path: Path) -> None:
@@ -295,19 +342,19 @@ def test_another_model_than_the_one_of_the_index_is_refused_by_name(indexed: Des
     card = json.loads((bundled / "card.json").read_text("utf-8"))
     (other / "card.json").write_text(json.dumps(card | {"model": "someone/other"}), "utf-8")
 
-    told = indexed.run("search", "x", "-i", "index", "--model", str(other), status=1).stderr
+    shown = indexed.run("search", "x", "-i", "index", "--model", str(other), status=1).stderr
 
-    assert "someone/other" in told
-    assert card["model"] in told
-
-
-def test_a_server_that_is_away_is_told(desk: Desk) -> None:
-    told = desk.run("info", "--index", "http://127.0.0.1:9", status=1).stderr
-
-    assert "the server does not answer" in told
+    assert "someone/other" in shown
+    assert card["model"] in shown
 
 
-# -- the frame -----------------------------------------------------------------------------------------------
+def test_a_server_that_does_not_answer_is_reported(desk: Desk) -> None:
+    shown = desk.run("info", "--index", "http://127.0.0.1:9", status=1).stderr
+
+    assert "the server does not answer" in shown
+
+
+# -- the application -----------------------------------------------------------------------------------------
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

@@ -335,7 +335,7 @@ def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path: Path) -> No
     assert "10 points would be copied" in run("--dry-run").stdout
     done = json.loads(run("--json").stdout)
     assert (done["copied"], done["queries"], done["state"]) == (10, 10, "new")
-    assert "10 points were there already" in run().stdout
+    assert "all 10 points exist in the target" in run().stdout
     missing = run("--collection", "docs")
     assert missing.returncode == 1
     assert missing.stderr.startswith("splade: there is no collection 'docs'")

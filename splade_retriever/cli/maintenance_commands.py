@@ -1,0 +1,142 @@
+"""Commands that keep an index and the installation in order: `splade migrate`, `reindex` and `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from splade_retriever.cli.options import (
+    CollectionOption,
+    IndexOption,
+    JsonOption,
+    KeyOption,
+    ModelOption,
+    expanded_location,
+)
+from splade_retriever.cli.output import print_result, progress_bar
+
+__all__ = ["doctor", "migrate", "reindex"]
+
+
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Index folder, or URL of a Qdrant server.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="Index folder to write, or URL of a Qdrant server.")
+    ],
+    *,
+    collection: CollectionOption = "splade",
+    target_collection: Annotated[
+        str | None,
+        typer.Option("--target-collection", metavar="NAME", help="Name in the target, if it differs."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, metavar="N", help="Shards of a new collection on a cluster."),
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, metavar="N", help="Copies of each shard on a cluster.")
+    ] = None,
+    api_key: KeyOption = None,
+    source_api_key: Annotated[
+        str | None,
+        typer.Option("--source-api-key", metavar="KEY", help="API key of the source, if it differs."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a collection without encoding it again: between folders and servers.
+
+    After an interrupt, run it again to continue. The source is only read.
+    """
+    from splade_retriever.cli.report_views import migration_view
+    from splade_retriever.maintenance.migrate import migrate as copy_collection
+
+    with progress_bar("point") as advance:
+        report = copy_collection(
+            expanded_location(source),
+            expanded_location(target),
+            collection=collection,
+            target_collection=target_collection,
+            source_api_key=source_api_key or api_key,
+            api_key=api_key,
+            shard_number=shards,
+            replication_factor=replicas,
+            dry_run=dry_run,
+            on_progress=advance,
+        )
+    data = asdict(report) | {"seconds": round(report.seconds, 3)}
+    print_result(lambda: migration_view(report), data, as_json=as_json)
+
+
+def reindex(
+    *,
+    index: IndexOption,
+    collection: CollectionOption = "splade",
+    model: ModelOption = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="NAME", help="Name of the new collection on a server.")
+    ] = None,
+    max_active_dims: Annotated[
+        int | None,
+        typer.Option("--max-active-dims", min=0, metavar="N", help="Heaviest weights to keep; 0 for all."),
+    ] = None,
+    min_weight: Annotated[
+        float | None, typer.Option("--min-weight", min=0.0, metavar="W", help="Drop weights below this.")
+    ] = None,
+    windows: Annotated[
+        Literal["truncate", "merge", "points"] | None,
+        typer.Option("--windows", help="How to treat texts that are longer than the model reads."),
+    ] = None,
+    window_overlap: Annotated[
+        int | None,
+        typer.Option("--window-overlap", min=0, metavar="N", help="Tokens that neighbouring windows share."),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete what an interrupted run with other settings left.")
+    ] = False,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode a collection again with another model or other settings, and switch to it when it is complete.
+
+    After an interrupt, run it again to continue. Until the switch, searches use the old vectors.
+    """
+    from splade_retriever.cli.report_views import reindex_view
+    from splade_retriever.maintenance.reindex import reindex as encode_again
+
+    with progress_bar("document") as advance:
+        report = encode_again(
+            expanded_location(index),
+            model,
+            collection=collection,
+            into=into,
+            max_active_dims=max_active_dims,
+            min_weight=min_weight,
+            windows=windows,
+            window_overlap=window_overlap,
+            restart=restart,
+            api_key=api_key,
+            on_progress=advance,
+        )
+    data = asdict(report) | {"seconds": round(report.seconds, 3)}
+    print_result(lambda: reindex_view(report), data, as_json=as_json)
+
+
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Check versions, processor, model and engine, and make a small index and search."""
+    from splade_retriever.cli.diagnostics import check_all
+    from splade_retriever.cli.report_views import checks_view
+
+    checks = check_all()
+    ok = all(check.ok for check in checks)
+    data = {
+        "ok": ok,
+        "checks": [{"name": check.name, "ok": check.ok, "found": check.found} for check in checks],
+    }
+    print_result(lambda: checks_view(checks), data, as_json=as_json)
+    if not ok:
+        raise typer.Exit(1)

@@ -1,0 +1,121 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from splade_retriever.errors import InputError
+from splade_retriever.validation import is_url
+
+if TYPE_CHECKING:
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+    from splade_retriever.index.splade_index import SpladeIndex
+
+__all__ = [
+    "CollectionOption",
+    "IndexOption",
+    "JsonOption",
+    "KeyOption",
+    "ModelOption",
+    "TokensOption",
+    "expanded_location",
+    "load_model",
+    "open_index",
+    "parse_filter",
+    "read_text",
+]
+
+IndexOption = Annotated[
+    str, typer.Option("--index", "-i", metavar="LOCATION", help="Index folder, or URL of a Qdrant server.")
+]
+CollectionOption = Annotated[
+    str, typer.Option("--collection", metavar="NAME", help="Collection in the index.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="Model name or folder; see `splade models`."),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="QDRANT_API_KEY", metavar="KEY", help="API key of the Qdrant server."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+TokensOption = Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to show.")]
+
+_HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
+
+
+def open_index(
+    location: str, collection: str, *, model: str | None, api_key: str | None, create: bool
+) -> SpladeIndex:
+    """Open an index in a folder or on a server.
+
+    Raises:
+        InputError: If the location is a host and a port without http://.
+        SpladeError: What `SpladeIndex` raises.
+    """
+    from splade_retriever.index.splade_index import SpladeIndex
+
+    location = expanded_location(location)
+    key = api_key if is_url(location) else None
+    return SpladeIndex(location, collection=collection, model=model, api_key=key, create=create)
+
+
+def expanded_location(location: str) -> str:
+    """Return a URL as it is, and a folder with `~` replaced by the home folder.
+
+    Raises:
+        InputError: If the location is a host and a port without http://.
+    """
+    if is_url(location):
+        return location
+    if _HOST_AND_PORT.fullmatch(location) and not Path(location).exists():
+        raise InputError(
+            f"The location {location!r} is a host and a port without a scheme. Write http://{location} for a "
+            f"Qdrant server, or ./{location} for a folder."
+        )
+    return os.path.expanduser(location)
+
+
+def load_model(name: str | None) -> SparseTextEmbedding:
+    """Load a model by name or folder; None for the bundled model."""
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+
+    return SparseTextEmbedding(name)
+
+
+def parse_filter(value: str | None) -> dict[str, Any] | None:
+    """Read the JSON of --filter.
+
+    Raises:
+        typer.BadParameter: If it is not a JSON object.
+    """
+    if value is None:
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(
+            f"The filter is not JSON: {error}. Write it as '{{\"year\": 2020}}'.", param_hint="--filter"
+        ) from error
+    if not isinstance(parsed, dict):
+        raise typer.BadParameter(
+            f"The filter is {value}, expected a JSON object such as '{{\"year\": 2020}}'.",
+            param_hint="--filter",
+        )
+    return parsed
+
+
+def read_text(argument: str) -> str:
+    """Return an argument, or stdin if the argument is "-"."""
+    if argument != "-":
+        return argument
+    text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    return text.removesuffix("\n")

@@ -1,0 +1,151 @@
+"""Commands that search and look into vectors: `splade search`, `explain`, `encode` and `models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splade_retriever.cli.options import (
+    CollectionOption,
+    IndexOption,
+    JsonOption,
+    KeyOption,
+    ModelOption,
+    TokensOption,
+    load_model,
+    open_index,
+    parse_filter,
+    read_text,
+)
+from splade_retriever.cli.output import print_result
+
+if TYPE_CHECKING:
+    from splade_retriever.explanation import Explanation
+    from splade_retriever.index.documents import Hit
+
+__all__ = ["encode", "explain", "models", "search"]
+
+
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
+    *,
+    index: IndexOption,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Maximum number of hits.")] = 5,
+    filter: Annotated[
+        str | None,
+        typer.Option("--filter", "-f", metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'."""),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show all of each passage, not its best part.")
+    ] = False,
+    tokens: TokensOption = 8,
+    collection: CollectionOption = "splade",
+    model: ModelOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search an index: ranked passages with matched words marked, and the tokens of each score."""
+    from splade_retriever.cli.search_views import hits_view
+
+    conditions = parse_filter(filter)
+    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+        hits = opened.search(query, k, conditions, with_vectors=True)
+        explained = list(zip(hits, opened.explain_all(query, hits), strict=True))
+        total = 0 if hits else opened.count()
+    print_result(
+        lambda: hits_view(query, explained, full=full, tokens=tokens, total=total),
+        {
+            "query": query,
+            "index": index,
+            "collection": collection,
+            "hits": [
+                _hit_data(rank, hit, explanation)
+                for rank, (hit, explanation) in enumerate(explained, start=1)
+            ],
+        },
+        as_json=as_json,
+    )
+
+
+def explain(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The query.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads it from stdin.")],
+    *,
+    tokens: TokensOption = 20,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a text against a query, and show the share of each token in the score."""
+    from splade_retriever.explanation import explain as explain_score
+    from splade_retriever.explanation import explanation_view
+
+    text = read_text(text)
+    encoder = load_model(model)
+    (query_vector,), (text_vector,) = encoder.query_embed([query]), encoder.embed([text])
+    explanation = explain_score(
+        query, text, query_vector=query_vector, document_vector=text_vector, tokenizer=encoder.tokenizer
+    )
+    print_result(
+        lambda: explanation_view(explanation, tokens=tokens),
+        {"model": encoder.model_name, "text": text} | explanation.to_dict(),
+        as_json=as_json,
+    )
+
+
+def encode(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads it from stdin.")],
+    *,
+    query: Annotated[bool, typer.Option("--query", help="Encode as a query, not as a document.")] = False,
+    tokens: TokensOption = 30,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode a text, and show its tokens with their weights: those of the text and those of its expansion."""
+    from splade_retriever.cli.model_views import weights_view
+
+    text = read_text(text)
+    encoder = load_model(model)
+    (vector,) = encoder.query_embed([text]) if query else encoder.embed([text])
+    (encoding,) = encoder.tokenizer.encode_batch([text])
+    ids = {id for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True) if end > start}
+    weights = encoder.tokens_and_weights(vector)
+    literal = {token for token in encoder.tokenizer.tokens(sorted(ids)) if token in weights}
+    print_result(
+        lambda: weights_view(weights, literal, max_tokens=tokens, truncated=encoding.truncated),
+        {
+            "model": encoder.model_name,
+            "text": text,
+            "tokens": [
+                {"token": token, "weight": weight, "in_text": token in literal}
+                for token, weight in weights.items()
+            ],
+            "indices": vector.indices.tolist(),
+            "values": vector.values.tolist(),
+            "truncated_tokens": encoding.truncated,
+        },
+        as_json=as_json,
+    )
+
+
+def models(*, as_json: JsonOption = False) -> None:
+    """List the models with a name. A model folder can be passed instead of a name."""
+    from splade_retriever.cli.model_views import models_view
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+
+    cards = SparseTextEmbedding.list_supported_models()
+    print_result(lambda: models_view(cards), cards, as_json=as_json)
+
+
+def _hit_data(rank: int, hit: Hit, explanation: Explanation) -> dict[str, Any]:
+    shares = explanation.to_dict()
+    return {
+        "rank": rank,
+        "id": hit.id,
+        "score": hit.score,
+        "source": hit.metadata.get("source"),
+        "text": hit.text,
+        "metadata": hit.metadata,
+        "contributions": shares["contributions"],
+        "spans": shares["spans"],
+    }
