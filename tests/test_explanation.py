@@ -395,3 +395,11 @@ def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int) -> None:
 
 def test_the_terminal_view_of_nothing_says_so() -> None:
     assert "share no token" in in_a_terminal(of_words("a", "b", {"a": 1.0}, {"b": 1.0}))
+
+
+def test_one_hit_in_place_of_several_is_refused() -> None:
+    with SpladeIndex(model=WordEncoder()) as ix:
+        ix.add(["a heron"])
+        (hit,) = ix.search("heron", 1)
+        with pytest.raises(InputError, match=r"one Hit, expected several hits. Pass \[hit\]"):
+            ix.explain_all("heron", hit)  # type: ignore[arg-type]

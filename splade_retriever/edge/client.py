@@ -1,65 +1,71 @@
 """EdgeClient: qdrant-client's interface, served in this process by Qdrant Edge, without a server.
 
-Its calls stand in groups: edge_collections.py manages collections, edge_write.py writes points,
-edge_read.py reads them, edge_search.py ranks them, edge_server_only.py refuses what needs a server. Under
-them, edge_folder.py keeps the folder (edge_stored.py its layout, edge_lock.py its lock), and
-edge_convert.py, edge_query.py and edge_errors.py speak to the engine.
+Its methods are in four parts: collections.py manages collections, write.py writes points, read.py reads
+them, query.py ranks them. Each part calls the open folder (storage.py, layout.py, lock.py); the convert_*
+modules and engine_errors.py translate between qdrant-client and the engine.
 """
 
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
-from splade_retriever.edge.collections import CollectionCalls
-from splade_retriever.edge.query import SearchCalls
-from splade_retriever.edge.read import ReadCalls
+from splade_retriever.edge.collections import CollectionManager
+from splade_retriever.edge.delegation import delegate
+from splade_retriever.edge.query import PointSearcher
+from splade_retriever.edge.read import PointReader
 from splade_retriever.edge.storage import EdgeFolder
-from splade_retriever.edge.unsupported import ServerOnlyCalls
-from splade_retriever.edge.write import WriteCalls
+from splade_retriever.edge.unsupported import server_only
+from splade_retriever.edge.write import PointWriter
 
 __all__ = ["EdgeClient"]
 
 
-class EdgeClient(CollectionCalls, WriteCalls, ReadCalls, SearchCalls, ServerOnlyCalls):
+class EdgeClient(QdrantBase):
     """qdrant-client's interface on a folder of Qdrant Edge shards: an index without a server.
 
-    Takes the arguments and gives the types that `QdrantClient` does, so code written for one works with the
-    other. Safe to use from several threads. A folder is open in one client at a time.
+    Takes the same arguments and returns the same types as `QdrantClient`, so code written for one works with
+    the other. Safe to use from several threads. A folder is open in one client at a time.
 
-    A write is in the engine's log when its call returns, and survives a killed process; the log is worked off
-    every 256 calls and on `close`. Of an upsert of up to 1,024 points a killed process leaves all or none;
-    a larger one and a stream (`upload_points`) are made in several calls of the engine.
+    A write is in the engine's log when its method returns, and survives a killed process. The log is applied
+    every 256 calls and on `close`. A process killed during an upsert of up to 1,024 points leaves all of them
+    or none; a larger one and a stream (`upload_points`) are written in several calls of the engine.
 
-    Nothing is optimised without being asked, see `optimize`.
+    Nothing is optimised unless asked for; see `optimize`.
 
-    What differs from a server: an empty sparse vector is refused (leave it out), and payload floats may come
-    back changed in the 17th digit, since the engine does not read its own JSON exactly.
+    Differences from a server: an empty sparse vector is refused (omit it), and payload floats may come back
+    changed in the 17th digit, since the engine does not parse its own JSON exactly.
     """
 
     def __init__(
         self, location: str | Path = ":memory:", *, temporary: bool = False, holder: int | None = None
     ) -> None:
-        """Open a folder, or make it.
+        """Open a folder, or create it.
 
         Args:
             location: The folder, or ":memory:" for a temporary one, which is removed on `close` or with the
                 client.
             temporary: Remove this folder, too.
-            holder: The process for which the folder is held, named to others that want it; None for this one.
+            holder: Id of the process for which the folder is held, named in the error that another process
+                gets when it opens the folder; None for this process.
 
         Raises:
-            IndexLockedError: It is open already, here or in another process.
-            StorageError: It cannot be read or written, or holds something else.
+            IndexLockedError: If the folder is already open, here or in another process.
+            StorageError: If it cannot be read or written, or holds something else.
         """
-        super().__init__(EdgeFolder(location, temporary=temporary, holder=holder))
+        super().__init__()
+        self._folder: Final = EdgeFolder(location, temporary=temporary, holder=holder)
+        self._collections: Final = CollectionManager(self._folder)
+        self._writer: Final = PointWriter(self._folder)
+        self._reader: Final = PointReader(self._folder)
+        self._searcher: Final = PointSearcher(self._folder, self._reader)
 
     @property
     def location(self) -> str:
-        """The folder as it was given, or ":memory:"."""
+        """The folder as it was passed, or ":memory:"."""
         return self._folder.location
 
     @property
@@ -67,15 +73,15 @@ class EdgeClient(CollectionCalls, WriteCalls, ReadCalls, SearchCalls, ServerOnly
         """Whether `close` was called."""
         return self._folder.closed
 
-    def close(self, **kwargs: Any) -> None:
-        """Write everything out and let go of the folder; a second call does nothing."""
+    def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
+        """Write everything to the disk and release the folder. A second call does nothing."""
         self._folder.close()
 
     def hand_over(self) -> tuple[Path, bool]:
-        """Close, and leave the folder to whoever opens it next, also a temporary one.
+        """Close, and leave the folder, even a temporary one, to the next client.
 
         Returns:
-            The folder, and whether it is a temporary one, to be removed by the next client.
+            The folder, and whether it is a temporary one, which the next client must remove.
         """
         return self._folder.hand_over()
 
@@ -91,7 +97,7 @@ class EdgeClient(CollectionCalls, WriteCalls, ReadCalls, SearchCalls, ServerOnly
         return f"EdgeClient({self.location!r}{', closed' if self.closed else ''})"
 
     def info(self) -> models.VersionInfo:
-        """Name the engine and its version."""
+        """Return the engine's name and version."""
         return models.VersionInfo(title="Qdrant Edge", version=version("qdrant-edge-py"))
 
     def migrate(
@@ -101,7 +107,7 @@ class EdgeClient(CollectionCalls, WriteCalls, ReadCalls, SearchCalls, ServerOnly
         batch_size: int = 100,
         recreate_on_collision: bool = False,
     ) -> None:
-        """Copy collections into another client, such as one of a server."""
+        """Copy collections into another client, such as a server's."""
         from qdrant_client.migrate.migrate import migrate
 
         migrate(
@@ -111,3 +117,68 @@ class EdgeClient(CollectionCalls, WriteCalls, ReadCalls, SearchCalls, ServerOnly
             batch_size=batch_size,
             recreate_on_collision=recreate_on_collision,
         )
+
+    get_collections = delegate("_collections", CollectionManager.get_collections)
+    collection_exists = delegate("_collections", CollectionManager.collection_exists)
+    create_collection = delegate("_collections", CollectionManager.create_collection)
+    recreate_collection = delegate("_collections", CollectionManager.recreate_collection)
+    delete_collection = delegate("_collections", CollectionManager.delete_collection)
+    replace_collection = delegate("_collections", CollectionManager.replace_collection)
+    get_collection = delegate("_collections", CollectionManager.get_collection)
+    update_collection = delegate("_collections", CollectionManager.update_collection)
+    create_vector_name = delegate("_collections", CollectionManager.create_vector_name)
+    delete_vector_name = delegate("_collections", CollectionManager.delete_vector_name)
+    create_payload_index = delegate("_collections", CollectionManager.create_payload_index)
+    delete_payload_index = delegate("_collections", CollectionManager.delete_payload_index)
+    optimize = delegate("_collections", CollectionManager.optimize)
+    stored_bytes = delegate("_collections", CollectionManager.stored_bytes)
+    flush = delegate("_collections", CollectionManager.flush)
+
+    upsert = delegate("_writer", PointWriter.upsert)
+    upsert_rows = delegate("_writer", PointWriter.upsert_rows)
+    upload_points = delegate("_writer", PointWriter.upload_points)
+    upload_collection = delegate("_writer", PointWriter.upload_collection)
+    update_vectors = delegate("_writer", PointWriter.update_vectors)
+    delete_vectors = delegate("_writer", PointWriter.delete_vectors)
+    delete = delegate("_writer", PointWriter.delete)
+    set_payload = delegate("_writer", PointWriter.set_payload)
+    overwrite_payload = delegate("_writer", PointWriter.overwrite_payload)
+    delete_payload = delegate("_writer", PointWriter.delete_payload)
+    clear_payload = delegate("_writer", PointWriter.clear_payload)
+    batch_update_points = delegate("_writer", PointWriter.batch_update_points)
+
+    retrieve = delegate("_reader", PointReader.retrieve)
+    scroll = delegate("_reader", PointReader.scroll)
+    count = delegate("_reader", PointReader.count)
+    facet = delegate("_reader", PointReader.facet)
+
+    query_points = delegate("_searcher", PointSearcher.query_points)
+    query_batch_points = delegate("_searcher", PointSearcher.query_batch_points)
+    query_points_groups = delegate("_searcher", PointSearcher.query_points_groups)
+
+    search_matrix_pairs = server_only(QdrantClient.search_matrix_pairs, "distance matrices")
+    search_matrix_offsets = server_only(QdrantClient.search_matrix_offsets, "distance matrices")
+    update_collection_aliases = server_only(QdrantClient.update_collection_aliases, "aliases")
+    get_collection_aliases = server_only(QdrantClient.get_collection_aliases, "aliases")
+    get_aliases = server_only(QdrantClient.get_aliases, "aliases")
+    list_snapshots = server_only(QdrantClient.list_snapshots, "snapshots")
+    create_snapshot = server_only(QdrantClient.create_snapshot, "snapshots")
+    delete_snapshot = server_only(QdrantClient.delete_snapshot, "snapshots")
+    list_full_snapshots = server_only(QdrantClient.list_full_snapshots, "snapshots")
+    create_full_snapshot = server_only(QdrantClient.create_full_snapshot, "snapshots")
+    delete_full_snapshot = server_only(QdrantClient.delete_full_snapshot, "snapshots")
+    recover_snapshot = server_only(QdrantClient.recover_snapshot, "snapshots")
+    list_shard_snapshots = server_only(QdrantClient.list_shard_snapshots, "snapshots")
+    create_shard_snapshot = server_only(QdrantClient.create_shard_snapshot, "snapshots")
+    delete_shard_snapshot = server_only(QdrantClient.delete_shard_snapshot, "snapshots")
+    recover_shard_snapshot = server_only(QdrantClient.recover_shard_snapshot, "snapshots")
+    create_shard_key = server_only(QdrantClient.create_shard_key, "shard keys")
+    delete_shard_key = server_only(QdrantClient.delete_shard_key, "shard keys")
+    list_shard_keys = server_only(QdrantClient.list_shard_keys, "shard keys")
+    cluster_collection_update = server_only(QdrantClient.cluster_collection_update, "clusters")
+    collection_cluster_info = server_only(QdrantClient.collection_cluster_info, "clusters")
+    cluster_status = server_only(QdrantClient.cluster_status, "clusters")
+    cluster_telemetry = server_only(QdrantClient.cluster_telemetry, "clusters")
+    recover_current_peer = server_only(QdrantClient.recover_current_peer, "clusters")
+    remove_peer = server_only(QdrantClient.remove_peer, "clusters")
+    get_optimizations = server_only(QdrantClient.get_optimizations, "queues of optimisations")

@@ -1,4 +1,7 @@
-"""Groups of a ranking by the values of a payload field, as a Qdrant server forms them."""
+"""Group a ranking by the values of a payload field, as a Qdrant server does.
+
+Qdrant Edge ranks points and does not group them.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +9,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-__all__ = ["Groups", "deepened", "values_at"]
+__all__ = ["Groups", "deepened"]
 
 _PART: Final = re.compile(r'"([^"]*)"|([^.\[\]"]+)|\[(\d*)\]')
 """A part of a payload path: a quoted key, a key, or [] (every element) or [n] (one element)."""
@@ -16,24 +19,24 @@ class Groups:
     """The best groups of a ranking, filled from the top."""
 
     def __init__(self, group_by: str, limit: int, group_size: int) -> None:
-        """Start empty.
+        """Start without groups.
 
         Args:
             group_by: Path of the payload field.
-            limit: Most groups.
-            group_size: Most points of a group.
+            limit: Largest number of groups.
+            group_size: Largest number of points per group.
         """
         self._group_by, self._limit, self._size = group_by, limit, group_size
         self._groups: dict[tuple[type, Any], list[models.ScoredPoint]] = {}
 
     def add(self, ranked: Sequence[models.ScoredPoint]) -> None:
-        """Take points, best first, whose payloads have the field.
+        """Add points, best first, whose payloads have the field.
 
-        A point with several values joins several groups; one with a value that is neither string nor integer
-        joins none, as on a server.
+        A point with several values joins several groups. A point with a value that is neither a string nor
+        an integer joins none, as on a server.
         """
         for point in ranked:
-            values = values_at(point.payload or {}, self._group_by)
+            values = _values_at(point.payload or {}, self._group_by)
             if any(type(value) not in (int, str) for value in values):
                 continue
             for value in dict.fromkeys(values):
@@ -44,22 +47,27 @@ class Groups:
 
     @property
     def full(self) -> bool:
-        """Whether reading on could change nothing: as many groups as wanted, each as large as wanted."""
+        """Whether there are as many groups as wanted, each as large as wanted: more points change nothing."""
         best = self._best()
         return len(best) == self._limit and all(len(hits) == self._size for _, hits in best)
 
     def values(self) -> list[Any]:
-        """Give the groups' values, best group first."""
+        """Return the groups' values, best group first."""
         return [value for value, _ in self._best()]
 
     def point_ids(self) -> list[Any]:
-        """Give the ids of the points in the groups, each once."""
+        """Return the ids of the points in the groups, each once."""
         return list(dict.fromkeys(point.id for _, hits in self._best() for point in hits))
 
     def result(
         self, records: Mapping[Any, models.Record], lookups: Mapping[Any, models.Record]
     ) -> models.GroupsResult:
-        """Give the groups, with the payloads and vectors of their points and what their values look up."""
+        """Return the groups.
+
+        Args:
+            records: Payload and vectors of each point, by its id.
+            lookups: The point that a group's value names in another collection, by the value.
+        """
         groups = []
         for value, hits in self._best():
             found = [
@@ -73,8 +81,20 @@ class Groups:
         return models.GroupsResult.model_construct(groups=groups)
 
 
-def values_at(payload: Mapping[str, Any], path: str) -> list[Any]:
-    """Find the values under a payload path; a list at its end gives its elements."""
+def deepened(prefetch: Any, factor: int) -> Any:
+    """Multiply the limit of every prefetch, so that a group can fill up with points below the first limit."""
+    if prefetch is None or factor == 1:
+        return prefetch
+    if isinstance(prefetch, Sequence):
+        return [deepened(item, factor) for item in prefetch]
+    limit = 10 if prefetch.limit is None else prefetch.limit
+    return prefetch.model_copy(
+        update={"limit": limit * factor, "prefetch": deepened(prefetch.prefetch, factor)}
+    )
+
+
+def _values_at(payload: Mapping[str, Any], path: str) -> list[Any]:
+    """Return the values under a payload path; a list at its end counts as its elements."""
     found: list[Any] = [payload]
     for quoted, key, index in _PART.findall(path):
         name = quoted or key
@@ -85,15 +105,3 @@ def values_at(payload: Mapping[str, Any], path: str) -> list[Any]:
         else:
             found = [item for value in found if isinstance(value, list) for item in value]
     return [item for value in found for item in (value if isinstance(value, list) else [value])]
-
-
-def deepened(prefetch: Any, factor: int) -> Any:
-    """Let every prefetch read as much deeper as a group is large, which is what a server does."""
-    if prefetch is None or factor == 1:
-        return prefetch
-    if isinstance(prefetch, Sequence):
-        return [deepened(item, factor) for item in prefetch]
-    limit = 10 if prefetch.limit is None else prefetch.limit
-    return prefetch.model_copy(
-        update={"limit": limit * factor, "prefetch": deepened(prefetch.prefetch, factor)}
-    )

@@ -1,17 +1,17 @@
-"""What lies in a folder of Qdrant Edge shards, one a collection; a kill at any moment leaves it whole.
+"""The files of an index folder: one Qdrant Edge shard per collection. A kill at any moment loses nothing.
 
     folder/
-      .lock                     held by the one client that has the folder open; names its process
-      edge.json                 marks the folder as ours, with the format's version
+      .lock                     locked by the one client that has the folder open; names its process
+      edge.json                 marks the folder as an index, with the format's version
       collections/
         docs-1f2e3d4c/          a readable part of the name, and its hash
           collection.json       name, settings, metadata, payload indexes
           shard/                the engine's files
 
-A collection is built in a folder whose name starts with a dot and moved into place when it is whole; one
-that is deleted is moved out first. What is found under such names on opening is what a killed process left,
-and removed. One that takes the place of another says so in its collection.json first: from then on, an
-opening that finds it half moved ends the move.
+A collection is created in a folder whose name starts with a dot, and renamed when it is complete; one that
+is deleted is renamed first. Folders with such names are left by killed processes and removed on opening. A
+collection that replaces another says so in its collection.json first; from then on, an opening completes a
+replacement that was interrupted.
 """
 
 import json
@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from splade_retriever.edge.convert_points import Shard
+from splade_retriever.edge.convert_config import Shard
 from splade_retriever.errors import InputError, SpladeError, StorageError
 
 __all__ = [
@@ -60,21 +60,21 @@ class StoredCollection:
     folder: Path
     config: models.CreateCollection
     indexes: dict[str, Any] = field(default_factory=dict)
-    """Payload field -> schema as JSON has it."""
+    """Payload field -> schema as JSON."""
     shard: Shard | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     unflushed: int = 0
-    """Writes since the log was worked off."""
+    """Writes since the log was applied."""
     replaces: str | None = None
-    """The collection whose name and place it takes, while it is being moved there."""
+    """The collection whose name and place it takes, during a replacement."""
 
     @property
     def shard_folder(self) -> Path:
-        """Where the engine's files are."""
+        """The folder of the engine's files."""
         return self.folder / "shard"
 
     def save(self) -> None:
-        """Write the settings; after a kill either the old ones are there or the new ones."""
+        """Write the settings; after a kill the file holds the old ones or the new ones."""
         written = {
             "format": _FORMAT,
             "name": self.name,
@@ -89,7 +89,7 @@ class StoredCollection:
         """Read the settings; the shard stays closed.
 
         Raises:
-            StorageError: If they are damaged or written by a newer version.
+            StorageError: If they are damaged, or of a newer version.
         """
         path = folder / "collection.json"
         try:
@@ -108,34 +108,28 @@ class StoredCollection:
                 raise
             raise StorageError(
                 f"{path} is damaged ({error}), expected a collection's settings. Restore it from a backup, "
-                "or move "
-                f"{str(folder)!r} away to open the other collections."
+                f"or move {str(folder)!r} away to open the other collections."
             ) from error
 
 
 def check_name(name: str) -> None:
-    """See that a collection can have this name.
-
-    Raises:
-        InputError: If it cannot.
-    """
-    bad = sorted(set(name) & _NOT_IN_NAMES)
-    if bad or name in ("", ".", "..") or len(name) > 255:
+    """Raise InputError for a name that a collection cannot have."""
+    if set(name) & _NOT_IN_NAMES or name in ("", ".", "..") or len(name) > 255:
         raise InputError(
-            f"collection name {name!r} holds {bad or 'nothing to call it by'}, expected 1 to 255 characters "
-            "other than "
-            f"{''.join(sorted(_NOT_IN_NAMES - set(chr(0) + chr(31))))}. Choose another."
+            f"Collection name {name!r} is not valid, expected 1 to 255 characters other than "
+            f"{''.join(sorted(_NOT_IN_NAMES - set(chr(0) + chr(31))))} and control characters, and neither "
+            "'.' nor '..'. Choose another name."
         )
 
 
 def folder_name(name: str) -> str:
-    """Name a collection's folder: safe on every file system, also one that takes "A" for "a"."""
+    """Return the name of a collection's folder, also for file systems that do not distinguish case."""
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "collection"
     return f"{readable}-{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
 
 
 def check_mark(path: Path) -> None:
-    """See that the folder is ours, or empty and so can be; it is marked then.
+    """Check that a folder is an index, or empty; an empty one is marked as an index.
 
     Raises:
         StorageError: If it is neither.
@@ -151,17 +145,17 @@ def check_mark(path: Path) -> None:
                 f"{mark} has format {found!r}, this version reads {_FORMAT}. Upgrade splade-retriever."
             )
     else:
-        there = sorted(item.name for item in path.iterdir() if not item.name.startswith("."))
-        if there and there != ["lost+found"]:
-            told = next((text for name, text in _FOREIGN.items() if name in there), None)
-            what = told or f"not an index (it holds {', '.join(map(repr, there[:5]))})"
-            raise StorageError(f"the folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
+        names = sorted(item.name for item in path.iterdir() if not item.name.startswith("."))
+        if names and names != ["lost+found"]:
+            known = next((text for name, text in _FOREIGN.items() if name in names), None)
+            what = known or f"not an index (it holds {', '.join(map(repr, names[:5]))})"
+            raise StorageError(f"The folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
         _write_atomically(mark, json.dumps({"format": _FORMAT}))
     (path / "collections").mkdir(exist_ok=True)
 
 
 def read_all(folder: Path) -> dict[str, StoredCollection]:
-    """Read all collections, by name, and end the moves that a killed process has begun."""
+    """Read all collections by name, and complete the replacements that a killed process began."""
     found = [StoredCollection.read(item) for item in sorted(folder.iterdir())]
     moving = [collection for collection in found if collection.replaces is not None]
     named = {collection.name: collection for collection in found if collection.replaces is None}
@@ -174,7 +168,7 @@ def read_all(folder: Path) -> dict[str, StoredCollection]:
 
 
 def move_into_place(collection: StoredCollection) -> None:
-    """Move a collection to where the one lies that it replaces; each step can be the first after a kill."""
+    """Move a collection to the place of the one it replaces. A kill between two steps is safe."""
     assert collection.replaces is not None
     place = collection.folder.with_name(folder_name(collection.replaces))
     if place != collection.folder:
@@ -188,24 +182,24 @@ def move_into_place(collection: StoredCollection) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was building or deleting."""
+    """Remove what a killed process was creating or deleting."""
     for item in folder.iterdir():
         if item.name.startswith("."):
             shutil.rmtree(item)
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    waiting = path.with_name(f".{path.name}.new")
-    with open(waiting, "w", encoding="utf-8") as file:
+    temporary = path.with_name(f".{path.name}.new")
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(waiting, path)
+    os.replace(temporary, path)
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Write a rename to the disk, so that it survives a power cut, where the system can."""
     if sys.platform == "win32":
         return
     opened = os.open(path, os.O_RDONLY)

@@ -10,25 +10,29 @@ from splade_retriever.errors import IndexLockedError
 
 __all__ = ["take_lock"]
 
-_LETTING_GO_S: Final = 5.0
-"""Longest wait for a folder whose holder has ended, while its engine's process writes everything out."""
+_RELEASE_TIMEOUT_S: Final = 5.0
+"""Longest wait for a folder whose holder has ended, while its engine's process flushes and ends."""
 
 
 def take_lock(path: Path, process: int) -> IO[str]:
-    """Take the folder for a process; the system lets go of it when the one that asks ends, however it ends.
+    """Lock a folder for a process. The system releases the lock when the calling process ends in any way.
+
+    Args:
+        path: The folder.
+        process: Id of the process to name to others.
 
     Raises:
-        IndexLockedError: Naming who has it.
+        IndexLockedError: If another client has it; names the holder.
     """
     file = open(path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - stays open as long as the folder
-    give_up = time.monotonic() + _LETTING_GO_S
+    deadline = time.monotonic() + _RELEASE_TIMEOUT_S
     while True:
         try:
             _lock_file(file)
         except (BlockingIOError, PermissionError) as error:
             file.seek(0)
             holder = file.read().strip()
-            if _has_ended(holder) and time.monotonic() < give_up:
+            if _has_ended(holder) and time.monotonic() < deadline:
                 time.sleep(0.01)
                 continue
             file.close()
@@ -40,7 +44,7 @@ def take_lock(path: Path, process: int) -> IO[str]:
 
 
 def _has_ended(process: str) -> bool:
-    """Say whether a process is gone; its engine, in a child of its own, is about to end then, too."""
+    """Return whether a process has ended; its engine, in a child process, is about to end then, too."""
     if sys.platform == "win32" or not process.isdigit():
         return False
     try:
@@ -55,11 +59,11 @@ def _has_ended(process: str) -> bool:
 def _locked(path: Path, holder: str) -> IndexLockedError:
     if holder == str(os.getpid()):
         return IndexLockedError(
-            f"the index folder {str(path)!r} is open already in this process. Use that client or index "
+            f"The index folder {str(path)!r} is already open in this process. Use that client or index "
             "(several collections and threads may share it), or close it first."
         )
     return IndexLockedError(
-        f"the index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
+        f"The index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
         "there, or use a Qdrant server, which many processes can share."
     )
 

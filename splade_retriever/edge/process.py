@@ -1,17 +1,18 @@
-"""EdgeProcess: an EdgeClient in a child process, so that no call of the engine holds this process's threads.
+# ruff: noqa: PLR0917 - the arguments and their order are qdrant-client's
+"""EdgeProcess: an EdgeClient in a child process, so that no call of the engine blocks this process's threads.
 
-Qdrant Edge keeps the interpreter's lock for the length of every call: some milliseconds for a search or a
-small write, seconds for opening or optimising a large collection, in which no other thread runs and an event
-loop stands still. Here the calls are made in a child; a thread that waits for their answer holds nothing.
+Qdrant Edge holds the interpreter's lock for the length of every call: some milliseconds for a search or a
+small write, seconds for opening or optimising a large collection. No other thread runs meanwhile, and an
+event loop stands still. Here a child process makes the calls; a thread that waits for the answer holds
+nothing.
 
 Requests and answers are pickles through two pipes, each after its length in 8 bytes, one request at a time.
-The child ends when its input does, so also when this process is killed; the engine's log keeps what was
-acknowledged.
+The child ends when its input does, so also when this process is killed; the engine's log keeps acknowledged
+writes.
 """
 
 import contextlib
 import functools
-import inspect
 import os
 import pickle
 import shutil
@@ -22,14 +23,20 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from types import TracebackType
+from typing import IO, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
+from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
 
+from splade_retriever.edge.arguments import check_options
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.delegation import Method
+from splade_retriever.edge.point_rows import rows_of_columns, rows_of_points
+from splade_retriever.edge.write import write_stream
 from splade_retriever.errors import (
     IndexClosedError,
     InputError,
@@ -40,73 +47,85 @@ from splade_retriever.errors import (
 
 __all__ = ["EdgeProcess", "serve"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _LENGTH: Final = struct.Struct("<Q")
 _START: Final = "import sys; sys.path[:] = {path!r}; from splade_retriever.edge.process import serve; serve()"
-_ENDING_S: Final = 60.0
-"""Longest wait for the child to write everything out."""
-_MADE_HERE: Final = frozenset({"migrate", "upload_points", "upload_collection"})
-"""Calls that take streams or another client: they run in this process, on top of the others."""
+_ENDING_TIMEOUT_S: Final = 60.0
+"""Longest wait for the child to flush and end."""
+
+
+def _forward(method: Callable[Concatenate[Any, P], R]) -> Method[P, R]:
+    """Make a method that calls this method of the EdgeClient in the child."""
+
+    @functools.wraps(method)
+    def call(self: "EdgeProcess", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        answer: R = self._request(method.__name__, args, kwargs)
+        return answer
+
+    return cast("Method[P, R]", call)
 
 
 @dataclass(slots=True)
 class _Child:
-    """What must be let go of, also when nobody calls `close`."""
+    """What must be released, even if nobody calls `close`."""
 
     process: "subprocess.Popen[bytes]"
     temporary: Path | None = None
-    """A folder to remove, should the child not have come to it."""
+    """A folder to remove if the child did not."""
     parent: int = field(default_factory=os.getpid)
     closed: bool = False
 
 
-class EdgeProcess(EdgeClient):
-    """An EdgeClient whose every call is made in a child process.
+class EdgeProcess(QdrantBase):
+    """qdrant-client's interface on a folder whose engine runs in a child process.
 
-    The same calls, answers and errors; each call costs a copy more. Safe to use from
-    several threads: one call is at work at a time, and the threads that wait for it hold nothing. Arguments
-    and answers are sent as pickles.
+    Has the methods, answers and errors of `EdgeClient`; arguments and answers are sent as pickles, which
+    costs a copy per call. Safe to use from several threads: one call is made at a time, and the threads that
+    wait for it hold nothing.
     """
 
     def __init__(self, location: str | Path = ":memory:") -> None:
-        """Start the child and open a folder in it, or make it.
+        """Start the child, and open or create a folder in it.
 
         Args:
             location: The folder, or ":memory:" for a temporary one, which is removed on `close`, or when this
                 process ends, however it ends.
 
         Raises:
-            IndexLockedError: It is open already, here or in another process.
-            StorageError: It cannot be read or written, or holds something else.
-            NotSupportedError: No child process can be started here.
+            IndexLockedError: If the folder is already open, here or in another process.
+            StorageError: If it cannot be read or written, or holds something else.
+            NotSupportedError: If no child process can be started here.
         """
-        QdrantBase.__init__(self)
-        self._begin(_start(), str(location))
+        super().__init__()
+        self._attach(_start(), str(location))
         self._open(location, temporary=False)
 
     @classmethod
     def taking_over(cls, client: EdgeClient) -> Self:
-        """Start a child and open the folder of a client in it, which is closed; a temporary folder lives on.
+        """Start a child, close a client and open its folder in the child. A temporary folder is kept.
 
-        The client serves until the child is up.
+        The client can be used until the child has started.
 
         Raises:
-            IndexClosedError: The client was closed before.
-            NotSupportedError: No child process can be started here; the client stays as it is.
+            IndexClosedError: If the client is closed.
+            NotSupportedError: If no child process can be started here. The client stays open.
         """
         process = _start()
-        made = cls.__new__(cls)
-        QdrantBase.__init__(made)
-        made._begin(process, client.location)
+        taken = cls.__new__(cls)
+        QdrantBase.__init__(taken)
+        taken._attach(process, client.location)
         try:
             path, temporary = client.hand_over()
         except BaseException:
-            made.close()
+            taken.close()
             raise
-        made._child.temporary = path if temporary else None
-        made._open(path, temporary=temporary)
-        return made
+        taken._child.temporary = path if temporary else None
+        taken._open(path, temporary=temporary)
+        return taken
 
-    def _begin(self, process: "subprocess.Popen[bytes]", location: str) -> None:
+    def _attach(self, process: "subprocess.Popen[bytes]", location: str) -> None:
         self._location = location
         self._child = _Child(process)
         self._finalizer = weakref.finalize(self, _end, self._child)
@@ -114,14 +133,14 @@ class EdgeProcess(EdgeClient):
 
     def _open(self, folder: str | Path, *, temporary: bool) -> None:
         try:
-            self._ask("open", (folder,), {"temporary": temporary, "holder": os.getpid()})
+            self._request("open", (folder,), {"temporary": temporary, "holder": os.getpid()})
         except BaseException:
             self._finalizer()
             raise
 
     @property
     def location(self) -> str:
-        """The folder as it was given, or ":memory:"."""
+        """The folder as it was passed, or ":memory:"."""
         return self._location
 
     @property
@@ -134,11 +153,11 @@ class EdgeProcess(EdgeClient):
         """The child's process id."""
         return self._child.process.pid
 
-    def close(self, **kwargs: Any) -> None:
-        """Write everything out, let go of the folder and end the child; a second call does nothing.
+    def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
+        """Write everything to the disk, release the folder and end the child. A second call does nothing.
 
         Raises:
-            StorageError: The engine could not write everything out.
+            StorageError: If the engine could not write everything.
         """
         with self._lock:
             if self._child.closed:
@@ -150,25 +169,163 @@ class EdgeProcess(EdgeClient):
                 self._finalizer()
 
     def hand_over(self) -> tuple[Path, bool]:
-        """Close, and leave the folder to whoever opens it next; see `EdgeClient.hand_over`."""
-        path, temporary = self._ask("hand_over", (), {})
+        """Close, and leave the folder to the next client; see `EdgeClient.hand_over`."""
+        path, temporary = self._request("hand_over", (), {})
         self._child.temporary = None
         self.close()
         return path, temporary
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
         return f"EdgeProcess({self.location!r}, process {self.process_id}{state})"
 
-    def _ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def migrate(
+        self,
+        dest_client: QdrantBase,
+        collection_names: list[str] | None = None,
+        batch_size: int = 100,
+        recreate_on_collision: bool = False,
+    ) -> None:
+        """Copy collections into another client, such as a server's."""
+        from qdrant_client.migrate.migrate import migrate
+
+        migrate(
+            self,
+            dest_client,
+            collection_names=collection_names,
+            batch_size=batch_size,
+            recreate_on_collision=recreate_on_collision,
+        )
+
+    def upload_points(
+        self,
+        collection_name: str,
+        points: Iterable[models.PointStruct],
+        batch_size: int = 64,
+        parallel: int = 1,
+        method: str | None = None,
+        max_retries: int = 3,
+        wait: bool = False,
+        shard_key_selector: Any = None,
+        update_filter: models.Filter | None = None,
+        update_mode: models.UpdateMode | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add a stream of points of any length in bounded memory; see `upsert`.
+
+        Raises:
+            InputError: If a point is not valid. The points before its group of 64 are written.
+        """
+        check_options("upload_points", kwargs, shard_key_selector=shard_key_selector)
+        rows = rows_of_points(points)
+        write_stream(self.upsert_rows, collection_name, rows, update_filter, update_mode)
+
+    def upload_collection(
+        self,
+        collection_name: str,
+        vectors: Any,
+        payload: Iterable[dict[Any, Any]] | None = None,
+        ids: Iterable[Any] | None = None,
+        batch_size: int = 64,
+        parallel: int = 1,
+        method: str | None = None,
+        max_retries: int = 3,
+        wait: bool = False,
+        shard_key_selector: Any = None,
+        update_filter: models.Filter | None = None,
+        update_mode: models.UpdateMode | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add columns: an array of vectors, a dict of arrays by name, or an iterable of vectors.
+
+        Without ids each point gets a random UUID4. Ends with the shortest column.
+        """
+        check_options("upload_collection", kwargs, shard_key_selector=shard_key_selector)
+        rows = rows_of_columns(vectors, ids=ids, payloads=payload)
+        write_stream(self.upsert_rows, collection_name, rows, update_filter, update_mode)
+
+    info = _forward(EdgeClient.info)
+    get_collections = _forward(EdgeClient.get_collections)
+    collection_exists = _forward(EdgeClient.collection_exists)
+    create_collection = _forward(EdgeClient.create_collection)
+    recreate_collection = _forward(EdgeClient.recreate_collection)
+    delete_collection = _forward(EdgeClient.delete_collection)
+    replace_collection = _forward(EdgeClient.replace_collection)
+    get_collection = _forward(EdgeClient.get_collection)
+    update_collection = _forward(EdgeClient.update_collection)
+    create_vector_name = _forward(EdgeClient.create_vector_name)
+    delete_vector_name = _forward(EdgeClient.delete_vector_name)
+    create_payload_index = _forward(EdgeClient.create_payload_index)
+    delete_payload_index = _forward(EdgeClient.delete_payload_index)
+    optimize = _forward(EdgeClient.optimize)
+    stored_bytes = _forward(EdgeClient.stored_bytes)
+    flush = _forward(EdgeClient.flush)
+
+    upsert = _forward(EdgeClient.upsert)
+    upsert_rows = _forward(EdgeClient.upsert_rows)
+    update_vectors = _forward(EdgeClient.update_vectors)
+    delete_vectors = _forward(EdgeClient.delete_vectors)
+    delete = _forward(EdgeClient.delete)
+    set_payload = _forward(EdgeClient.set_payload)
+    overwrite_payload = _forward(EdgeClient.overwrite_payload)
+    delete_payload = _forward(EdgeClient.delete_payload)
+    clear_payload = _forward(EdgeClient.clear_payload)
+    batch_update_points = _forward(EdgeClient.batch_update_points)
+
+    retrieve = _forward(EdgeClient.retrieve)
+    scroll = _forward(EdgeClient.scroll)
+    count = _forward(EdgeClient.count)
+    facet = _forward(EdgeClient.facet)
+
+    query_points = _forward(EdgeClient.query_points)
+    query_batch_points = _forward(EdgeClient.query_batch_points)
+    query_points_groups = _forward(EdgeClient.query_points_groups)
+
+    search_matrix_pairs = EdgeClient.search_matrix_pairs
+    search_matrix_offsets = EdgeClient.search_matrix_offsets
+    update_collection_aliases = EdgeClient.update_collection_aliases
+    get_collection_aliases = EdgeClient.get_collection_aliases
+    get_aliases = EdgeClient.get_aliases
+    list_snapshots = EdgeClient.list_snapshots
+    create_snapshot = EdgeClient.create_snapshot
+    delete_snapshot = EdgeClient.delete_snapshot
+    list_full_snapshots = EdgeClient.list_full_snapshots
+    create_full_snapshot = EdgeClient.create_full_snapshot
+    delete_full_snapshot = EdgeClient.delete_full_snapshot
+    recover_snapshot = EdgeClient.recover_snapshot
+    list_shard_snapshots = EdgeClient.list_shard_snapshots
+    create_shard_snapshot = EdgeClient.create_shard_snapshot
+    delete_shard_snapshot = EdgeClient.delete_shard_snapshot
+    recover_shard_snapshot = EdgeClient.recover_shard_snapshot
+    create_shard_key = EdgeClient.create_shard_key
+    delete_shard_key = EdgeClient.delete_shard_key
+    list_shard_keys = EdgeClient.list_shard_keys
+    cluster_collection_update = EdgeClient.cluster_collection_update
+    collection_cluster_info = EdgeClient.collection_cluster_info
+    cluster_status = EdgeClient.cluster_status
+    cluster_telemetry = EdgeClient.cluster_telemetry
+    recover_current_peer = EdgeClient.recover_current_peer
+    remove_peer = EdgeClient.remove_peer
+    get_optimizations = EdgeClient.get_optimizations
+
+    def _request(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._lock:
             if self._child.closed:
                 raise IndexClosedError(
-                    f"the EdgeProcess at {self.location!r} is closed. Open it again with EdgeProcess(...)."
+                    f"The EdgeProcess at {self.location!r} is closed. Open the folder again with "
+                    "EdgeProcess(...)."
                 )
             if self._child.parent != os.getpid():
                 raise IndexClosedError(
-                    f"the EdgeProcess at {self.location!r} belongs to process {self._child.parent}, of which "
+                    f"The EdgeProcess at {self.location!r} belongs to process {self._child.parent}, of which "
                     "this one is a fork. Open indexes after forking, or share a Qdrant server."
                 )
             return self._exchange(method, args, kwargs)
@@ -182,7 +339,7 @@ class EdgeProcess(EdgeClient):
             request = pickle.dumps((method, args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise InputError(
-                f"could not {doing}: an argument cannot be sent to the engine's process ({error}). Pass "
+                f"Could not {doing}: an argument cannot be sent to the engine's process ({error}). Pass "
                 "lists and plain values."
             ) from error
         try:
@@ -190,45 +347,27 @@ class EdgeProcess(EdgeClient):
             answer = _receive(process.stdout)
         except OSError:
             answer = None
-        except BaseException:  # interrupted, the pipes are out of step: this was the last call
+        except BaseException:  # after an interruption the next answer would be this call's: stop the child
             process.kill()
             raise
         if answer is None:
             code = process.wait()
             how = f"by signal {-code}" if code < 0 else f"with code {code}"
             raise StorageError(
-                f"could not {doing} at {self.location!r}: the engine's process ended {how}. Open the index "
-                "again; what was acknowledged is kept."
+                f"Could not {doing} at {self.location!r}: the engine's process ended {how}. Open the index "
+                "again; acknowledged writes are kept."
             )
-        good, value = pickle.loads(answer)
-        if not good:
+        succeeded, value = pickle.loads(answer)
+        if not succeeded:
             raise value
         return value
 
 
-def _forwarded(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def forward(self: EdgeProcess, *args: Any, **kwargs: Any) -> Any:
-        return self._ask(name, args, kwargs)
-
-    forward.__qualname__ = f"EdgeProcess.{name}"
-    return forward
-
-
-def _forward_calls() -> None:
-    for name, method in inspect.getmembers(EdgeClient, inspect.isfunction):
-        if not name.startswith("_") and name not in _MADE_HERE and name not in vars(EdgeProcess):
-            setattr(EdgeProcess, name, _forwarded(name, method))
-
-
-_forward_calls()
-
-
 def _start() -> "subprocess.Popen[bytes]":
-    """Start a child and wait until it can take requests.
+    """Start a child and wait until it takes requests.
 
     Raises:
-        NotSupportedError: It does not come up.
+        NotSupportedError: If it does not start.
     """
     try:
         process = subprocess.Popen(
@@ -241,27 +380,27 @@ def _start() -> "subprocess.Popen[bytes]":
         ready = _receive(process.stdout)
     except OSError as error:
         raise NotSupportedError(
-            f"no process for the engine can be started here ({error}). Use EdgeClient, or a Qdrant server."
+            f"No process for the engine can be started here ({error}). Use EdgeClient, or a Qdrant server."
         ) from error
     if ready is None:
         code = process.wait()
         _close_pipes(process)
         raise NotSupportedError(
-            f"the engine's process ended with code {code} before it was up; what it said went to "
-            "the error output. Use EdgeClient, or a Qdrant server."
+            f"The engine's process ended with code {code} while it started. See its messages in the error "
+            "output. Use EdgeClient, or a Qdrant server."
         )
     return process
 
 
 def _end(child: _Child) -> None:
-    """Let go of a child, which ends with its input; also called when its client is garbage, and at exit."""
+    """End a child by ending its input; also called when its client is garbage, and at exit."""
     child.closed = True
-    if child.parent != os.getpid():  # a forked process has no say in its parent's child
+    if child.parent != os.getpid():  # a forked process must not touch its parent's child
         return
     process = child.process
     _close_pipes(process)
     try:
-        process.wait(_ENDING_S)
+        process.wait(_ENDING_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -278,9 +417,9 @@ def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
 
 def serve() -> None:
     """Answer requests from the input until it ends; runs in the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the child
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything prints must not come between the answers
+    os.dup2(2, 1)  # nothing printed may come between the answers
     _send(sink, b"ready")
     client: EdgeClient | None = None
     with contextlib.suppress(BrokenPipeError):
@@ -292,24 +431,24 @@ def serve() -> None:
                 else:
                     value = getattr(client, method)(*args, **kwargs)
                 answer = pickle.dumps((True, value), protocol=pickle.HIGHEST_PROTOCOL)
-            except Exception as error:  # noqa: BLE001 - all of them go to the parent
-                answer = _packed(error)
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                answer = _pickled(error)
             _send(sink, answer)
     if client is not None:
         client.close()
 
 
-def _packed(error: Exception) -> bytes:
-    """Pickle an error; one that does not come back from its pickle goes as a StorageError with its text."""
+def _pickled(error: Exception) -> bytes:
+    """Pickle an error, or a StorageError with its text if it cannot be restored from a pickle."""
     if not isinstance(error, SpladeError):
         error.add_note("".join(traceback.format_exception(error)))
     try:
-        packed = pickle.dumps((False, error))
-        pickle.loads(packed)
-    except Exception:  # noqa: BLE001 - whatever a foreign class does
-        told = StorageError(f"the engine's process failed: {type(error).__name__}: {error}.")
-        return pickle.dumps((False, told))
-    return packed
+        pickled = pickle.dumps((False, error))
+        pickle.loads(pickled)
+    except Exception:  # noqa: BLE001 - a foreign class may raise anything
+        failure = StorageError(f"The engine's process failed: {type(error).__name__}: {error}.")
+        return pickle.dumps((False, failure))
+    return pickled
 
 
 def _send(pipe: IO[bytes], message: bytes) -> None:
@@ -319,7 +458,7 @@ def _send(pipe: IO[bytes], message: bytes) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> bytes | None:
-    """Read one message; None where the other side is gone."""
+    """Read one message; None if the other side has ended."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None

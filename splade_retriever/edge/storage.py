@@ -1,9 +1,10 @@
 """An open folder of Qdrant Edge shards: its collections, and the calls to their shards.
 
-What lies on the disk, and how a killed process leaves it whole, is in `edge_stored`.
+`layout` describes the files, and how a killed process leaves them consistent.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -11,14 +12,14 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
 from qdrant_client import models
 
-from splade_retriever.edge.convert_points import Shard, create_shard, load_shard
+from splade_retriever.edge.convert_config import Shard, create_shard, load_shard
 from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.edge.engine_errors import os_errors, translated
 from splade_retriever.edge.layout import (
@@ -40,25 +41,34 @@ from splade_retriever.errors import (
     StorageError,
 )
 
-__all__ = ["EdgeFolder"]
+__all__ = ["IDS_PER_CALL", "EdgeFolder", "batched"]
 
 T = TypeVar("T")
 
-_LEAST_FREE: Final = 32 * 2**20
-"""Bytes that must be free to write. The engine writes through memory maps, where a full disk is no error
-code but a signal that ends the process; so the last bytes are left alone."""
+IDS_PER_CALL: Final = 256
+"""Points that one call of the engine reads or changes by their ids. The call holds the GIL meanwhile."""
+_MIN_FREE_BYTES: Final = 32 * 2**20
+"""Bytes that must be free to write. The engine writes through memory maps, where a full disk is not an error
+code but a signal that ends the process, so the last bytes stay unused."""
 _WRITES_PER_FLUSH: Final = 256
-"""Calls after which the log is worked off: a killed process leaves at most so many (16,384 points of the
-upserts of `EdgeClient`, about 7 s) to be done again on opening. A flush itself takes 0.1 to 0.2 s."""
-_CLOSING_S: Final = 30.0
-"""Longest wait for the call that another thread has in a shard which is being closed."""
-_ENOUGH_MEMORY: Final = 2**30
+"""Calls after which the log is applied: after a kill at most this many (16,384 points of the upserts of
+`EdgeClient`, about 7 s) are repeated on opening. A flush takes 0.1 to 0.2 s."""
+_CLOSING_TIMEOUT_S: Final = 30.0
+"""Longest wait for another thread's call in a shard that is being closed."""
+_MIN_FREE_MEMORY: Final = 2**30
 """Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield items in lists of `size`; the last may be shorter. Reads no further than it yields."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 @dataclass(slots=True)
 class _Open:
-    """All that an open folder holds and that must be let go of, also when nobody calls `close`."""
+    """What an open folder holds and must release, even if nobody calls `close`."""
 
     path: Path
     temporary: bool
@@ -72,7 +82,7 @@ class EdgeFolder:
     """An open folder. Safe to use from several threads; one client of one process has it at a time."""
 
     def __init__(self, location: str | Path, *, temporary: bool = False, holder: int | None = None) -> None:
-        """Open a folder, or make it; ":memory:" is a temporary one, removed on close.
+        """Open a folder, or create it; ":memory:" is a temporary one, removed on close.
 
         Args:
             location: The folder, or ":memory:".
@@ -80,11 +90,11 @@ class EdgeFolder:
             holder: The process for which the folder is held; None for this one.
 
         Raises:
-            IndexLockedError: It is open already, here or in another process.
-            StorageError: It cannot be read or written, or is not ours.
+            IndexLockedError: If it is already open, here or in another process.
+            StorageError: If it cannot be read or written, or is not an index.
         """
         if not isinstance(location, str | Path):
-            raise InputError(f"location is a {type(location).__name__}, expected a folder or ':memory:'.")
+            raise InputError(f"Location is a {type(location).__name__}, expected a folder or ':memory:'.")
         self.location = str(location)
         with os_errors(f"open the index folder {self.location!r}"):
             if self.location == ":memory:":
@@ -121,44 +131,43 @@ class EdgeFolder:
         """Raise IndexClosedError after `close`."""
         if self._open.closed:
             raise IndexClosedError(
-                f"the EdgeClient at {self.location!r} is closed. Open it again with EdgeClient(...)."
+                f"The EdgeClient at {self.location!r} is closed. Open the folder again with EdgeClient(...)."
             )
 
     def get(self, name: str) -> StoredCollection:
-        """Find a collection.
+        """Return a collection.
 
         Raises:
-            CollectionNotFoundError: Naming those there are.
+            CollectionNotFoundError: If it does not exist.
         """
         self.check_open()
         found = self._open.collections.get(name)
         if found is None:
-            there = ", ".join(map(repr, self.names)) or "none"
+            existing = ", ".join(map(repr, self.names)) or "none"
             raise CollectionNotFoundError(
-                f"there is no collection {name!r} at {self.location!r} (found: {there}). Check the name, or "
-                "create it "
-                "with create_collection."
+                f"Collection {name!r} does not exist at {self.location!r} (found: {existing}). Check the "
+                "name, or create the collection with create_collection."
             )
         return found
 
     def has(self, name: str) -> bool:
-        """Say whether there is such a collection."""
+        """Return whether a collection exists."""
         self.check_open()
         return name in self._open.collections
 
     def create(self, name: str, config: models.CreateCollection) -> StoredCollection:
-        """Make a collection; killed on the way, none is there.
+        """Create a collection. A process killed meanwhile leaves none.
 
         Raises:
-            InputError: A bad name, or one that is taken.
-            StorageError: The engine or the disk failed.
+            InputError: If the name is not valid, or taken.
+            StorageError: If the engine or the disk failed.
         """
         with self._lock:
             self.check_open()
             check_name(name)
             if name in self._open.collections:
                 raise InputError(
-                    f"collection {name!r} already exists at {self.location!r}. Delete it first, or use "
+                    f"Collection {name!r} already exists at {self.location!r}. Delete it first, or use "
                     "another name."
                 )
             folder = self._open.path / "collections" / folder_name(name)
@@ -168,11 +177,11 @@ class EdgeFolder:
                 with os_errors(f"create collection {name!r} at {self.location!r}"):
                     self.check_space()
                     building.mkdir()
-                    shard = self.told(
+                    shard = self.translate_errors(
                         f"create collection {name!r}", lambda: create_shard(made.shard_folder, config)
                     )
-                    # The engine keeps its files' paths: it is closed before they move and opened after.
-                    self.told(f"create collection {name!r}", shard.close)
+                    # The engine keeps the paths of its files, so it is closed before they move.
+                    self.translate_errors(f"create collection {name!r}", shard.close)
                     made.save()
                     os.rename(building, folder)
                     sync_folder(folder.parent)
@@ -184,7 +193,7 @@ class EdgeFolder:
             return made
 
     def delete(self, name: str) -> bool:
-        """Delete a collection; False where there is none."""
+        """Delete a collection. Returns False if it does not exist."""
         with self._lock:
             self.check_open()
             found = self._open.collections.get(name)
@@ -193,7 +202,7 @@ class EdgeFolder:
             with found.lock, os_errors(f"delete collection {name!r} at {self.location!r}"):
                 going = found.folder.with_name(f".old-{found.folder.name}-{uuid.uuid4().hex[:8]}")
                 if found.shard is not None:
-                    self.told(f"close collection {name!r}", found.shard.close)
+                    self.translate_errors(f"close collection {name!r}", found.shard.close)
                 os.rename(found.folder, going)
                 del self._open.collections[name]
                 found.shard = None
@@ -203,18 +212,18 @@ class EdgeFolder:
     def replace(self, name: str, by: str, metadata: dict[str, Any] | None) -> None:
         """Give a collection the name and place of another, which is deleted, and new metadata.
 
-        All of it happens, or nothing: killed before the settings are written, both collections are as they
-        were; killed after, the next opening ends the move.
+        A process killed before the settings are written leaves both collections as they were; after that,
+        the next opening completes the replacement.
 
         Raises:
-            CollectionNotFoundError: There is no collection of the name `by`.
-            StorageError: The disk failed.
+            CollectionNotFoundError: If there is no collection `by`.
+            StorageError: If the disk failed.
         """
         with self._lock:
             taking, going = self.get(by), self._open.collections.get(name)
             check_name(name)
             if taking is going:
-                raise InputError(f"collection {name!r} cannot take its own place. Name two collections.")
+                raise InputError(f"Collection {name!r} cannot replace itself. Name two collections.")
             with (
                 taking.lock,
                 contextlib.nullcontext() if going is None else going.lock,
@@ -223,13 +232,13 @@ class EdgeFolder:
                 for collection in (taking, *([] if going is None else [going])):
                     if collection.shard is not None:  # its files are closed before they move
                         shard, collection.shard = collection.shard, None
-                        self.told(f"flush collection {collection.name!r}", shard.flush)
-                        self.told(f"close collection {collection.name!r}", shard.close)
+                        self.translate_errors(f"flush collection {collection.name!r}", shard.flush)
+                        self.translate_errors(f"close collection {collection.name!r}", shard.close)
                 before = taking.config
                 taking.config = before.model_copy(update={"metadata": metadata})
                 taking.replaces = name
                 try:
-                    taking.save()  # from here on it is decided
+                    taking.save()  # from here on the replacement will be completed
                 except BaseException:
                     taking.config, taking.replaces = before, None
                     raise
@@ -242,41 +251,46 @@ class EdgeFolder:
         """Write a collection's settings.
 
         Raises:
-            StorageError: They cannot be written; the old ones stay.
+            StorageError: If they cannot be written. The old ones stay.
         """
         with os_errors(f"write the settings of collection {collection.name!r}"):
             collection.save()
 
     def reload(self, collection: StoredCollection) -> None:
-        """Give the engine changed settings: the shard is closed and opened with them."""
+        """Close a shard and open it with the collection's changed settings."""
         with collection.lock:
             if collection.shard is not None:
                 shard, collection.shard = collection.shard, None
-                self.told(f"close collection {collection.name!r}", shard.close)
-            collection.shard = self.told(
+                self.translate_errors(f"close collection {collection.name!r}", shard.close)
+            collection.shard = self.translate_errors(
                 f"open collection {collection.name!r}",
                 lambda: load_shard(collection.shard_folder, collection.config),
             )
 
     def read(self, collection: StoredCollection, doing: str, call: Callable[[Shard], T]) -> T:
-        """Make a call to a collection's shard, opening it first where needed.
+        """Call a collection's shard, opening it first if needed.
+
+        Args:
+            collection: The collection.
+            doing: The verb of an error's message, as in "Could not {doing} collection 'docs'".
+            call: Called with the shard.
 
         Raises:
             IndexClosedError: After `close`.
-            InputError: What was asked for is wrong.
-            StorageError: The engine failed.
+            InputError: If the request is not valid.
+            StorageError: If the engine failed.
         """
         shard = collection.shard
         if shard is None:
             shard = self._load(collection)
         self.check_open()
-        return self.told(f"{doing} collection {collection.name!r}", lambda: call(shard))
+        return self.translate_errors(f"{doing} collection {collection.name!r}", lambda: call(shard))
 
     def write(self, collection: StoredCollection, doing: str, call: Callable[[Shard], T]) -> T:
         """Make a call that writes; see `read`.
 
         Raises:
-            StorageError: The disk is nearly full; nothing was written.
+            StorageError: If the disk is nearly full. Nothing was written.
         """
         with os_errors(f"{doing} collection {collection.name!r}"):
             self.check_space()
@@ -287,27 +301,30 @@ class EdgeFolder:
             self.read(collection, "flush", lambda shard: shard.flush())
         return answer
 
-    def told(self, doing: str, call: Callable[[], T]) -> T:
-        """Call the engine, or build what it takes, and put its errors in our words."""
+    def update(self, collection: StoredCollection, doing: str, operation: Callable[[], Any]) -> None:
+        """Make a write; errors in building the operation are translated like the engine's."""
+        self.write(collection, doing, lambda shard: shard.update(operation()))
+
+    def translate_errors(self, doing: str, call: Callable[[], T]) -> T:
+        """Call the engine, or build a request of it, and translate its errors to the package's."""
         try:
             return call()
         except SpladeError:
             raise
         except BaseException as error:
-            told = translated(error, doing, location=self.location, closed=self._open.closed)
-            if told is None:
+            translation = translated(error, doing, location=self.location, closed=self._open.closed)
+            if translation is None:
                 raise
-            raise told from error
+            raise translation from error
 
     def check_space(self, *, beside: int = 0) -> None:
-        """Raise StorageError when the disk is nearly full, or would be with so many bytes more on it."""
+        """Raise StorageError if the disk is nearly full, or would be with this many bytes more."""
         free = shutil.disk_usage(self._open.path).free
-        if free < _LEAST_FREE + beside:
+        if free < _MIN_FREE_BYTES + beside:
             raise StorageError(
-                f"the disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, "
-                f"{(_LEAST_FREE + beside) >> 20} "
-                "are needed to write safely. Nothing was written. Make room and go on; what was "
-                "acknowledged is kept."
+                f"The disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, "
+                f"{(_MIN_FREE_BYTES + beside) >> 20} are needed to write safely. Nothing was written. Make "
+                "room and try again; acknowledged writes are kept."
             )
 
     def _load(self, collection: StoredCollection) -> Shard:
@@ -316,10 +333,10 @@ class EdgeFolder:
                 self.check_open()
                 if self.get(collection.name) is not collection:  # it may have been deleted while we waited
                     raise CollectionNotFoundError(
-                        f"collection {collection.name!r} at {self.location!r} was replaced meanwhile by a "
+                        f"Collection {collection.name!r} at {self.location!r} was replaced meanwhile by a "
                         "new one of that name. Open its index again."
                     )
-                collection.shard = self.told(
+                collection.shard = self.translate_errors(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
             return collection.shard
@@ -332,7 +349,7 @@ class EdgeFolder:
         """Close as `close` does, but keep a temporary folder.
 
         Returns:
-            The folder, and whether it is a temporary one, which whoever opens it next has to remove.
+            The folder, and whether it is a temporary one, which the next client must remove.
 
         Raises:
             IndexClosedError: After `close`.
@@ -345,30 +362,31 @@ class EdgeFolder:
             return path, temporary
 
     def close(self) -> None:
-        """Write out and close every shard, and let go of the folder; a second call does nothing."""
+        """Flush and close every shard, and release the folder. A second call does nothing."""
         with self._lock:
             self._finalizer()
 
 
 def _memory_disk() -> str | None:
-    """Find a disk in memory with room for an index; None where the system's temporary folder must do."""
+    """Return a disk in memory with room for an index; None to use the system's temporary folder."""
     path = "/dev/shm"
-    if os.access(path, os.W_OK) and shutil.disk_usage(path).free >= _ENOUGH_MEMORY:
+    if os.access(path, os.W_OK) and shutil.disk_usage(path).free >= _MIN_FREE_MEMORY:
         return path
     return None
 
 
 def _close(shard: Shard) -> None:
-    """Close a shard as soon as the call that another thread may have in it is over.
+    """Close a shard, after another thread's call in it, if there is one.
 
-    No new call begins, since the collection has let go of the shard. PyO3 refuses to close it under a call.
+    No new call begins, since the collection no longer refers to the shard. PyO3 refuses to close a shard
+    during a call.
     """
-    give_up = time.monotonic() + _CLOSING_S
+    deadline = time.monotonic() + _CLOSING_TIMEOUT_S
     while True:
         try:
             shard.close()
         except RuntimeError as error:
-            if "borrowed" not in str(error) or time.monotonic() > give_up:
+            if "borrowed" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.001)
         else:
@@ -376,8 +394,8 @@ def _close(shard: Shard) -> None:
 
 
 def _release(opened: _Open) -> None:
-    """Let go of a folder; also called when its client is garbage, and when the interpreter ends."""
-    if opened.closed or opened.process != os.getpid():  # a forked child has no say in its parent's folder
+    """Release a folder; also called when its client is garbage, and when the interpreter ends."""
+    if opened.closed or opened.process != os.getpid():  # a forked child must not touch its parent's folder
         return
     opened.closed = True
     faults: list[Exception] = []
@@ -395,7 +413,6 @@ def _release(opened: _Open) -> None:
         shutil.rmtree(opened.path, ignore_errors=True)
     elif faults:
         raise StorageError(
-            f"closing the index folder {str(opened.path)!r} failed: {faults[0]}. What was acknowledged is "
-            "in its log "
-            "and comes back when it is opened."
+            f"Could not close the index folder {str(opened.path)!r}: {faults[0]}. Acknowledged writes are in "
+            "its log and come back when it is opened."
         ) from faults[0]

@@ -135,4 +135,4 @@ def test_the_whole_benchmark_writes_its_report(
 def test_a_step_that_dies_is_told(vectors: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(index.StepDiedError, match="search of edge with 100 documents died"):
         index.told("search", "edge", tmp_path / "nothing", vectors, 100)
-    assert "there is no collection 'docs'" in capfd.readouterr().err
+    assert "Collection 'docs' does not exist" in capfd.readouterr().err

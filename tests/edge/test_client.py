@@ -1,4 +1,4 @@
-"""EdgeClient's own promises: folder, lock, faults, checks, and that frameworks take it for a QdrantClient."""
+"""EdgeClient: its interface, checks, folder, lock and errors, and the frameworks' stores on top of it."""
 
 import gc
 import inspect
@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
     CollectionNotFoundError,
     IndexClosedError,
@@ -29,65 +29,64 @@ from splade_retriever.errors import (
     NotSupportedError,
     StorageError,
 )
+from tests.edge.conftest import DENSE, ROOT, SPARSE, point, weights
 from tests.words import LetterEncoder, WordEncoder
-
-ROOT = Path(__file__).parents[2]
-SPARSE = {"sparse": models.SparseVectorParams()}
-DENSE = {"dense": models.VectorParams(size=2, distance=models.Distance.DOT)}
-
-
-def weights(**by_index: float) -> models.SparseVector:
-    return models.SparseVector(indices=[int(key[1:]) for key in by_index], values=list(by_index.values()))
-
-
-def point(id: Any, n: int = 0, **vector: Any) -> models.PointStruct:
-    return models.PointStruct(id=id, vector=vector or {"sparse": weights(i1=1.0)}, payload={"n": n})
-
-
-@pytest.fixture
-def client() -> Iterator[EdgeClient]:
-    with EdgeClient() as opened:
-        opened.create_collection("c", DENSE, sparse_vectors_config=SPARSE)
-        yield opened
-
 
 # -- the interface -------------------------------------------------------------------------------------------
 
 
-def methods_of_the_interface() -> list[str]:
+def interface_methods() -> list[str]:
     found = inspect.getmembers(QdrantBase, inspect.isfunction)
     return [name for name, _ in found if not name.startswith("_")]
 
 
-def test_no_method_of_the_interface_is_inherited_in_silence() -> None:
-    inherited = [
-        name for name in methods_of_the_interface() if getattr(EdgeClient, name) is getattr(QdrantBase, name)
-    ]
+@pytest.mark.parametrize("kind", [EdgeClient, EdgeProcess])
+def test_every_method_of_the_interface_is_implemented(kind: type) -> None:
+    inherited = [name for name in interface_methods() if getattr(kind, name) is getattr(QdrantBase, name)]
 
     assert inherited == []
 
 
-def test_what_needs_a_server_says_so_by_name(client: EdgeClient) -> None:
+def test_methods_that_need_a_server_are_refused_by_name(client: EdgeClient) -> None:
     refused = []
-    for name in methods_of_the_interface():
+    for name in interface_methods():
         method = getattr(client, name)
         if (method.__doc__ or "").startswith("Raise NotSupportedError"):
             with pytest.raises(NotSupportedError, match=rf"{name}.*Qdrant server"):
                 method("c")
             refused.append(name)
 
-    assert {"get_aliases", "create_snapshot", "create_shard_key", "cluster_status"} <= set(refused)
+    assert {"get_aliases", "create_snapshot", "create_shard_key", "search_matrix_pairs"} <= set(refused)
     assert not {"upsert", "query_points", "scroll", "facet", "create_payload_index"} & set(refused)
 
 
-@pytest.mark.parametrize("name", methods_of_the_interface())
-def test_arguments_have_the_names_and_places_that_the_interface_gives_them(name: str) -> None:
-    if (getattr(EdgeClient, name).__doc__ or "").startswith("Raise NotSupportedError"):
-        return  # takes whatever it is given
-    ours = [*inspect.signature(getattr(EdgeClient, name)).parameters]
-    theirs = [p for p in inspect.signature(getattr(QdrantBase, name)).parameters if p != "kwargs"]
+@pytest.mark.parametrize("name", interface_methods())
+@pytest.mark.parametrize("kind", [EdgeClient, EdgeProcess])
+def test_arguments_bind_as_in_qdrant_client(kind: type, name: str) -> None:
+    def parameters(method: Any) -> list[tuple[str, Any, Any]]:
+        listed = inspect.signature(method).parameters.values()
+        return [
+            (one.name, one.default, one.kind)
+            for one in listed
+            if one.name != "self" and one.kind is not one.VAR_KEYWORD
+        ]
 
-    assert ours[: len(theirs)] == theirs
+    assert parameters(getattr(kind, name)) == parameters(getattr(QdrantClient, name))
+
+
+@pytest.mark.parametrize("kind", [EdgeClient, EdgeProcess])
+def test_positional_arguments_do_what_they_do_in_qdrant_client(kind: type[EdgeClient]) -> None:
+    with kind() as client:
+        assert client.create_collection("e", DENSE, SPARSE, 1)
+        with pytest.raises(NotSupportedError, match="shard_number=2"):
+            client.create_collection("f", DENSE, None, 2)
+        client.upsert("e", [point(1), point(2), point(3)], True)
+        client.upload_points("e", [point(4), point(5)], 64)
+        client.delete("e", [1], True)
+        client.set_payload("e", {"a": 1}, [2], None, True)
+        assert client.count("e", None, True).count == 4
+        assert client.update_collection("e", models.OptimizersConfigDiff(deleted_threshold=0.5))
+        assert client.get_collection("e").config.optimizer_config.deleted_threshold == 0.5
 
 
 def test_an_unknown_argument_is_refused_by_name(client: EdgeClient) -> None:
@@ -95,7 +94,7 @@ def test_an_unknown_argument_is_refused_by_name(client: EdgeClient) -> None:
         client.upsert("c", [point(1)], wiat=True)
 
 
-def test_clusters_are_refused_with_the_way_out(client: EdgeClient) -> None:
+def test_options_of_clusters_are_refused_with_a_remedy(client: EdgeClient) -> None:
     with pytest.raises(NotSupportedError, match=r"shard_number=3.*Qdrant server"):
         client.create_collection("d", DENSE, shard_number=3)
     with pytest.raises(NotSupportedError, match="shard_key_selector"):
@@ -108,7 +107,7 @@ def test_clusters_are_refused_with_the_way_out(client: EdgeClient) -> None:
 # -- collections ---------------------------------------------------------------------------------------------
 
 
-def test_a_missing_collection_is_told_with_those_there_are(client: EdgeClient) -> None:
+def test_the_error_of_a_missing_collection_lists_the_existing_ones(client: EdgeClient) -> None:
     with pytest.raises(CollectionNotFoundError, match=r"'d'.*found: 'c'"):
         client.count("d")
     assert not client.collection_exists("d")
@@ -129,12 +128,12 @@ def test_collections_of_any_allowed_name_live_in_one_folder(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "x" * 256])
-def test_names_that_no_server_takes_are_refused(client: EdgeClient, name: str) -> None:
-    with pytest.raises(InputError, match="collection name"):
+def test_names_that_a_server_refuses_are_refused(client: EdgeClient, name: str) -> None:
+    with pytest.raises(InputError, match="Collection name"):
         client.create_collection(name, DENSE)
 
 
-def test_an_existing_name_is_refused_and_recreate_starts_anew(client: EdgeClient) -> None:
+def test_an_existing_name_is_refused_and_recreate_starts_empty(client: EdgeClient) -> None:
     client.upsert("c", [point(1)])
     with pytest.raises(InputError, match="already exists"):
         client.create_collection("c", DENSE)
@@ -144,7 +143,7 @@ def test_an_existing_name_is_refused_and_recreate_starts_anew(client: EdgeClient
     assert client.count("c").count == 0
 
 
-def test_settings_and_metadata_come_back_as_they_were_given_also_after_reopening(tmp_path: Path) -> None:
+def test_settings_and_metadata_are_kept_when_the_folder_is_reopened(tmp_path: Path) -> None:
     dense = {
         "a": models.VectorParams(
             size=3, distance=models.Distance.EUCLID, hnsw_config=models.HnswConfigDiff(m=8), on_disk=True
@@ -167,11 +166,11 @@ def test_settings_and_metadata_come_back_as_they_were_given_also_after_reopening
             "text",
             models.TextIndexParams(type=models.TextIndexType.TEXT, lowercase=True, min_token_len=2),
         )
-        told = client.get_collection("c")
+        before = client.get_collection("c")
 
     with EdgeClient(tmp_path) as client:
         info = client.get_collection("c")
-    assert info == told
+    assert info == before
     assert info.config.params.vectors == dense
     assert info.config.params.sparse_vectors == sparse
     assert info.config.metadata == {"made": {"by": "us"}, "more": [1, 2]}
@@ -205,7 +204,7 @@ def test_settings_can_be_changed_and_the_points_stay(tmp_path: Path) -> None:
         assert client.query_points("c", [1.0, 1.0], using="dense").points[0].score == 3.0
 
 
-def test_named_vectors_come_and_go(client: EdgeClient) -> None:
+def test_named_vectors_can_be_added_and_removed(client: EdgeClient) -> None:
     dense = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(size=3, distance=models.Distance.DOT))
     client.create_vector_name("c", "more", dense)
     client.create_vector_name("c", "bm", models.SparseVectorNameConfig(sparse=models.SparseVectorConfig()))
@@ -221,11 +220,11 @@ def test_named_vectors_come_and_go(client: EdgeClient) -> None:
         client.upsert("c", [point(2, bm=weights(i3=2.0))])
 
 
-# -- what is checked before it is written --------------------------------------------------------------------
+# -- checks before writing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "message"),
     [
         (point(1, sparse=models.SparseVector(indices=[1, 1], values=[1.0, 2.0])), "repeats an index"),
         (point(1, sparse=models.SparseVector(indices=[1], values=[float("nan")])), "NaN"),
@@ -239,24 +238,26 @@ def test_named_vectors_come_and_go(client: EdgeClient) -> None:
         (point(1, dense=[1.0]), r"shape \(1,\), expected \(2,\)"),
         (point(1, dense=[]), "shape"),
         (point(1, dense=[1.0, float("nan")]), "NaN"),
-        (point(1, other=[1.0, 2.0]), r"'other'.*it has: 'dense', 'sparse'"),
-        (models.PointStruct(id=1, vector=[1.0, 2.0]), "vector '' of point 1"),
-        (point("name"), "'name' is no id"),
-        (point(-1), "-1 is no id"),
-        (point(2**64), "is no id"),
+        (point(1, other=[1.0, 2.0]), r"'other'.*found: 'dense', 'sparse'"),
+        (models.PointStruct(id=1, vector=[1.0, 2.0]), "Vector '' of point 1"),
+        (point("name"), "Point id 'name' is not valid"),
+        (point(-1), "id -1 is not valid"),
+        (point(2**64), "is not valid"),
         (models.PointStruct(id=1, vector={}, payload={"a": float("nan")}), "payload.a is nan"),
         (models.PointStruct(id=1, vector={}, payload={"a": 2**70}), "beyond 64 bits"),
         (models.PointStruct(id=1, vector={}, payload={"a": "\ud800"}), "payload"),
     ],
 )
-def test_bad_points_are_told_and_nothing_is_written(client: EdgeClient, bad: Any, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_invalid_points_are_refused_and_nothing_is_written(
+    client: EdgeClient, bad: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         client.upsert("c", [*(point(n) for n in range(100, 300)), bad])
 
     assert client.count("c").count == 0
 
 
-def test_bad_queries_are_told(client: EdgeClient) -> None:
+def test_invalid_queries_are_refused(client: EdgeClient) -> None:
     client.upsert("c", [point(1, dense=[1.0, 2.0])])
     fusion = models.FusionQuery(fusion=models.Fusion.RRF)
     bad: list[tuple[str, dict[str, Any]]] = [
@@ -269,7 +270,7 @@ def test_bad_queries_are_told(client: EdgeClient) -> None:
         ("Name one", {"query": [1.0, 2.0]}),
         ("point 7", {"query": 7, "using": "dense"}),
         ("prefetches to fuse", {"query": fusion}),
-        ("nothing to join", {"prefetch": models.Prefetch(query=[1.0, 2.0], using="dense")}),
+        ("no query that joins", {"prefetch": models.Prefetch(query=[1.0, 2.0], using="dense")}),
         ("score_threshold", {"score_threshold": 1.0}),
         ("limit=0", {"query": [1.0, 2.0], "using": "dense", "limit": 0}),
         ("create_payload_index", {"query": models.OrderByQuery(order_by="n")}),
@@ -282,13 +283,54 @@ def test_bad_queries_are_told(client: EdgeClient) -> None:
             },
         ),
     ]
-    for told, arguments in bad:
-        with pytest.raises(InputError, match=told):
+    for message, arguments in bad:
+        with pytest.raises(InputError, match=message):
             client.query_points("c", **arguments)
     with pytest.raises(NotSupportedError, match="does not encode"):
         client.query_points("c", models.Document(text="moon", model="any"), using="dense")
     with pytest.raises(InputError, match="create_payload_index"):
         client.facet("c", "n")
+
+
+def test_mmr_by_a_sparse_vector_is_refused_also_in_a_prefetch(client: EdgeClient) -> None:
+    client.upsert("c", [point(1)])
+    diverse = models.NearestQuery(nearest=weights(i1=1.0), mmr=models.Mmr(diversity=0.5))
+
+    with pytest.raises(NotSupportedError, match="MMR by a sparse vector"):
+        client.query_points("c", diverse, using="sparse")
+    with pytest.raises(NotSupportedError, match="MMR by a sparse vector"):
+        client.query_points(
+            "c",
+            models.FusionQuery(fusion=models.Fusion.RRF),
+            prefetch=models.Prefetch(query=diverse, using="sparse"),
+        )
+
+
+def test_a_formula_that_has_no_value_is_an_input_error(client: EdgeClient) -> None:
+    client.upsert("c", [point(1, n=-1, dense=[1.0, 2.0])])
+    variable = models.SumExpression(sum=["missing", 1.0])
+    for expression in (models.LnExpression(ln="n"), models.SqrtExpression(sqrt="n"), variable):
+        with pytest.raises(InputError, match="Correct the formula"):
+            client.query_points(
+                "c",
+                models.FormulaQuery(formula=expression),
+                prefetch=models.Prefetch(query=[1.0, 1.0], using="dense"),
+            )
+
+
+def test_groups_over_a_prefetch_are_full(client: EdgeClient) -> None:
+    # The ten best points are all of group 0: a prefetch of ten finds nothing of group 1.
+    for n in range(40):
+        client.upsert("c", [point(n, n=int(n >= 20), dense=[40.0 - n, 0.0])])
+    prefetch = models.Prefetch(query=[1.0, 0.0], using="dense", limit=2)
+
+    for query in (models.FusionQuery(fusion=models.Fusion.RRF), [1.0, 0.0]):
+        using = None if isinstance(query, models.FusionQuery) else "dense"
+        groups = client.query_points_groups("c", "n", query, using, prefetch, limit=2, group_size=3).groups
+        assert [(group.id, [hit.id for hit in group.hits]) for group in groups] == [
+            (0, [0, 1, 2]),
+            (1, [20, 21, 22]),
+        ]
 
 
 def test_an_empty_query_vector_finds_nothing(client: EdgeClient) -> None:
@@ -320,7 +362,7 @@ def test_payloads_are_stored_as_json_as_a_server_stores_them(client: EdgeClient)
     }
 
 
-def test_true_and_one_are_two_things_to_a_filter(client: EdgeClient) -> None:
+def test_filters_distinguish_true_from_one(client: EdgeClient) -> None:
     payloads: list[dict[str, Any]] = [{"v": True}, {"v": 1}, {"v": False}, {"v": 0}]
     client.upsert("c", models.Batch(ids=[0, 1, 2, 3], vectors={}, payloads=payloads))
 
@@ -329,7 +371,7 @@ def test_true_and_one_are_two_things_to_a_filter(client: EdgeClient) -> None:
         assert [record.id for record in client.scroll("c", matching)[0]] == [id]
 
 
-def test_a_write_to_a_missing_point_is_told_and_the_others_are_done(client: EdgeClient) -> None:
+def test_a_write_to_a_missing_point_raises_after_the_others_are_written(client: EdgeClient) -> None:
     client.upsert("c", [point(1), point(2)])
 
     with pytest.raises(InputError, match="No point with id 99"):
@@ -342,7 +384,7 @@ def test_a_write_to_a_missing_point_is_told_and_the_others_are_done(client: Edge
 
 
 @pytest.mark.parametrize("selector", [[], "all", 1, None])
-def test_a_write_that_selects_nothing_clear_is_refused(client: EdgeClient, selector: Any) -> None:
+def test_a_write_without_a_valid_selector_is_refused(client: EdgeClient, selector: Any) -> None:
     client.upsert("c", [point(1)])
 
     with pytest.raises(InputError, match=r"select|names no points"):
@@ -350,7 +392,7 @@ def test_a_write_that_selects_nothing_clear_is_refused(client: EdgeClient, selec
     assert client.count("c").count == 1
 
 
-def test_update_modes_and_filters_of_an_upsert(client: EdgeClient) -> None:
+def test_upserts_obey_update_mode_and_update_filter(client: EdgeClient) -> None:
     client.upsert("c", [point(1, n=1)])
 
     client.upsert("c", [point(1, n=2), point(2, n=2)], update_mode=models.UpdateMode.INSERT_ONLY)
@@ -374,7 +416,7 @@ def test_uploads_take_streams_and_arrays(client: EdgeClient) -> None:
     assert (found.payload, found.vector) == ({"n": -9}, {"dense": [18.0, 19.0]})
 
 
-def test_batches_of_writes_are_made_in_order(client: EdgeClient) -> None:
+def test_a_batch_of_writes_is_made_in_order(client: EdgeClient) -> None:
     operations: list[Any] = [
         models.UpsertOperation(upsert=models.PointsList(points=[point(1), point(2), point(3)])),
         models.SetPayloadOperation(set_payload=models.SetPayload(payload={"a": 1}, points=[1, 2])),
@@ -414,7 +456,7 @@ def test_vectors_can_be_looked_up_in_another_collection(client: EdgeClient) -> N
 # -- the folder ----------------------------------------------------------------------------------------------
 
 
-def test_an_in_memory_client_leaves_nothing_behind() -> None:
+def test_an_in_memory_client_removes_its_folder() -> None:
     client = EdgeClient()
     folder = client._folder._open.path
     client.create_collection("c", DENSE)
@@ -430,7 +472,7 @@ def test_an_in_memory_client_leaves_nothing_behind() -> None:
     assert not folder.exists()
 
 
-def test_the_end_of_the_interpreter_closes_what_nobody_closed(tmp_path: Path) -> None:
+def test_the_end_of_the_interpreter_closes_open_clients(tmp_path: Path) -> None:
     script = (
         "import sys; from splade_retriever.edge.client import EdgeClient\n"
         "a = EdgeClient(); print(a._folder._open.path)\n"
@@ -458,9 +500,9 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_folder_is_open_once_in_a_process_and_free_again_after_close(tmp_path: Path) -> None:
+def test_a_folder_opens_once_per_process_and_again_after_close(tmp_path: Path) -> None:
     first = EdgeClient(tmp_path)
-    with pytest.raises(IndexLockedError, match="already in this process"):
+    with pytest.raises(IndexLockedError, match="already open in this process"):
         EdgeClient(tmp_path)
     first.create_collection("c", DENSE)
     first.close()
@@ -469,17 +511,17 @@ def test_a_folder_is_open_once_in_a_process_and_free_again_after_close(tmp_path:
         assert second.collection_exists("c")
 
 
-def test_a_closed_client_says_so(client: EdgeClient) -> None:
+def test_a_closed_client_raises(client: EdgeClient) -> None:
     client.close()
 
     for use in (client.get_collections, lambda: client.count("c"), lambda: client.upsert("c", [point(1)])):
-        with pytest.raises(IndexClosedError, match="Open it again"):
+        with pytest.raises(IndexClosedError, match="Open the folder again"):
             use()
     assert repr(client) == "EdgeClient(':memory:', closed)"
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "message"),
     [
         ("meta.json", "local mode"),
         ("edge_config.json", "bare Qdrant Edge shard"),
@@ -487,15 +529,17 @@ def test_a_closed_client_says_so(client: EdgeClient) -> None:
         ("thesis.tex", "'thesis.tex'"),
     ],
 )
-def test_a_folder_of_something_else_is_told_and_left_alone(tmp_path: Path, file: str, told: str) -> None:
+def test_a_folder_of_something_else_is_refused_and_stays_unchanged(
+    tmp_path: Path, file: str, message: str
+) -> None:
     (tmp_path / file).write_text("{}")
 
-    with pytest.raises(StorageError, match=told):
+    with pytest.raises(StorageError, match=message):
         EdgeClient(tmp_path)
     assert sorted(item.name for item in tmp_path.iterdir() if not item.name.startswith(".")) == [file]
 
 
-def test_a_folder_of_a_newer_format_or_with_damage_is_told(tmp_path: Path) -> None:
+def test_a_folder_of_a_newer_format_or_with_damage_is_refused(tmp_path: Path) -> None:
     with EdgeClient(tmp_path) as client:
         client.create_collection("c", DENSE)
     (settings,) = tmp_path.glob("collections/*/collection.json")
@@ -516,7 +560,7 @@ def test_a_folder_of_a_newer_format_or_with_damage_is_told(tmp_path: Path) -> No
         assert client.count("c").count == 0
 
 
-def test_a_damaged_shard_is_told_and_the_other_collections_are_served(tmp_path: Path) -> None:
+def test_a_damaged_shard_raises_and_the_other_collections_are_served(tmp_path: Path) -> None:
     with EdgeClient(tmp_path) as client:
         for name in ("good", "bad"):
             client.create_collection(name, DENSE)
@@ -533,6 +577,7 @@ CREATING = """
 import sys
 from qdrant_client import models
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.process import EdgeProcess
 
 client = EdgeClient(sys.argv[1])
 print("open", flush=True)
@@ -544,7 +589,9 @@ for n in range(10_000):
 """
 
 
-def test_killed_while_creating_and_deleting_the_folder_opens_with_whole_collections(tmp_path: Path) -> None:
+def test_a_folder_opens_with_complete_collections_after_a_kill_during_create_and_delete(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "index"
     for pause in (0.0, 0.07):
         process = subprocess.Popen(
@@ -560,9 +607,9 @@ def test_killed_while_creating_and_deleting_the_folder_opens_with_whole_collecti
         made = [process.stdout.readline() for _ in range(2)]
         time.sleep(pause)
         os.kill(process.pid, signal.SIGKILL)
-        told, _ = process.communicate()
+        output, _ = process.communicate()
         assert made == ["0\n", "1\n"]
-        last = [int(line) for line in told.splitlines() if line.isdigit()]
+        last = [int(line) for line in output.splitlines() if line.isdigit()]
 
         with EdgeClient(folder) as client:
             names = [found.name for found in client.get_collections().collections]
@@ -575,7 +622,7 @@ def test_killed_while_creating_and_deleting_the_folder_opens_with_whole_collecti
                 client.delete_collection(name)
 
 
-def test_the_disk_is_never_filled_to_the_last_byte(
+def test_a_write_to_a_nearly_full_disk_is_refused(
     client: EdgeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 2**20})
@@ -586,7 +633,7 @@ def test_the_disk_is_never_filled_to_the_last_byte(
     assert client.count("c").count == 0
 
 
-def test_eight_threads_search_while_one_adds_and_one_makes_collections(client: EdgeClient) -> None:
+def test_eight_threads_search_while_another_adds_points_and_creates_collections(client: EdgeClient) -> None:
     client.upsert("c", [point(n) for n in range(64)])
     done = threading.Event()
     faults: list[BaseException] = []
@@ -615,9 +662,7 @@ def test_eight_threads_search_while_one_adds_and_one_makes_collections(client: E
     assert client.count("c").count == 2064
 
 
-def test_the_log_is_worked_off_now_and_then_so_that_opening_after_a_kill_stays_quick(
-    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_is_flushed_every_few_writes(client: EdgeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splade_retriever.edge.storage._WRITES_PER_FLUSH", 3)
     collection = client._folder.get("c")
 
@@ -639,7 +684,7 @@ def test_optimising_and_flushing_change_no_answer(tmp_path: Path) -> None:
     assert [(p.id, p.score) for p in after] == [(p.id, p.score) for p in before]
 
 
-def test_collections_migrate_to_another_client(client: EdgeClient) -> None:
+def test_collections_can_be_migrated_to_another_client(client: EdgeClient) -> None:
     client.upsert("c", [point(n, n=n, dense=[float(n), 1.0], sparse=weights(i2=1.0)) for n in range(150)])
     local = QdrantClient(":memory:")
 
@@ -650,10 +695,10 @@ def test_collections_migrate_to_another_client(client: EdgeClient) -> None:
     local.close()
 
 
-# -- the frameworks' own Qdrant stores ----------------------------------------------------------------------
+# -- the Qdrant stores of the frameworks ---------------------------------------------------------------------
 
 
-def test_langchains_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
+def test_the_store_of_langchain_qdrant_works_dense_sparse_and_hybrid() -> None:
     from langchain_core.embeddings import Embeddings
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
 
@@ -706,7 +751,7 @@ def test_langchains_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
             assert client.count(name).count == 1
 
 
-def test_llama_indexs_own_store_works_on_it_dense_sparse_and_hybrid() -> None:
+def test_the_qdrant_store_of_llama_index_works_dense_and_hybrid() -> None:
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
     from llama_index.core.vector_stores.types import (
         FilterOperator,

@@ -260,9 +260,9 @@ def test_a_source_that_is_not_there_is_told_and_nothing_is_made(tmp_path: Path) 
 
 def test_a_folder_that_is_in_use_is_told(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1)
-    with EdgeClient(tmp_path / "a"), pytest.raises(IndexLockedError, match="open already"):
+    with EdgeClient(tmp_path / "a"), pytest.raises(IndexLockedError, match="already open"):
         migrate(tmp_path / "a", tmp_path / "b")
-    with EdgeClient(tmp_path / "b"), pytest.raises(IndexLockedError, match="open already"):
+    with EdgeClient(tmp_path / "b"), pytest.raises(IndexLockedError, match="already open"):
         migrate(tmp_path / "a", tmp_path / "b")
 
 

@@ -1,0 +1,124 @@
+"""qdrant-client's filters -> Qdrant Edge's."""
+
+from datetime import date, datetime
+from typing import Any, Final
+
+import numpy as np
+import qdrant_edge as edge
+from qdrant_client import models
+
+from splade_retriever.edge.convert_points import to_ids
+from splade_retriever.errors import InputError
+
+__all__ = ["to_condition", "to_filter", "to_geo_point", "to_iso"]
+
+_SLICE: Final[Any] = getattr(edge, "SliceCondition")  # noqa: B009 - the stubs of 0.9.0 leave it out
+
+
+def to_filter(filter: models.Filter | None) -> edge.Filter | None:
+    """Convert a filter; an empty one matches every point."""
+    if filter is None:
+        return None
+    min_should = filter.min_should
+    return edge.Filter(
+        must=_conditions(filter.must),
+        should=_conditions(filter.should),
+        must_not=_conditions(filter.must_not),
+        min_should=None
+        if min_should is None
+        else edge.MinShould([to_condition(item) for item in min_should.conditions], min_should.min_count),
+    )
+
+
+def _conditions(conditions: Any) -> list[Any] | None:
+    if not conditions:
+        return None
+    return [to_condition(item) for item in (conditions if isinstance(conditions, list) else [conditions])]
+
+
+def to_condition(condition: models.Condition) -> Any:  # noqa: PLR0911 - one per kind
+    """Convert one condition of a filter."""
+    if isinstance(condition, models.FieldCondition):
+        return _field_condition(condition)
+    if isinstance(condition, models.IsEmptyCondition):
+        return edge.IsEmptyCondition(condition.is_empty.key)
+    if isinstance(condition, models.IsNullCondition):
+        return edge.IsNullCondition(condition.is_null.key)
+    if isinstance(condition, models.HasIdCondition):
+        return edge.HasIdCondition(set(to_ids(condition.has_id)))
+    if isinstance(condition, models.HasVectorCondition):
+        return edge.HasVectorCondition(condition.has_vector)
+    if isinstance(condition, models.NestedCondition):
+        nested = condition.nested
+        return edge.NestedCondition(nested.key, to_filter(nested.filter) or edge.Filter())
+    if isinstance(condition, models.SliceCondition):
+        return _SLICE(condition.slice.total, condition.slice.index)
+    if isinstance(condition, models.Filter):
+        return to_filter(condition)
+    raise InputError(
+        f"A filter holds a {type(condition).__name__}, expected a condition of qdrant_client.models."
+    )
+
+
+def _field_condition(condition: models.FieldCondition) -> edge.FieldCondition:
+    count = condition.values_count
+    return edge.FieldCondition(
+        condition.key,
+        match=_match(condition.match),
+        range=_range(condition.range),
+        geo_bounding_box=_geo_box(condition.geo_bounding_box),
+        geo_radius=_geo_radius(condition.geo_radius),
+        geo_polygon=_geo_polygon(condition.geo_polygon),
+        values_count=None
+        if count is None
+        else edge.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte),
+        is_empty=condition.is_empty,
+        is_null=condition.is_null,
+    )
+
+
+def _match(match: models.Match | None) -> Any:
+    if match is None:
+        return None
+    # Each kind has one field, which its counterpart in Edge takes as the one argument.
+    (value,) = (getattr(match, name) for name in type(match).model_fields)
+    if isinstance(value, bool):
+        # Edge 0.9.0 tries integers first and would look for 1 instead of True. NumPy's bool is no integer.
+        value = np.bool_(value)
+    return getattr(edge, type(match).__name__)(value)
+
+
+def _range(range: models.RangeInterface | None) -> Any:
+    if range is None:
+        return None
+    bounds = {name: getattr(range, name) for name in ("gte", "gt", "lte", "lt")}
+    if isinstance(range, models.Range):
+        return edge.RangeFloat(**bounds)
+    return edge.RangeDateTime(**{name: to_iso(value) for name, value in bounds.items()})
+
+
+def to_iso(moment: datetime | date | None) -> str | None:
+    """Write a moment in the form that the engine reads."""
+    return None if moment is None else moment.isoformat()
+
+
+def to_geo_point(point: models.GeoPoint) -> edge.GeoPoint:
+    """Convert a place."""
+    return edge.GeoPoint(lon=point.lon, lat=point.lat)
+
+
+def _geo_box(box: models.GeoBoundingBox | None) -> edge.GeoBoundingBox | None:
+    if box is None:
+        return None
+    return edge.GeoBoundingBox(to_geo_point(box.top_left), to_geo_point(box.bottom_right))
+
+
+def _geo_radius(circle: models.GeoRadius | None) -> edge.GeoRadius | None:
+    return None if circle is None else edge.GeoRadius(to_geo_point(circle.center), circle.radius)
+
+
+def _geo_polygon(polygon: models.GeoPolygon | None) -> edge.GeoPolygon | None:
+    if polygon is None:
+        return None
+    rings = [[to_geo_point(point) for point in ring.points] for ring in polygon.interiors or ()]
+    return edge.GeoPolygon([to_geo_point(point) for point in polygon.exterior.points], rings or None)
