@@ -1,23 +1,24 @@
-"""Every error this package raises on purpose.
+"""The errors of this package.
 
 SpladeError
 ├── InputError (ValueError)                  bad text, id, vector or argument; nothing was written
-├── UnknownModelError (ValueError)           no model of that name is known
-├── ModelFilesError (FileNotFoundError)      the model's files are not here and could not be had
-├── ModelGraphError (ValueError)             the ONNX graph is not one we can pool or quantise
+├── UnknownModelError (ValueError)           there is no model with that name
+├── ModelFilesError (FileNotFoundError)      the model's files are missing and could not be downloaded
+├── ModelGraphError (ValueError)             the ONNX graph cannot be pooled or quantised
 ├── ModelOutputError (ValueError)            the model's output has an unexpected shape or content
 ├── LicenseError (PermissionError)           the model's licence must be accepted first
-├── FilterError (ValueError)                 a filter that cannot be expressed
-├── CollectionNotFoundError (KeyError)       no such collection
-├── CollectionMismatchError (ValueError)     the collection was made by another encoder or layout
+├── FilterError (ValueError)                 the filter is not valid, or the engine cannot express it
+├── CollectionNotFoundError (KeyError)       there is no collection with that name
+├── CollectionMismatchError (ValueError)     the collection was made with another encoder or layout
 ├── IndexLockedError (BlockingIOError)       another process has the folder open
-├── IndexClosedError (RuntimeError)          used after close()
-├── StorageError (OSError)                   the folder or engine failed: read-only, full, damaged
-├── ServerError (ConnectionError)            the server went away or refused
-├── NotSupportedError (NotImplementedError)  this engine cannot do that; the message names one that can
+├── IndexClosedError (RuntimeError)          the index was used after close()
+├── StorageError (OSError)                   the folder or the engine failed: read-only, full, damaged
+├── ServerError (ConnectionError)            the server is unreachable, timed out or refused
+├── NotSupportedError (NotImplementedError)  the engine cannot do that; the message names one that can
 └── MissingExtraError (ImportError)          an optional dependency is not installed
 
-A message states three facts: what failed, what was found against what was expected, what to do.
+Each error also derives from the builtin in parentheses, so a handler for the builtin catches it too.
+A message says what failed, what was found and what was expected, and what to do.
 """
 
 __all__ = [
@@ -41,23 +42,23 @@ __all__ = [
 
 
 class SpladeError(Exception):
-    """The root: `except SpladeError` catches everything below."""
+    """The base of all errors of this package."""
 
 
 class InputError(SpladeError, ValueError):
-    """A text, id, vector or argument is not acceptable; nothing was written."""
+    """A text, id, vector or argument is not valid; nothing was written."""
 
 
 class UnknownModelError(SpladeError, ValueError):
-    """No model of that name is known."""
+    """There is no model with that name."""
 
 
 class ModelFilesError(SpladeError, FileNotFoundError):
-    """The model's files are not on this machine and could not be had."""
+    """The model's files are missing and could not be downloaded."""
 
 
 class ModelGraphError(SpladeError, ValueError):
-    """The ONNX graph is not one that can be pooled or quantised."""
+    """The ONNX graph cannot be pooled or quantised."""
 
 
 class ModelOutputError(SpladeError, ValueError):
@@ -69,19 +70,19 @@ class LicenseError(SpladeError, PermissionError):
 
 
 class FilterError(SpladeError, ValueError):
-    """A filter cannot be expressed for the engine."""
+    """The filter is not valid, or the engine cannot express it."""
 
 
 class CollectionNotFoundError(SpladeError, KeyError):
-    """There is no collection of that name."""
+    """There is no collection with that name."""
 
     def __str__(self) -> str:
-        # KeyError shows repr(args[0]); a sentence should read as one.
+        # KeyError shows repr(args[0]), which puts the message in quotes.
         return str(self.args[0]) if self.args else ""
 
 
 class CollectionMismatchError(SpladeError, ValueError):
-    """The collection was made by another encoder, or has another layout."""
+    """The collection was made with another encoder or layout."""
 
 
 class IndexLockedError(SpladeError, BlockingIOError):
@@ -93,15 +94,15 @@ class IndexClosedError(SpladeError, RuntimeError):
 
 
 class StorageError(SpladeError, OSError):
-    """The folder or the engine failed: read-only, full, damaged, of another format."""
+    """The folder or the engine failed: read-only, full, damaged, or in another format."""
 
 
 class ServerError(SpladeError, ConnectionError):
-    """The server went away, timed out or refused."""
+    """The server is unreachable, timed out or refused the request."""
 
 
 class NotSupportedError(SpladeError, NotImplementedError):
-    """This engine cannot do that; the message names one that can."""
+    """The engine cannot do that; the message names one that can."""
 
 
 class MissingExtraError(SpladeError, ImportError):

@@ -1,4 +1,4 @@
-"""Which tests run: those that need a network, much time, a server or PyTorch only where these are at hand."""
+"""Skip tests that need a network, a server, PyTorch or much time, unless these are available."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Asserts that tests share are to say what they found, too.
+# Helpers with assertions: pytest rewrites them, so that a failure shows the values.
 pytest.register_assert_rewrite("tests.llama_index.suite", "tests.notebooks")
 
 _ORACLES = ("torch", "transformers", "sentence_transformers")
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip with a reason, which `-ra` (in pyproject.toml) shows at the end of the run."""
+    """Skip with a reason. `-ra` in pyproject.toml prints the reasons at the end of the run."""
     reasons = _reasons(config)
     for item in items:
         for marker, reason in reasons.items():
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _reasons(config: pytest.Config) -> dict[str, str]:
-    """Return marker -> why its tests cannot run here."""
+    """Map each marker to the reason why its tests cannot run."""
     reasons = {}
     if not config.getoption("--network"):
         reasons["network"] = "needs the model hub; run with --network"
@@ -43,7 +43,7 @@ def _reasons(config: pytest.Config) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread: quicker for small matrices, the more so on a busy machine."""
+    """Let PyTorch use one thread, which is faster for small matrices."""
     import torch
 
     threads = torch.get_num_threads()

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 BLOCK = re.compile(r"^```(?P<kind>[\w-]+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
-KINDS = {"python", "console", "bash", "json", "jsonl", "yaml", "toml", "text", "markdown", "csv"}
+KINDS = {"python", "console", "bash", "json", "jsonl", "yaml", "toml", "text", "markdown", "csv", "mermaid"}
 """`python` and `console` run here, the README's `bash` in `.ci/run`; other `bash` blocks install an extra."""
 
 
@@ -23,6 +26,13 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 def with_blocks(kind: str) -> list[Path]:
     return [page for page in PAGES if blocks(page, kind)]
+
+
+def layered_parts() -> list[str]:
+    """Return the packages and modules that lie directly in the package."""
+    folder = ROOT / "splade_retriever"
+    packages = [path.parent.name for path in folder.glob("*/__init__.py")]
+    return sorted([*packages, *(path.stem for path in folder.glob("[!_]*.py"))])
 
 
 def named(page: Path) -> str:
@@ -49,7 +59,7 @@ def environment(desk: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_block_says_what_it_is(page: Path) -> None:
+def test_every_block_has_a_known_kind(page: Path) -> None:
     fences = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.M)
     openings = fences[::2]
     assert len(fences) % 2 == 0
@@ -122,6 +132,22 @@ def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
         assert f"command_of {name}" in script
 
 
+def test_ci_and_contributors_run_the_sessions_of_the_noxfile() -> None:
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", noxfile, re.M))
+    commands = re.findall(r"^nox --sessions (.+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.M)
+    in_ci = set(" ".join(commands).split())
+    described = set(re.findall(r"^\| `(\w+)` \|", CONTRIBUTING.read_text("utf-8"), re.M))
+    assert in_ci == sessions - {"tests"}, "README's second command runs the tests"
+    assert described == {"lint", "types", "contracts", "words", "tests"} <= sessions
+
+
+@pytest.mark.parametrize("name", layered_parts())
+def test_the_architecture_page_draws_every_package_and_module(name: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert f"<b>{name}</b>" in page
+
+
 @pytest.mark.parametrize(
     "page", [page for page in with_blocks("bash") if page.name != "README.md"], ids=named
 )
@@ -133,7 +159,7 @@ def test_a_page_installs_only_extras_that_there_are(page: Path) -> None:
         assert set(asked[1].split(",")) <= set(extras)
 
 
-def test_every_link_inside_the_repository_leads_somewhere() -> None:
-    for page in PAGES:
+def test_every_link_inside_the_repository_has_a_target() -> None:
+    for page in [*PAGES, CONTRIBUTING]:
         for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -23,6 +23,8 @@ from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import WordEncoder
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 
 ADDING = """

@@ -6,6 +6,8 @@ import pytest
 
 from tests.notebooks import check_kept_outputs
 
+pytestmark = pytest.mark.notebook
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOKS = ["langchain_hybrid", "langchain_rag"]
 

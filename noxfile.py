@@ -1,0 +1,92 @@
+"""The checks of this repository; `.ci/run` calls the same sessions.
+
+Sessions run in the environment that nox is installed in (`pip install -e '.[dev]'`), so nothing is installed
+again. `oldest` and `wheel` add what they need in a temporary folder.
+"""
+
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "contracts", "words", "tests"]
+
+OLDEST = ["langchain-core==1.2.5", "langchain-tests==1.0.0", "llama-index-core==0.14.14"]
+"""The lowest versions that pyproject.toml allows."""
+
+NEEDS_NEWER = ("test_swap", "test_notebooks")
+"""Adapter tests that use packages beside the frameworks, which in turn need newer frameworks."""
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy, in the package and in its tests."""
+    session.run("mypy")
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Check which layer imports which, and where heavy dependencies are imported."""
+    session.run("lint-imports", env={"PYTHONPATH": "."})
+
+
+@nox.session
+def words(session: nox.Session) -> None:
+    """Check spelling and the word list."""
+    session.run("codespell")
+    session.run("pytest", "-q", "tests/test_language.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the offline test suite; arguments after `--` go to pytest."""
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the adapters' tests on the oldest frameworks that pyproject.toml allows."""
+    files = [
+        str(path)
+        for adapter in ("langchain", "llama_index")
+        for path in sorted(Path("tests", adapter).glob("test_*.py"))
+        if path.stem not in NEEDS_NEWER
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("pip", "install", "--quiet", "--no-deps", "--target", folder, *OLDEST, external=True)
+        session.run("pytest", "-q", "-n", "auto", *files, env={"PYTHONPATH": folder})
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Install the wheel alone in a fresh environment, and index and search with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".", external=True)
+        (built,) = home.glob("splade_retriever-*.whl")
+        session.run("python", "-m", "venv", str(home / "fresh"))
+        programs = home / "fresh" / "bin"
+        session.run(str(programs / "pip"), "install", "--quiet", str(built), external=True)
+        texts = str(Path("examples", "data", "astronomy").resolve())
+        alone = {"HOME": folder, "HF_HUB_OFFLINE": "1", "PYTHONPATH": None}
+        with session.chdir(folder):
+            splade = str(programs / "splade")
+            session.run(splade, "index", texts, "--to", "index", external=True, env=alone)
+            session.run(
+                splade, "search", "why do stars explode?", "--index", "index", external=True, env=alone
+            )
+
+
+@nox.session
+def oracle(session: nox.Session) -> None:
+    """Compare with PyTorch implementations; needs `pip install torch` and the extras oracle and train."""
+    session.run("pytest", "-m", "oracle")
+    session.run("pytest", "tests/model_building", "tests/research", "tests/training")
