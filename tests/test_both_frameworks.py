@@ -111,7 +111,7 @@ def test_langchain_reads_what_llama_index_wrote(langchain: Any, llama_index: Any
 
 
 @pytest.mark.parametrize("kind", rich_nodes())
-def test_langchain_reads_every_class_of_node_as_its_text_and_metadata(
+def test_langchain_reads_text_and_metadata_of_every_class_of_node(
     langchain: Any, llama_index: Any, kind: str
 ) -> None:
     node = rich_nodes()[kind]
@@ -123,7 +123,9 @@ def test_langchain_reads_every_class_of_node_as_its_text_and_metadata(
     assert document.metadata == node.metadata
 
 
-def test_both_find_the_same_with_the_same_scores(langchain: Any, llama_index: Any) -> None:
+def test_both_frameworks_find_the_same_documents_with_the_same_scores(
+    langchain: Any, llama_index: Any
+) -> None:
     langchain.add_documents(documents()[:2])
     llama_index.add(nodes()[2:])
 
@@ -136,7 +138,7 @@ def test_both_find_the_same_with_the_same_scores(langchain: Any, llama_index: An
     assert len(theirs) == 3
 
 
-def test_what_one_writes_over_the_other_reads_anew(langchain: Any, llama_index: Any) -> None:
+def test_a_document_replaced_by_one_framework_is_read_by_the_other(langchain: Any, llama_index: Any) -> None:
     llama_index.add(nodes())
 
     langchain.add_documents([LangChainDocument(id=A, page_content="A comet came.", metadata={})])
@@ -145,7 +147,7 @@ def test_what_one_writes_over_the_other_reads_anew(langchain: Any, llama_index: 
     assert llama_index.query(query("lander", doc_ids=["book"])).ids == [B]
 
 
-def test_changed_metadata_is_seen_by_both_and_the_rest_of_a_node_stays(
+def test_both_frameworks_read_updated_metadata_and_the_rest_of_a_node_stays(
     index: SpladeIndex, langchain: Any, llama_index: Any
 ) -> None:
     llama_index.add(nodes())
@@ -197,7 +199,7 @@ def opened(client: Any, vector_name: str, **settings: Any) -> SpladeIndex:
     )
 
 
-def test_a_collection_of_langchain_qdrant_is_read_as_it_is_by_both(of_langchain_qdrant: Any) -> None:
+def test_both_frameworks_read_a_collection_of_langchain_qdrant(of_langchain_qdrant: Any) -> None:
     index = opened(of_langchain_qdrant, "langchain-sparse")
     for_ours = for_llama_index.SpladeVectorStore(index=index)
 
@@ -212,7 +214,7 @@ def test_a_collection_of_langchain_qdrant_is_read_as_it_is_by_both(of_langchain_
     assert for_ours.get_nodes([A]) == []
 
 
-def test_a_collection_of_llama_indexs_qdrant_store_is_read_as_it_is_by_both(
+def test_both_frameworks_read_a_collection_of_llama_indexs_qdrant_store(
     of_llama_index_qdrant: Any,
 ) -> None:
     index = opened(of_llama_index_qdrant, "text-sparse-new")
@@ -229,7 +231,7 @@ def test_a_collection_of_llama_indexs_qdrant_store_is_read_as_it_is_by_both(
     assert [node.node_id for node in for_ours.get_nodes()] == [C]
 
 
-def test_text_search_is_refused_where_texts_lie_inside_json(of_llama_index_qdrant: Any) -> None:
+def test_text_search_is_an_error_where_texts_are_inside_json(of_llama_index_qdrant: Any) -> None:
     for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
 
     with pytest.raises(NotSupportedError, match="JSON"):
@@ -244,7 +246,9 @@ def test_text_search_works_in_a_collection_of_langchain_qdrant(of_langchain_qdra
     assert found.ids == [C]
 
 
-def test_a_collection_of_theirs_that_is_only_read_gets_no_index(of_llama_index_qdrant: Any) -> None:
+def test_a_collection_of_another_program_that_is_only_read_gets_no_payload_index(
+    of_llama_index_qdrant: Any,
+) -> None:
     for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
     before = of_llama_index_qdrant.get_collection("theirs").payload_schema
 
@@ -255,7 +259,7 @@ def test_a_collection_of_theirs_that_is_only_read_gets_no_index(of_llama_index_q
 
 
 @pytest.mark.parametrize("kind", rich_nodes())
-def test_every_class_of_node_of_theirs_comes_back_as_its_class(client: Any, kind: str) -> None:
+def test_every_class_of_node_of_llama_indexs_qdrant_store_comes_back(client: Any, kind: str) -> None:
     documents_fn, queries_fn = for_llama_index.sparse_encoders(WordEncoder())
     theirs = TheirLlamaIndexStore(
         collection_name="theirs",
@@ -276,14 +280,16 @@ def test_every_class_of_node_of_theirs_comes_back_as_its_class(client: Any, kind
     assert found == node
 
 
-def test_a_collection_of_theirs_is_not_written_to_without_adopting_it(of_llama_index_qdrant: Any) -> None:
+def test_writing_to_a_collection_of_another_program_needs_adopt(of_llama_index_qdrant: Any) -> None:
     for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
 
     with pytest.raises(CollectionMismatchError, match="adopt=True"):
         for_ours.add([TextNode(text="A comet came.")])
 
 
-def test_what_is_written_to_an_adopted_collection_their_store_reads(of_llama_index_qdrant: Any) -> None:
+def test_llama_indexs_qdrant_store_reads_nodes_written_to_an_adopted_collection(
+    of_llama_index_qdrant: Any,
+) -> None:
     for_ours = for_llama_index.SpladeVectorStore(
         index=opened(of_llama_index_qdrant, "text-sparse-new", adopt=True)
     )

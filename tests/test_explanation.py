@@ -55,7 +55,7 @@ def marked(explanation: Explanation) -> list[str]:
 # -- the sum -------------------------------------------------------------------------------------------------
 
 
-def test_each_token_gives_the_product_of_its_weights_heaviest_first() -> None:
+def test_contributions_are_the_products_of_the_weights_in_descending_order() -> None:
     found = of_words(
         "moon", "a lunar orbit", {"moon": 2.0, "lunar": 1.5}, {"lunar": 3.0, "moon": 1.0, "orbit": 9.0}
     )
@@ -67,7 +67,7 @@ def test_each_token_gives_the_product_of_its_weights_heaviest_first() -> None:
     assert found.score == 6.5
 
 
-def test_expansion_is_told_from_literal_on_both_sides() -> None:
+def test_each_token_is_classified_as_literal_or_expanded_on_each_side() -> None:
     weights = {"moon": 1.0, "lunar": 1.0, "orbit": 1.0, "space": 1.0}
 
     found = of_words("moon orbit", "lunar orbit", weights, weights)
@@ -99,7 +99,7 @@ def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dic
     )
 
 
-def test_nothing_shared_is_an_empty_explanation() -> None:
+def test_an_explanation_without_shared_tokens_is_empty() -> None:
     found = of_words("moon", "rover", {"moon": 1.0}, {"rover": 1.0})
 
     assert (found.score, found.contributions, found.spans) == (0.0, (), ())
@@ -119,13 +119,13 @@ def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding) ->
     assert marked(found) == ["Chandrayaan"]
 
 
-def test_every_place_of_a_word_is_marked_and_only_words_that_contributed() -> None:
+def test_every_occurrence_of_a_contributing_word_is_marked() -> None:
     found = of_words("moon", "Moon, moon! The MOON's rover.", {"moon": 1.0}, {"moon": 1.0, "rover": 5.0})
 
     assert marked(found) == ["Moon", "moon", "MOON"]
 
 
-def test_a_word_met_by_expansion_of_the_query_is_marked_as_such() -> None:
+def test_a_mark_records_whether_the_query_contains_the_word() -> None:
     found = of_words("moon", "lunar moon", {"moon": 1.0, "lunar": 1.0}, {"moon": 1.0, "lunar": 1.0})
 
     assert [(m.start, m.end, m.in_query) for m in found.marks] == [(0, 5, False), (6, 10, True)]
@@ -155,7 +155,7 @@ def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str) -> No
     assert "".join(piece for piece, _ in found.pieces()) == text
 
 
-def test_a_part_of_the_text_is_cut_at_its_marks() -> None:
+def test_pieces_splits_a_part_of_the_text_at_its_marks() -> None:
     found = of_words("b", "a b c b", {"b": 1.0}, {"b": 1.0})
 
     assert [(piece, mark is not None) for piece, mark in found.pieces(2, 6)] == [("b", True), (" c ", False)]
@@ -201,7 +201,7 @@ def test_a_window_is_explained_by_its_own_vector(client: Any) -> None:
     assert (found.score, marked(found)) == (hit.score, ["moon"] * 3)
 
 
-def test_a_whole_document_kept_as_windows_is_explained_by_its_best_window(client: Any) -> None:
+def test_a_document_stored_as_windows_is_explained_by_its_best_window(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0)
     text = "moon one two three moon moon four five"
     index.add([text], ids=["long"])
@@ -237,7 +237,7 @@ def test_a_hit_of_a_hybrid_search_is_explained_by_its_sparse_score(client: Any) 
     assert index.explain("moon", hit).score == hit.branches["sparse"].score == 1.0
 
 
-def test_a_hit_that_was_deleted_since_is_named(client: Any) -> None:
+def test_explaining_a_deleted_document_is_an_error_that_names_it(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     index.add(["moon"], ids=["gone"])
     (hit,) = index.search("moon")
@@ -247,7 +247,7 @@ def test_a_hit_that_was_deleted_since_is_named(client: Any) -> None:
         index.explain("moon", hit)
 
 
-def test_an_encoder_without_tokenizer_is_named() -> None:
+def test_an_encoder_without_tokenizer_is_an_error_that_names_it() -> None:
     class Bare:
         fingerprint = {"model": "bare"}  # noqa: RUF012
         passage_embed = query_embed = staticmethod(lambda texts: iter(()))
@@ -258,7 +258,7 @@ def test_an_encoder_without_tokenizer_is_named() -> None:
         index.explain("moon", Hit("a", "moon", {}))
 
 
-def test_explaining_works_off_the_event_loop(client: Any) -> None:
+def test_aexplain_returns_the_same_as_explain(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     index.add(["moon"])
     (hit,) = index.search("moon")
@@ -269,7 +269,7 @@ def test_explaining_works_off_the_event_loop(client: Any) -> None:
 # -- what is shown -------------------------------------------------------------------------------------------
 
 
-def test_the_dict_is_plain_json() -> None:
+def test_to_dict_returns_json_values() -> None:
     found = of_words("moon", "lunar moon", {"moon": 2.0}, {"moon": 1.5})
 
     assert json.loads(json.dumps(found.to_dict())) == {
@@ -318,7 +318,7 @@ def test_the_notebook_view_marks_words_and_escapes_everything_else() -> None:
     assert seen.tags == {"div", "p", "mark", "table", "tr", "th", "td", "code", "span"}
 
 
-def test_the_notebook_view_says_what_the_tokens_it_leaves_out_add_up_to() -> None:
+def test_the_notebook_view_sums_the_tokens_that_it_leaves_out() -> None:
     weights = {f"w{n}": 1.0 for n in range(30)}
 
     assert "and 10 lighter tokens: 10.000" in of_words("q", "t", weights, weights)._repr_html_()
@@ -393,7 +393,7 @@ def test_the_terminal_view_keeps_to_the_width_and_to_ascii(width: int) -> None:
     assert "3.250" in shown
 
 
-def test_the_terminal_view_of_nothing_says_so() -> None:
+def test_the_terminal_view_of_a_score_of_0_says_so() -> None:
     assert "share no token" in in_a_terminal(of_words("a", "b", {"a": 1.0}, {"b": 1.0}))
 
 

@@ -1,20 +1,19 @@
-"""SPLADE for LlamaIndex: sparse-only retrieval, and hybrid, without a dense model or a key.
+"""SPLADE for LlamaIndex: sparse-only and hybrid retrieval without a dense model or an API key.
 
-A node goes in and comes out equal; what carries it is `splade_retriever.index.splade_index.SpladeIndex`:
-
-    nodes.py       nodes <-> documents of an index
-    filters.py     MetadataFilters -> filters of an index
-    embedding.py   SpladeSparseEmbedding, sparse_encoders, SparseOnly
-    store.py       SpladeVectorStore
-    retriever.py   SpladeRetriever
-    rerank.py      SpladeRerank
+SpladeRetriever        returns nodes for a query
+SpladeVectorStore      stores nodes without dense embeddings; nodes come back equal
+SpladeRerank           sorts the nodes of any retriever
+SpladeSparseEmbedding  a sparse embedding, and a step of an `IngestionPipeline`
+sparse_encoders        a pair of functions for LlamaIndex's `QdrantVectorStore`
+SparseOnly             an `embed_model` for `VectorStoreIndex` that makes no dense embeddings
 """
 
 try:
-    from splade_retriever.llama_index.embedding import SparseOnly, SpladeSparseEmbedding, sparse_encoders
-    from splade_retriever.llama_index.rerank import SpladeRerank
+    from splade_retriever.llama_index.reranker import SpladeRerank
     from splade_retriever.llama_index.retriever import SpladeRetriever
-    from splade_retriever.llama_index.store import SpladeVectorStore
+    from splade_retriever.llama_index.sparse_embedding import SpladeSparseEmbedding, sparse_encoders
+    from splade_retriever.llama_index.sparse_only import SparseOnly
+    from splade_retriever.llama_index.vector_store import SpladeVectorStore
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "llama_index":
         raise

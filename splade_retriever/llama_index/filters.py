@@ -1,14 +1,14 @@
-"""Filters of LlamaIndex -> filters of an index; pure functions.
+"""Filters of LlamaIndex -> filters of an index: pure functions.
 
-| operator | holds where the field, or an element of its list |
+| operator | holds where the field, or an element of the field's list |
 |---|---|
-| `==` `!=` | equals the value; does not, or is missing |
+| `==` `!=` | equals the value; differs from it, or is missing |
 | `>` `>=` `<` `<=` | lies in the range: numbers, or times as ISO 8601 strings |
 | `in` `any` | is one of the values |
-| `nin` | is none of the values, or is missing |
+| `nin` | is not one of the values, or is missing |
 | `all` | the list holds all of the values |
 | `contains` | the list holds the value |
-| `text_match` `text_match_insensitive` | has all words of the value; engines compare words without case |
+| `text_match` `text_match_insensitive` | has all words of the value, compared without case |
 | `is_empty` | is missing, null or an empty list |
 """
 
@@ -28,14 +28,14 @@ from splade_retriever.errors import FilterError
 from splade_retriever.index.documents import OWN_KEY, Layout, point_id
 from splade_retriever.index.llama_index_payload import NODE_KEY
 
-__all__ = ["Finder", "any_word", "combine", "nothing", "to_index_filter"]
+__all__ = ["NodeFilters", "any_word", "combine", "nothing", "to_index_filter"]
 
 _ID_PATH: Final = f"{OWN_KEY}.id"
 _SOURCE_PATH: Final = f"{OWN_KEY}.extra.{NODE_KEY}.ref_doc_id"
-_SOURCE_OF_THEIRS: Final = "doc_id"
-"""Where LlamaIndex's own Qdrant store keeps it, under an index of the engine."""
+_QDRANT_STORE_SOURCE_PATH: Final = "doc_id"
+"""Path of the source document's id in collections of LlamaIndex's Qdrant store, which indexes it."""
 
-_WORDS: Final[Mapping[FilterOperator, str]] = {
+_OPERATORS: Final[Mapping[FilterOperator, str]] = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",
     FilterOperator.GT: "$gt",
@@ -53,17 +53,17 @@ _WORDS: Final[Mapping[FilterOperator, str]] = {
 
 
 def to_index_filter(filters: MetadataFilters | None) -> dict[str, Any] | None:
-    """Translate metadata filters, nested to any depth; None where there is nothing to filter by.
+    """Translate metadata filters, nested to any depth; None for filters without conditions.
 
-    Values are checked where the index translates the filter for the engine.
+    The index checks the values when it translates the filter for the engine.
 
     Raises:
-        FilterError: For an operator or condition that there is not.
+        FilterError: If an operator or a condition is unknown.
     """
     if filters is None:
         return None
     if not isinstance(filters, MetadataFilters):
-        raise FilterError(f"filters is a {type(filters).__name__}, expected MetadataFilters of LlamaIndex.")
+        raise FilterError(f"filters is a {type(filters).__name__}, expected LlamaIndex's MetadataFilters.")
     clauses = [
         clause
         for item in filters.filters
@@ -76,72 +76,72 @@ def to_index_filter(filters: MetadataFilters | None) -> dict[str, Any] | None:
         return {"$and": clauses}
     if condition is FilterCondition.OR:
         return {"$or": clauses}
-    if condition is FilterCondition.NOT:  # holds where none of them does
+    if condition is FilterCondition.NOT:  # holds where no clause holds
         return {"$not": {"$or": clauses}}
-    raise FilterError(f"filters have the condition {condition!r}; allowed: and, or, not.")
+    raise FilterError(f"The filters have the condition {condition!r}; allowed: and, or, not.")
 
 
 def _field(item: MetadataFilter) -> dict[str, Any]:
     if item.operator is FilterOperator.IS_EMPTY:
         return {item.key: {"$exists": False}}
-    word = _WORDS.get(item.operator)
-    if word is None:
-        allowed = ", ".join(operator.value for operator in (*_WORDS, FilterOperator.IS_EMPTY))
-        raise FilterError(f"filter key {item.key!r} has the operator {item.operator!r}; allowed: {allowed}.")
+    operator = _OPERATORS.get(item.operator)
+    if operator is None:
+        allowed = ", ".join(operator.value for operator in (*_OPERATORS, FilterOperator.IS_EMPTY))
+        raise FilterError(f"Filter key {item.key!r} has the operator {item.operator!r}; allowed: {allowed}.")
     if item.value is None:
         raise FilterError(
-            f"filter key {item.key!r} is compared with None by {item.operator.value!r}. To ask for a missing "
-            "or null field use FilterOperator.IS_EMPTY."
+            f"Filter key {item.key!r} is compared with None by {item.operator.value!r}. To find a missing or "
+            "null field use FilterOperator.IS_EMPTY."
         )
-    return {item.key: {word: item.value}}
+    return {item.key: {operator: item.value}}
 
 
 def any_word(text: str) -> dict[str, Any] | models.Filter:
-    """SearchRequest for documents whose text has at least one of these words; without words, for none."""
+    """Return a filter for texts with at least one of these words; without words, one that matches nothing."""
     words = [word for word in dict.fromkeys(text.split()) if any(map(str.isalnum, word))]
     return {"$or": [{"$text": word} for word in words]} if words else nothing()
 
 
 def nothing() -> models.Filter:
-    """SearchRequest for nothing at all."""
+    """Return a filter that matches nothing."""
     return models.Filter(must=[models.HasIdCondition(has_id=[])])
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
-    """Asks for nodes by their own id, and by that of their source document, as a collection keeps both."""
+class NodeFilters:
+    """Makes filters for nodes by their ids and by the ids of their source documents."""
 
     layout: Layout
     windows: bool
-    """A node may take several points."""
+    """True if a node can have several points."""
 
     def nodes(self, ids: Sequence[str]) -> models.Filter:
-        """SearchRequest for nodes by id, whoever wrote them."""
+        """Return a filter for nodes by id, whichever program wrote them."""
         condition: models.Condition
-        if self.windows:  # how many points each has is not known here
+        if self.windows:  # the number of points of each node is unknown here
             condition = _any_of(_ID_PATH, ids)
         else:
             condition = models.HasIdCondition(has_id=[point_id(id, self.layout) for id in ids])
         return models.Filter(must=[condition])
 
     def sources(self, ref_doc_ids: Sequence[str]) -> models.Filter:
-        """SearchRequest for all nodes of these source documents; a node without a source is its own."""
+        """Return a filter for the nodes of source documents; a node without a source is its own source."""
         return models.Filter(should=[_any_of(self._source_path, ref_doc_ids), self.nodes(ref_doc_ids)])
 
     @property
     def paths(self) -> list[str]:
-        """The payload's paths that these filters compare with strings."""
+        """Payload paths with strings that these filters compare."""
         return [self._source_path, _ID_PATH] if self.windows else [self._source_path]
 
     @property
     def _source_path(self) -> str:
-        return _SOURCE_OF_THEIRS if self.layout.metadata_key is None else _SOURCE_PATH
+        return _QDRANT_STORE_SOURCE_PATH if self.layout.metadata_key is None else _SOURCE_PATH
 
 
 def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any] | None:
-    """SearchRequest for all of these to hold; None where there are none."""
-    given = [filter for filter in filters if filter is not None]
-    return {"$and": given} if given else None
+    """Return a filter that holds where all filters hold; None if all are None."""
+    conditions = [filter for filter in filters if filter is not None]
+    return {"$and": conditions} if conditions else None
 
 
 def _any_of(path: str, values: Sequence[str]) -> models.FieldCondition:

@@ -1,9 +1,9 @@
-"""Nodes <-> documents of an index; pure functions.
+"""Nodes <-> documents of an index: pure functions.
 
-A document keeps the node's text and metadata where every reader of the collection looks for them, and the
-rest of the node in `extra`, under a key of its own:
+A document has the node's text and metadata in the usual places, where other readers of the collection find
+them. The rest of the node is in `extra`:
 
-    {"llama_index": {"class": "TextNode", "ref_doc_id": "...", "node": {what else the node has}}}
+    {"llama_index": {"class": "TextNode", "ref_doc_id": "...", "node": {the other fields of the node}}}
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 VECTOR_KEY: Final = "_splade_vector"
-"""The metadata key in which a node carries its ready vector from an ingestion pipeline to the store."""
+"""The metadata key of a vector that an ingestion pipeline attaches to a node for the store."""
 
 _RESOURCES: Final = ("text_resource", "image_resource", "audio_resource", "video_resource")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDocument:
-    """A node as `SpladeIndex.add` takes it."""
+    """The arguments of `SpladeIndex.add` for one node."""
 
     id: str
     text: str
@@ -49,36 +49,36 @@ class NodeDocument:
 
 
 def to_documents(nodes: Iterable[BaseNode]) -> list[NodeDocument]:
-    """Convert nodes for the index; each is read once.
+    """Convert nodes for the index.
 
     Raises:
-        InputError: What `checked_nodes` raises; or an index node stands for an object that cannot be written.
+        InputError: If an item is not a node, or an index node has an object that cannot be stored.
     """
     return [_to_document(node) for node in checked_nodes(nodes)]
 
 
 def checked_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
-    """List nodes.
+    """Return nodes as a list.
 
     Raises:
-        InputError: If an item is no node, with its position.
+        InputError: If an item is not a node, with its position.
     """
     if isinstance(nodes, BaseNode):
         raise InputError(f"nodes is one {type(nodes).__name__}, expected several. Pass [node].")
-    listed = list(nodes)
-    for position, node in enumerate(listed):
+    checked = list(nodes)
+    for position, node in enumerate(checked):
         if not isinstance(node, BaseNode):
             raise InputError(
-                f"item {position} is a {type(node).__name__}, expected a node of LlamaIndex. Nothing was "
+                f"Item {position} is a {type(node).__name__}, expected a LlamaIndex node. Nothing was "
                 "written. Wrap texts in TextNode(text=...)."
             )
-    return listed
+    return checked
 
 
 def _to_document(node: BaseNode) -> NodeDocument:
     metadata = dict(node.metadata)
-    carried = metadata.pop(VECTOR_KEY, None)
-    if carried is not None:
+    attached = metadata.pop(VECTOR_KEY, None)
+    if attached is not None:
         node = node.model_copy(
             update={
                 "metadata": metadata,
@@ -86,17 +86,17 @@ def _to_document(node: BaseNode) -> NodeDocument:
                 "excluded_llm_metadata_keys": _without_vector(node.excluded_llm_metadata_keys),
             }
         )
-    kept: dict[str, Any] = {"class": node.class_name(), "node": _rest_of(node)}
+    extra: dict[str, Any] = {"class": node.class_name(), "node": _rest_of(node)}
     if node.ref_doc_id is not None:
-        kept["ref_doc_id"] = node.ref_doc_id
+        extra["ref_doc_id"] = node.ref_doc_id
     return NodeDocument(
         id=node.node_id,
         text=_text_of(node),
         metadata=metadata,
-        extra={NODE_KEY: kept},
+        extra={NODE_KEY: extra},
         encoded_text=encoded_text(node),
-        vector=None if carried is None else SparseEmbedding(carried["values"], carried["indices"]),
-        made_by=None if carried is None else carried["made_by"],
+        vector=None if attached is None else SparseEmbedding(attached["values"], attached["indices"]),
+        made_by=None if attached is None else attached["made_by"],
     )
 
 
@@ -105,7 +105,7 @@ def _without_vector(keys: Sequence[str]) -> list[str]:
 
 
 def encoded_text(node: BaseNode) -> str:
-    """Give the text that an encoder sees: the content under the metadata that is not excluded."""
+    """Return the text to encode: the content together with the metadata that is not excluded."""
     return node.get_content(metadata_mode=MetadataMode.EMBED)
 
 
@@ -114,19 +114,19 @@ def _text_of(node: BaseNode) -> str:
 
 
 def _rest_of(node: BaseNode) -> dict[str, Any]:
-    """Dump what a node has beside id, text, metadata and dense embedding.
+    """Dump the fields of a node except id, text, metadata and dense embedding.
 
     Raises:
-        InputError: For an index node that stands for what is no node.
+        InputError: If the object of an index node is not a node.
     """
-    stands_for = node.obj if isinstance(node, IndexNode) else None
-    if stands_for is not None and not isinstance(stands_for, BaseNode):
+    target = node.obj if isinstance(node, IndexNode) else None
+    if target is not None and not isinstance(target, BaseNode):
         raise InputError(
-            f"node {node.node_id!r} stands for a {type(stands_for).__name__}, expected a node or nothing: "
-            "other objects cannot be stored. Nothing was written. Set its obj to None, and hand the object "
-            "to SpladeRetriever(object_map={index_id: object})."
+            f"Node {node.node_id!r} has an obj of type {type(target).__name__}, expected a node or None: "
+            "other objects cannot be stored. Nothing was written. Set obj to None, and pass the object to "
+            "SpladeRetriever(object_map={index_id: object})."
         )
-    if stands_for is not None:
+    if target is not None:
         node = node.model_copy(update={"obj": None})
     rest = node.model_dump(mode="json", exclude={"id_", "metadata", "embedding", "text"})
     rest.pop("class_name", None)
@@ -134,24 +134,24 @@ def _rest_of(node: BaseNode) -> dict[str, Any]:
     for name in _RESOURCES:
         resource = getattr(node, name, None)
         if resource is not None and resource.data is not None:
-            rest[name]["data"] = resource.data.decode("ascii")  # base64, which a dump leaves out
-    # A text that is None, and not "", stays in the dump: filling it in would change the node.
+            rest[name]["data"] = resource.data.decode("ascii")  # base64; model_dump leaves it out
+    # A text of None is not the same as "", so it stays in the dump.
     if isinstance(rest.get("text_resource"), dict) and rest["text_resource"].get("text") is not None:
         del rest["text_resource"]["text"]
-    if stands_for is not None:
-        rest["obj"] = _as_document(stands_for)
+    if target is not None:
+        rest["obj"] = _as_docstore_entry(target)
     return rest
 
 
-def _as_document(node: BaseNode) -> dict[str, Any]:
-    """Dump a whole node as a document store of LlamaIndex does, by which an index node reads it back."""
-    own = {"class_name": node.class_name(), "id_": node.node_id, "metadata": node.metadata}
-    data = _with_text({**_rest_of(node), **own}, type(node), _text_of(node))
+def _as_docstore_entry(node: BaseNode) -> dict[str, Any]:
+    """Dump a node in the format of LlamaIndex's document stores, which an index node reads."""
+    fields = {"class_name": node.class_name(), "id_": node.node_id, "metadata": node.metadata}
+    data = _with_text({**_rest_of(node), **fields}, type(node), _text_of(node))
     return {DATA_KEY: data, TYPE_KEY: node.get_type()}
 
 
 def _with_text(data: dict[str, Any], node_class: type[BaseNode], text: str) -> dict[str, Any]:
-    """Put the text where a class of nodes reads it."""
+    """Put the text into the field in which a node class has it."""
     if not issubclass(node_class, Node):
         return {**data, "text": text}
     if data.get("text_resource") is None:
@@ -160,18 +160,18 @@ def _with_text(data: dict[str, Any], node_class: type[BaseNode], text: str) -> d
 
 
 def attach_vector(node: BaseNode, vector: SparseEmbedding, made_by: Mapping[str, Any]) -> BaseNode:
-    """Give a copy of a node that carries its sparse vector, hidden from encoders and language models.
+    """Return a copy of a node with its sparse vector, hidden from encoders and language models.
 
-    It also gets an empty dense embedding where it has none: a pipeline drops nodes whose embedding is None.
+    A copy without a dense embedding gets an empty one, because pipelines drop nodes whose embedding is None.
     """
-    carried = {
+    attached = {
         "indices": vector.indices.tolist(),
         "values": vector.values.tolist(),
         "made_by": dict(made_by),
     }
     return node.model_copy(
         update={
-            "metadata": {**node.metadata, VECTOR_KEY: carried},
+            "metadata": {**node.metadata, VECTOR_KEY: attached},
             "excluded_embed_metadata_keys": [*_without_vector(node.excluded_embed_metadata_keys), VECTOR_KEY],
             "excluded_llm_metadata_keys": [*_without_vector(node.excluded_llm_metadata_keys), VECTOR_KEY],
             "embedding": [] if node.embedding is None else node.embedding,
@@ -180,33 +180,33 @@ def attach_vector(node: BaseNode, vector: SparseEmbedding, made_by: Mapping[str,
 
 
 def to_node(hit: Hit) -> BaseNode:
-    """Rebuild the node of a hit; a document that another framework wrote becomes a `TextNode`.
+    """Return the node of a hit; a document of another framework becomes a `TextNode`.
 
     Raises:
-        StorageError: If the node's class is not known in this process.
+        StorageError: If no class of this process has the name of the node's class.
     """
-    kept = hit.extra.get(NODE_KEY)
-    if kept is None:
+    extra = hit.extra.get(NODE_KEY)
+    if extra is None:
         return TextNode(id_=hit.id, text=hit.text, metadata=hit.metadata)
-    node_class = _class_named(kept["class"], hit.id)
-    data = _with_text({**kept["node"], "id_": hit.id, "metadata": hit.metadata}, node_class, hit.text)
+    node_class = _class_named(extra["class"], hit.id)
+    data = _with_text({**extra["node"], "id_": hit.id, "metadata": hit.metadata}, node_class, hit.text)
     node = node_class.from_dict(data)
-    # Older llama-index-core has this field under two spellings, and reads the wrong one.
+    # Older versions of llama-index-core have two spellings of this field, and read the wrong one.
     node.metadata_separator = data.get("metadata_separator", node.metadata_separator)
     return node
 
 
 def _class_named(name: str, id: str) -> type[BaseNode]:
-    for known in _subclasses(BaseNode):  # type: ignore[type-abstract]  # only its subclasses are given
+    for known in _subclasses(BaseNode):  # type: ignore[type-abstract]  # only its subclasses are returned
         if known.class_name() == name:
             return known
     raise StorageError(
-        f"document {id!r} is a node of class {name!r}, which this process does not know. Import the module "
-        "that defines it before reading."
+        f"Document {id!r} is a node of class {name!r}, and no such class is imported. Import the module that "
+        "defines it before reading."
     )
 
 
-def _subclasses(of: type[BaseNode]) -> Iterator[type[BaseNode]]:
-    for found in of.__subclasses__():
-        yield found
-        yield from _subclasses(found)
+def _subclasses(parent: type[BaseNode]) -> Iterator[type[BaseNode]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _subclasses(child)

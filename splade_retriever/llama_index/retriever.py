@@ -1,8 +1,8 @@
-"""SpladeRetriever: nodes for a query, for every engine of LlamaIndex that takes a retriever."""
+"""SpladeRetriever: an index as a retriever of LlamaIndex."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Self
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -23,15 +23,13 @@ from qdrant_client import models
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
-from splade_retriever.llama_index.store import SpladeVectorStore
+from splade_retriever.llama_index.vector_store import SpladeVectorStore
 
-__all__ = ["METADATA_KEY", "SpladeRetriever"]
-
-METADATA_KEY: Final = "_splade"
-"""The metadata key under which an explanation comes; hidden from encoders and language models."""
+__all__ = ["SpladeRetriever"]
 
 _CHUNK_TOKENS: Final = 256
 _CHUNK_OVERLAP: Final = 32
@@ -45,6 +43,7 @@ class SpladeRetriever(BaseRetriever):
         vector_store: SpladeVectorStore | None = None,
         *,
         index: SpladeIndex | None = None,
+        location: str | Path | None = None,
         similarity_top_k: int = 4,
         mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
         alpha: float | None = None,
@@ -57,54 +56,37 @@ class SpladeRetriever(BaseRetriever):
         object_map: Mapping[str, Any] | None = None,
         objects: Sequence[IndexNode] | None = None,
         verbose: bool = False,
+        **settings: Any,
     ) -> None:
-        """Search a vector store, or an index.
+        """Search a vector store, an open index, or the index at a location.
 
         Args:
-            vector_store: Where the nodes are.
-            index: An index in its place.
-            similarity_top_k: Most nodes.
+            vector_store: The store to search.
+            index: An open index instead.
+            location: The folder of an existing index, or the URL of a server, instead. It is opened here,
+                never created, and closed by `close`.
+            similarity_top_k: Maximum number of nodes.
             mode: "default" or "sparse" for SPLADE alone, "text_search", or "hybrid".
-            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
-            filters: What nodes must have in their metadata.
-            filter: The same as a filter of the index (`splade_retriever.filters`); both must hold.
-            doc_ids: Source documents to search in; of none ([]) nothing is found.
-            node_ids: Nodes to search in; of none ([]) nothing is found.
-            explain: Say in each node's metadata, under "_splade", why it was found.
-            callback_manager: Of LlamaIndex.
-            object_map: What index nodes stand for, by index id.
-            objects: Index nodes with what they stand for.
-            verbose: Print what LlamaIndex does on following index nodes.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            filters: Conditions on the metadata.
+            filter: Further conditions, in the filter language of the index (`splade_retriever.filters`).
+            doc_ids: Source documents to search in; with [] nothing is found.
+            node_ids: Nodes to search in; with [] nothing is found.
+            explain: Put the score and its explanation into each node's metadata, under "_splade".
+            callback_manager: LlamaIndex's callback manager.
+            object_map: Objects of index nodes, by index id.
+            objects: Index nodes with their objects.
+            verbose: Print how LlamaIndex follows index nodes.
+            **settings: With `location`, further arguments of `SpladeVectorStore`: `collection`, `model`,
+                `dense`, `api_key`, ...
 
         Raises:
-            InputError: Without store and index, with both, or with what is neither; with an unknown mode, or
-                with `alpha` in another mode than "hybrid".
+            InputError: If not exactly one of store, index and location is passed, one has the wrong type, the
+                mode is unknown, or `alpha` is passed in another mode than "hybrid".
+            SpladeError: As raised by `SpladeVectorStore`, with `location`.
         """
-        if (vector_store is None) == (index is None):
-            raise InputError("SpladeRetriever takes either vector_store= or index=. Pass one of them.")
-        if index is not None and not isinstance(index, SpladeIndex):
-            raise InputError(
-                f"SpladeRetriever got an index of type {type(index).__name__}, expected a SpladeIndex. For a "
-                "VectorStoreIndex pass vector_store=index.vector_store."
-            )
-        if vector_store is not None and not isinstance(vector_store, SpladeVectorStore):
-            raise InputError(
-                f"SpladeRetriever got a vector_store of type {type(vector_store).__name__}, expected a "
-                "SpladeVectorStore. Pass a SpladeIndex as index=, and for another store ask its "
-                "VectorStoreIndex for a retriever."
-            )
-        try:
-            self._mode = VectorStoreQueryMode(mode)
-        except ValueError as error:
-            raise InputError(
-                f"SpladeRetriever got mode={mode!r}, expected 'default', 'sparse', 'text_search' or 'hybrid'."
-            ) from error
-        if alpha is not None and self._mode is not VectorStoreQueryMode.HYBRID:
-            raise InputError(
-                f"SpladeRetriever got alpha={alpha!r} in mode {self._mode.value!r}, which has no dense side "
-                "to weigh. Pass mode='hybrid', or leave alpha out."
-            )
-        self._store = SpladeVectorStore(index=index) if vector_store is None else vector_store
+        self._mode = _checked_mode(mode, alpha)
+        self._store = _vector_store(vector_store, index, location, settings)
         self._similarity_top_k = similarity_top_k
         self._alpha = alpha
         self._filters, self._filter = filters, filter
@@ -131,28 +113,28 @@ class SpladeRetriever(BaseRetriever):
         explain: bool = False,
         **settings: Any,
     ) -> Self:
-        """Put nodes into a new store, or one that is there already, and search it.
+        """Add nodes to a new or an existing store, and return its retriever.
 
-        What index nodes stand for (query engines, retrievers) is followed by this retriever, and not stored.
+        Objects of index nodes (query engines, retrievers) are not stored; this retriever keeps them.
 
         Args:
             nodes: Nodes.
             location: A folder, ":memory:", or the URL of a Qdrant server.
-            similarity_top_k: Most nodes a query gives.
+            similarity_top_k: Maximum number of nodes per query.
             mode: As for the constructor; "hybrid" needs `dense=`.
-            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
-            filters: What nodes must have in their metadata.
-            explain: Say in each node's metadata why it was found.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            filters: Conditions on the metadata.
+            explain: Put the score and its explanation into each node's metadata.
             **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
 
         Raises:
-            InputError: Bad input; nothing is written.
-            SpladeError: What `SpladeVectorStore` and its `add` raise.
+            InputError: If an input is not valid; nothing is written then.
+            SpladeError: As raised by `SpladeVectorStore` and its `add`.
         """
-        kept, objects = _without_objects(nodes)
+        stored_nodes, objects = _without_objects(nodes)
         store = SpladeVectorStore(location, **settings)
         try:
-            made = cls(
+            retriever = cls(
                 store,
                 similarity_top_k=similarity_top_k,
                 mode=mode,
@@ -161,11 +143,11 @@ class SpladeRetriever(BaseRetriever):
                 explain=explain,
                 object_map=objects,
             )
-            store.add(kept)
+            store.add(stored_nodes)
         except BaseException:
             store.close()
             raise
-        return made
+        return retriever
 
     @classmethod
     def from_documents(
@@ -181,28 +163,28 @@ class SpladeRetriever(BaseRetriever):
         explain: bool = False,
         **settings: Any,
     ) -> Self:
-        """Cut documents into nodes, and do with them what `from_nodes` does.
+        """Split documents into nodes, add them to a new or an existing store, and return its retriever.
 
         Args:
             documents: Documents.
-            transformations: What makes nodes of them; None for sentences joined to at most 256 tokens, which
-                SPLADE models read whole.
+            transformations: Transformations into nodes; None for chunks of sentences of at most 256 tokens,
+                which SPLADE models read completely.
             location: A folder, ":memory:", or the URL of a Qdrant server.
-            similarity_top_k: Most nodes a query gives.
+            similarity_top_k: Maximum number of nodes per query.
             mode: As for the constructor; "hybrid" needs `dense=`.
-            alpha: Weight of the dense side in mode "hybrid", 0 to 1.
-            filters: What nodes must have in their metadata.
-            explain: Say in each node's metadata why it was found.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            filters: Conditions on the metadata.
+            explain: Put the score and its explanation into each node's metadata.
             **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
 
         Raises:
-            InputError: An item is no document, with its position; nothing is written.
+            InputError: If an item is not a document, with its position; nothing is written then.
         """
-        listed = _documents(documents)
+        checked = _checked_documents(documents)
         if transformations is None:
             transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
         return cls.from_nodes(
-            run_transformations(listed, transformations, in_place=False),
+            run_transformations(checked, transformations, in_place=False),
             location=location,
             similarity_top_k=similarity_top_k,
             mode=mode,
@@ -214,31 +196,55 @@ class SpladeRetriever(BaseRetriever):
 
     @property
     def vector_store(self) -> SpladeVectorStore:
-        """Where the nodes are."""
+        """The store that is searched."""
         return self._store
 
     @property
     def similarity_top_k(self) -> int:
-        """Most nodes that a query gives."""
+        """Maximum number of nodes per query."""
         return self._similarity_top_k
 
     @similarity_top_k.setter
     def similarity_top_k(self, similarity_top_k: int) -> None:
         self._similarity_top_k = similarity_top_k
 
+    def close(self) -> None:
+        """Close the store if this retriever or the store itself opened the index; see the store's `close`."""
+        self._store.close()
+
+    async def aclose(self) -> None:
+        """Async version of `close`."""
+        await self._store.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = self._store.search(query, with_vectors=self._explain, filter=self._further())
+        hits = self._store.search(query, with_vectors=self._explain, filter=self._further_filter())
         return _scored(hits, self._explanations(query, hits))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
-        hits = await self._store.asearch(query, with_vectors=self._explain, filter=self._further())
+        hits = await self._store.asearch(query, with_vectors=self._explain, filter=self._further_filter())
         return _scored(hits, await self._store.index.run_in_thread(self._explanations, query, hits))
 
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(
-            # What a query transform (HyDE) wants encoded in place of the query; SPLADE takes it as one text.
+            # A query transform (HyDE) replaces the query by texts; SPLADE encodes them as one text.
             query_str="\n".join(query_bundle.custom_embedding_strs or [query_bundle.query_str]),
             similarity_top_k=self._similarity_top_k,
             mode=self._mode,
@@ -248,10 +254,10 @@ class SpladeRetriever(BaseRetriever):
             node_ids=self._node_ids,
         )
 
-    def _further(self) -> dict[str, Any] | None:
-        """Give the filter of the index, and one that finds nothing where there is nothing to search in.
+    def _further_filter(self) -> dict[str, Any] | None:
+        """Return the filter of the index, combined with one that matches nothing for an empty list of ids.
 
-        Stores take an empty list of documents or nodes for none given: LlamaIndex's own retriever passes one.
+        Stores ignore an empty list of documents or nodes, because LlamaIndex's own retriever passes one.
         """
         return combine(self._filter, nothing() if [] in (self._doc_ids, self._node_ids) else None)
 
@@ -261,49 +267,93 @@ class SpladeRetriever(BaseRetriever):
         return self._store.index.explain_all(query.query_str or "", hits)
 
 
+def _checked_mode(mode: VectorStoreQueryMode | str, alpha: float | None) -> VectorStoreQueryMode:
+    try:
+        checked = VectorStoreQueryMode(mode)
+    except ValueError as error:
+        raise InputError(
+            f"SpladeRetriever got mode={mode!r}, expected 'default', 'sparse', 'text_search' or 'hybrid'."
+        ) from error
+    if alpha is not None and checked is not VectorStoreQueryMode.HYBRID:
+        raise InputError(
+            f"SpladeRetriever got alpha={alpha!r} in mode {checked.value!r}, which has no dense branch to "
+            "weigh. Pass mode='hybrid', or leave alpha out."
+        )
+    return checked
+
+
+def _vector_store(
+    vector_store: SpladeVectorStore | None,
+    index: SpladeIndex | None,
+    location: str | Path | None,
+    settings: Mapping[str, Any],
+) -> SpladeVectorStore:
+    """Return the store to search, after checking that exactly one source is passed."""
+    if [vector_store, index, location].count(None) != 2:
+        raise InputError(
+            "SpladeRetriever takes one of vector_store=, index= and location=. Pass exactly one of them."
+        )
+    if location is not None:
+        return SpladeVectorStore(location, **{"create": False, **settings})
+    if settings:
+        raise InputError(
+            f"SpladeRetriever got {', '.join(settings)}, which applies to a location= only. Pass it to the "
+            "store or the index."
+        )
+    if index is not None:
+        if not isinstance(index, SpladeIndex):
+            raise InputError(
+                f"SpladeRetriever got an index of type {type(index).__name__}, expected a SpladeIndex. For a "
+                "VectorStoreIndex pass vector_store=index.vector_store."
+            )
+        return SpladeVectorStore(index=index)
+    if not isinstance(vector_store, SpladeVectorStore):
+        raise InputError(
+            f"SpladeRetriever got a vector_store of type {type(vector_store).__name__}, expected a "
+            "SpladeVectorStore. Pass a SpladeIndex as index=. For another store use the retriever of its "
+            "VectorStoreIndex."
+        )
+    return vector_store
+
+
 def _without_objects(nodes: Iterable[BaseNode]) -> tuple[list[BaseNode], dict[str, Any]]:
-    """Take from index nodes what they stand for, by index id; a node, which can be stored, stays."""
-    kept: list[BaseNode] = []
+    """Remove the objects of index nodes, except nodes, which can be stored; return them by index id."""
+    stored_nodes: list[BaseNode] = []
     objects: dict[str, Any] = {}
     for node in checked_nodes(nodes):
         if isinstance(node, IndexNode) and node.obj is not None and not isinstance(node.obj, BaseNode):
             objects[node.index_id] = node.obj
-            kept.append(node.model_copy(update={"obj": None}))
+            stored_nodes.append(node.model_copy(update={"obj": None}))
         else:
-            kept.append(node)
-    return kept, objects
+            stored_nodes.append(node)
+    return stored_nodes, objects
 
 
-def _documents(documents: Iterable[Document]) -> list[Document]:
-    """Take documents, or refuse what is none before it reaches the framework's splitter."""
+def _checked_documents(documents: Iterable[Document]) -> list[Document]:
+    """Return documents as a list, after checking their types before LlamaIndex's splitter gets them."""
     if isinstance(documents, str):
         raise InputError("documents is one str, expected several. Pass [Document(text=...)].")
-    listed = list(documents)
-    for position, document in enumerate(listed):
+    checked = list(documents)
+    for position, document in enumerate(checked):
         if not isinstance(document, BaseNode):
             raise InputError(
-                f"document {position} is a {type(document).__name__}, expected a Document of LlamaIndex. "
+                f"Document {position} is a {type(document).__name__}, expected a LlamaIndex Document. "
                 "Nothing was written. Wrap texts in Document(text=...)."
             )
-    return listed
+    return checked
 
 
 def _scored(hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:
-    """Give the nodes of hits with their scores, and with explanations where there are any."""
+    """Return the nodes of hits with their scores, and with the explanations, if any, in their metadata."""
     nodes = [to_node(hit) for hit in hits]
     if explanations:
         for node, hit, explanation in zip(nodes, hits, explanations, strict=True):
-            _tell(node, hit, explanation)
+            _add_report(node, hit, explanation)
     return [NodeWithScore(node=node, score=hit.score) for node, hit in zip(nodes, hits, strict=True)]
 
 
-def _tell(node: BaseNode, hit: Hit, explanation: Explanation) -> None:
-    """Put into a node's metadata why it was found, where neither encoders nor language models read it."""
-    report: dict[str, Any] = {"score": hit.score, "explanation": explanation.to_dict()}
-    if hit.branches:
-        report["branches"] = {name: asdict(branch) for name, branch in hit.branches.items()}
-    if hit.window is not None:
-        report["window"] = list(hit.window)
-    node.metadata = {**node.metadata, METADATA_KEY: report}
+def _add_report(node: BaseNode, hit: Hit, explanation: Explanation) -> None:
+    """Put the report on a hit into a node's metadata, hidden from encoders and language models."""
+    node.metadata = {**node.metadata, METADATA_KEY: hit_report(hit, explanation)}
     node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, METADATA_KEY]
     node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, METADATA_KEY]

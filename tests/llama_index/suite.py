@@ -280,7 +280,7 @@ class SparseStoreSuite:
             B: expected[B],
         }
 
-    def test_the_best_comes_first_and_top_k_holds(self, filled: BasePydanticVectorStore) -> None:
+    def test_the_best_nodes_come_first_and_top_k_limits_them(self, filled: BasePydanticVectorStore) -> None:
         result = filled.query(self.asked(sparse_query("lander c", 2)))
 
         assert self.ids(result)[0] == C
@@ -296,7 +296,7 @@ class SparseStoreSuite:
     def test_a_sparse_query_needs_no_query_embedding(self, filled: BasePydanticVectorStore) -> None:
         assert self.ids(filled.query(sparse_query("lander d", 1))) == [D]
 
-    def test_queries_go_through_the_query_side(self) -> None:
+    def test_queries_are_encoded_as_queries(self) -> None:
         class Asymmetric(WordEncoder):
             def query_embed(self, query: Any) -> Any:
                 return super().query_embed("rover" if query in ("moon", ["moon"]) else query)
@@ -306,7 +306,7 @@ class SparseStoreSuite:
 
         assert self.ids(store.query(self.asked(sparse_query("moon")))) == [B]
 
-    def test_metadata_is_encoded_but_for_excluded_keys(self, store: BasePydanticVectorStore) -> None:
+    def test_metadata_is_encoded_except_excluded_keys(self, store: BasePydanticVectorStore) -> None:
         metadata = {"topic": "comet", "path": "asteroid"}
         store.add(
             self.ready([TextNode(id_=A, text="it", metadata=metadata, excluded_embed_metadata_keys=["path"])])
@@ -322,7 +322,7 @@ class SparseStoreSuite:
 
         assert self.ids(filled.query(query)) == [B]
 
-    def test_text_search_finds_only_what_has_one_of_the_words(self, store: BasePydanticVectorStore) -> None:
+    def test_text_search_finds_only_texts_with_one_of_the_words(self, store: BasePydanticVectorStore) -> None:
         store.add(self.ready([TextNode(id_=A, text="moon rover"), TextNode(id_=B, text="the other")]))
 
         result = store.query(self.asked(sparse_query("a rover", mode=VectorStoreQueryMode.TEXT_SEARCH)))
@@ -332,13 +332,13 @@ class SparseStoreSuite:
     @pytest.mark.parametrize(
         "mode", ["semantic_hybrid", "svm", "logistic_regression", "linear_regression", "mmr"]
     )
-    def test_a_mode_that_there_is_not_is_an_error(self, filled: BasePydanticVectorStore, mode: str) -> None:
+    def test_an_unsupported_mode_is_an_error(self, filled: BasePydanticVectorStore, mode: str) -> None:
         query = self.asked(sparse_query("lander", mode=VectorStoreQueryMode(mode)))
 
         with pytest.raises((NotImplementedError, ValueError)):
             filled.query(query)
 
-    def test_a_mode_that_the_store_is_not_set_up_for_is_an_error(self, encoder: WordEncoder) -> None:
+    def test_hybrid_mode_without_a_dense_encoder_is_an_error(self, encoder: WordEncoder) -> None:
         store, mode = self.make_limited(encoder)
         store.add(self.ready(self.four()))
 
@@ -362,10 +362,10 @@ class SparseStoreSuite:
         scores = result.similarities or []
         return [id for id, score in zip(self.ids(result), scores, strict=True) if score > 0.0]
 
-    def test_alpha_0_gives_no_score_for_the_dense_side(self, hybrid: BasePydanticVectorStore) -> None:
+    def test_alpha_0_ignores_the_dense_branch(self, hybrid: BasePydanticVectorStore) -> None:
         assert self.scored(hybrid.query(self.hybrid_query("b", 0.0))) == [B]
 
-    def test_alpha_0_gives_no_score_for_the_dense_side_in_async_too(self, encoder: WordEncoder) -> None:
+    def test_alpha_0_ignores_the_dense_branch_in_async_too(self, encoder: WordEncoder) -> None:
         async def main() -> list[str]:
             store = self.make_hybrid_async(encoder, MockEmbedding(embed_dim=4))
             await store.async_add([node.model_copy(update={"embedding": [0.5] * 4}) for node in self.four()])
@@ -377,7 +377,7 @@ class SparseStoreSuite:
         """Make one for hybrid queries of which only async methods are used."""
         return self.make_hybrid(encoder, dense)
 
-    def test_hybrid_joins_both_sides(self, hybrid: BasePydanticVectorStore) -> None:
+    def test_hybrid_joins_both_branches(self, hybrid: BasePydanticVectorStore) -> None:
         result = hybrid.query(self.hybrid_query("b", None))
 
         assert self.ids(result)[0] == B  # of equal dense vectors, the one that the words find
@@ -385,7 +385,7 @@ class SparseStoreSuite:
 
     @pytest.mark.parametrize("alpha", [None, 0.0, 0.3, 1.0])
     @pytest.mark.parametrize("text", ["lander", "lander b", "submarine"])
-    def test_hybrid_scores_lie_between_0_and_1_ties_too(
+    def test_hybrid_scores_are_between_0_and_1_also_for_ties(
         self, hybrid: BasePydanticVectorStore, text: str, alpha: float | None
     ) -> None:
         scores = hybrid.query(self.hybrid_query(text, alpha)).similarities or []
@@ -414,12 +414,14 @@ class SparseStoreSuite:
 
         assert self.names(filled.query(self.asked(sparse_query("lander", filters=filters)))) == expected
 
-    def test_doc_ids_narrow_to_the_nodes_of_these_documents(self, store: BasePydanticVectorStore) -> None:
+    def test_doc_ids_limit_the_search_to_nodes_of_these_documents(
+        self, store: BasePydanticVectorStore
+    ) -> None:
         store.add(self.ready(self.of_two_sources()))
 
         assert self.names(store.query(self.asked(sparse_query("lander", doc_ids=["book"])))) == "ac"
 
-    def test_node_ids_narrow_to_these_nodes(self, filled: BasePydanticVectorStore) -> None:
+    def test_node_ids_limit_the_search_to_these_nodes(self, filled: BasePydanticVectorStore) -> None:
         assert self.names(filled.query(self.asked(sparse_query("lander", node_ids=[B, D])))) == "bd"
 
     def of_two_sources(self) -> list[TextNode]:
@@ -457,26 +459,26 @@ class SparseStoreSuite:
     @pytest.mark.parametrize(
         "id", ["node 1", "17", "ünïcode ☾", "a/b#c"], ids=["a space", "digits", "unicode", "signs"]
     )
-    def test_any_string_is_an_id(self, store: BasePydanticVectorStore, id: str) -> None:
+    def test_any_string_can_be_an_id(self, store: BasePydanticVectorStore, id: str) -> None:
         store.add(self.ready([TextNode(id_=id, text="lander")]))
 
         assert self.ids(store.query(self.asked(sparse_query("lander")))) == [id]
 
     # -- adding, reading, deleting ---------------------------------------------------------------------------
 
-    def test_add_gives_the_ids_in_order(self, store: BasePydanticVectorStore) -> None:
+    def test_add_returns_the_ids_in_order(self, store: BasePydanticVectorStore) -> None:
         assert store.add(self.ready(self.four())) == [A, B, C, D]
 
-    def test_adding_no_nodes_is_fine(self, filled: BasePydanticVectorStore) -> None:
+    def test_adding_no_nodes_returns_no_ids(self, filled: BasePydanticVectorStore) -> None:
         assert filled.add([]) == []
 
-    def test_the_same_id_replaces(self, filled: BasePydanticVectorStore) -> None:
+    def test_adding_a_stored_id_replaces_the_node(self, filled: BasePydanticVectorStore) -> None:
         filled.add(self.ready([TextNode(id_=A, text="comet")]))
 
         assert self.ids(filled.query(self.asked(sparse_query("comet")))) == [A]
         assert self.names(filled.query(self.asked(sparse_query("lander")))) == "bcd"
 
-    def test_nodes_that_were_added_are_not_changed(self, store: BasePydanticVectorStore) -> None:
+    def test_add_does_not_change_the_nodes(self, store: BasePydanticVectorStore) -> None:
         nodes = self.ready(list(rich_nodes().values()))
         before = [node.model_copy(deep=True) for node in nodes]
 
@@ -484,7 +486,7 @@ class SparseStoreSuite:
 
         assert nodes == before
 
-    def test_get_nodes_by_ids_passes_over_missing_ones(self, filled: BasePydanticVectorStore) -> None:
+    def test_get_nodes_skips_missing_ids(self, filled: BasePydanticVectorStore) -> None:
         assert {node.node_id for node in filled.get_nodes([C, uuid_of(99), A])} == {A, C}
 
     def test_get_nodes_by_filter(self, filled: BasePydanticVectorStore) -> None:
@@ -493,10 +495,10 @@ class SparseStoreSuite:
     def test_get_nodes_by_ids_and_filter(self, filled: BasePydanticVectorStore) -> None:
         assert [node.node_id for node in filled.get_nodes([A, B], filters=all_of(EN))] == [A]
 
-    def test_get_nodes_by_no_ids_gives_none(self, filled: BasePydanticVectorStore) -> None:
+    def test_get_nodes_with_no_ids_returns_no_nodes(self, filled: BasePydanticVectorStore) -> None:
         assert filled.get_nodes([], filters=all_of(EN)) == []
 
-    def test_delete_takes_all_nodes_of_a_document(self, store: BasePydanticVectorStore) -> None:
+    def test_delete_removes_all_nodes_of_a_document(self, store: BasePydanticVectorStore) -> None:
         store.add(self.ready(self.of_two_sources()))
 
         store.delete("book")
@@ -513,12 +515,16 @@ class SparseStoreSuite:
 
         assert self.names(filled.query(self.asked(sparse_query("lander")))) == "bd"
 
-    def test_delete_nodes_by_ids_and_filter_takes_what_is_both(self, filled: BasePydanticVectorStore) -> None:
+    def test_delete_nodes_by_ids_and_filter_removes_nodes_that_match_both(
+        self, filled: BasePydanticVectorStore
+    ) -> None:
         filled.delete_nodes([A, B], filters=all_of(EN))
 
         assert self.names(filled.query(self.asked(sparse_query("lander")))) == "bcd"
 
-    def test_clear_takes_all_and_the_store_goes_on(self, filled: BasePydanticVectorStore) -> None:
+    def test_clear_removes_all_nodes_and_the_store_remains_usable(
+        self, filled: BasePydanticVectorStore
+    ) -> None:
         filled.clear()
         assert self.ids(filled.query(self.asked(sparse_query("lander")))) == []
 
@@ -527,7 +533,7 @@ class SparseStoreSuite:
 
     # -- async -----------------------------------------------------------------------------------------------
 
-    def test_the_async_methods_do_what_the_others_do(self, encoder: WordEncoder) -> None:
+    def test_async_methods_do_the_same_as_sync_ones(self, encoder: WordEncoder) -> None:
         async def main() -> None:
             store = self.make_async(encoder)
             assert await store.async_add(self.ready(self.of_two_sources())) == [A, B, C, D]

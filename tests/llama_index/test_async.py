@@ -61,6 +61,10 @@ class Parts:
         scored = [NodeWithScore(node=node) for node in NODES]
         return SpladeRerank(model=self.model).apostprocess_nodes(scored, query_str="rover")
 
+    async def search_and_close(self) -> None:
+        await self.query("sparse")
+        await self.store.aclose()
+
     def ingest(self) -> Awaitable[Any]:
         pipeline = IngestionPipeline(transformations=[self.embedding], vector_store=self.store)
         return pipeline.arun(documents=[Document(text="A comet came.")])
@@ -77,6 +81,7 @@ CALLS: dict[str, Callable[[Parts], Awaitable[Any]]] = {
     "adelete_nodes by id": lambda parts: parts.store.adelete_nodes(["a"]),
     "adelete_nodes by filter": lambda parts: parts.store.adelete_nodes(filters=ALL),
     "aclear": lambda parts: parts.store.aclear(),
+    "aclose": lambda parts: parts.search_and_close(),
     "aretrieve": lambda parts: parts.retrieve(),
     "aretrieve, explained": lambda parts: parts.retrieve(explain=True),
     "aretrieve, hybrid, explained": lambda parts: parts.retrieve(mode="hybrid", explain=True),
@@ -97,7 +102,7 @@ def parts() -> Iterator[Parts]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_async_method_leaves_the_event_loop_free(
+def test_an_async_method_does_not_block_the_event_loop(
     parts: Parts, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = parts.model.in_a_loop
@@ -118,13 +123,13 @@ def test_an_async_method_leaves_the_event_loop_free(
     assert not any(seen)
 
 
-def test_every_async_method_of_the_store_is_tried() -> None:
+def test_every_async_method_of_the_store_is_tested() -> None:
     of_the_store = {name for name in vars(SpladeVectorStore) if name.startswith(("async_", "a"))}
 
     assert of_the_store - {"add"} <= {name.split()[0].rstrip(",") for name in CALLS} | {"asearch"}
 
 
-def test_the_watch_sees_work_in_the_loop(parts: Parts) -> None:
+def test_the_check_detects_work_in_the_event_loop(parts: Parts) -> None:
     async def main() -> None:
         parts.store.query(VectorStoreQuery(query_str="rover"))
 

@@ -40,14 +40,10 @@ from splade_retriever.llama_index import (
     SpladeSparseEmbedding,
     SpladeVectorStore,
 )
-from tests.llama_index.parts import (  # noqa: F401 - fixtures
+from tests.llama_index.parts import (
     NODES,
     SINCE_2020,
-    empty_store,
-    filled_store,
     ids_of,
-    local_client,
-    word_model,
 )
 from tests.words import LetterEncoder, WordEncoder
 
@@ -108,7 +104,7 @@ def test_an_index_needs_no_dense_model_no_openai_and_no_key() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
-def test_an_index_asks_in_every_mode_of_its_store(client: QdrantClient) -> None:
+def test_an_index_queries_in_every_mode_of_its_store(client: QdrantClient) -> None:
     store = SpladeVectorStore(client=client, model=WordEncoder(), dense=LetterEncoder())
     made = VectorStoreIndex(
         NODES, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=SparseOnly()
@@ -127,7 +123,7 @@ def test_an_index_asks_in_every_mode_of_its_store(client: QdrantClient) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
 @pytest.mark.parametrize("use_async", [False, True])
-def test_an_index_refreshes_what_changed_and_is_opened_again(
+def test_an_index_refreshes_changed_documents_and_can_be_reopened(
     store: SpladeVectorStore, tmp_path: Path, use_async: bool
 ) -> None:
     told = [Document(id_="lander", text="The lander stood."), Document(id_="rover", text="The rover drove.")]
@@ -147,7 +143,7 @@ def test_an_index_refreshes_what_changed_and_is_opened_again(
     assert sorted(scored.text for scored in found) == ["The lander stood.", "The rover slept."]
 
 
-def test_no_dense_embedding_is_an_empty_one() -> None:
+def test_sparse_only_makes_empty_embeddings() -> None:
     nothing = SparseOnly()
 
     assert nothing.get_text_embedding_batch(["a", "b"]) == [[], []]
@@ -177,7 +173,7 @@ def test_without_llama_index_the_error_names_the_extra() -> None:
 # -- in the engines of LlamaIndex ----------------------------------------------------------------------------
 
 
-def test_a_query_engine_answers_from_what_was_found(filled: SpladeVectorStore) -> None:
+def test_a_query_engine_answers_from_the_found_nodes(filled: SpladeVectorStore) -> None:
     engine = RetrieverQueryEngine.from_args(
         SpladeRetriever(filled, similarity_top_k=2),
         llm=MockLLM(),
@@ -215,7 +211,7 @@ def test_a_router_chooses_among_retrievers(filled: SpladeVectorStore) -> None:
 
 
 @pytest.mark.parametrize("use_async", [True, False])
-def test_query_fusion_joins_two_of_them(filled: SpladeVectorStore, use_async: bool) -> None:
+def test_query_fusion_joins_two_retrievers(filled: SpladeVectorStore, use_async: bool) -> None:
     fusion = QueryFusionRetriever(
         [SpladeRetriever(filled, filters=SINCE_2020), SpladeRetriever(filled, mode="text_search")],
         llm=MockLLM(),
@@ -228,7 +224,7 @@ def test_query_fusion_joins_two_of_them(filled: SpladeVectorStore, use_async: bo
     assert ids_of(fusion.retrieve("lander")) == ["rover", "rocket"]
 
 
-def test_auto_merging_puts_the_parent_in_place_of_its_parts(store: SpladeVectorStore) -> None:
+def test_auto_merging_replaces_parts_by_their_parent(store: SpladeVectorStore) -> None:
     text = " ".join(f"The lander took picture {n} of the far side of the Moon." for n in range(30))
     nodes = HierarchicalNodeParser.from_defaults(chunk_sizes=[512, 64]).get_nodes_from_documents(
         [Document(text=text)]
@@ -248,7 +244,7 @@ def test_auto_merging_puts_the_parent_in_place_of_its_parts(store: SpladeVectorS
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_sub_questions_are_answered_from_it(filled: SpladeVectorStore, use_async: bool) -> None:
+def test_sub_questions_are_answered_from_a_retriever(filled: SpladeVectorStore, use_async: bool) -> None:
     class Two(BaseQuestionGenerator):
         def _get_prompts(self) -> dict[str, Any]:
             return {}
@@ -292,7 +288,7 @@ class Scripted(MockLLM):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the agent's own pydantic code
-def test_an_agent_uses_it_as_a_tool(filled: SpladeVectorStore) -> None:
+def test_an_agent_uses_a_retriever_as_a_tool(filled: SpladeVectorStore) -> None:
     from llama_index.core.agent.workflow import ReActAgent
 
     tool = RetrieverTool.from_defaults(
@@ -317,7 +313,7 @@ def test_an_index_node_is_followed(store: SpladeVectorStore) -> None:
     assert ids_of(found) == ["inner"]
 
 
-def test_what_an_index_node_stands_for_is_followed(filled: SpladeVectorStore) -> None:
+def test_the_object_of_an_index_node_is_followed(filled: SpladeVectorStore) -> None:
     answering = RetrieverQueryEngine.from_args(SpladeRetriever(filled, similarity_top_k=1), llm=MockLLM())
     pointers = [
         IndexNode(id_="by engine", text="engine", index_id="engine", obj=answering),
@@ -331,7 +327,7 @@ def test_what_an_index_node_stands_for_is_followed(filled: SpladeVectorStore) ->
     outer.vector_store.close()
 
 
-def test_callbacks_hear_of_a_retrieval(filled: SpladeVectorStore) -> None:
+def test_callbacks_receive_retrieval_events(filled: SpladeVectorStore) -> None:
     heard = LlamaDebugHandler(print_trace_on_end=False)
 
     SpladeRetriever(filled, callback_manager=CallbackManager([heard])).retrieve("moon")
@@ -363,7 +359,7 @@ def heard() -> Iterator[list[str]]:
     root.event_handlers.remove(handler)
 
 
-def test_instrumentation_hears_of_retrieving_embedding_and_reranking(
+def test_instrumentation_receives_events_of_retrieval_embedding_and_reranking(
     filled: SpladeVectorStore, heard: list[str], model: WordEncoder
 ) -> None:
     found = SpladeRetriever(filled).retrieve("moon")

@@ -17,7 +17,7 @@ def cells_of(notebook: Path) -> list[dict[str, Any]]:
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_both_notebooks_are_there() -> None:
+def test_both_notebooks_exist() -> None:
     assert [path.name for path in NOTEBOOKS] == ["llama_index_hybrid.ipynb", "llama_index_rag.ipynb"]
 
 

@@ -56,16 +56,14 @@ def test_sparse_only_nodes_are_not_dropped_and_encoded_once(
     assert texts_of(store, "rover") == ["The rover drove down the ramp."]
 
 
-def test_the_async_pipeline_does_the_same(model: WordEncoder, store: SpladeVectorStore) -> None:
+def test_the_async_pipeline_stores_the_same(model: WordEncoder, store: SpladeVectorStore) -> None:
     asyncio.run(pipeline(model, store).arun(documents=DOCUMENTS))
 
     assert model.encoded == 2
     assert texts_of(store, "rover") == ["The rover drove down the ramp."]
 
 
-def test_what_the_step_encoded_is_what_the_store_would_have(
-    model: WordEncoder, store: SpladeVectorStore
-) -> None:
+def test_the_step_makes_the_same_vectors_as_the_store(model: WordEncoder, store: SpladeVectorStore) -> None:
     (node,) = pipeline(model, store).run(documents=DOCUMENTS[:1])
     (through_the_step,) = store.index.get([node.node_id], with_vectors=True)
 
@@ -79,7 +77,7 @@ def test_what_the_step_encoded_is_what_the_store_would_have(
     assert through_the_step.metadata == by_the_store.metadata == {"year": 2023}
 
 
-def test_the_vector_goes_with_the_node_and_not_into_the_store(
+def test_the_attached_vector_is_not_stored_in_the_metadata(
     model: WordEncoder, store: SpladeVectorStore
 ) -> None:
     node = TextNode(id_="a", text="moon", metadata={"n": 1}, excluded_llm_metadata_keys=["n"])
@@ -94,7 +92,7 @@ def test_the_vector_goes_with_the_node_and_not_into_the_store(
     assert store.get_nodes(["a"]) == [node]
 
 
-def test_encoding_twice_gives_the_same_node(model: WordEncoder) -> None:
+def test_encoding_twice_returns_the_same_node(model: WordEncoder) -> None:
     step = SpladeSparseEmbedding(model=model)
     once = step([TextNode(id_="a", text="moon")])
 
@@ -139,7 +137,7 @@ def test_a_cache_on_disk_serves_the_next_process(
     assert texts_of(store, "rover") == ["The rover drove down the ramp."]
 
 
-def test_upserts_replace_what_changed_and_leave_the_rest(
+def test_upserts_replace_changed_documents_and_keep_the_others(
     model: WordEncoder, store: SpladeVectorStore
 ) -> None:
     ingest = pipeline(model, store, docstore=SimpleDocumentStore(), disable_cache=True)
@@ -166,7 +164,7 @@ def test_upserts_of_whole_documents_replace_them_too(model: WordEncoder, store: 
     assert texts_of(store, "asleep") == ["It fell asleep."]
 
 
-def test_duplicates_are_taken_once(model: WordEncoder, store: SpladeVectorStore) -> None:
+def test_duplicates_are_stored_once(model: WordEncoder, store: SpladeVectorStore) -> None:
     ingest = pipeline(
         model,
         store,
@@ -182,7 +180,7 @@ def test_duplicates_are_taken_once(model: WordEncoder, store: SpladeVectorStore)
     assert texts_of(store, "lander") == ["The lander stood on the Moon."]
 
 
-def test_upserts_and_delete_takes_away_what_is_gone(model: WordEncoder, store: SpladeVectorStore) -> None:
+def test_upserts_and_delete_removes_missing_documents(model: WordEncoder, store: SpladeVectorStore) -> None:
     ingest = pipeline(
         model,
         store,
@@ -196,7 +194,7 @@ def test_upserts_and_delete_takes_away_what_is_gone(model: WordEncoder, store: S
     assert texts_of(store, "the") == ["The lander stood on the Moon."]
 
 
-def test_a_vector_of_another_model_is_refused(store: SpladeVectorStore) -> None:
+def test_a_vector_of_another_model_is_an_error(store: SpladeVectorStore) -> None:
     nodes = SpladeSparseEmbedding(model=WordEncoder("another"))([TextNode(text="moon")])
 
     with pytest.raises(CollectionMismatchError, match=r"'another'.*'words'"):

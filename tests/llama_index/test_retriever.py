@@ -14,30 +14,26 @@ from qdrant_client import QdrantClient
 from splade_retriever import SpladeIndex
 from splade_retriever.errors import InputError, NotSupportedError
 from splade_retriever.llama_index import SparseOnly, SpladeRetriever, SpladeVectorStore
-from tests.llama_index.parts import (  # noqa: F401 - fixtures
+from tests.llama_index.parts import (
     NODES,
     SINCE_2020,
-    empty_store,
-    filled_store,
     ids_of,
-    local_client,
-    word_model,
 )
 from tests.words import LetterEncoder, WordEncoder
 
 
-def test_a_retriever_gives_the_best_nodes_with_their_scores(filled: SpladeVectorStore) -> None:
+def test_a_retriever_returns_the_best_nodes_with_their_scores(filled: SpladeVectorStore) -> None:
     found = SpladeRetriever(filled, similarity_top_k=2).retrieve("rover lander")
 
     assert [(scored.node_id, scored.score) for scored in found] == [("rover", 2.0), ("rocket", 1.0)]
     assert found[0].node == NODES[1]
 
 
-def test_a_retriever_of_an_index_finds_what_a_store_put_there(filled: SpladeVectorStore) -> None:
+def test_a_retriever_of_an_index_finds_the_nodes_of_its_store(filled: SpladeVectorStore) -> None:
     assert ids_of(SpladeRetriever(index=filled.index, similarity_top_k=4).retrieve("moon")) == ["landing"]
 
 
-def test_a_retriever_heeds_filters_and_ids(filled: SpladeVectorStore) -> None:
+def test_a_retriever_applies_filters_and_ids(filled: SpladeVectorStore) -> None:
     assert ids_of(SpladeRetriever(filled, filters=SINCE_2020).retrieve("lander")) == ["rover"]
     assert ids_of(SpladeRetriever(filled, node_ids=["rocket"]).retrieve("lander")) == ["rocket"]
     assert ids_of(SpladeRetriever(filled, doc_ids=["rover"]).retrieve("lander")) == ["rover"]
@@ -45,9 +41,7 @@ def test_a_retriever_heeds_filters_and_ids(filled: SpladeVectorStore) -> None:
 
 @pytest.mark.parametrize("way", ["retrieve", "aretrieve"])
 @pytest.mark.parametrize("nowhere", ["doc_ids", "node_ids"])
-def test_of_no_documents_and_no_nodes_nothing_is_found(
-    filled: SpladeVectorStore, nowhere: str, way: str
-) -> None:
+def test_an_empty_list_of_ids_finds_nothing(filled: SpladeVectorStore, nowhere: str, way: str) -> None:
     retriever = SpladeRetriever(filled, **{nowhere: []})  # type: ignore[arg-type]
 
     found = retriever.retrieve("moon") if way == "retrieve" else asyncio.run(retriever.aretrieve("moon"))
@@ -62,7 +56,7 @@ def test_top_k_can_be_changed(filled: SpladeVectorStore) -> None:
     assert (retriever.similarity_top_k, len(retriever.retrieve("lander"))) == (1, 1)
 
 
-def test_many_async_retrievals_are_right_each(filled: SpladeVectorStore) -> None:
+def test_concurrent_async_retrievals_return_their_own_results(filled: SpladeVectorStore) -> None:
     retriever = SpladeRetriever(filled, similarity_top_k=1)
     queries = ["moon", "rover", "rocket"] * 10
 
@@ -92,7 +86,7 @@ def test_an_explanation_is_in_the_metadata_where_no_model_reads_it(
     assert "_splade" not in scored.node.get_content(metadata_mode=MetadataMode.EMBED)
 
 
-def test_explaining_encodes_the_query_once_however_many_are_found(store: SpladeVectorStore) -> None:
+def test_explaining_several_nodes_encodes_the_query_once(store: SpladeVectorStore) -> None:
     queries: list[Any] = []
 
     class Counting(WordEncoder):
@@ -109,7 +103,7 @@ def test_explaining_encodes_the_query_once_however_many_are_found(store: SpladeV
     assert len(queries) == 2  # one to search, one to explain
 
 
-def test_without_asking_there_is_no_explanation(filled: SpladeVectorStore) -> None:
+def test_there_is_no_explanation_by_default(filled: SpladeVectorStore) -> None:
     (scored,) = SpladeRetriever(filled, similarity_top_k=1).retrieve("moon")
 
     assert scored.node.metadata == {"year": 2023}
@@ -129,7 +123,7 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     from_documents.vector_store.close()
 
 
-def test_a_hybrid_retriever_is_made_from_nodes_in_one_go() -> None:
+def test_from_nodes_makes_a_hybrid_retriever() -> None:
     retriever = SpladeRetriever.from_nodes(
         NODES, model=WordEncoder(), dense=LetterEncoder(), mode="hybrid", alpha=0.0
     )
@@ -139,9 +133,7 @@ def test_a_hybrid_retriever_is_made_from_nodes_in_one_go() -> None:
     retriever.vector_store.close()
 
 
-def test_a_retriever_that_cannot_be_made_leaves_no_store_open(
-    model: WordEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_constructor_closes_the_store(model: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[SpladeIndex] = []
     close = SpladeIndex.close
 
@@ -157,19 +149,21 @@ def test_a_retriever_that_cannot_be_made_leaves_no_store_open(
     assert len(closed) == 1
 
 
-def test_what_is_no_document_is_refused_with_its_position(model: WordEncoder) -> None:
+def test_an_item_that_is_not_a_document_is_an_error_with_its_position(model: WordEncoder) -> None:
     with pytest.raises(InputError, match="documents is one str"):
         SpladeRetriever.from_documents("a text", model=model)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="document 1 is a str"):
+    with pytest.raises(InputError, match="Document 1 is a str"):
         SpladeRetriever.from_documents([Document(text="a"), "b"], model=model)  # type: ignore[list-item]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of langchain_community, which LlamaIndex tries
-def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match="either"):
+def test_a_retriever_needs_exactly_one_source(filled: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="takes one of vector_store="):
         SpladeRetriever()
-    with pytest.raises(InputError, match="either"):
+    with pytest.raises(InputError, match="takes one of vector_store="):
         SpladeRetriever(filled, index=filled.index)
+    with pytest.raises(InputError, match="collection, which applies to a location= only"):
+        SpladeRetriever(filled, collection="x")
     made = VectorStoreIndex.from_vector_store(filled, embed_model=SparseOnly())
     with pytest.raises(InputError, match=r"index\.vector_store"):
         SpladeRetriever(index=made)  # type: ignore[arg-type]
@@ -181,7 +175,7 @@ def test_a_retriever_needs_one_of_store_and_index(filled: SpladeVectorStore) -> 
         SpladeRetriever(filled, alpha=0.3)
 
 
-def test_a_mode_that_the_store_has_not_is_told_when_it_is_asked(filled: SpladeVectorStore) -> None:
+def test_a_mode_that_the_store_does_not_have_is_an_error_of_the_query(filled: SpladeVectorStore) -> None:
     with pytest.raises(NotSupportedError, match="'mmr'"):
         SpladeRetriever(filled, mode="mmr").retrieve("moon")
     with pytest.raises(InputError, match="dense"):
@@ -202,7 +196,7 @@ def test_hybrid_takes_dense_embeddings_of_llama_index_and_others(client: QdrantC
     assert branches["sparse"]["rank"] == 1
 
 
-def test_first_in_both_rankings_scores_1(client: QdrantClient) -> None:
+def test_a_node_that_is_first_in_both_rankings_scores_1(client: QdrantClient) -> None:
     store = SpladeVectorStore(client=client, model=WordEncoder(), dense=LetterEncoder())
     store.add(NODES)
 
@@ -211,7 +205,7 @@ def test_first_in_both_rankings_scores_1(client: QdrantClient) -> None:
         assert retriever.retrieve(NODES[1].text)[0].score == pytest.approx(1.0)
 
 
-def test_a_query_transform_has_its_texts_encoded(filled: SpladeVectorStore) -> None:
+def test_the_texts_of_a_query_transform_are_encoded(filled: SpladeVectorStore) -> None:
     class Hypothetical(BaseQueryTransform):
         def _get_prompts(self) -> dict[str, Any]:
             return {}

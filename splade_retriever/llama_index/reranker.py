@@ -1,4 +1,4 @@
-"""SpladeRerank: nodes of any retriever, in the order of their SPLADE scores."""
+"""SpladeRerank: sorts the nodes of any retriever by their SPLADE scores."""
 
 import os
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ _dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined] 
 
 
 class SpladeRerank(BaseNodePostprocessor):
-    """Puts the nodes first that fit the query best by SPLADE, whatever retriever found them.
+    """Sorts nodes by their SPLADE score, whatever retriever found them.
 
-    It encodes the nodes for each query, so it is for tens of nodes, not for thousands.
+    All nodes are encoded for each query, so use it for tens of nodes, not for thousands.
     """
 
-    top_n: int = Field(default=4, ge=1, description="Most nodes to keep.")
-    model_name: str = Field(default="", description="Name or folder of the model; empty for the bundled one.")
+    top_n: int = Field(default=4, ge=1, description="Maximum number of nodes to keep.")
+    model_name: str = Field(default="", description="Name or folder of the model; empty for the default.")
 
     _encoder: Encoder = PrivateAttr()
 
@@ -40,16 +40,16 @@ class SpladeRerank(BaseNodePostprocessor):
         model_name: str = "",
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        """Choose the model; its weights are loaded when first used.
+        """Choose the model; its weights are loaded when the first text is encoded.
 
         Args:
-            top_n: Most nodes to keep.
-            model: A ready encoder, or a model's name.
-            model_name: A model's name or folder, as it is serialised; empty for the bundled model.
-            callback_manager: Of LlamaIndex.
+            top_n: Maximum number of nodes to keep.
+            model: An encoder, or a model's name.
+            model_name: A model's name or folder, as in the serialised form; empty for the bundled model.
+            callback_manager: LlamaIndex's callback manager.
 
         Raises:
-            UnknownModelError: If there is no model of that name.
+            UnknownModelError: If no model has this name.
             InputError: If `top_n` is less than 1, or the model is neither a name nor an encoder.
         """
         if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
@@ -57,8 +57,8 @@ class SpladeRerank(BaseNodePostprocessor):
         if isinstance(model, str | os.PathLike):
             model_name, model = os.fspath(model), None
         encoder = load_encoder(model_name or None if model is None else model)
-        own_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
-        fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or own_name}
+        encoder_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
+        fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or encoder_name}
         if callback_manager is not None:
             fields["callback_manager"] = callback_manager
         super().__init__(**fields)
@@ -66,14 +66,14 @@ class SpladeRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name the class in serialised form."""
+        """Return the name of the class in serialised form."""
         return "SpladeRerank"
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
-            raise InputError("SpladeRerank got no query to rank by. Pass query_str= or query_bundle=.")
+            raise InputError("SpladeRerank got no query. Pass query_str= or query_bundle=.")
         if not nodes:
             return []
         _dispatcher.event(
@@ -96,11 +96,11 @@ class SpladeRerank(BaseNodePostprocessor):
         return ranked
 
     def _ranked(self, nodes: Sequence[NodeWithScore], query: str) -> list[NodeWithScore]:
-        """Score the nodes; equal scores stay in the order they came in."""
-        (wanted,) = self._encoder.query_embed([query])
+        """Sort the nodes by score; nodes with equal scores keep their order."""
+        (query_vector,) = self._encoder.query_embed([query])
         vectors = self._encoder.passage_embed([encoded_text(scored.node) for scored in nodes])
         ranked = [
-            NodeWithScore(node=scored.node, score=vector.dot(wanted))
+            NodeWithScore(node=scored.node, score=vector.dot(query_vector))
             for scored, vector in zip(nodes, vectors, strict=True)
         ]
         ranked.sort(key=lambda scored: -scored.get_score())

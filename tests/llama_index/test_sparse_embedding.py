@@ -8,11 +8,10 @@ import pytest
 
 from splade_retriever.errors import InputError, UnknownModelError
 from splade_retriever.llama_index import SpladeRerank, SpladeSparseEmbedding, sparse_encoders
-from tests.llama_index.parts import word_model  # noqa: F401 - fixtures
 from tests.words import WordEncoder
 
 
-def test_the_embedding_gives_what_the_model_gives(model: WordEncoder) -> None:
+def test_the_embedding_returns_the_vectors_of_the_model(model: WordEncoder) -> None:
     embedding = SpladeSparseEmbedding(model=model)
 
     assert embedding.get_text_embedding("moon moon") == next(model.passage_embed(["moon moon"])).as_dict()
@@ -24,7 +23,7 @@ class Asymmetric(WordEncoder):
         return super().query_embed("from the query side")
 
 
-def test_queries_go_through_the_query_side_of_the_model() -> None:
+def test_queries_are_encoded_as_queries() -> None:
     embedding = SpladeSparseEmbedding(model=Asymmetric())
     expected = next(WordEncoder().query_embed("from the query side")).as_dict()
 
@@ -58,7 +57,7 @@ def test_similarity_is_the_dot_product(model: WordEncoder) -> None:
     assert embedding.similarity({}, {2: 0.5}) == 0.0
 
 
-def test_the_embedding_is_a_component_that_is_written_and_read_back() -> None:
+def test_the_embedding_comes_back_from_its_dict() -> None:
     embedding = SpladeSparseEmbedding(embed_batch_size=7)
 
     data = embedding.to_dict()
@@ -70,7 +69,7 @@ def test_the_embedding_is_a_component_that_is_written_and_read_back() -> None:
     assert SpladeSparseEmbedding.from_json(embedding.to_json()).to_dict() == data
 
 
-def test_a_component_read_back_with_another_model_is_an_error(model: WordEncoder) -> None:
+def test_a_dict_opened_with_another_model_is_an_error(model: WordEncoder) -> None:
     data = SpladeSparseEmbedding(model=model).to_dict()
 
     assert SpladeSparseEmbedding.from_dict(data, model=model).model is model
@@ -80,7 +79,7 @@ def test_a_component_read_back_with_another_model_is_an_error(model: WordEncoder
         SpladeSparseEmbedding.from_dict(data)
 
 
-def test_the_embedding_goes_to_another_process() -> None:
+def test_the_embedding_can_be_pickled() -> None:
     embedding = SpladeSparseEmbedding()
 
     again = pickle.loads(pickle.dumps(embedding))
@@ -88,7 +87,7 @@ def test_the_embedding_goes_to_another_process() -> None:
     assert again.get_text_embedding("the moon") == embedding.get_text_embedding("the moon")
 
 
-def test_a_model_is_given_by_name_or_as_an_encoder_and_nothing_else(model: WordEncoder) -> None:
+def test_a_model_is_a_name_or_an_encoder(model: WordEncoder) -> None:
     name = SpladeSparseEmbedding().model.fingerprint["model"]
 
     assert (
@@ -102,7 +101,7 @@ def test_a_model_is_given_by_name_or_as_an_encoder_and_nothing_else(model: WordE
         sparse_encoders(3)  # type: ignore[arg-type]
 
 
-def test_the_pair_of_functions_fits_the_existing_qdrant_store() -> None:
+def test_sparse_encoders_work_in_llama_indexs_qdrant_store() -> None:
     documents, queries = sparse_encoders(Asymmetric())
 
     ids, weights = documents(["moon moon", "rover"])

@@ -8,11 +8,11 @@ from llama_index.core.schema import NodeWithScore
 
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index import SpladeRerank
-from tests.llama_index.parts import NODES, ids_of, word_model  # noqa: F401 - fixtures
+from tests.llama_index.parts import NODES, ids_of
 from tests.words import WordEncoder
 
 
-def test_reranking_puts_what_fits_first_and_scores_it(model: WordEncoder) -> None:
+def test_reranking_sorts_nodes_by_score(model: WordEncoder) -> None:
     given = [NodeWithScore(node=node, score=0.5) for node in NODES]
     rerank = SpladeRerank(top_n=2, model=model)
 
@@ -23,7 +23,7 @@ def test_reranking_puts_what_fits_first_and_scores_it(model: WordEncoder) -> Non
     assert asyncio.run(rerank.apostprocess_nodes(given, query_str="rover lander")) == ranked
 
 
-def test_equal_scores_stay_in_the_order_they_came_in(model: WordEncoder) -> None:
+def test_nodes_with_equal_scores_keep_their_order(model: WordEncoder) -> None:
     given = [NodeWithScore(node=node) for node in NODES]
 
     assert SpladeRerank(top_n=5, model=model).postprocess_nodes(given, query_str="submarine") == [
@@ -31,7 +31,7 @@ def test_equal_scores_stay_in_the_order_they_came_in(model: WordEncoder) -> None
     ]
 
 
-def test_reranking_nothing_is_nothing_and_without_a_query_an_error(model: WordEncoder) -> None:
+def test_reranking_no_nodes_returns_none_and_without_a_query_is_an_error(model: WordEncoder) -> None:
     rerank = SpladeRerank(model=model)
 
     assert rerank.postprocess_nodes([], query_str="moon") == []
@@ -39,14 +39,14 @@ def test_reranking_nothing_is_nothing_and_without_a_query_an_error(model: WordEn
         rerank.postprocess_nodes([NodeWithScore(node=NODES[0])])
 
 
-def test_a_reranker_refuses_what_it_does_not_know(model: WordEncoder) -> None:
+def test_a_reranker_refuses_wrong_arguments(model: WordEncoder) -> None:
     with pytest.raises(InputError, match="top_n=0"):
         SpladeRerank(top_n=0, model=model)
     with pytest.raises(TypeError, match="topn"):
         SpladeRerank(topn=3, model=model)  # type: ignore[call-arg]
 
 
-def test_callbacks_hear_of_reranking(model: WordEncoder) -> None:
+def test_callbacks_receive_reranking_events(model: WordEncoder) -> None:
     heard = LlamaDebugHandler(print_trace_on_end=False)
     rerank = SpladeRerank(top_n=1, model=model, callback_manager=CallbackManager([heard]))
 
@@ -59,7 +59,7 @@ def test_callbacks_hear_of_reranking(model: WordEncoder) -> None:
     assert ids_of(end.payload["nodes"]) == ["rover"]
 
 
-def test_the_reranker_is_written_and_read_back() -> None:
+def test_the_reranker_comes_back_from_its_dict() -> None:
     again = SpladeRerank.from_dict(SpladeRerank(top_n=7).to_dict())
 
     assert (again.top_n, again.class_name()) == (7, "SpladeRerank")

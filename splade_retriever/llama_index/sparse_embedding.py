@@ -1,11 +1,10 @@
-"""SPLADE as LlamaIndex's sparse embedding: a component, a pipeline step, a pair of functions."""
+"""SPLADE as a sparse embedding of LlamaIndex: a component, a pipeline step, a pair of functions."""
 
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode, TransformComponent
@@ -16,16 +15,16 @@ from splade_retriever.llama_index.nodes import attach_vector, encoded_text
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["SparseEncoderFn", "SparseOnly", "SpladeSparseEmbedding", "sparse_encoders"]
+__all__ = ["SparseEncoderFn", "SpladeSparseEmbedding", "sparse_encoders"]
 
 SparseEncoderFn: TypeAlias = Callable[[list[str]], tuple[list[list[int]], list[list[float]]]]
-"""Texts -> ids and weights, one list of each a text: what `QdrantVectorStore` of LlamaIndex takes."""
+"""Texts -> token ids and weights, one list of each per text; for LlamaIndex's `QdrantVectorStore`."""
 
 
 def sparse_encoders(model: ModelArgument = None) -> tuple[SparseEncoderFn, SparseEncoderFn]:
-    """Make `sparse_doc_fn` and `sparse_query_fn` for LlamaIndex's own `QdrantVectorStore`.
+    """Return `sparse_doc_fn` and `sparse_query_fn` for LlamaIndex's `QdrantVectorStore`.
 
-    The two share one model, and queries go through its query side.
+    Both use one model; queries are encoded as queries.
 
     Args:
         model: An encoder, a model's name, or None for the bundled model.
@@ -34,7 +33,7 @@ def sparse_encoders(model: ModelArgument = None) -> tuple[SparseEncoderFn, Spars
         The function for documents and the one for queries.
 
     Raises:
-        UnknownModelError: If there is no model of that name.
+        UnknownModelError: If no model has this name.
         InputError: If it is neither a name nor an encoder.
     """
     encoder = load_encoder(model)
@@ -55,20 +54,22 @@ def _as_lists(embeddings: Sequence[SparseEmbedding]) -> tuple[list[list[int]], l
 class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: ignore[misc]  # two serialisers
     """SPLADE as a sparse embedding of LlamaIndex, and as a step of an `IngestionPipeline`.
 
-    As a step it encodes each node's content, under its metadata, and lets the node carry the vector to
-    `SpladeVectorStore`, which does not encode it again; so a pipeline's cache keeps the vectors too.
+    As a step it encodes the content of each node together with its metadata, and attaches the vector to the
+    node. `SpladeVectorStore` uses that vector instead of encoding the node again, and the cache of the
+    pipeline keeps it.
 
-    Serialised by the model's name: `from_dict(data)` opens it again, and `from_dict(data, model=encoder)`
-    takes an encoder that has no name to open it by.
+    The serialised form has the model's name: `from_dict(data)` opens the model again. Pass
+    `from_dict(data, model=encoder)` for an encoder that cannot be opened by name.
     """
 
     model_name: str = Field(default="", description="Name or folder of the model; empty for the bundled one.")
     fingerprint: dict[str, Any] = Field(
-        default_factory=dict, description="What decides the model's vectors; a pipeline's cache goes by it."
+        default_factory=dict,
+        description="Everything that decides the model's vectors; part of the key of a pipeline's cache.",
     )
 
     _encoder: Encoder = PrivateAttr()
-    _given: Encoder | None = PrivateAttr(default=None)
+    _passed_model: Encoder | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -79,14 +80,14 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         num_workers: int | None = None,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> None:
-        """Choose the model; its weights are loaded when first used.
+        """Choose the model; its weights are loaded when the first text is encoded.
 
         Args:
             model_name: A model's name or folder; empty for the bundled model.
-            model: A ready encoder in its place, or a name too, as the other classes take it.
-            embed_batch_size: Texts that go to the model, and into one event, together.
-            num_workers: Batches that run at once in the async methods.
-            fingerprint: What the model must have; written by `to_dict`.
+            model: An encoder instead of a name, or a name, as in the other classes.
+            embed_batch_size: Number of texts that are encoded together, with one event.
+            num_workers: Number of batches that the async methods encode at once.
+            fingerprint: The fingerprint that the model must have; written by `to_dict`.
 
         Raises:
             UnknownModelError: If there is no model of that name.
@@ -109,15 +110,15 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         }
         super().__init__(**fields)
         self._encoder = encoder
-        self._given = model
+        self._passed_model = model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A pipeline's worker processes open the model for themselves; an encoder of one's own travels along.
-        return _rebuilt, (self.to_dict(), self._given)
+        # A worker process of a pipeline opens the model by its name; an encoder that was passed is pickled.
+        return _rebuild, (self.to_dict(), self._passed_model)
 
     @classmethod
     def class_name(cls) -> str:
-        """Name the class in serialised form."""
+        """Return the name of the class in serialised form."""
         return "SpladeSparseEmbedding"
 
     @property
@@ -126,7 +127,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         return self._encoder
 
     def similarity(self, embedding1: dict[int, float], embedding2: dict[int, float]) -> float:
-        """Score two embeddings: their dot product, unbounded, which is what SPLADE is trained for."""
+        """Return the dot product of two embeddings (unbounded), the score that SPLADE is trained for."""
         few, many = sorted((embedding1, embedding2), key=len)
         return float(sum(weight * many[id] for id, weight in few.items() if id in many))
 
@@ -158,55 +159,29 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         Args:
             nodes: Nodes; they are not changed.
             show_progress: Show a progress bar.
-            kwargs: What a pipeline hands to all its steps; not used.
+            kwargs: Arguments that a pipeline passes to all its steps; not used.
 
         Returns:
-            Copies that carry their vectors, in order.
+            Copies of the nodes with their vectors, in order.
         """
         texts = [encoded_text(node) for node in nodes]
-        return self._carrying(nodes, self.get_text_embedding_batch(texts, show_progress=show_progress))
+        return self._with_vectors(nodes, self.get_text_embedding_batch(texts, show_progress=show_progress))
 
     async def acall(
         self, nodes: Sequence[BaseNode], *, show_progress: bool = False, **kwargs: Any
     ) -> list[BaseNode]:
-        """Do what a call does, in worker threads."""
+        """Async version of a call; encodes in worker threads."""
         texts = [encoded_text(node) for node in nodes]
-        return self._carrying(nodes, await self.aget_text_embedding_batch(texts, show_progress=show_progress))
+        return self._with_vectors(
+            nodes, await self.aget_text_embedding_batch(texts, show_progress=show_progress)
+        )
 
-    def _carrying(self, nodes: Sequence[BaseNode], embeddings: list[dict[int, float]]) -> list[BaseNode]:
+    def _with_vectors(self, nodes: Sequence[BaseNode], embeddings: list[dict[int, float]]) -> list[BaseNode]:
         return [
             attach_vector(node, SparseEmbedding.from_dict(embedding), self.fingerprint)
             for node, embedding in zip(nodes, embeddings, strict=True)
         ]
 
 
-def _rebuilt(data: dict[str, Any], model: Encoder | None) -> SpladeSparseEmbedding:
+def _rebuild(data: dict[str, Any], model: Encoder | None) -> SpladeSparseEmbedding:
     return SpladeSparseEmbedding.from_dict(data, model=model)
-
-
-class SparseOnly(BaseEmbedding):
-    """Says "no dense embeddings" to LlamaIndex, which otherwise asks for OpenAI's.
-
-    `VectorStoreIndex.from_vector_store(store, embed_model=SparseOnly())`, or `Settings.embed_model =
-    SparseOnly()` once for all. Every embedding it gives is empty, so no store of dense vectors can take one
-    for real.
-    """
-
-    model_name: str = "sparse-only"
-
-    @classmethod
-    def class_name(cls) -> str:
-        """Name the class in serialised form."""
-        return "SparseOnly"
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return []
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return []
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return []
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return []

@@ -34,18 +34,14 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.collection import Collection
 from splade_retriever.llama_index import SpladeRetriever, SpladeSparseEmbedding, SpladeVectorStore
-from tests.llama_index.parts import (  # noqa: F401 - fixtures
+from tests.llama_index.parts import (
     NODES,
     SINCE_2020,
-    empty_store,
-    filled_store,
-    local_client,
-    word_model,
 )
 from tests.words import WordEncoder
 
 
-def test_a_store_of_an_index_takes_no_other_settings(model: WordEncoder, client: QdrantClient) -> None:
+def test_an_index_together_with_settings_is_an_error(model: WordEncoder, client: QdrantClient) -> None:
     index = SpladeIndex(client=client, model=model)
 
     with pytest.raises(InputError, match="index="):
@@ -53,7 +49,7 @@ def test_a_store_of_an_index_takes_no_other_settings(model: WordEncoder, client:
     assert SpladeVectorStore(index=index).index is index
 
 
-def test_a_store_is_opened_not_made_from_its_dict(model: WordEncoder) -> None:
+def test_from_dict_of_a_store_is_an_error(model: WordEncoder) -> None:
     store = SpladeVectorStore(model=model, collection="notes")
 
     with pytest.raises(NotSupportedError, match=r"SpladeVectorStore\(location, collection='notes'\)"):
@@ -72,7 +68,7 @@ def test_a_store_closes_only_the_index_it_opened(model: WordEncoder) -> None:
         store.get_nodes()
 
 
-def test_a_collection_of_windows_gives_nodes_with_the_window_as_text(client: QdrantClient) -> None:
+def test_nodes_of_a_collection_of_windows_have_the_window_as_text(client: QdrantClient) -> None:
     store = SpladeVectorStore(
         client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0
     )
@@ -92,25 +88,25 @@ def test_a_collection_of_windows_gives_nodes_with_the_window_as_text(client: Qdr
     assert [node.node_id for node in store.get_nodes()] == ["short"]
 
 
-def test_nodes_of_a_generator_are_all_kept(store: SpladeVectorStore) -> None:
+def test_all_nodes_of_a_generator_are_stored(store: SpladeVectorStore) -> None:
     store.add(node for node in NODES)  # type: ignore[arg-type]
 
     assert store.get_nodes([node.node_id for node in NODES]) == NODES
 
 
-def test_what_is_no_node_is_told_with_its_place(store: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match="item 1 is a str"):
+def test_an_item_that_is_not_a_node_is_an_error_with_its_position(store: SpladeVectorStore) -> None:
+    with pytest.raises(InputError, match="Item 1 is a str"):
         store.add([NODES[0], "a text"])  # type: ignore[list-item]
     assert store.get_nodes() == []
 
 
-def test_metadata_that_json_has_not_is_an_error_and_nothing_is_written(store: SpladeVectorStore) -> None:
+def test_metadata_that_is_not_json_is_an_error_and_nothing_is_written(store: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match=r"metadata\.at is a tuple"):
         store.add([NODES[0], TextNode(text="text", metadata={"at": (1, 2)})])
     assert store.get_nodes() == []
 
 
-def test_nodes_are_read_in_the_order_asked_for(filled: SpladeVectorStore) -> None:
+def test_nodes_are_read_in_the_order_of_the_ids(filled: SpladeVectorStore) -> None:
     assert filled.get_nodes(["rocket", "nothing", "landing"]) == [NODES[2], NODES[0]]
 
 
@@ -124,7 +120,7 @@ def test_a_misspelt_argument_of_a_query_is_an_error(filled: SpladeVectorStore) -
         filled.query(VectorStoreQuery(query_str="moon"), filtre={})
 
 
-def test_a_filter_of_the_engine_holds_beside_the_others(filled: SpladeVectorStore) -> None:
+def test_a_filter_of_the_engine_is_combined_with_the_others(filled: SpladeVectorStore) -> None:
     only = models.Filter(
         must=[models.FieldCondition(key="metadata.year", match=models.MatchValue(value=2019))]
     )
@@ -135,7 +131,7 @@ def test_a_filter_of_the_engine_holds_beside_the_others(filled: SpladeVectorStor
 
 
 def test_misspelt_arguments_are_errors_and_nothing_is_changed(filled: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match=r"filter, .*allowed: node_ids, filters"):
+    with pytest.raises(InputError, match=r"argument filter; allowed: node_ids, filters"):
         filled.delete_nodes(["rover"], filter={"year": 2019})
     with pytest.raises(InputError, match="filters"):
         filled.delete("rover", filters=SINCE_2020)
@@ -148,7 +144,7 @@ def test_misspelt_arguments_are_errors_and_nothing_is_changed(filled: SpladeVect
     assert len(filled.get_nodes()) == 3
 
 
-def test_what_a_method_does_not_take_is_told_in_words(filled: SpladeVectorStore) -> None:
+def test_wrong_argument_types_are_errors(filled: SpladeVectorStore) -> None:
     with pytest.raises(InputError, match="query is a str"):
         filled.query("moon")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="ref_doc_id=3"):
@@ -159,7 +155,7 @@ def test_what_a_method_does_not_take_is_told_in_words(filled: SpladeVectorStore)
         SpladeVectorStore(model=WordEncoder(), dense="openai")  # type: ignore[arg-type]
 
 
-def test_comparing_with_nothing_points_to_is_empty(filled: SpladeVectorStore) -> None:
+def test_comparing_with_none_is_an_error_that_names_is_empty(filled: SpladeVectorStore) -> None:
     filters = MetadataFilters(filters=[MetadataFilter(key="year", value=None)])
 
     with pytest.raises(FilterError, match="IS_EMPTY"):
@@ -215,15 +211,15 @@ def test_images_and_index_nodes_come_back_equal(store: SpladeVectorStore, kind: 
     assert found == NODES_OF_ALL_KINDS[kind]
 
 
-def test_an_index_node_for_what_cannot_be_written_is_an_error(store: SpladeVectorStore) -> None:
+def test_an_index_node_whose_object_cannot_be_stored_is_an_error(store: SpladeVectorStore) -> None:
     pointer = IndexNode(id_="pointer", text="rovers", index_id="rovers", obj=SpladeRetriever(store))
 
-    with pytest.raises(InputError, match=r"'pointer' stands for a SpladeRetriever.*object_map"):
+    with pytest.raises(InputError, match=r"'pointer' has an obj of type SpladeRetriever.*object_map"):
         store.add([NODES[0], pointer])
     assert store.get_nodes() == []
 
 
-def test_filters_by_id_and_source_need_no_field_that_has_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters_by_id_and_source_use_indexed_fields_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server in strict mode refuses such a filter, and another reads every payload for it."""
     client = EdgeClient(":memory:")
     asked: list[str] = []
@@ -249,7 +245,7 @@ def test_filters_by_id_and_source_need_no_field_that_has_no_index(monkeypatch: p
     client.close()
 
 
-def test_text_search_finds_the_same_through_an_index_for_text() -> None:
+def test_text_search_finds_the_same_with_a_text_index() -> None:
     client = EdgeClient(":memory:")
     store = SpladeVectorStore(client=client, model=WordEncoder())
     store.add(NODES)
@@ -273,7 +269,7 @@ def _keys_of(value: Any) -> list[str]:
     return _keys_of([*vars(value).values()]) if isinstance(value, BaseModel) else []
 
 
-def test_a_node_of_a_class_of_ones_own_comes_back_as_it(store: SpladeVectorStore) -> None:
+def test_a_node_of_a_custom_class_comes_back_equal(store: SpladeVectorStore) -> None:
     class Verse(TextNode):
         metre: str = "none"
 
