@@ -374,8 +374,8 @@ def to_search_arguments(
     if query.mode is VectorStoreQueryMode.TEXT_SEARCH:
         if node_filters.layout.metadata_key is None:
             raise NotSupportedError(
-                "Mode 'text_search' filters texts, but this collection of LlamaIndex's Qdrant store has nodes "
-                "as JSON. Use mode 'sparse', or add the nodes that get_nodes() returns to a new collection."
+                "Mode 'text_search' filters texts, but this collection of LlamaIndex's Qdrant store has them "
+                "in JSON. Use mode 'sparse', or add the nodes that get_nodes() returns to a new collection."
             )
         words = any_word(query.query_str)
     search: SearchArguments = {
