@@ -1,8 +1,8 @@
 """A Qdrant server's REST interface over an `EdgeClient`, and a TCP proxy that cuts connections.
 
-With these, everything between the index and a server is real but the server's own code: qdrant-client's
-requests, JSON, sockets, keep-alive, several connections at once. A test against a Qdrant server proper runs
-where QDRANT_URL is set.
+With these, everything between the index and a server is real except the server's code: qdrant-client's
+requests, JSON, sockets, keep-alive, several connections at once. Tests against a real Qdrant server run if
+QDRANT_URL is set.
 """
 
 import json
@@ -25,15 +25,15 @@ Call = Callable[[EdgeClient, str, dict[str, Any]], Any]
 
 
 def _create(client: EdgeClient, name: str, body: dict[str, Any]) -> bool:
-    asked = models.CreateCollection(**body)
+    request = models.CreateCollection(**body)
     return client.create_collection(
         name,
-        asked.vectors or {},
-        asked.sparse_vectors,
-        on_disk_payload=asked.on_disk_payload,
-        hnsw_config=asked.hnsw_config,
-        quantization_config=asked.quantization_config,
-        metadata=asked.metadata,
+        request.vectors or {},
+        request.sparse_vectors,
+        on_disk_payload=request.on_disk_payload,
+        hnsw_config=request.hnsw_config,
+        quantization_config=request.quantization_config,
+        metadata=request.metadata,
     )
 
 
@@ -42,8 +42,8 @@ def _upsert(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
 
 
 def _retrieve(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
-    asked = models.PointRequest(**body)
-    return client.retrieve(name, asked.ids, asked.with_payload, asked.with_vector)
+    request = models.PointRequest(**body)
+    return client.retrieve(name, request.ids, request.with_payload, request.with_vector)
 
 
 def _delete(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
@@ -51,20 +51,20 @@ def _delete(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
 
 
 def _set_payload(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
-    asked = models.SetPayload(**body)
-    return client.set_payload(name, asked.payload, asked.points or asked.filter, asked.key)
+    request = models.SetPayload(**body)
+    return client.set_payload(name, request.payload, request.points or request.filter, request.key)
 
 
 def _scroll(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
-    asked = models.ScrollRequest(**body)
+    request = models.ScrollRequest(**body)
     points, following = client.scroll(
         name,
-        asked.filter,
-        limit=asked.limit or 10,
-        order_by=asked.order_by,
-        offset=asked.offset,
-        with_payload=asked.with_payload,
-        with_vectors=asked.with_vector,
+        request.filter,
+        limit=request.limit or 10,
+        order_by=request.order_by,
+        offset=request.offset,
+        with_payload=request.with_payload,
+        with_vectors=request.with_vector,
     )
     return {"points": points, "next_page_offset": following}
 
@@ -103,13 +103,13 @@ _CALLS: Final[dict[tuple[str, str], Call]] = {
 class RestServer:
     """Serves an `EdgeClient` at `url`.
 
-    `before` is called with method and path of each request, `told` with its body too.
+    `before` is called with method and path of each request, `on_request` also with its body.
     """
 
     def __init__(self) -> None:
         self.store = EdgeClient()
         self.before: Callable[[str, str], object] = lambda method, path: None
-        self.told: Callable[[str, str, dict[str, Any]], object] = lambda method, path, body: None
+        self.on_request: Callable[[str, str, dict[str, Any]], object] = lambda method, path, body: None
         rest = self
 
         class Handler(_Handler):
@@ -137,7 +137,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that was cut is what the tests are about."""
+        """Ignore errors of connections, which the tests cut."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -154,10 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         try:
-            asked = json.loads(content) if content else {}
-            self.server_of.told(self.command, path, asked)
-            status, result = 200, self._called(path, asked)
-        except Exception as error:  # noqa: BLE001 - told to the client, as a server does
+            request = json.loads(content) if content else {}
+            self.server_of.on_request(self.command, path, request)
+            status, result = 200, self._called(path, request)
+        except Exception as error:  # noqa: BLE001 - sent to the client, as a server does
             known: dict[type[Exception], int] = {CollectionNotFoundError: 404, InputError: 400}
             status = known.get(type(error), 500)
             answer: dict[str, Any] = {"status": {"error": str(error)}, "time": 0.0}
@@ -190,18 +190,18 @@ def _as_json(result: Any) -> Any:
 
 
 class CuttingProxy:
-    """A TCP proxy before a server, which cuts a connection in the middle of a write, or all of them.
+    """A TCP proxy for a server, which cuts one connection in the middle of a write, or all connections.
 
-    `cuts` says what happens to the next upserts, one word each: "pass"; "request" cuts when a part of the
-    request is through; "answer" cuts when the server has done it and is about to say so.
+    `cuts` lists what happens to the next upserts: "pass"; "request" cuts after a part of the request;
+    "answer" cuts after the server has done the write, before its answer.
     """
 
     def __init__(self, upstream: int) -> None:
         self.cuts: list[str] = []
         self.upserts = 0
-        """Upserts that were begun."""
+        """Number of upserts that began."""
         self._upstream = upstream
-        self._gone = False
+        self._unreachable = False
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -219,17 +219,17 @@ class CuttingProxy:
         self._listening.close()
 
     def go_away(self) -> None:
-        """Cut every connection, and every new one, until `come_back`."""
+        """Cut all connections, and each new one, until `come_back`."""
         with self._lock:
-            self._gone = True
-            going, self._connections = self._connections, []
-        for connection in going:
+            self._unreachable = True
+            connections, self._connections = self._connections, []
+        for connection in connections:
             _reset(connection)
 
     def come_back(self) -> None:
-        """Let connections through again."""
+        """Accept connections again."""
         with self._lock:
-            self._gone = False
+            self._unreachable = False
 
     def _accept(self) -> None:
         while True:
@@ -238,8 +238,8 @@ class CuttingProxy:
             except OSError:  # closed
                 return
             with self._lock:
-                gone = self._gone
-            if gone:
+                unreachable = self._unreachable
+            if unreachable:
                 _reset(near)
                 continue
             far = socket.create_connection(("127.0.0.1", self._upstream))
@@ -255,12 +255,12 @@ class CuttingProxy:
                 threading.Thread(target=_pump, args=(source, target, look), daemon=True).start()
 
     def _sent(self, data: bytes, waiting: list[str]) -> int | None:
-        """Say how much of these bytes from the client is passed on before the cut; None for no cut."""
+        """Return how many of these bytes from the client pass before the cut; None for no cut."""
         if re.match(rb"PUT /collections/[^/]+/points[? ]", data):
             with self._lock:
                 self.upserts += 1
                 waiting[:] = [self.cuts.pop(0) if self.cuts else "pass"]
-            if data.endswith(b"\r\n\r\n"):  # the body comes by itself
+            if data.endswith(b"\r\n\r\n"):  # the body comes separately
                 return None
         return len(data) // 2 if waiting == ["request"] else None
 
@@ -271,9 +271,9 @@ class CuttingProxy:
 def _pump(source: socket.socket, target: socket.socket, look: Callable[[bytes], int | None]) -> None:
     try:
         while data := source.recv(65536):
-            most = look(data)
-            target.sendall(data if most is None else data[:most])
-            if most is not None:
+            limit = look(data)
+            target.sendall(data if limit is None else data[:limit])
+            if limit is not None:
                 break
     except OSError:
         pass
@@ -282,7 +282,7 @@ def _pump(source: socket.socket, target: socket.socket, look: Callable[[bytes], 
 
 
 def _reset(connection: socket.socket) -> None:
-    """End a connection without a farewell, as a machine that goes away does."""
+    """End a connection with a reset, as a machine that loses its network does."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RDWR)

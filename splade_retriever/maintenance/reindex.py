@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import (
     CollectionMismatchError,
@@ -195,7 +196,7 @@ def _encoder(source: Collection, model: ModelArgument) -> Encoder:
 
 def _alias_of(source: Collection) -> str | None:
     """Find the collection that a name is an alias of; None for a collection's own name."""
-    if isinstance(source.client, EdgeClient):
+    if isinstance(source.client, EdgeClient | EdgeProcess):
         return None
     aliases = call_with_retry(
         source.client.get_aliases, doing=f"list the aliases at {source.location!r}"
@@ -205,7 +206,7 @@ def _alias_of(source: Collection) -> str | None:
 
 def _new_name(source: Collection, alias_of: str | None) -> str:
     """Name the new collection: the next number that is free or that an interrupted run has left."""
-    if isinstance(source.client, EdgeClient):
+    if isinstance(source.client, EdgeClient | EdgeProcess):
         return f"{source.name}.next"
     number = 2
     while True:
@@ -443,7 +444,7 @@ def _switch(work: _Work, alias_of: str | None) -> None:
     source, target, report = work.source, work.target, work.report
     memory = work.new.to_metadata()[SETTINGS_KEY]
     client = source.client
-    if isinstance(client, EdgeClient) and target.name == f"{source.name}.next":
+    if isinstance(client, EdgeClient | EdgeProcess) and target.name == f"{source.name}.next":
         metadata = dict(client.get_collection(target.name).config.metadata or {}) | {SETTINGS_KEY: memory}
         client.replace_collection(source.name, target.name, metadata=metadata)
         report.switch = "replaced"

@@ -344,8 +344,8 @@ OF_KIND: dict[str, tuple[Any, list[Any]]] = {
 )
 def test_filters_find_the_same_through_payload_indexes(pair: Pair, payloads: list[dict[str, Any]]) -> None:
     cleared(pair)
-    there = pair[0].get_collection("c").payload_schema
-    for kind in {*OF_KIND} - {*there}:
+    indexed = pair[0].get_collection("c").payload_schema
+    for kind in {*OF_KIND} - {*indexed}:
         pair[0].create_payload_index("c", kind, kind)
     for client in pair:
         client.upsert(
@@ -376,22 +376,22 @@ operations = st.one_of(
 )
 
 
-def operate(client: Any, operation: tuple[Any, ...], there: set[Any]) -> None:
-    """Make a write; ids that are not there are left out, since both refuse them, each in its own words."""
+def operate(client: Any, operation: tuple[Any, ...], existing: set[Any]) -> None:
+    """Make a write without ids that do not exist, which both refuse with different messages."""
     name, *arguments = operation
     if name == "upsert":
         client.upsert("c", points=arguments[0])
         return
     if name == "update_vectors":
         found = [
-            models.PointVectors(id=i, vector=v) for i, v in dict(arguments[0]).items() if i in there and v
+            models.PointVectors(id=i, vector=v) for i, v in dict(arguments[0]).items() if i in existing and v
         ]
         if found:
             client.update_vectors("c", points=found)
         return
     *before, selector = arguments
     if isinstance(selector, list):
-        selector = [id for id in selector if id in there]
+        selector = [id for id in selector if id in existing]
         if not selector:
             return
     getattr(client, name)("c", *before, selector)
@@ -403,9 +403,9 @@ def test_writes_leave_the_same_contents(pair: Pair, steps: list[tuple[Any, ...]]
     cleared(pair)
 
     for step in steps:
-        there = {record.id for record in pair[1].scroll("c", limit=100)[0]}
+        existing = {record.id for record in pair[1].scroll("c", limit=100)[0]}
         for client in pair:
-            operate(client, step, there)
+            operate(client, step, existing)
         same_contents(pair)
 
 

@@ -244,8 +244,8 @@ for number in range(1_000_000):
     parent.stdout.close()
     with EdgeClient(tmp_path / "store") as client:  # which may have to wait a little for the child to end
         assert ended(child)
-        there = {record.id for record in client.scroll("docs", limit=1_000_000)[0]}
-    assert set(acknowledged) <= there
+        stored = {record.id for record in client.scroll("docs", limit=1_000_000)[0]}
+    assert set(acknowledged) <= stored
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

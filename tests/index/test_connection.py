@@ -248,7 +248,7 @@ def test_of_several_calls_the_others_are_made_though_one_fails() -> None:
 def test_settings_of_a_cluster_reach_the_server() -> None:
     bodies: list[dict[str, Any]] = []
     with RestServer() as rest:
-        rest.told = lambda method, path, body: (
+        rest.on_request = lambda method, path, body: (
             bodies.append(body) if (method, path) == ("PUT", "/collections/splade") else None
         )
         with SpladeIndex(

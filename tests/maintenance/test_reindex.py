@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient, models
 
 from splade_retriever.edge import storage as edge_folder
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
@@ -102,6 +103,14 @@ def test_reindexing_what_is_so_already_does_nothing(tmp_path: Path) -> None:
 
     assert reindex(tmp_path / "a", encoder).switch == "nothing to do"
     assert encoder.encoded == 0
+
+
+def test_a_collection_of_an_engine_in_a_child_process_is_replaced(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 5)
+
+    with EdgeProcess(tmp_path / "a") as client:
+        assert reindex(client, WordEncoder(), max_active_dims=2).switch == "replaced"
+        assert [found.name for found in client.get_collections().collections] == ["splade"]
 
 
 def test_other_settings_with_the_same_model(tmp_path: Path) -> None:
