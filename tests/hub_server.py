@@ -1,4 +1,4 @@
-"""A server that speaks the model hub's protocol, for tests of downloading; it also counts and misbehaves."""
+"""A server that speaks the model hub's protocol, for tests of downloads; it counts requests and can fail."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubServer:
-    """Serves one repository on localhost; large files as the hub does, by a redirect to a content store.
+    """Serves one repository on localhost; large files are redirected to a content store, as on the hub.
 
     Attributes:
         requests: "METHOD path", in order.
         ranges: The Range headers of all downloads that had one.
         cut_after: Close the connection after that many bytes of a large file, and answer 500 from then on.
-        stall_after: Send that many bytes of a large file, then wait for the client to go away.
-        refuse: Answer for the repository with this status and error code.
+        stall_after: Send that many bytes of a large file, then wait until the client disconnects.
+        refuse: Answer requests for the repository with this status and error code.
         logins: Path and Authorization header of each request.
-        broken: Answer everything with 500.
+        broken: Answer every request with 500.
     """
 
     def __init__(self, repo: str, files: Mapping[str, bytes], *, large: str = "model.onnx") -> None:
@@ -79,25 +79,25 @@ class HubServer:
             self._resolve(request)
 
     def _resolve(self, request: BaseHTTPRequestHandler) -> None:
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path)
-        if found is None or found[1] != self.repo:
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path)
+        if match is None or match[1] != self.repo:
             return _reply(request, 404, {"X-Error-Code": "RepoNotFound"})
         if self.refuse is not None:
             status, code = self.refuse
             return _reply(request, status, {"X-Error-Code": code} if code else {})
-        if found[2] not in ("main", COMMIT):
+        if match[2] not in ("main", COMMIT):
             return _reply(request, 404, {"X-Error-Code": "RevisionNotFound"})
-        body = self.files.get(found[3])
+        body = self.files.get(match[3])
         if body is None:
             return _reply(request, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        return self._send(request, found[3], body)
+        return self._send(request, match[3], body)
 
     def _send(self, request: BaseHTTPRequestHandler, name: str, body: bytes) -> None:
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(body).hexdigest()}"'}
         if name == self.large:
             headers["X-Linked-Etag"] = f'"{hashlib.sha256(body).hexdigest()}"'
             headers["X-Linked-Size"] = str(len(body))
-            # As on the hub, large files lie on a host of another name.
+            # As on the hub, large files are on a host of another name.
             headers["Location"] = f"{self.url.replace('127.0.0.1', 'localhost')}/store/{self.large}"
             _reply(request, 302, headers)
         else:

@@ -1,7 +1,7 @@
 """BERT-like MLM models with random weights: as ONNX files of several layouts, and as plain numpy.
 
-The graphs are written operator by operator as published exports have them (LayerNorm and GELU in parts, the
-mask as (1 - m) * -10000), so no PyTorch is needed, and ONNX Runtime's own fusions apply.
+The graphs are written operator by operator as in published exports (LayerNorm and GELU in parts, the mask as
+(1 - m) * -10000), so that PyTorch is not needed and ONNX Runtime's own fusions apply.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BERT_BASE = Shape(vocab=30522, hidden=768, layers=12, heads=12, inner=3072, posi
 
 
 def random_weights(shape: Shape, *, seed: int = 0, decoder_bias: float = -1.0) -> dict[str, FloatArray]:
-    """Draw weights that keep rows at unit size; the lower `decoder_bias`, the fewer active dimensions."""
+    """Return random weights; rows have unit size, and a lower `decoder_bias` has fewer active dimensions."""
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> FloatArray:
@@ -50,7 +50,7 @@ def random_weights(shape: Shape, *, seed: int = 0, decoder_bias: float = -1.0) -
         return random.standard_normal(size, np.float32) * np.float32(0.1) + np.float32(middle)
 
     hidden = shape.hidden
-    found = {
+    weights = {
         "words": random.standard_normal((shape.vocab, hidden), np.float32) * np.float32(hidden**-0.5),
         "positions": random.standard_normal((shape.positions, hidden), np.float32) * np.float32(0.02),
         "types": random.standard_normal((2, hidden), np.float32) * np.float32(0.02),
@@ -63,10 +63,10 @@ def random_weights(shape: Shape, *, seed: int = 0, decoder_bias: float = -1.0) -
         matrices |= {f"{layer}.up": (hidden, shape.inner), f"{layer}.down": (shape.inner, hidden)}
         norms += [f"{layer}.output.norm", f"{layer}.down.norm"]
     for name, size in matrices.items():
-        found[f"{name}.weight"], found[f"{name}.bias"] = matrix(*size), vector(size[1])
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = matrix(*size), vector(size[1])
     for name in norms:
-        found[f"{name}.weight"], found[f"{name}.bias"] = vector(hidden, 1.0), vector(hidden)
-    return found
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = vector(hidden, 1.0), vector(hidden)
+    return weights
 
 
 def mlm_logits(
@@ -107,7 +107,7 @@ def _gelu(rows: Any) -> Any:
 
 
 def max_pooled(logits: FloatArray, attention_mask: NDArray[Any]) -> FloatArray:
-    """Pool as the SPLADE paper writes it: max over real tokens of log(1 + relu(logit))."""
+    """Pool by the formula of the SPLADE paper: max over real tokens of log(1 + relu(logit))."""
     return np.max(np.log1p(np.maximum(logits, 0)) * attention_mask[:, :, None], axis=1)
 
 
@@ -127,8 +127,8 @@ def save_mlm(
     Args:
         path: The file.
         weights: From `random_weights`.
-        shape: The sizes they were drawn for.
-        decoder: How the last product is written: "tied" transposes the word embeddings in the graph, "gemm"
+        shape: The sizes of `weights`.
+        decoder: The form of the last product: "tied" transposes the word embeddings in the graph, "gemm"
             merges texts and tokens into rows, "gemm_transposed" also keeps the matrix as (vocab, hidden).
         opset: Version of the operators.
         half: Store and compute in float16, with logits cast to float32.

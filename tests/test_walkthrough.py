@@ -1,7 +1,7 @@
-"""The published walkthrough "Working with SPLADE", step by step and in its words.
+"""The published walkthrough "Working with SPLADE", step by step.
 
-The steps run on the bundled model, offline; the canonical values of `prithivida/Splade_PP_en_v1` are checked
-where that model can be downloaded (marker `network`).
+The steps run on the bundled model, offline. The canonical values of `prithivida/Splade_PP_en_v1` are checked
+if that model can be downloaded (marker `network`).
 """
 
 import json
@@ -40,12 +40,12 @@ def embeddings(model: SparseTextEmbedding) -> list[SparseEmbedding]:
 
 
 def get_tokens_and_weights(embedding: SparseEmbedding, model: SparseTextEmbedding) -> dict[str, float]:
-    """Read ids back one by one, as the walkthrough does."""
-    found = {
+    """Decode ids one by one, as the walkthrough does."""
+    weights = {
         model.tokenizer.decode([index]): weight
         for index, weight in zip(embedding.indices.tolist(), embedding.values.tolist(), strict=True)
     }
-    return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+    return dict(sorted(weights.items(), key=lambda item: item[1], reverse=True))
 
 
 def test_step_1_the_two_names_are_imported_from_the_package() -> None:
@@ -69,13 +69,13 @@ def test_step_2_the_supported_models_are_a_list_of_dicts() -> None:
 
 
 def test_step_3_a_model_is_opened_by_its_name() -> None:
-    # The download and its progress bar are in test_hub.py and test_models.py, against a server of our own.
+    # test_hub.py and test_model_cards.py test the download and its progress bar against a local server.
     name = SparseTextEmbedding.list_supported_models()[0]["model"]
 
     assert SparseTextEmbedding(model_name=name).model_name == name
 
 
-def test_step_4_a_list_of_documents_gives_an_embedding_each_in_their_order(
+def test_step_4_a_list_of_documents_returns_one_embedding_each_in_order(
     model: SparseTextEmbedding, embeddings: list[SparseEmbedding]
 ) -> None:
     assert len(embeddings) == len(DOCUMENTS)
@@ -99,7 +99,7 @@ def test_step_5_an_embedding_has_values_and_indices_and_prints_as_in_the_walkthr
     assert "values=array(" in repr(embedding)
 
 
-def test_step_6_ids_are_read_back_as_tokens_the_heaviest_first_and_dumped_as_json(
+def test_step_6_ids_are_decoded_to_tokens_by_weight_and_dumped_as_json(
     model: SparseTextEmbedding, embeddings: list[SparseEmbedding]
 ) -> None:
     by_hand = get_tokens_and_weights(embeddings[0], model)
@@ -111,10 +111,10 @@ def test_step_6_ids_are_read_back_as_tokens_the_heaviest_first_and_dumped_as_jso
     assert json.loads(json.dumps(by_hand, indent=4)) == by_hand
 
 
-def test_step_7_the_most_important_tokens_are_what_the_sentence_is_about(model: SparseTextEmbedding) -> None:
-    heaviest = list(model.tokens_and_weights(next(model.embed(SENTENCE))))[:20]
+def test_step_7_the_tokens_with_the_largest_weights_are_the_topic(model: SparseTextEmbedding) -> None:
+    top_tokens = list(model.tokens_and_weights(next(model.embed(SENTENCE))))[:20]
 
-    assert {"lunar", "mission", "india"} <= set(heaviest)
+    assert {"lunar", "mission", "india"} <= set(top_tokens)
 
 
 def test_step_7_there_are_tokens_that_are_not_in_the_document(model: SparseTextEmbedding) -> None:
@@ -148,7 +148,7 @@ def test_step_7_only_tokens_of_the_vocabulary_have_weights(
         assert all(token in vocabulary for token in model.tokenizer.tokens(embedding.indices.tolist()))
 
 
-def test_step_7_word_pieces_let_typos_and_unknown_words_through(model: SparseTextEmbedding) -> None:
+def test_step_7_word_pieces_cover_typos_and_unknown_words(model: SparseTextEmbedding) -> None:
     (right,) = model.embed("Chandrayaan landed")
     (typo,) = model.embed("Chandrayan landed")
 
@@ -179,8 +179,8 @@ def canonical() -> SparseEmbedding:
     )
 
 
-def test_the_canonical_vector_reads_back_as_the_walkthrough_shows_it(model: SparseTextEmbedding) -> None:
-    # The bundled model has the same vocabulary, BERT's.
+def test_the_canonical_vector_decodes_to_the_tokens_of_the_walkthrough(model: SparseTextEmbedding) -> None:
+    # The bundled model has the same vocabulary as the published one, BERT's.
     assert list(model.tokens_and_weights(canonical())) == CANONICAL_TOKENS.split()
 
 
@@ -189,11 +189,11 @@ def published() -> SparseTextEmbedding:
     try:
         return SparseTextEmbedding(model_name="prithivida/Splade_PP_en_v1")
     except ModelFilesError as error:
-        pytest.skip(f"the model is not to be had here: {error}")
+        pytest.skip(f"the model is not available: {error}")
 
 
 @pytest.mark.network
-def test_the_published_model_gives_the_canonical_values(published: SparseTextEmbedding) -> None:
+def test_the_published_model_returns_the_canonical_values(published: SparseTextEmbedding) -> None:
     (embedding,) = published.embed(SENTENCE)
 
     assert embedding.indices.tolist() == canonical().indices.tolist()

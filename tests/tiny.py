@@ -1,4 +1,4 @@
-"""A tiny masked language model as an ONNX export of logits, for tests that need fp32 or no pooling inside."""
+"""A tiny masked language model as an ONNX export of logits, for tests of fp32 and of unpooled graphs."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ VOCABULARY += [f"##{letter}" for letter in LETTERS]
 def write_tiny_model(
     folder: Path, *, max_length: int = 32, name: str = "model.onnx", seed: int = 0, **config: Any
 ) -> Path:
-    """Write `tokenizer.json`, `config.json` and the graph; `name` may lie in a folder of its own."""
+    """Write `tokenizer.json`, `config.json` and the graph; `name` may contain a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     write_json(

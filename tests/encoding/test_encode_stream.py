@@ -1,4 +1,4 @@
-"""A stream of texts: bounded reading, busy threads, order, faults in their place."""
+"""A stream of texts: bounded reading, all threads in use, order, errors after the items before them."""
 
 import threading
 import time
@@ -18,10 +18,10 @@ WINDOW = 512
 
 
 class Counter:
-    """Counts what was read of an endless stream, and what was encoded."""
+    """Counts the texts read from an endless stream, and those encoded."""
 
     def __init__(self, *, wait: threading.Event | None = None) -> None:
-        self.read = self.encoded = self.running = self.most = 0
+        self.read = self.encoded = self.running = self.max_running = 0
         self.wait = wait
         self.lock = threading.Lock()
 
@@ -33,7 +33,7 @@ class Counter:
     def encode(self, batch: TokenBatch) -> list[SparseEmbedding]:
         with self.lock:
             self.running += 1
-            self.most = max(self.most, self.running)
+            self.max_running = max(self.max_running, self.running)
         if self.wait is not None:
             self.wait.wait(10)
         with self.lock:
@@ -61,7 +61,7 @@ def encode_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("splade-encode")]
 
 
-def test_no_more_than_two_windows_are_read_ahead_of_what_is_taken() -> None:
+def test_at_most_two_windows_are_read_ahead() -> None:
     counter = Counter()
     vectors = stream(counter, counter.texts())
 
@@ -71,7 +71,7 @@ def test_no_more_than_two_windows_are_read_ahead_of_what_is_taken() -> None:
     vectors.close()
 
 
-def test_more_workers_are_fed_more_texts() -> None:
+def test_more_workers_read_more_texts_ahead() -> None:
     counter = Counter()
     vectors = stream(counter, counter.texts(), workers=8)
     next(vectors)
@@ -80,7 +80,7 @@ def test_more_workers_are_fed_more_texts() -> None:
     vectors.close()
 
 
-def test_long_texts_make_a_window_short() -> None:
+def test_a_window_of_long_texts_holds_fewer_texts() -> None:
     counter = Counter()
     read = 0
 
@@ -97,7 +97,7 @@ def test_long_texts_make_a_window_short() -> None:
     vectors.close()
 
 
-def test_the_next_window_is_computed_while_the_last_one_is_taken() -> None:
+def test_the_next_window_is_computed_while_the_current_one_is_consumed() -> None:
     counter = Counter()
     vectors = stream(counter, counter.texts())
     next(vectors)
@@ -109,7 +109,7 @@ def test_the_next_window_is_computed_while_the_last_one_is_taken() -> None:
     vectors.close()
 
 
-def test_as_many_batches_run_at_once_as_there_are_workers() -> None:
+def test_one_batch_per_worker_runs_at_once() -> None:
     go = threading.Event()
     counter = Counter(wait=go)
     vectors = stream(counter, counter.texts(400), workers=3)
@@ -122,10 +122,10 @@ def test_as_many_batches_run_at_once_as_there_are_workers() -> None:
     go.set()
     taker.join()
 
-    assert counter.most == 3
+    assert counter.max_running == 3
 
 
-def test_closing_early_ends_the_threads_and_what_was_queued() -> None:
+def test_closing_early_ends_the_threads_and_drops_queued_batches() -> None:
     counter = Counter()
     vectors = stream(counter, counter.texts())
     next(vectors)
@@ -144,7 +144,7 @@ def test_a_single_text_starts_no_thread() -> None:
     assert not encode_threads()
 
 
-def test_vectors_come_in_the_order_of_the_texts_over_window_borders() -> None:
+def test_vectors_keep_the_order_of_the_texts_across_windows() -> None:
     texts = ["moon " * (number * 13 % 29 + 1) for number in range(2 * WINDOW + 77)]
 
     lengths = [vector.indices[0] for vector in stream(Counter(), texts)]
@@ -154,7 +154,7 @@ def test_vectors_come_in_the_order_of_the_texts_over_window_borders() -> None:
 
 @pytest.mark.parametrize("position", [0, 3, WINDOW - 1, WINDOW, 2 * WINDOW + 5])
 @pytest.mark.parametrize("bad", [None, 7, b"moon", "moon \ud83d"])
-def test_what_is_no_text_is_an_error_in_its_place(position: int, bad: object) -> None:
+def test_an_item_that_is_not_text_raises_after_the_items_before_it(position: int, bad: object) -> None:
     texts: list[object] = ["moon"] * (2 * WINDOW + 50)
     texts[position] = bad
     vectors = stream(Counter(), texts)
@@ -164,20 +164,20 @@ def test_what_is_no_text_is_an_error_in_its_place(position: int, bad: object) ->
         next(vectors)
 
 
-def test_a_fault_of_the_callers_own_iterator_keeps_its_place_and_its_type() -> None:
+def test_an_error_of_the_callers_iterator_keeps_its_position_and_type() -> None:
     def texts() -> Iterator[str]:
         yield "moon"
         yield "moon"
-        raise ZeroDivisionError("theirs")
+        raise ZeroDivisionError("of the caller")
 
     vectors = stream(Counter(), texts())
 
     assert len([next(vectors), next(vectors)]) == 2
-    with pytest.raises(ZeroDivisionError, match="theirs"):
+    with pytest.raises(ZeroDivisionError, match="of the caller"):
         next(vectors)
 
 
-def test_a_fault_of_the_model_ends_the_stream_and_its_threads() -> None:
+def test_an_error_of_the_model_ends_the_stream_and_its_threads() -> None:
     def broken(batch: TokenBatch) -> list[SparseEmbedding]:
         raise RuntimeError("no memory")
 
@@ -195,7 +195,7 @@ def test_a_fault_of_the_model_ends_the_stream_and_its_threads() -> None:
     assert not encode_threads()
 
 
-def test_a_text_without_tokens_has_an_empty_vector_where_the_model_adds_none() -> None:
+def test_a_text_without_tokens_has_an_empty_vector_if_the_model_adds_none() -> None:
     plain = tiny_tokenizer()
     plain.post_processor = None
     vectors = encode_stream(

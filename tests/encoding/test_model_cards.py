@@ -1,4 +1,4 @@
-"""Model cards: what is listed, licences, names, custom models, and one download from end to end."""
+"""Model cards: the list, licences, names, custom models, and a download from end to end."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.encoding.model_cards import Catalogue, ModelCard, published
 from splade_retriever.errors import InputError, LicenseError, ModelFilesError, UnknownModelError
-from tests.encoding.test_hub import Client
+from tests.encoding.hub_client import Client
 from tests.hub_server import COMMIT, HubServer
 from tests.tiny import VOCABULARY, tiny_logits, write_tiny_model
 
@@ -19,33 +19,27 @@ OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
 NON_COMMERCIAL = "naver/splade-v3"
 
 
-@pytest.fixture(autouse=True)
-def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """Models that a test adds are known to that test only, and no licence is accepted beforehand."""
-    monkeypatch.delenv("SPLADE_ACCEPT_LICENSE", raising=False)
-    fresh = Catalogue(published())
-    monkeypatch.setattr(SparseTextEmbedding, "_catalogue", fresh)
-    return fresh
+pytestmark = pytest.mark.usefixtures("catalogue")
 
 
 def listed(name: str) -> dict[str, object]:
-    (found,) = [entry for entry in SparseTextEmbedding.list_supported_models() if entry["model"] == name]
-    return found
+    (card,) = [entry for entry in SparseTextEmbedding.list_supported_models() if entry["model"] == name]
+    return card
 
 
 def test_the_list_has_fastembeds_keys() -> None:
     fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
-    theirs = {entry["model"]: entry for entry in fastembed.SparseTextEmbedding.list_supported_models()}
+    reference = {entry["model"]: entry for entry in fastembed.SparseTextEmbedding.list_supported_models()}
 
     for name in ("prithivida/Splade_PP_en_v1", f"{OPENSEARCH}-doc-v3-gte"):
-        ours = listed(name)
-        assert theirs[name].keys() <= ours.keys()
+        card = listed(name)
+        assert reference[name].keys() <= card.keys()
         for key in ("model_file", "license", "size_in_GB", "vocab_size", "additional_files"):
-            assert ours[key] == theirs[name][key]
-        assert ours["sources"] == {"hf": theirs[name]["sources"]["hf"]}
+            assert card[key] == reference[name][key]
+        assert card["sources"] == {"hf": reference[name]["sources"]["hf"]}
 
 
-def test_the_list_can_be_dumped_as_json_and_names_each_model_once() -> None:
+def test_the_list_is_valid_json_and_names_each_model_once() -> None:
     entries = json.loads(json.dumps(SparseTextEmbedding.list_supported_models()))
 
     names = [entry["model"].lower() for entry in entries]
@@ -71,13 +65,13 @@ def test_the_list_can_be_dumped_as_json_and_names_each_model_once() -> None:
         ("ibm-granite/granite-embedding-30m-sparse", {"vocab_size": 50265, "license": "apache-2.0"}),
     ],
 )
-def test_each_published_model_is_listed_with_what_decides_its_vectors(
+def test_each_published_model_is_listed_with_the_settings_that_decide_its_vectors(
     name: str, facts: dict[str, object]
 ) -> None:
     assert {key: listed(name)[key] for key in facts} == facts
 
 
-def test_only_asymmetric_models_drop_special_tokens_and_need_a_table() -> None:
+def test_only_asymmetric_models_zero_special_tokens_and_need_a_table() -> None:
     for card in published():
         assert card.zero_special_tokens == (card.query_side != "symmetric")
         assert ("idf.json" in card.files) == (card.query_side == "idf")
@@ -87,7 +81,7 @@ def test_only_asymmetric_models_drop_special_tokens_and_need_a_table() -> None:
 # -- licences ------------------------------------------------------------------------------------------------
 
 
-def test_a_non_commercial_model_asks_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_a_non_commercial_licence_is_checked_before_any_download(tmp_path: Path) -> None:
     with HubServer(NON_COMMERCIAL, {}) as hub:
         client = Client(tmp_path, hub.url)
         script = f"from splade_retriever import SparseTextEmbedding as S; S({NON_COMMERCIAL!r})"
@@ -103,14 +97,16 @@ def test_a_non_commercial_model_asks_before_anything_is_fetched(tmp_path: Path) 
     assert hub.requests == []
 
 
-def test_the_licence_error_names_the_licence_and_both_ways_to_accept_it() -> None:
+def test_the_licence_error_names_the_licence_and_both_settings_that_accept_it() -> None:
     with pytest.raises(LicenseError, match=r"cc-by-nc-sa-4\.0.*accept_license=True.*SPLADE_ACCEPT_LICENSE="):
         SparseTextEmbedding(NON_COMMERCIAL)
 
 
-@pytest.mark.parametrize("named", ["cc-by-nc-sa-4.0", "mit, CC-BY-NC-SA-4.0", "Naver/Splade-v3"])
-def test_an_accepted_licence_leads_on(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    monkeypatch.setenv("SPLADE_ACCEPT_LICENSE", named)
+@pytest.mark.parametrize("value", ["cc-by-nc-sa-4.0", "mit, CC-BY-NC-SA-4.0", "Naver/Splade-v3"])
+def test_a_licence_is_accepted_by_the_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SPLADE_ACCEPT_LICENSE", value)
 
     with pytest.raises(ModelFilesError, match="without an ONNX file"):
         SparseTextEmbedding(NON_COMMERCIAL)
@@ -119,7 +115,7 @@ def test_an_accepted_licence_leads_on(monkeypatch: pytest.MonkeyPatch, named: st
         SparseTextEmbedding(NON_COMMERCIAL)
 
 
-def test_a_folder_asks_for_its_licence_too(tmp_path: Path) -> None:
+def test_the_licence_of_a_folder_is_checked_too(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
     (folder / "card.json").write_text('{"license": "cc-by-nc-4.0"}', encoding="utf-8")
 
@@ -131,7 +127,7 @@ def test_a_folder_asks_for_its_licence_too(tmp_path: Path) -> None:
 # -- names ---------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_name_is_an_error_that_suggests_near_ones() -> None:
+def test_an_unknown_name_raises_an_error_that_suggests_similar_names() -> None:
     with pytest.raises(
         UnknownModelError, match=r"'prithvida/Splade_PP_en_v1'.*mean 'prithivida/Splade_PP_en_v1'"
     ):
@@ -155,31 +151,31 @@ def test_the_bundled_model_has_a_name_too() -> None:
         SparseTextEmbedding(bundled.model_name, revision="sha256:0", lazy_load=True)
 
 
-def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_that_folder(
+def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_the_export(
     tmp_path: Path,
 ) -> None:
     name = "prithivida/Splade_PP_en_v2"
-    with pytest.raises(ModelFilesError) as told:
+    with pytest.raises(ModelFilesError) as caught:
         SparseTextEmbedding(name)
-    assert f"SparseEncoder('{name}', backend='onnx').save_pretrained(FOLDER)" in str(told.value)
-    assert f"--model {name} --task fill-mask FOLDER" in str(told.value)
-    assert "specific_model_path=FOLDER" in str(told.value)
+    assert f"SparseEncoder('{name}', backend='onnx').save_pretrained(FOLDER)" in str(caught.value)
+    assert f"--model {name} --task fill-mask FOLDER" in str(caught.value)
+    assert "specific_model_path=FOLDER" in str(caught.value)
 
     model = SparseTextEmbedding(name, specific_model_path=write_tiny_model(tmp_path / "exported"))
 
     assert model.model_name == name
-    assert model.max_length == 32  # what the exported network has positions for
+    assert model.max_length == 32  # the number of positions of the exported network
     assert str(model.fingerprint["revision"]).startswith("sha256:")
 
 
-def test_a_folder_takes_the_name_that_is_given_with_it(tmp_path: Path) -> None:
+def test_a_folder_opened_with_a_name_has_that_name(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "v7")
 
     assert SparseTextEmbedding("me/mine", specific_model_path=folder).fingerprint["model"] == "me/mine"
     assert SparseTextEmbedding(specific_model_path=folder).fingerprint["model"] == "v7"
 
 
-def test_the_digest_of_a_folder_is_not_looked_for_on_the_hub() -> None:
+def test_the_digest_of_a_folder_is_not_requested_from_the_hub() -> None:
     with pytest.raises(UnknownModelError, match="Pass that folder with specific_model_path="):
         SparseTextEmbedding("prithivida/Splade_PP_en_v1", revision="sha256:abc")
 
@@ -197,12 +193,12 @@ def test_the_digest_of_a_folder_is_not_looked_for_on_the_hub() -> None:
         ({"sources": {"hf": "a/b"}, "max_length": 0}, "max_length=0"),
     ],
 )
-def test_a_custom_card_that_makes_no_sense_is_refused(settings: dict[str, object], message: str) -> None:
+def test_a_custom_card_with_an_invalid_value_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SparseTextEmbedding.add_custom_model("me/mine", **settings)  # type: ignore[arg-type]
 
 
-def test_a_name_is_given_once(catalogue: Catalogue) -> None:
+def test_a_name_cannot_be_registered_with_other_settings(catalogue: Catalogue) -> None:
     SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
     SparseTextEmbedding.add_custom_model("me/mine", sources={"hf": "a/b"})
     with pytest.raises(InputError, match="'me/mine' is registered already"):
@@ -220,17 +216,17 @@ from splade_retriever import SparseTextEmbedding
 card, arguments, text = json.loads(sys.argv[1])
 SparseTextEmbedding.add_custom_model("me/mine", **card)
 model = SparseTextEmbedding("me/mine", **arguments)
-out = {"fingerprint": model.fingerprint, "query": next(model.query_embed(text)).as_dict()}
+result = {"fingerprint": model.fingerprint, "query": next(model.query_embed(text)).as_dict()}
 if not arguments.get("lazy_load"):
-    out["document"] = next(model.embed(text)).as_dict()
-print(json.dumps(out))
+    result["document"] = next(model.embed(text)).as_dict()
+print(json.dumps(result))
 """
 
 
 def use(client: Client, card: dict[str, object], **arguments: object) -> dict[str, dict[str, object]]:
-    asked = json.dumps([card, arguments, "the moon"])
+    request = json.dumps([card, arguments, "the moon"])
     done = subprocess.run(
-        [sys.executable, "-c", USE, asked],
+        [sys.executable, "-c", USE, request],
         env=client.environment(),
         capture_output=True,
         text=True,
@@ -250,9 +246,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield server
 
 
-def test_a_model_is_downloaded_encoded_with_and_opened_offline_the_next_time(
-    hub: HubServer, tmp_path: Path
-) -> None:
+def test_a_model_is_downloaded_once_and_opened_offline_the_next_time(hub: HubServer, tmp_path: Path) -> None:
     import numpy as np
 
     client = Client(tmp_path / "home", hub.url)
@@ -271,18 +265,20 @@ def test_a_model_is_downloaded_encoded_with_and_opened_offline_the_next_time(
     )
 
 
-def test_a_process_that_only_asks_does_not_even_download_the_network(hub: HubServer, tmp_path: Path) -> None:
+def test_a_process_that_only_encodes_queries_does_not_download_the_network(
+    hub: HubServer, tmp_path: Path
+) -> None:
     client = Client(tmp_path / "home", hub.url)
     card = {"sources": {"hf": "me/repo"}, "max_length": 32, "query_side": "idf"}
 
-    asking = use(client, card, lazy_load=True)
+    querying = use(client, card, lazy_load=True)
 
-    assert set(asking["query"].values()) == {2.5, 0.25}
+    assert set(querying["query"].values()) == {2.5, 0.25}
     assert not any("model.onnx" in request for request in hub.requests)
 
     hub.requests.clear()
-    writing = use(client, card)
+    encoding = use(client, card)
 
     assert any("model.onnx" in request for request in hub.requests)
-    assert writing["fingerprint"] == asking["fingerprint"]
-    assert not {str(token_id) for token_id in range(5)} & writing["document"].keys()
+    assert encoding["fingerprint"] == querying["fingerprint"]
+    assert not {str(token_id) for token_id in range(5)} & encoding["document"].keys()

@@ -1,4 +1,4 @@
-"""What lies in a model folder is found out from its files, in the layouts that other programs write."""
+"""Model folders, in the layouts that several programs write."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def safetensors(weights: list[float]) -> bytes:
-    """Write the format by its specification: header length, JSON header, data."""
+    """Return the bytes of a safetensors file: header length, JSON header, data."""
     import numpy as np
 
     data = np.array(weights, dtype="<f4").tobytes()
@@ -39,18 +39,18 @@ def safetensors(weights: list[float]) -> bytes:
 
 
 def test_a_bare_export_is_a_symmetric_splade_model_named_after_its_folder(folder: Path) -> None:
-    found = open_folder(folder)
+    opened = open_folder(folder)
 
-    assert found.card.model == "tiny"
-    assert found.card.activation == "log1p"
-    assert found.card.query_side == "symmetric"
-    assert found.card.vocab_size == len(VOCABULARY)
-    assert found.model == folder / "model.onnx"
-    assert not found.finished
+    assert opened.card.model == "tiny"
+    assert opened.card.activation == "log1p"
+    assert opened.card.query_side == "symmetric"
+    assert opened.card.vocab_size == len(VOCABULARY)
+    assert opened.model == folder / "model.onnx"
+    assert not opened.finished
 
 
 @pytest.mark.parametrize(("function", "activation"), [("relu", "log1p"), ("log1p_relu", "log1p_log1p")])
-def test_the_activation_is_what_sentence_transformers_saved(
+def test_the_activation_is_read_from_sentence_transformers_files(
     folder: Path, function: str, activation: str
 ) -> None:
     pooling = {"pooling_strategy": "max", "activation_function": function}
@@ -60,20 +60,18 @@ def test_the_activation_is_what_sentence_transformers_saved(
 
 
 @pytest.mark.parametrize(
-    ("pooling", "found"),
+    ("pooling", "message"),
     [({"pooling_strategy": "sum"}, "pools by 'sum'"), ({"activation_function": "gelu"}, "'gelu'")],
 )
-def test_another_pooling_is_refused_and_not_replaced(
-    folder: Path, pooling: dict[str, str], found: str
-) -> None:
+def test_another_pooling_is_refused(folder: Path, pooling: dict[str, str], message: str) -> None:
     write_json(folder / "1_SpladePooling" / "config.json", pooling)
 
-    with pytest.raises(ModelGraphError, match=found):
+    with pytest.raises(ModelGraphError, match=message):
         open_folder(folder)
 
 
 @pytest.mark.parametrize("kind", ["SparseStaticEmbedding", "IDF"])
-def test_a_router_says_that_queries_are_weighed_by_a_saved_table(tmp_path: Path, kind: str) -> None:
+def test_a_router_with_a_saved_table_is_read(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "routed"
     text = json.dumps(ROUTER).replace("SparseStaticEmbedding", kind)
     write_tiny_model(folder / "document_0_MLMTransformer", name="onnx/model.onnx")
@@ -89,7 +87,7 @@ def test_a_router_says_that_queries_are_weighed_by_a_saved_table(tmp_path: Path,
     assert model.fingerprint["query_side"] == "idf"
     assert model.fingerprint["activation"] == "log1p_log1p"
     words = {VOCABULARY.index(word): 0.5 + VOCABULARY.index(word) for word in ("the", "moon")}
-    # The comma is not in this vocabulary: [UNK], a special token, which weighs nothing.
+    # The comma is not in this vocabulary: it becomes [UNK], a special token, whose weight is 0.
     assert query.as_dict() == words
 
 
@@ -105,7 +103,7 @@ def test_a_router_whose_root_holds_the_document_model_is_read_from_the_root(fold
     assert model.tokens_and_weights(query) == {"moon": 2.5, "of": 0.25}
 
 
-def test_two_networks_are_refused_and_not_taken_for_one(folder: Path) -> None:
+def test_separate_networks_for_queries_and_documents_are_refused(folder: Path) -> None:
     two = json.loads(json.dumps(ROUTER).replace("SparseStaticEmbedding", "MLMTransformer"))
     write_json(folder / "router_config.json", two)
 
@@ -113,7 +111,7 @@ def test_two_networks_are_refused_and_not_taken_for_one(folder: Path) -> None:
         open_folder(folder)
 
 
-def test_a_query_table_without_a_stated_activation_is_refused_since_a_guess_ruins_ranking(
+def test_a_query_table_without_a_stated_activation_is_refused(
     folder: Path,
 ) -> None:
     write_json(folder / "idf.json", {"moon": 2.5})
@@ -125,7 +123,7 @@ def test_a_query_table_without_a_stated_activation_is_refused_since_a_guess_ruin
     assert open_folder(folder).card.query_side == "idf"
 
 
-def test_our_own_card_has_the_last_word(folder: Path) -> None:
+def test_the_fields_of_a_card_file_win(folder: Path) -> None:
     write_json(folder / "card.json", {"model": "me/mine", "max_length": 20, "license": "mit", "note": "x"})
 
     card = open_folder(folder).card
@@ -155,15 +153,15 @@ def test_the_smallest_stated_limit_is_the_limit(
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "onnx/model.onnx", "mine.onnx", "onnx/mine.onnx"])
-def test_the_onnx_file_is_found_wherever_exporters_put_it(tmp_path: Path, name: str) -> None:
+def test_the_onnx_file_is_found_in_every_place_that_exporters_use(tmp_path: Path, name: str) -> None:
     folder = write_tiny_model(tmp_path / "tiny", name=name)
 
     assert open_folder(folder).model == folder / name
-    SparseTextEmbedding(folder)  # which writes its pooled graph beside it
+    SparseTextEmbedding(folder)  # writes its pooled graph beside the model
     assert open_folder(folder).model == folder / name
 
 
-def test_of_several_onnx_files_none_is_guessed(folder: Path) -> None:
+def test_several_onnx_files_without_a_card_are_an_error(folder: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         (folder / name).write_bytes((folder / "model.onnx").read_bytes())
     (folder / "model.onnx").unlink()
@@ -175,7 +173,7 @@ def test_of_several_onnx_files_none_is_guessed(folder: Path) -> None:
     assert open_folder(folder).model == folder / "b.onnx"
 
 
-def test_what_is_missing_is_named_with_the_folder_and_the_way_out(folder: Path) -> None:
+def test_a_missing_file_is_named_with_its_folder_and_how_to_make_it(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(ModelFilesError, match=r"tiny has no model\.onnx.*SparseEncoder"):
         open_folder(folder)
@@ -189,21 +187,21 @@ def test_what_is_missing_is_named_with_the_folder_and_the_way_out(folder: Path) 
         open_folder(folder / "nowhere")
 
 
-def test_a_model_without_a_language_head_is_refused_before_it_runs(folder: Path) -> None:
+def test_a_model_without_a_language_head_is_refused(folder: Path) -> None:
     write_json(folder / "config.json", {"architectures": ["BertModel"]})
 
     with pytest.raises(ModelFilesError, match=r"BertModel.*ForMaskedLM"):
         open_folder(folder)
 
 
-def test_a_damaged_file_is_named(folder: Path) -> None:
+def test_a_damaged_json_file_is_named(folder: Path) -> None:
     (folder / "config.json").write_text("{", encoding="utf-8")
 
     with pytest.raises(ModelFilesError, match=r"config\.json is not valid JSON"):
         open_folder(folder)
 
 
-def test_the_digest_changes_with_any_file_that_decides_a_vector(tmp_path: Path) -> None:
+def test_the_digest_changes_with_each_file_that_decides_a_vector(tmp_path: Path) -> None:
     one, same, other = (
         open_folder(write_tiny_model(tmp_path / name / "tiny", seed=seed)).digest()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))

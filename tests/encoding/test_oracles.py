@@ -1,4 +1,4 @@
-"""The same numbers as PyTorch and sentence-transformers give from the same weights, on 300 real texts."""
+"""Weights equal those of PyTorch and sentence-transformers for the same model, on 300 real texts."""
 
 import json
 import re
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.oracle,
-    # What the reference implementations warn of while they save and export is not ours to mend.
+    # The warnings of the reference implementations concern their own code.
     pytest.mark.filterwarnings("ignore"),
 ]
 
 TOLERANCE = 1e-4
 MAX_LENGTH = 96
-VOCABULARY = 6000  # the common words come first in BERT's; a fifth of it is a fifth of the time
+VOCABULARY = 6000  # common words come first in BERT's vocabulary; a fifth of it takes a fifth of the time
 HERE = Path(__file__).parents[1]
 TOKENIZER = Path(splade_retriever.__file__).parent / "bundled" / "tokenizer.json"
 ASTRONOMY = HERE.parent / "examples" / "data" / "astronomy"
@@ -45,7 +45,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def network() -> "BertForMaskedLM":
-    """Make a random BERT whose logits lie on both sides of zero."""
+    """Return a random BERT with logits on both sides of zero."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -103,7 +103,7 @@ def export(network: "BertForMaskedLM", path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Logits().eval(),  # the exporter gives a network the wrapper's mode back
+            Logits().eval(),  # the exporter restores the mode of the wrapper
             (example, example),
             str(path),
             input_names=["input_ids", "attention_mask"],
@@ -126,13 +126,15 @@ def dense(vectors: list[SparseEmbedding]) -> np.ndarray:
 def assert_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert ours.shape == theirs.shape
     assert theirs.max() > 1.0
-    assert 0.001 < (theirs > 0).mean() < 0.9, "the random network is no test: all or nothing is active"
+    assert 0.001 < (theirs > 0).mean() < 0.9, (
+        "the random network is not a useful test: all or no entries are active"
+    )
     assert float(np.abs(ours - theirs).max()) < TOLERANCE
     assert np.array_equal(ours > TOLERANCE, (ours > TOLERANCE) & (theirs > 0))
     assert np.array_equal(theirs > TOLERANCE, (theirs > TOLERANCE) & (ours > 0))
 
 
-def test_as_the_logits_of_pytorch_pooled_by_the_formula(
+def test_weights_equal_pytorchs_logits_pooled_by_the_formula(
     network: "BertForMaskedLM", folder: Path, texts: list[str]
 ) -> None:
     import torch
@@ -160,7 +162,9 @@ def test_as_the_logits_of_pytorch_pooled_by_the_formula(
     assert_equal(dense(list(model.embed(texts))), np.concatenate(rows))
 
 
-def test_as_sentence_transformers_symmetric_encoder(folder: Path, texts: list[str], tmp_path: Path) -> None:
+def test_weights_equal_those_of_sentence_transformers_symmetric_encoder(
+    folder: Path, texts: list[str], tmp_path: Path
+) -> None:
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
@@ -173,7 +177,7 @@ def test_as_sentence_transformers_symmetric_encoder(folder: Path, texts: list[st
     assert_equal(dense(list(ours.query_embed(texts[:50]))), encoded(theirs, texts[:50], "query"))
 
 
-def test_as_sentence_transformers_inference_free_encoder(
+def test_weights_equal_those_of_sentence_transformers_inference_free_encoder(
     folder: Path, texts: list[str], tmp_path: Path
 ) -> None:
     import torch
@@ -196,7 +200,7 @@ def test_as_sentence_transformers_inference_free_encoder(
 
     assert ours.fingerprint["activation"] == "log1p_log1p"
     documents, queries = encoded(theirs, texts, "document"), encoded(theirs, texts[100:150], "query")
-    # Special tokens stand in no query, so that a document's weight for one never counts: we leave it out.
+    # No query contains a special token, so a document's weight for one never counts and is left out here.
     special = ours.tokenizer.special_ids
     documents[:, special] = queries[:, special] = 0
     our_documents = dense(list(ours.embed(texts)))
@@ -208,7 +212,7 @@ def test_as_sentence_transformers_inference_free_encoder(
 
 
 def saved(theirs: "SparseEncoder", place: Path, folder: Path) -> SparseTextEmbedding:
-    """Save their model in their layout, add the ONNX file where their exporter puts it, open it as ours."""
+    """Save the reference model, add the ONNX file where its exporter puts it, and open the folder."""
     theirs.save_pretrained(str(place))
     network = next(iter(place.glob("document_0_*")), place)
     (network / "onnx").mkdir()

@@ -16,7 +16,7 @@ def table(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_each_unique_token_has_its_weight_and_unweighed_ones_have_none(tmp_path: Path) -> None:
+def test_each_unique_token_has_its_weight_and_tokens_without_a_weight_are_left_out(tmp_path: Path) -> None:
     path = table(tmp_path, '{"moon": 2.5, "the": 0, "of": -1, "[PAD]": 4, "mars": 7}')
     weights = QueryWeights.from_idf(path, VOCABULARY, without=[0])
 
@@ -24,12 +24,12 @@ def test_each_unique_token_has_its_weight_and_unweighed_ones_have_none(tmp_path:
     assert len(weights.embed([])) == 0
 
 
-def test_ones_weigh_every_token_but_the_special_ones() -> None:
+def test_ones_gives_every_token_but_the_special_ones_the_weight_1() -> None:
     assert QueryWeights.ones(4, without=[0, 9]).embed([3, 1, 0, 3]).as_dict() == {1: 1.0, 3: 1.0}
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"moon": "heavy"}', '{"moon": null}'])
-def test_a_file_that_is_no_table_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_table_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ModelFilesError, match=r"idf\.json cannot be read as"):
         QueryWeights.from_idf(table(tmp_path, text), VOCABULARY, without=[])
 

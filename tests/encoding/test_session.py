@@ -1,4 +1,4 @@
-"""The session: pooled and unpooled graphs, threads, and what it refuses."""
+"""The session: pooled and unpooled graphs, threads, and errors."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def unpooled(model: Path) -> Session:
 def save_constant(
     path: Path, *, inputs: tuple[str, ...] = ("input_ids", "attention_mask"), shape: Any = (2, 3)
 ) -> Path:
-    """A graph that returns zeros of a fixed shape, whatever it is given."""
+    """Save a graph that returns zeros of a fixed shape for any input."""
     path.parent.mkdir(exist_ok=True)
     zeros = numpy_helper.from_array(np.zeros(shape, dtype=np.float32))
     model = helper.make_model(
@@ -57,7 +57,7 @@ def save_constant(
 # Weights
 
 
-def test_logits_are_pooled_outside_a_graph_that_is_not_pooled(unpooled: Session) -> None:
+def test_logits_of_an_unpooled_graph_are_pooled_outside(unpooled: Session) -> None:
     expected = max_pooled(mlm_logits(WEIGHTS, SHAPE, IDS, MASK), MASK)
     assert not unpooled.is_pooled
     np.testing.assert_allclose(unpooled.weights(IDS, MASK), expected, atol=1e-5)
@@ -84,15 +84,15 @@ def test_order_and_padding_never_change_a_vector_pooled_outside(
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_many_threads_get_the_vectors_of_one(model: Path, pooled: Session) -> None:
+def test_several_threads_get_the_same_vectors_as_one(model: Path, pooled: Session) -> None:
     session = Session(pooled_graph(model) if pooled else model)
     once = session.weights(IDS, MASK)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: session.weights(IDS, MASK), range(64)):
-            np.testing.assert_array_equal(found, once)
+        for weights in pool.map(lambda _: session.weights(IDS, MASK), range(64)):
+            np.testing.assert_array_equal(weights, once)
 
 
-def test_threads_default_to_the_cores_this_process_may_use(model: Path) -> None:
+def test_threads_default_to_the_cores_of_this_process(model: Path) -> None:
     assert Session(model).threads == len(os.sched_getaffinity(0))
     assert Session(model, threads=3).threads == 3
 
@@ -104,7 +104,7 @@ def test_threads_default_to_the_cores_this_process_may_use(model: Path) -> None:
     arrays.arrays(np.float32, (2, 5, 7), elements=st.floats(-100, 100, width=32)),
     arrays.arrays(np.int64, (2, 5), elements=st.integers(0, 1)),
 )
-def test_max_pool_is_the_formula_of_the_paper(logits: Any, mask: Any) -> None:
+def test_max_pool_computes_the_formula_of_the_paper(logits: Any, mask: Any) -> None:
     paper = np.max(np.log1p(np.maximum(logits, 0)) * mask[:, :, None], axis=1)
     np.testing.assert_allclose(max_pool(logits, mask), paper, rtol=1e-6)
     np.testing.assert_allclose(max_pool(logits, mask, activation="log1p_log1p"), np.log1p(paper), rtol=1e-6)
@@ -121,16 +121,16 @@ def test_logits_of_another_shape_are_refused(shape: Any) -> None:
         max_pool(np.zeros(shape, dtype=np.float32), np.ones((2, 5), dtype=np.int64))
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize("providers", ["CPUExecutionProvider", [("CPUExecutionProvider", {})], [3]])
-def test_providers_are_a_list_of_names(model: Path, providers: Any) -> None:
+def test_providers_must_be_a_list_of_names(model: Path, providers: Any) -> None:
     with pytest.raises(InputError, match=r"expected a list of names.*such as \['CPUExecutionProvider'\]"):
         Session(model, providers=providers)
 
 
-def test_a_provider_that_is_not_here_is_named(model: Path) -> None:
+def test_a_provider_that_is_not_available_is_named(model: Path) -> None:
     with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
         Session(model, providers=["CudaExecutor"])
 
@@ -146,13 +146,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Session(tmp_path / "model.onnx")
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"<html>404</html>")
     with pytest.raises(ModelGraphError, match=r"ONNX Runtime cannot open .*model\.onnx"):
         Session(tmp_path / "model.onnx")
 
 
-def test_inputs_that_are_not_a_text_encoders_are_refused(tmp_path: Path) -> None:
+def test_inputs_other_than_a_text_encoders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelGraphError, match="has the inputs pixels, input_ids; expected input_ids"):
         Session(save_constant(tmp_path / "model.onnx", inputs=("pixels", "input_ids")))
 
@@ -168,7 +168,7 @@ def test_a_graph_that_ignores_the_batch_is_refused(tmp_path: Path) -> None:
         session.weights(IDS, MASK)
 
 
-def test_an_id_outside_the_vocabulary_is_told_in_words(model: Path) -> None:
+def test_an_id_outside_the_vocabulary_raises_a_clear_error(model: Path) -> None:
     ids = IDS.copy()
     ids[1, 2] = SHAPE.vocab
     with pytest.raises(ModelOutputError, match=r"shape \(4, 12\) with ids up to 300: .*the tokenizer"):

@@ -1,4 +1,4 @@
-"""The encoder: vectors that depend on nothing but the text, bounded memory, faults, the query side."""
+"""The encoder: vectors that depend only on the text, bounded memory, errors, queries."""
 
 import inspect
 import json
@@ -33,28 +33,13 @@ words = st.sampled_from(
 sentences = st.lists(words, max_size=40).map(" ".join)
 
 
-@pytest.fixture(scope="module")
-def bundled() -> SparseTextEmbedding:
-    return SparseTextEmbedding()
-
-
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_folder: Path) -> SparseTextEmbedding:
-    return SparseTextEmbedding(tiny_folder)
-
-
 @pytest.fixture(scope="module", params=["bundled int8", "tiny fp32"])
 def model(request: pytest.FixtureRequest, bundled: SparseTextEmbedding, tiny: SparseTextEmbedding) -> object:
     return bundled if request.param == "bundled int8" else tiny
 
 
 def assert_same(one: SparseEmbedding, two: SparseEmbedding, tolerance: float = TOLERANCE) -> None:
-    """Compare as the engine would see them; a weight near 0 may be there in one only."""
+    """Compare two vectors; a weight near 0 may be missing in one."""
     ids = np.union1d(one.indices, two.indices)
     left, right = one.as_dict(), two.as_dict()
     for token_id in ids.tolist():
@@ -66,7 +51,7 @@ def assert_same(one: SparseEmbedding, two: SparseEmbedding, tolerance: float = T
 
 @given(data=st.data(), texts=st.lists(sentences, min_size=1, max_size=8))
 @settings(deadline=None, max_examples=12)
-def test_a_vector_depends_on_nothing_but_its_text(
+def test_a_vector_depends_only_on_its_text(
     model: SparseTextEmbedding, data: st.DataObject, texts: list[str]
 ) -> None:
     order = data.draw(st.permutations(range(len(texts))))
@@ -99,42 +84,42 @@ def test_a_vector_is_the_maximum_over_tokens_of_log1p_of_the_positive_logits(
     assert_same(next(tiny.embed(text)), SparseEmbedding.from_dense(expected))
 
 
-def test_a_string_is_one_document_and_not_its_letters(bundled: SparseTextEmbedding) -> None:
+def test_a_string_is_one_document(bundled: SparseTextEmbedding) -> None:
     assert len(list(bundled.embed("the moon"))) == 1
 
 
-def test_passages_and_queries_of_a_symmetric_model_are_encoded_alike(tiny: SparseTextEmbedding) -> None:
+def test_a_symmetric_model_encodes_passages_and_queries_the_same(tiny: SparseTextEmbedding) -> None:
     (document,) = tiny.embed("lunar mission")
 
     assert list(tiny.passage_embed(["lunar mission"])) == [document]
     assert list(tiny.query_embed("lunar mission")) == [document]
 
 
-def test_a_query_of_the_bundled_model_is_a_text_s_weights_fewer_and_steeper(
+def test_the_bundled_model_prunes_query_weights_and_raises_them_to_a_power(
     bundled: SparseTextEmbedding,
 ) -> None:
     text = "why do the tails of comets always point away from the sun, and why do some of them have two?"
     (document,), (query,) = bundled.embed(text), bundled.query_embed(text)
 
-    heaviest = document.top(len(query))
-    np.testing.assert_array_equal(query.indices, heaviest.indices)
+    largest = document.top(len(query))
+    np.testing.assert_array_equal(query.indices, largest.indices)
     assert len(query) <= 32
-    assert list(np.argsort(query.values)) == list(np.argsort(heaviest.values))
-    assert query.values.max() / query.values.min() > heaviest.values.max() / heaviest.values.min()
+    assert list(np.argsort(query.values)) == list(np.argsort(largest.values))
+    assert query.values.max() / query.values.min() > largest.values.max() / largest.values.min()
 
 
-def test_the_encoder_is_what_an_index_and_its_windows_need(bundled: SparseTextEmbedding) -> None:
+def test_the_encoder_satisfies_the_protocols_of_index_and_windows(bundled: SparseTextEmbedding) -> None:
     assert isinstance(bundled, Encoder)
     assert isinstance(bundled.tokenizer, WindowTokenizer)
 
 
-def test_threads_may_share_one_model(bundled: SparseTextEmbedding) -> None:
+def test_threads_can_share_one_model(bundled: SparseTextEmbedding) -> None:
     texts = [f"mission number {number} to the moon" for number in range(8)]
     expected = list(bundled.embed(texts))
-    found: dict[int, list[SparseEmbedding]] = {}
+    results: dict[int, list[SparseEmbedding]] = {}
 
     def work(number: int) -> None:
-        found[number] = list(bundled.embed(texts))
+        results[number] = list(bundled.embed(texts))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -142,8 +127,8 @@ def test_threads_may_share_one_model(bundled: SparseTextEmbedding) -> None:
     for thread in threads:
         thread.join()
 
-    assert len(found) == 4
-    for vectors in found.values():
+    assert len(results) == 4
+    for vectors in results.values():
         for one, two in zip(vectors, expected, strict=True):
             assert_same(one, two)
 
@@ -176,7 +161,7 @@ def test_a_long_stream_runs_in_bounded_memory_and_reads_little_ahead(tiny: Spars
     assert peak - before < 12_000_000
 
 
-def test_a_bar_is_shown_where_it_is_asked_for(
+def test_a_progress_bar_is_shown_on_request(
     tiny: SparseTextEmbedding, capsys: pytest.CaptureFixture[str]
 ) -> None:
     list(tiny.embed(["moon"] * 3))
@@ -186,7 +171,7 @@ def test_a_bar_is_shown_where_it_is_asked_for(
     assert "3/3" in capsys.readouterr().err
 
 
-# -- texts of every kind -------------------------------------------------------------------------------------
+# -- unusual texts -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u3000", "\x00", "\u200b"])
@@ -196,17 +181,17 @@ def test_a_text_without_words_has_the_vector_of_the_empty_text(
     assert_same(next(bundled.embed(text)), next(bundled.embed("")))
 
 
-def test_a_model_says_what_it_is(tiny: SparseTextEmbedding) -> None:
+def test_the_repr_states_name_precision_and_max_length(tiny: SparseTextEmbedding) -> None:
     assert repr(tiny) == "SparseTextEmbedding('tiny', precision='fp32', max_length=32)"
 
 
-def test_nothing_in_gives_nothing_out(bundled: SparseTextEmbedding) -> None:
+def test_no_texts_return_no_vectors(bundled: SparseTextEmbedding) -> None:
     assert list(bundled.embed([])) == []
     assert list(bundled.query_embed([])) == []
     assert bundled.token_count([]) == 0
 
 
-def test_a_text_of_100_000_characters_is_cut_where_the_model_ends(bundled: SparseTextEmbedding) -> None:
+def test_a_text_of_100_000_characters_is_truncated_to_max_length(bundled: SparseTextEmbedding) -> None:
     long = "moon " * 20_000
 
     (vector,) = bundled.embed(long)
@@ -215,7 +200,7 @@ def test_a_text_of_100_000_characters_is_cut_where_the_model_ends(bundled: Spars
 
 
 @pytest.mark.parametrize("bad", ["half \ud83d", 7, None, b"moon", ["nested"]])
-def test_what_is_no_text_is_refused_with_its_place_after_all_before_it(
+def test_an_item_that_is_not_text_is_refused_with_its_position(
     bundled: SparseTextEmbedding, bad: object
 ) -> None:
     vectors = bundled.embed(["moon", "rover", bad, "mars"])  # type: ignore[list-item]
@@ -229,7 +214,7 @@ def test_what_is_no_text_is_refused_with_its_place_after_all_before_it(
 
 @pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
 @pytest.mark.parametrize("bad", [None, 7, b"moon"])
-def test_what_is_neither_a_text_nor_many_is_refused_at_once(
+def test_an_argument_that_is_not_texts_is_refused_immediately(
     bundled: SparseTextEmbedding, method: str, bad: object
 ) -> None:
     with pytest.raises(InputError, match="expected a str or an iterable"):
@@ -245,17 +230,19 @@ def test_what_is_neither_a_text_nor_many_is_refused_at_once(
         ({"parallel": 1.5}, "parallel is 1.5"),
     ],
 )
-def test_a_senseless_number_is_refused_at_once(
+def test_an_invalid_number_is_refused_immediately(
     bundled: SparseTextEmbedding, arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         bundled.embed(["moon"], **arguments)  # type: ignore[arg-type]
 
 
-# -- cutting -------------------------------------------------------------------------------------------------
+# -- truncation ----------------------------------------------------------------------------------------------
 
 
-def test_cut_texts_are_counted_and_told_once(tiny_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_texts_are_counted_and_logged_once(
+    tiny_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = SparseTextEmbedding(tiny_folder, max_length=8)
     caplog.set_level(logging.INFO, logger="splade_retriever")
 
@@ -273,7 +260,7 @@ def test_cut_texts_are_counted_and_told_once(tiny_folder: Path, caplog: pytest.L
     ]
 
 
-def test_tokens_are_counted_uncut_with_the_special_ones(tiny_folder: Path) -> None:
+def test_tokens_are_counted_without_truncation_and_with_special_tokens(tiny_folder: Path) -> None:
     model = SparseTextEmbedding(tiny_folder, max_length=8)
 
     assert model.token_count("moon " * 20) == 22
@@ -282,27 +269,27 @@ def test_tokens_are_counted_uncut_with_the_special_ones(tiny_folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("max_length", "message"),
     [(33, "reads at most 32 tokens"), (0, "max_length is 0"), (2, "expected at least 3")],
 )
-def test_a_limit_that_the_model_cannot_keep_is_refused(tiny_folder: Path, asked: int, message: str) -> None:
+def test_a_max_length_beyond_the_models_is_refused(tiny_folder: Path, max_length: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        SparseTextEmbedding(tiny_folder, max_length=asked)
+        SparseTextEmbedding(tiny_folder, max_length=max_length)
 
 
-# -- moving over from fastembed ------------------------------------------------------------------------------
+# -- FastEmbed's interface -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
-def test_a_call_that_fastembed_takes_is_taken(method: str) -> None:
+def test_methods_take_fastembeds_arguments(method: str) -> None:
     fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
 
     def names(owner: type) -> list[str]:
         parameters = inspect.signature(getattr(owner, method)).parameters.values()
         return [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
 
-    theirs, ours = names(fastembed.SparseTextEmbedding), names(SparseTextEmbedding)
-    assert ours[: len(theirs)] == theirs
+    expected = names(fastembed.SparseTextEmbedding)
+    assert names(SparseTextEmbedding)[: len(expected)] == expected
 
 
 def test_the_constructor_takes_fastembeds_arguments_by_name() -> None:
@@ -336,7 +323,7 @@ def test_fastembeds_device_arguments_are_refused_with_the_argument_to_use() -> N
     SparseTextEmbedding(cuda=False, lazy_load=True)
 
 
-def test_a_misspelt_argument_is_an_error() -> None:
+def test_an_unknown_argument_is_an_error() -> None:
     with pytest.raises(TypeError, match="max_lenght"):
         SparseTextEmbedding(max_lenght=8)  # type: ignore[call-arg]
 
@@ -360,7 +347,7 @@ def test_the_decoder_is_screened_on_a_processor_only(
     assert graph.stem.endswith("-fp32-screened" if screened else "-fp32")
 
 
-def test_a_provider_that_is_not_here_is_an_error_and_no_fallback() -> None:
+def test_an_unavailable_provider_is_an_error_without_a_fallback() -> None:
     with pytest.raises(InputError, match="QNNExecutionProvider"):
         SparseTextEmbedding(providers=["QNNExecutionProvider"])
 
@@ -373,28 +360,28 @@ def test_a_provider_that_is_not_here_is_an_error_and_no_fallback() -> None:
         ({"threads": 0}, "threads is 0"),
     ],
 )
-def test_a_setting_that_the_bundled_model_lacks_is_refused(
+def test_a_setting_that_the_bundled_model_does_not_have_is_refused(
     arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         SparseTextEmbedding(**arguments)  # type: ignore[arg-type]
 
 
-def test_int8_is_near_fp32_and_says_so_in_the_fingerprint(
+def test_int8_is_close_to_fp32_and_stated_in_the_fingerprint(
     tiny_folder: Path, tiny: SparseTextEmbedding
 ) -> None:
     model = SparseTextEmbedding(tiny_folder, precision="int8")
-    exact, coarse = next(tiny.embed("the moon mission")), next(model.embed("the moon mission"))
+    exact, approximate = next(tiny.embed("the moon mission")), next(model.embed("the moon mission"))
 
-    assert_same(exact, coarse, tolerance=0.2)
-    assert exact != coarse
+    assert_same(exact, approximate, tolerance=0.2)
+    assert exact != approximate
     assert model.fingerprint == tiny.fingerprint | {"precision": "int8"}
 
 
 # -- the fingerprint -----------------------------------------------------------------------------------------
 
 
-def test_a_folders_fingerprint_is_its_content_and_not_its_place(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_folder_depends_on_content_and_not_on_place(tmp_path: Path) -> None:
     one, copy, other = (
         SparseTextEmbedding(write_tiny_model(tmp_path / place / "tiny", seed=seed)).fingerprint
         for place, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -419,7 +406,7 @@ def test_every_setting_that_changes_a_vector_changes_the_fingerprint(tmp_path: P
     assert zeroed == plain | {"zero_special_tokens": True}
 
 
-def test_weights_in_a_file_of_their_own_count_for_the_fingerprint(tmp_path: Path) -> None:
+def test_external_weights_count_for_the_fingerprint(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
     model = onnx.load(str(folder / "model.onnx"))
     onnx.save(
@@ -433,25 +420,25 @@ def test_weights_in_a_file_of_their_own_count_for_the_fingerprint(tmp_path: Path
     assert SparseTextEmbedding(folder, lazy_load=True).fingerprint["revision"] != plain["revision"]
 
 
-def test_a_model_opens_again_by_what_its_fingerprint_says(
+def test_a_model_can_be_opened_again_from_its_fingerprint(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As an index does: by name, with precision, max_length and revision.
+    # An index opens its model by name, precision, max_length and revision.
     monkeypatch.chdir(tiny_folder.parent)
-    made = SparseTextEmbedding("tiny", precision="int8", max_length=16).fingerprint
+    first = SparseTextEmbedding("tiny", precision="int8", max_length=16).fingerprint
 
     again = SparseTextEmbedding(
-        str(made["model"]),
+        str(first["model"]),
         precision="int8",
         max_length=16,
-        revision=str(made["revision"]),
+        revision=str(first["revision"]),
         lazy_load=True,
     )
 
-    assert again.fingerprint == made
+    assert again.fingerprint == first
 
 
-# -- graphs of every kind ------------------------------------------------------------------------------------
+# -- unusual graphs ------------------------------------------------------------------------------------------
 
 
 def changed_graph(folder: Path, change: object) -> None:
@@ -462,17 +449,17 @@ def changed_graph(folder: Path, change: object) -> None:
     onnx.save(graph, str(path))
 
 
-def test_a_graph_that_cannot_be_pooled_inside_is_pooled_outside_with_the_same_numbers(
+def test_a_graph_that_cannot_be_pooled_inside_is_pooled_outside_with_the_same_result(
     tmp_path: Path, tiny: SparseTextEmbedding, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_tiny_model(tmp_path / "odd")
 
-    def hide_the_tail(graph: onnx.GraphProto) -> None:
+    def hide_the_decoder(graph: onnx.GraphProto) -> None:
         graph.node[-1].output[0] = "raw"
         graph.node.append(onnx.helper.make_node("Sub", ["raw", "zero"], ["logits"]))
         graph.initializer.append(numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zero"))
 
-    changed_graph(folder, hide_the_tail)
+    changed_graph(folder, hide_the_decoder)
     odd = SparseTextEmbedding(folder)
 
     assert "pooled outside" in caplog.text
@@ -483,7 +470,7 @@ def test_a_graph_that_cannot_be_pooled_inside_is_pooled_outside_with_the_same_nu
         SparseTextEmbedding(folder, precision="int8")
 
 
-def test_a_model_that_gives_no_numbers_is_an_error_and_not_a_vector(tmp_path: Path) -> None:
+def test_a_model_that_returns_infinite_weights_is_an_error(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "damaged")
 
     def damage(graph: onnx.GraphProto) -> None:
@@ -518,7 +505,7 @@ def test_an_idf_query_has_the_weight_of_each_unique_token(inference_free: Path) 
     assert len(two) == 0
 
 
-def test_documents_of_an_inference_free_model_go_through_the_network_without_special_tokens(
+def test_an_inference_free_model_encodes_documents_without_special_tokens(
     inference_free: Path,
 ) -> None:
     model = SparseTextEmbedding(inference_free)
@@ -530,7 +517,7 @@ def test_documents_of_an_inference_free_model_go_through_the_network_without_spe
     assert_same(next(model.embed("the moon")), SparseEmbedding.from_dense(expected))
 
 
-def test_a_query_of_ones_weighs_each_token_alike(inference_free: Path) -> None:
+def test_a_query_of_ones_gives_each_token_the_same_weight(inference_free: Path) -> None:
     write_json(
         inference_free / "card.json", {"activation": "log1p", "query_side": "ones", "model": "me/ones"}
     )
@@ -542,21 +529,21 @@ def test_a_query_of_ones_weighs_each_token_alike(inference_free: Path) -> None:
     assert VOCABULARY.index("moon") in query.as_dict()
 
 
-def test_a_query_keeps_the_heaviest_weights_that_the_card_allows(tmp_path: Path) -> None:
+def test_a_query_keeps_the_largest_weights_that_the_card_allows(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
     write_json(folder / "card.json", {"model": "me/few", "query_max_active_dims": 2})
     model = SparseTextEmbedding(folder)
-    whole = next(model.embed("the moon the rover"))
-    assert len(whole) > 2
+    complete = next(model.embed("the moon the rover"))
+    assert len(complete) > 2
 
     assert list(model.query_embed(["the moon the rover", "the moon"])) == [
-        whole.top(2),
+        complete.top(2),
         next(model.embed("the moon")).top(2),
     ]
     assert "query_max_active_dims" not in model.fingerprint  # documents do not depend on it
 
 
-def test_the_weights_of_a_query_are_raised_to_the_power_that_the_card_names(tmp_path: Path) -> None:
+def test_query_weights_are_raised_to_the_power_of_the_card(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
     write_json(folder / "card.json", {"model": "me/steep", "query_power": 2})
     model = SparseTextEmbedding(folder)
@@ -571,13 +558,13 @@ def test_the_weights_of_a_query_are_raised_to_the_power_that_the_card_names(tmp_
             ModelCard(model="me/steep", query_power=power)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("most", [0, True, "8"])
-def test_a_card_that_allows_queries_no_weight_is_refused(most: object) -> None:
+@pytest.mark.parametrize("limit", [0, True, "8"])
+def test_a_card_that_leaves_queries_without_weights_is_refused(limit: object) -> None:
     with pytest.raises(InputError, match=r"me/few.*query_max_active_dims=.*an int of 1 or more, or None"):
-        ModelCard(model="me/few", query_max_active_dims=most)  # type: ignore[arg-type]
+        ModelCard(model="me/few", query_max_active_dims=limit)  # type: ignore[arg-type]
 
 
-def test_a_query_that_is_cut_is_counted_too(inference_free: Path) -> None:
+def test_a_truncated_query_is_counted_too(inference_free: Path) -> None:
     model = SparseTextEmbedding(inference_free, max_length=4, lazy_load=True)
 
     (query,) = model.query_embed("the of moon")
@@ -586,22 +573,22 @@ def test_a_query_that_is_cut_is_counted_too(inference_free: Path) -> None:
     assert model.truncated == 1
 
 
-def test_a_process_that_only_asks_opens_no_session(inference_free: Path) -> None:
+def test_a_process_that_only_encodes_queries_opens_no_session(inference_free: Path) -> None:
     script = (
         "import sys; from splade_retriever import SparseTextEmbedding\n"
         f"model = SparseTextEmbedding({str(inference_free)!r}, lazy_load=True)\n"
         "assert len(next(model.query_embed('the moon'))) == 2\n"
         "print('onnxruntime' in sys.modules, 'onnx' in sys.modules, 'huggingface_hub' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
-    assert told.stdout.strip() == "False False False"
-
-
-# -- reading back --------------------------------------------------------------------------------------------
+    assert printed.stdout.strip() == "False False False"
 
 
-def test_a_notebook_shows_tokens_as_bars_and_json_takes_them(bundled: SparseTextEmbedding) -> None:
+# -- token weights -------------------------------------------------------------------------------------------
+
+
+def test_token_weights_are_valid_json_and_have_a_notebook_table(bundled: SparseTextEmbedding) -> None:
     weights = bundled.tokens_and_weights(SparseEmbedding.from_dict({1026: 0.5, 1028: 1.5}))
 
     assert list(json.loads(json.dumps(weights)).items()) == [(">", 1.5), ("<", 0.5)]

@@ -1,4 +1,4 @@
-"""Texts to ids and back: cutting, counting, batches."""
+"""Texts to ids and back: truncation and counting."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ def tokenizer() -> Tokenizer:
 
 @given(st.lists(texts, max_size=6))
 @settings(deadline=None)
-def test_the_head_of_a_text_is_what_a_whole_tokenisation_begins_with(texts: list[str]) -> None:
+def test_truncated_ids_equal_the_start_of_the_complete_tokenisation(texts: list[str]) -> None:
     tokenizer = Tokenizer.from_file(BUNDLED, max_length=8)
 
     read = tokenizer.encode_truncated(texts)
-    whole = tokenizer.encode_batch(texts)
+    complete = tokenizer.encode_batch(texts)
 
-    assert [text.ids for text in read] == [encoding.ids for encoding in whole]
-    assert [text.truncated for text in read] == [encoding.truncated > 0 for encoding in whole]
+    assert [text.ids for text in read] == [encoding.ids for encoding in complete]
+    assert [text.truncated for text in read] == [encoding.truncated > 0 for encoding in complete]
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_the_head_of_a_text_is_what_a_whole_tokenisation_begins_with(texts: list
     ],
     ids=["one word", "blanks", "words", "accents", "ideographs"],
 )
-def test_the_head_of_a_very_long_text_is_exact_too(tokenizer: Tokenizer, text: str) -> None:
+def test_truncated_ids_of_a_very_long_text_are_exact_too(tokenizer: Tokenizer, text: str) -> None:
     (read,) = tokenizer.encode_truncated([text])
-    (whole,) = tokenizer.encode_batch([text])
+    (complete,) = tokenizer.encode_batch([text])
 
-    assert read.ids == whole.ids
-    assert read.truncated == (whole.truncated > 0)
+    assert read.ids == complete.ids
+    assert read.truncated == (complete.truncated > 0)
 
 
-def test_cutting_keeps_the_special_tokens_and_counts_what_was_cut(tokenizer: Tokenizer) -> None:
+def test_truncation_keeps_special_tokens_and_counts_the_rest(tokenizer: Tokenizer) -> None:
     (encoding,) = tokenizer.encode_batch(["moon " * 20])
 
     assert len(encoding.ids) == 16
@@ -67,7 +67,7 @@ def test_offsets_point_into_the_text(tokenizer: Tokenizer) -> None:
     assert pieces == ["", "Chandra", "ya", "an", "lands", ""]
 
 
-def test_ids_are_read_back_one_by_one_and_together(tokenizer: Tokenizer) -> None:
+def test_ids_are_decoded_one_by_one_and_together(tokenizer: Tokenizer) -> None:
     (encoding,) = tokenizer.encode_batch(["Chandrayaan lands"])
     ids = encoding.ids[1:-1]
 
@@ -76,7 +76,7 @@ def test_ids_are_read_back_one_by_one_and_together(tokenizer: Tokenizer) -> None
     assert tokenizer.decode(ids) == "chandrayaan lands"
 
 
-def test_an_id_that_no_token_has_is_refused_with_the_size_of_the_vocabulary(tokenizer: Tokenizer) -> None:
+def test_an_unknown_id_is_refused_with_the_size_of_the_vocabulary(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match="id 40000; the vocabulary has 30522 entries"):
         tokenizer.token(40_000)
     with pytest.raises(InputError, match="id 40000"):
@@ -94,12 +94,12 @@ def test_special_and_padding_ids_come_from_the_tokenizer_file() -> None:
     assert Tokenizer(other, max_length=8).pad_id == 4
 
 
-def test_a_limit_without_room_for_a_token_is_refused() -> None:
+def test_a_max_length_too_small_for_a_token_is_refused() -> None:
     with pytest.raises(InputError, match="max_length is 2, expected at least 3"):
         Tokenizer(tiny_tokenizer(), max_length=2)
 
 
-def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{}", encoding="utf-8")
 
@@ -107,6 +107,6 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenizer.from_file(path, max_length=8)
 
 
-def test_half_a_character_is_refused_with_its_place(tokenizer: Tokenizer) -> None:
+def test_a_lone_surrogate_is_refused_with_its_position(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match=r"position 1 has a lone surrogate \(U\+D83D at character 5\)"):
         tokenizer.encode_batch(["fine", "moon \ud83d"])

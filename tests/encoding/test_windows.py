@@ -17,7 +17,7 @@ texts = st.text(st.sampled_from("ab ,\n"), max_size=200) | st.text(max_size=60)
 
 
 @given(text=texts, length=st.integers(1, 8), overlap=st.integers(0, 10))
-def test_windows_cover_the_text_in_order_and_none_is_too_long(text: str, length: int, overlap: int) -> None:
+def test_windows_cover_the_text_in_order_and_fit_the_model(text: str, length: int, overlap: int) -> None:
     encoder = WordEncoder(max_length=length)
 
     (spans,) = spans_of([text], encoder, overlap=overlap)
@@ -41,7 +41,7 @@ def test_neighbours_share_the_overlap() -> None:
     ]
 
 
-def test_a_text_that_fits_is_one_window_and_a_long_blank_is_passed_over() -> None:
+def test_a_text_that_fits_is_one_window_and_long_whitespace_is_skipped() -> None:
     encoder = WordEncoder(max_length=3)
     sparse = "a b" + " " * 1000 + "c d e f"
 
@@ -64,7 +64,7 @@ def test_merging_takes_the_maximum_of_each_weight() -> None:
 LONG = "moon " * 6 + "rover " * 6 + "vikram " * 6
 
 
-def test_the_rest_of_a_long_text_is_cut_unless_windows_are_asked_for() -> None:
+def test_a_long_text_is_truncated_without_windows() -> None:
     with SpladeIndex(client=QdrantClient(":memory:"), model=WordEncoder(max_length=6)) as index:
         index.add([LONG], ids=["long"])
 
@@ -73,7 +73,7 @@ def test_the_rest_of_a_long_text_is_cut_unless_windows_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("windows", "cut"), [("truncate", 2), ("merge", 0), ("points", 0)])
-def test_what_is_cut_is_counted_and_told_and_windows_cut_nothing(
+def test_truncation_is_counted_and_logged_and_windows_do_not_truncate(
     caplog: pytest.LogCaptureFixture, windows: Literal["truncate", "merge", "points"], cut: int
 ) -> None:
     model = SparseTextEmbedding(max_length=16)
@@ -81,9 +81,9 @@ def test_what_is_cut_is_counted_and_told_and_windows_cut_nothing(
         index.add([LONG, "a short text", LONG + "again"], ids=["a", "b", "c"])
 
     assert model.truncated == cut
-    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert len(told) == min(cut, 1)
-    assert all("longer than the 16 tokens" in line and "windows='merge'" in line for line in told)
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(messages) == min(cut, 1)
+    assert all("longer than the 16 tokens" in line and "windows='merge'" in line for line in messages)
 
 
 def test_merged_windows_are_one_document_with_every_word() -> None:
@@ -105,7 +105,7 @@ def windowed() -> SpladeIndex:
     return index
 
 
-def test_windows_as_points_are_found_by_themselves_and_tell_their_place(windowed: SpladeIndex) -> None:
+def test_windows_as_points_are_found_separately_with_their_span(windowed: SpladeIndex) -> None:
     (hit,) = windowed.search("vikram")
 
     assert hit.id == "long"
@@ -114,14 +114,14 @@ def test_windows_as_points_are_found_by_themselves_and_tell_their_place(windowed
     assert set(hit.text.split()) == {"vikram"}
 
 
-def test_a_document_counts_once_however_many_of_its_windows_fit(windowed: SpladeIndex) -> None:
+def test_a_document_with_several_matching_windows_is_one_hit(windowed: SpladeIndex) -> None:
     assert [hit.id for hit in windowed.search("moon rover vikram", k=2)] == ["long", "short"]
     assert windowed.count() == 2
     assert windowed.count({"v": 1}) == 2
     assert windowed.client.count("splade").count == 4
 
 
-def test_reading_gives_the_whole_document_back(windowed: SpladeIndex) -> None:
+def test_reading_returns_the_complete_document(windowed: SpladeIndex) -> None:
     assert [hit.text for hit in windowed.get(["long", "short"])] == [LONG, "short moon"]
     assert {hit.text for hit in windowed.scroll()} == {LONG, "short moon"}
 
@@ -133,7 +133,7 @@ def test_new_metadata_reaches_every_window(windowed: SpladeIndex) -> None:
     assert [hit.metadata["v"] for hit in windowed.search("moon")] == [2, 1]
 
 
-def test_a_shorter_text_leaves_no_window_of_the_longer_behind(windowed: SpladeIndex) -> None:
+def test_a_shorter_text_removes_the_windows_of_the_longer_text(windowed: SpladeIndex) -> None:
     windowed.add(["rover now"], ids=["long"])
 
     assert windowed.search("vikram") == []

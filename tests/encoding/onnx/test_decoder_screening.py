@@ -1,4 +1,4 @@
-"""Screening the decoder: no entry that weighs is ever left out, and most others are."""
+"""Screening the decoder: no entry with a weight is skipped, and most others are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ HIDDEN, VOCAB = 48, RANGE + 250
 
 @dataclass(frozen=True)
 class Screened:
-    """What a screened decoder gives.
+    """The result of a screened decoder.
 
     Attributes:
         weights: Shape (batch, vocab).
-        computed: How many entries were computed in float32.
+        computed: Number of entries that were computed in float32.
     """
 
     weights: np.ndarray
@@ -45,7 +45,7 @@ def screened(
     opset: int = 17,
     activation: Literal["log1p", "log1p_log1p"] = "log1p",
 ) -> Screened:
-    """Run a graph that is nothing but the screened decoder."""
+    """Run a graph that consists of the screened decoder only."""
     builder = GraphBuilder(opset=opset)
     weights = screened_weights(builder, "states", weight, bias, activation=activation)
     found = [node.output[0] for node in builder.nodes if node.op_type == "NonZero"]
@@ -84,12 +84,12 @@ def by_hand(states: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndar
     outlier=st.sampled_from([1.0, 30.0, 1000.0]),
     shape=st.tuples(st.integers(1, 4), st.integers(1, 12)),
 )
-def test_weights_are_those_of_the_whole_decoder(
+def test_weights_equal_those_of_the_complete_decoder(
     seed: int, threshold: float, outlier: float, shape: tuple[int, int]
 ) -> None:
     random = np.random.default_rng(seed)
     states = random.standard_normal((*shape, HIDDEN), np.float32)
-    # One component that is far larger than the others makes the codes of all others coarse.
+    # One component far larger than the others makes the codes of all others inaccurate.
     states[..., random.integers(HIDDEN)] *= np.float32(outlier)
     weight = random.standard_normal((HIDDEN, VOCAB), np.float32) * np.float32(HIDDEN**-0.5)
     weight[:, ::7] *= np.float32(outlier)
@@ -102,7 +102,7 @@ def test_weights_are_those_of_the_whole_decoder(
 
 
 def off_along_the_column(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A column that lies along what the codes of a text's longest row leave out, and is exact itself."""
+    """Return a column parallel to the rounding error of a text's longest row, and exact itself."""
     random = np.random.default_rng(seed)
     states = random.standard_normal((1, 2, HIDDEN), np.float32)
     states[0, 0] *= np.float32(0.1)
@@ -115,7 +115,7 @@ def off_along_the_column(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def off_along_the_row(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A row that lies along what the codes of a column leave out, and is exact itself."""
+    """Return a row parallel to the rounding error of a column, and exact itself."""
     random = np.random.default_rng(seed)
     weight = random.standard_normal((HIDDEN, 1), np.float32)
     off = (weight - column_codes(weight) * column_scale(weight))[:, 0]
@@ -129,7 +129,7 @@ def off_along_the_row(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("made", [off_along_the_column, off_along_the_row])
-def test_an_entry_whose_codes_say_far_too_little_is_found(made: Worst, seed: int) -> None:
+def test_an_entry_whose_codes_underestimate_its_weight_is_computed(made: Worst, seed: int) -> None:
     states, weight, bias = made(seed)
     exact = by_hand(states, weight, bias)
 
@@ -140,8 +140,8 @@ def test_an_entry_whose_codes_say_far_too_little_is_found(made: Worst, seed: int
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18])
-@pytest.mark.parametrize(("threshold", "most"), [(3.0, 0.2), (100.0, 0.0), (-100.0, 1.0)])
-def test_few_entries_of_sparse_vectors_are_computed(opset: int, threshold: float, most: float) -> None:
+@pytest.mark.parametrize(("threshold", "max_share"), [(3.0, 0.2), (100.0, 0.0), (-100.0, 1.0)])
+def test_few_entries_of_sparse_vectors_are_computed(opset: int, threshold: float, max_share: float) -> None:
     random = np.random.default_rng(1)
     states = random.standard_normal((2, 10, HIDDEN), np.float32)
     weight = random.standard_normal((HIDDEN, VOCAB), np.float32) * np.float32(HIDDEN**-0.5)
@@ -151,11 +151,11 @@ def test_few_entries_of_sparse_vectors_are_computed(opset: int, threshold: float
 
     np.testing.assert_allclose(found.weights, by_hand(states, weight, bias), atol=1e-5)
     active = (found.weights > 0).any(0).sum()
-    assert active <= found.computed <= most * VOCAB
-    assert (active > 0) == (most > 0)
+    assert active <= found.computed <= max_share * VOCAB
+    assert (active > 0) == (max_share > 0)
 
 
-def test_the_second_logarithm_is_taken_of_what_was_computed() -> None:
+def test_the_second_logarithm_is_applied_to_screened_weights() -> None:
     random = np.random.default_rng(2)
     states = random.standard_normal((2, 3, HIDDEN), np.float32)
     weight = random.standard_normal((HIDDEN, 70), np.float32)
@@ -166,7 +166,7 @@ def test_the_second_logarithm_is_taken_of_what_was_computed() -> None:
     np.testing.assert_allclose(found.weights, exact, atol=1e-5)
 
 
-def test_a_bias_of_minus_infinity_bars_an_entry_and_nothing_else() -> None:
+def test_a_bias_of_minus_infinity_excludes_only_its_entry() -> None:
     random = np.random.default_rng(3)
     states = random.standard_normal((2, 3, HIDDEN), np.float32)
     weight = random.standard_normal((HIDDEN, 70), np.float32)
@@ -181,7 +181,7 @@ def test_a_bias_of_minus_infinity_bars_an_entry_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("part", ["states", "bias"])
-def test_what_is_no_number_shows(part: str, bad: float) -> None:
+def test_infinite_and_nan_inputs_are_visible_in_the_result(part: str, bad: float) -> None:
     given = {"states": np.ones((2, 3, HIDDEN), np.float32), "bias": np.zeros(70, np.float32)}
     given[part][0] = bad
 

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 pytestmark = [
     pytest.mark.oracle,
-    # What the exporters warn of is not ours to mend.
+    # The warnings of the exporters concern their own code.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -48,7 +48,7 @@ FAMILIES = {
 
 
 def random_model(family: str, **settings: Any) -> Any:
-    """A model of the family whose every weight, biases and norms included, matters."""
+    """Return a model of a family with random weights, biases and norms included."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**FAMILIES[family], **settings)
     config._attn_implementation = "eager"
@@ -61,7 +61,7 @@ def random_model(family: str, **settings: Any) -> Any:
 
 
 class Logits(torch.nn.Module):  # type: ignore[name-defined,misc,unused-ignore]
-    """The model as a function of ids and mask alone."""
+    """The model as a function of ids and mask only."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -111,7 +111,9 @@ def export(model: Any, path: Path, exporter: str) -> Path:
     ("family", "exporter"),
     [*((family, "torchscript") for family in FAMILIES), ("Bert", "dynamo"), ("ModernBert", "dynamo")],
 )
-def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path: Path, family: str, exporter: str) -> None:
+def test_an_export_of_each_family_returns_pytorchs_weights(
+    tmp_path: Path, family: str, exporter: str
+) -> None:
     model = random_model(family)
     path = export(model, tmp_path / "model.onnx", exporter)
     ids, mask = batch(4, 23)
@@ -120,6 +122,6 @@ def test_an_export_of_the_family_gives_pytorchs_weights(tmp_path: Path, family: 
     ids, mask = ids.numpy(), mask.numpy()
     expected = max_pooled(logits, mask)
     exact = Session(pooled_graph(path)).weights(ids, mask)
-    coarse = Session(pooled_graph(path, precision="int8")).weights(ids, mask)
+    approximate = Session(pooled_graph(path, precision="int8")).weights(ids, mask)
     np.testing.assert_allclose(exact, expected, atol=1e-5)
-    assert np.abs(coarse - expected).sum() < 0.03 * expected.sum()
+    assert np.abs(approximate - expected).sum() < 0.03 * expected.sum()

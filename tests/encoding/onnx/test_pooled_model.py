@@ -1,4 +1,4 @@
-"""Pooling and quantising MLM graphs, and keeping the result."""
+"""Pooling and quantising MLM graphs, and caching the result."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ DECODERS = ["tied", "untied", "gemm", "gemm_transposed", "no_bias"]
 def batch_of(
     lengths: list[int], *, seed: int = 0, extra: int = 0, shape: Any = SHAPE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random ids for texts of these lengths, padded with zeros, `extra` columns more than needed."""
+    """Return random ids for texts of these lengths, padded with zeros and `extra` more columns."""
     random = np.random.default_rng(seed)
     ids = np.zeros((len(lengths), max(lengths) + extra), dtype=np.int64)
     mask = np.zeros_like(ids)
@@ -68,13 +68,13 @@ def copied(model: Path, tmp_path: Path) -> Path:
     return path
 
 
-# What comes out
+# Output
 
 
 @pytest.mark.parametrize("screened", [False, True])
 @pytest.mark.parametrize("opset", [11, 14, 18, 21])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_pooled_graph_gives_the_max_pooled_logits(
+def test_a_pooled_graph_returns_the_max_pooled_logits(
     tmp_path: Path, decoder: Any, opset: int, screened: bool
 ) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, opset=opset)
@@ -85,7 +85,7 @@ def test_a_pooled_graph_gives_the_max_pooled_logits(
     assert 0.2 < (found > 0).mean() < 1
 
 
-def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path: Path) -> None:
+def test_a_vocabulary_of_several_blocks_is_pooled_completely(tmp_path: Path) -> None:
     shape = Shape(vocab=2 * graph_builder.BLOCK + 77, layers=1)
     weights = random_weights(shape)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", weights, shape))
@@ -94,7 +94,7 @@ def test_a_vocabulary_of_many_blocks_is_pooled_whole(tmp_path: Path) -> None:
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), max_pooled(logits, mask), atol=1e-5)
 
 
-def test_the_logits_never_exist_as_a_whole(tmp_path: Path) -> None:
+def test_the_logits_are_never_computed_at_once(tmp_path: Path) -> None:
     shape = Shape(vocab=2 * graph_builder.BLOCK, layers=1)
     pooled = pooled_graph(save_mlm(tmp_path / "model.onnx", random_weights(shape), shape))
     inferred = onnx.shape_inference.infer_shapes(onnx.load(str(pooled)))
@@ -103,21 +103,19 @@ def test_the_logits_never_exist_as_a_whole(tmp_path: Path) -> None:
     assert not any(size[-1:] == [shape.vocab] and len(size) == 3 for size in sizes)
 
 
-def test_the_activation_of_the_opensearch_models_is_taken_twice(
-    model: Path, sessions: dict[str, Session]
-) -> None:
+def test_log1p_log1p_applies_log1p_twice(model: Path, sessions: dict[str, Session]) -> None:
     ids, mask = batch_of([8, 3])
     twice = Session(pooled_graph(model, activation="log1p_log1p")).weights(ids, mask)
     np.testing.assert_allclose(twice, np.log1p(sessions["fp32"].weights(ids, mask)), atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["tied", "gemm_transposed"])
-def test_a_file_of_halves_is_computed_in_single_precision(tmp_path: Path, decoder: Any) -> None:
+def test_a_float16_file_is_computed_in_float32(tmp_path: Path, decoder: Any) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, decoder=decoder, half=True)
     rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in WEIGHTS.items()}
     ids, mask = batch_of([11, 6])
     pooled = pooled_graph(path)
-    # The file rounds the constants of GELU too, so it is not the rounded weights alone.
+    # The file also rounds the constants of GELU, not only the weights.
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask, rounded), atol=1e-3)
     kinds = {tensor.data_type for tensor in onnx.load(str(pooled)).graph.initializer}
     assert TensorProto.FLOAT16 not in kinds
@@ -138,7 +136,7 @@ def test_bfloat16_weights_are_read(copied: Path) -> None:
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask, cut), atol=1e-5)
 
 
-def test_32_bit_ids_are_served(tmp_path: Path) -> None:
+def test_32_bit_ids_are_accepted(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, ids_type=TensorProto.INT32)
     ids, mask = batch_of([11, 6])
     np.testing.assert_allclose(Session(pooled_graph(path)).weights(ids, mask), expected(ids, mask), atol=1e-5)
@@ -165,7 +163,7 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path: Path) -> None:
     assert fused(pooled_graph(path)) == before
 
 
-# A vector is its text's own
+# Independence of the batch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
@@ -191,9 +189,7 @@ def test_batch_order_and_padding_never_change_a_vector(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
-def test_what_stands_in_the_padding_never_changes_a_vector(
-    sessions: dict[str, Session], precision: Any
-) -> None:
+def test_the_ids_of_padding_never_change_a_vector(sessions: dict[str, Session], precision: Any) -> None:
     ids, mask = batch_of([20, 7])
     noisy = np.where(mask == 1, ids, 150)
     np.testing.assert_allclose(
@@ -216,16 +212,16 @@ def test_int8_stays_close_to_fp32(tmp_path: Path, decoder: Any) -> None:
 def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model: Path) -> None:
     nodes = onnx.load(str(pooled_graph(model, precision="int8")), load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
-    # A layer has six, with four different left sides; the head has one, and the only block of its decoder is
-    # pooled before it is scaled.
+    # A layer has six products with four different left factors; the head has one, and the only block of its
+    # decoder is pooled before it is scaled.
     assert kinds["MatMulIntegerToFloat"] == 6 * SHAPE.layers + 1
     assert kinds["MatMulInteger"] == 1
     assert kinds["QuantizeLinear"] == 4 * SHAPE.layers + 2
-    assert kinds["MatMul"] == 2 * SHAPE.layers  # attention: nothing constant there
+    assert kinds["MatMul"] == 2 * SHAPE.layers  # attention, which has no constant factor
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_an_int8_product_and_its_bias_are_what_they_say(level: Any) -> None:
+def test_an_int8_product_and_its_bias_have_the_documented_value(level: Any) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(2, 5, 64)).astype(np.float32) * np.array(
         [[[1.0]], [[100.0]]], dtype=np.float32
@@ -256,11 +252,11 @@ def test_an_int8_product_and_its_bias_are_what_they_say(level: Any) -> None:
     step = np.abs(rows).max(-1, keepdims=True) / 127
     by_hand = np.rint(rows / step) @ graph_builder.column_codes(weight).astype(np.float64)
     by_hand = by_hand * step * graph_builder.column_scale(weight) + bias
-    # A quotient that lies on a half may round either way, one code of 127.
+    # A quotient of exactly one half may round up or down, by one code of 127.
     np.testing.assert_allclose(session.run(None, {"rows": rows})[0], by_hand, rtol=1e-2, atol=1e-3)
 
 
-def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step() -> None:
+def test_codes_times_scale_equal_a_column_within_half_a_step() -> None:
     weight = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     weight[:, 3] = 0
     scale = graph_builder.column_scale(weight)
@@ -269,7 +265,7 @@ def test_codes_and_scale_of_a_column_give_it_back_within_half_a_step() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_is_not_quantised(copied: Path, bad: float) -> None:
+def test_an_infinite_or_nan_weight_is_not_quantised(copied: Path, bad: float) -> None:
     def spoil(graph: Any) -> None:
         (tensor,) = [t for t in graph.initializer if t.name == "0.up.weight"]
         values = numpy_helper.to_array(tensor).copy()
@@ -280,10 +276,10 @@ def test_a_weight_that_is_no_number_is_not_quantised(copied: Path, bad: float) -
         pooled_graph(changed(copied, spoil), precision="int8")
 
 
-# What goes in
+# Input
 
 
-def test_a_pooled_graph_is_returned_as_it_is(model: Path) -> None:
+def test_a_pooled_graph_is_returned_unchanged(model: Path) -> None:
     pooled = pooled_graph(model)
     assert pooled_graph(pooled) == pooled
 
@@ -307,7 +303,7 @@ def test_weights_beside_the_model_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(Session(pooled_graph(path)).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_a_hub_cache_of_links_is_read(tmp_path: Path) -> None:
+def test_a_hub_cache_with_symlinks_is_read(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
@@ -328,7 +324,7 @@ def test_a_missing_weight_file_is_named(tmp_path: Path) -> None:
         pooled_graph(path)
 
 
-def test_a_cut_weight_file_is_named(tmp_path: Path) -> None:
+def test_an_incomplete_weight_file_is_named(tmp_path: Path) -> None:
     path = save_mlm(tmp_path / "model.onnx", WEIGHTS, SHAPE, external="model.bin")
     whole = (tmp_path / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])
@@ -342,7 +338,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 3, 0.5, 0.999])
-def test_a_cut_off_download_is_refused(copied: Path, kept: Any) -> None:
+def test_an_incomplete_download_is_refused(copied: Path, kept: Any) -> None:
     whole = copied.read_bytes()
     copied.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
     with pytest.raises(ModelGraphError, match="not an ONNX model"):
@@ -351,7 +347,7 @@ def test_a_cut_off_download_is_refused(copied: Path, kept: Any) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
+def test_arbitrary_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
     path = tmp_path_factory.mktemp("bytes") / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelGraphError):
@@ -360,7 +356,7 @@ def test_any_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory
 
 @settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3), st.booleans())
-def test_a_damaged_file_is_refused_in_words_or_still_a_graph(
+def test_a_damaged_file_is_refused_or_still_a_graph(
     model: Path, tmp_path_factory: pytest.TempPathFactory, damage: dict[int, int], int8: bool
 ) -> None:
     content = bytearray(model.read_bytes())
@@ -455,7 +451,7 @@ def decode_with_an_input(graph: Any) -> None:
         (lose_the_mask, r"no input attention_mask \(found: input_ids, mask, token_type_ids\)"),
     ],
 )
-def test_a_graph_that_cannot_be_pooled_is_refused_with_what_was_found(
+def test_a_graph_that_cannot_be_pooled_is_refused_with_the_reason(
     copied: Path, change: Any, found: str
 ) -> None:
     changed(copied, change)
@@ -471,7 +467,7 @@ def test_an_old_opset_is_refused(tmp_path: Path) -> None:
         pooled_graph(path)
 
 
-# What is kept
+# Cache
 
 
 def kept_in(folder: Path) -> Any:
@@ -486,7 +482,7 @@ def test_the_graph_is_written_once(copied: Path) -> None:
     assert kept_in(copied.parent) == [first.name, f"{first.name}.data"]
 
 
-def test_a_graph_that_is_there_needs_no_onnx(copied: Path) -> None:
+def test_a_cached_graph_is_opened_without_importing_onnx(copied: Path) -> None:
     pooled_graph(copied)
     program = (
         "import sys; from pathlib import Path; "
@@ -503,7 +499,7 @@ def test_a_lost_weight_file_is_written_again(copied: Path) -> None:
     assert Session(pooled_graph(copied)).weights(ids, mask).shape == (1, SHAPE.vocab)
 
 
-def test_settings_have_their_own_graphs(copied: Path) -> None:
+def test_each_combination_of_settings_has_its_own_graph(copied: Path) -> None:
     names = {
         pooled_graph(copied, activation=activation, precision=precision).name
         for activation in ("log1p", "log1p_log1p")
@@ -516,8 +512,8 @@ def test_settings_have_their_own_graphs(copied: Path) -> None:
 def test_a_new_version_or_new_content_replaces_the_old_graph(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (copied.parent / "model.pooled.txt").write_text("not ours")
-    (copied.parent / "other.pooled-1-v2-log1p-fp32.onnx").write_text("another model's")
+    (copied.parent / "model.pooled.txt").write_text("another file")
+    (copied.parent / "other.pooled-1-v2-log1p-fp32.onnx").write_text("of another model")
     first = pooled_graph(copied)
     monkeypatch.setattr(graph, "VERSION", graph.VERSION + 1)
     second = pooled_graph(copied)
@@ -539,7 +535,7 @@ def test_new_content_of_a_weight_file_makes_a_new_graph(tmp_path: Path) -> None:
     assert pooled_graph(path).name != first.name
 
 
-def test_two_models_of_one_name_can_share_a_cache(tmp_path: Path) -> None:
+def test_two_models_of_the_same_name_can_share_a_cache(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         save_mlm(tmp_path / name / "model.onnx", random_weights(SHAPE, seed=seed), SHAPE)
@@ -562,13 +558,13 @@ def test_a_folder_that_cannot_be_written_falls_back_to_the_users_cache(
     np.testing.assert_allclose(Session(pooled).weights(ids, mask), expected(ids, mask), atol=1e-5)
 
 
-def test_nowhere_to_write_is_said(copied: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_an_error_names_the_folders_that_cannot_be_written(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match=r"could not be written \(.*file.*\)\. Free disk space"):
         pooled_graph(copied, cache=tmp_path / "file")
 
 
-def test_leftovers_of_killed_processes_go_when_they_are_old(copied: Path) -> None:
+def test_old_partial_files_of_killed_processes_are_removed(copied: Path) -> None:
     old, fresh = (copied.with_name(f".model.pooled-{n}-v2-log1p-fp32.onnx.7-1.tmp") for n in (1, 2))
     for path in (old, fresh):
         path.write_bytes(b"half")
@@ -589,7 +585,7 @@ def hang(when):
     time.sleep(60)
 """
 KILLED_WHILE = {
-    "the weights are half written": """
+    "half of the weights are written": """
 from splade_retriever.encoding.onnx.rewrite import WeightWriter
 count = 0
 write = WeightWriter.write
@@ -599,15 +595,15 @@ def half(self, name, value):
     return hang("half") if count == 10 else write(self, name, value)
 WeightWriter.write = half
 """,
-    "the weights are written but not named": "os.fsync = lambda descriptor: hang('flush')",
-    "the weights are named but not the graph": """
+    "the weights are written but not renamed": "os.fsync = lambda descriptor: hang('flush')",
+    "the weights are renamed but not the graph": """
 replace = Path.replace
 Path.replace = lambda self, to: replace(self, to) if str(to).endswith(".data") else hang("between")
 """,
 }
 
 
-def test_processes_that_start_at_once_get_one_good_graph(copied: Path) -> None:
+def test_processes_that_start_at_once_share_one_valid_graph(copied: Path) -> None:
     program = f"{ASK}print(pooled_graph(Path(sys.argv[1]), precision='int8'))"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True)
@@ -623,9 +619,7 @@ def test_processes_that_start_at_once_get_one_good_graph(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", KILLED_WHILE)
-def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_a_graph(
-    copied: Path, moment: Any
-) -> None:
+def test_a_process_killed_while_writing_leaves_no_graph(copied: Path, moment: Any) -> None:
     program = f"{ASK}{HANG}{KILLED_WHILE[moment]}\npooled_graph(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True
