@@ -36,7 +36,16 @@ INSTEAD = {
 """Pattern -> what to write instead."""
 
 FOLDERS: tuple[str, ...] = ()
-FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "noxfile.py", "splade_retriever/errors.py")
+FILES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "noxfile.py",
+    "splade_retriever/errors.py",
+    "docs/index.md",
+    "docs/architecture.md",
+    "docs/web_servers.md",
+)
 
 
 def sources() -> list[Path]:
