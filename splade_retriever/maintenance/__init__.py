@@ -1,1 +1,1 @@
-"""Collections moved to another place or another model."""
+"""Copying a collection to another place, and encoding it again with another model."""

@@ -1,58 +1,71 @@
-"""A collection on its way: laid out like another one, and closed to readers until it is whole.
+"""A collection that is being filled: created like another one, and closed to readers until it is complete.
 
-While it is filled its metadata holds a mark where the settings will be. `CollectionSettings.from_metadata`
-refuses the mark, so a half-filled collection is never searched. The last step replaces it by the settings.
+While it is filled, its metadata holds a mark instead of its settings. `CollectionSettings.from_metadata`
+refuses the mark, so an incomplete collection is never searched. The last step replaces it by the settings.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
 from splade_retriever.index.collection import Collection, CreateOptions, open_client
 from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
 from splade_retriever.index.connection import call_with_retry
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.client_base import QdrantBase
-from splade_retriever.validation import is_url
 
 __all__ = [
+    "MAX_PASSES",
     "Command",
     "StagingMark",
+    "changed_all_the_time",
     "create_like",
+    "dense_vector_names",
     "finish",
     "index_like",
-    "missing",
-    "opened",
-    "remembered",
-    "staging_mark_of",
+    "not_found",
+    "open_collection",
+    "staging_mark",
+    "stored_settings",
 ]
 
 Command = Literal["migrate", "reindex"]
 
+MAX_PASSES: Final = 10
+"""Comparisons of two collections, each of which brings the target up to date, before a command gives up."""
+_CLUSTER_SETTINGS: Final = ("shard_number", "replication_factor", "write_consistency_factor")
+
 
 @dataclass(frozen=True, slots=True)
 class StagingMark:
-    """What the mark of a collection that is being filled says."""
+    """The mark of a collection that is being filled."""
 
     command: str
-    """Which command fills it: "migrate" or "reindex"."""
-    memory: Mapping[str, Any] | None
-    """The memory it will have, as JSON; None for a collection that another program made."""
+    """The command that fills it: "migrate" or "reindex"."""
+    settings: Mapping[str, Any] | None
+    """The settings it will have, as JSON; None for a collection that another program made."""
 
 
 @contextmanager
-def opened(
+def open_collection(
     place: "str | Path | QdrantBase", name: str, *, create: bool, api_key: str | None
 ) -> Iterator[Collection]:
-    """Open a place, which is closed at the end unless it is a caller's client.
+    """Open a collection; its store is closed at the end unless it is the caller's client.
+
+    Args:
+        place: A folder, the URL of a server, or a client.
+        name: The collection, which need not exist.
+        create: Whether a folder may be created.
+        api_key: Key of the server.
 
     Raises:
-        CollectionNotFoundError: There is no such folder, and it may not be made.
+        CollectionNotFoundError: There is no such folder, and `create` is False.
         IndexLockedError: Another process has the folder open.
         StorageError: The folder holds something else.
     """
@@ -62,7 +75,7 @@ def opened(
     if not create and not is_url(place) and Path(place).is_dir() and not any(Path(place).iterdir()):
         # Opening would turn an empty folder into an index.
         raise CollectionNotFoundError(
-            f"the folder {str(place)!r} is empty, expected an index. Check the path."
+            f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
     client = open_client(str(place), create=create, api_key=api_key, prefer_grpc=False, timeout_s=60)
     store = Collection(client, name, str(place), owned=True)
@@ -72,27 +85,37 @@ def opened(
         store.close()
 
 
-def missing(store: Collection) -> CollectionNotFoundError:
-    """Say that a collection is not there, and which are."""
+def not_found(store: Collection) -> CollectionNotFoundError:
+    """Return the error for a missing collection, with the names of those that exist."""
     found = call_with_retry(store.client.get_collections, doing=f"list the collections at {store.location!r}")
-    there = ", ".join(sorted(repr(item.name) for item in found.collections)) or "none"
+    names = ", ".join(sorted(repr(item.name) for item in found.collections)) or "none"
     return CollectionNotFoundError(
-        f"there is no collection {store.name!r} at {store.location!r} (found: {there}). Check both names."
+        f"There is no collection {store.name!r} at {store.location!r} (found: {names}). Check both names."
     )
 
 
-def remembered(store: Collection) -> dict[str, Any] | None:
-    """Read the memory of a collection as JSON; a mark is given as it is."""
-    found: dict[str, Any] | None = (store.call("get_collection").config.metadata or {}).get(SETTINGS_KEY)
-    return found or None
+def changed_all_the_time(source: Collection, target: Collection, command: Command) -> str:
+    """Return the message for a source that differed from its target in every comparison."""
+    return (
+        f"Collection {source.name!r} at {source.location!r} was changed during each of {MAX_PASSES} "
+        f"comparisons with {target.name!r}, which is therefore not complete. Nothing was switched. Stop the "
+        f"programs that write to it, and run the same `splade {command}` again; it continues."
+    )
 
 
-def staging_mark_of(store: Collection) -> StagingMark | None:
-    """Read the mark of a collection; None for one that is complete."""
-    found = remembered(store)
-    if found is None or found.get("format") != STAGING:
+def stored_settings(store: Collection) -> dict[str, Any] | None:
+    """Read the settings of a collection as JSON; a mark is returned as it is."""
+    metadata = store.call("get_collection").config.metadata or {}
+    settings: dict[str, Any] | None = metadata.get(SETTINGS_KEY)
+    return settings or None
+
+
+def staging_mark(store: Collection) -> StagingMark | None:
+    """Read the mark of a collection; None for a complete one."""
+    settings = stored_settings(store)
+    if settings is None or settings.get("format") != STAGING:
         return None
-    return StagingMark(str(found.get("command")), found.get("memory"))
+    return StagingMark(str(settings.get("command")), settings.get("memory"))
 
 
 def create_like(
@@ -100,13 +123,20 @@ def create_like(
     target: Collection,
     *,
     command: Command,
-    memory: Mapping[str, Any] | None,
-    creation: CreateOptions | None = None,
+    settings: Mapping[str, Any] | None,
+    options: CreateOptions | None = None,
 ) -> None:
-    """Create a collection with the vectors, settings and metadata of another, and mark it.
+    """Create a collection with the vectors, parameters and metadata of another one, and mark it.
 
-    Vectors with all their parameters, HNSW and quantisation settings and the metadata are taken over; shards
-    and copies are the target's own.
+    Between servers, the number of shards and copies, the write consistency and the optimiser settings are
+    taken over too, unless `options` has others.
+
+    Args:
+        source: The collection to imitate.
+        target: The collection to create.
+        command: What the mark says.
+        settings: What the mark says.
+        options: Shards and copies that the target gets instead of the source's.
 
     Raises:
         NotSupportedError: The target cannot keep metadata, or the source has shard keys.
@@ -117,47 +147,86 @@ def create_like(
     params = config.params
     if params.sharding_method == models.ShardingMethod.CUSTOM:
         raise NotSupportedError(
-            f"collection {source.name!r} is split by shard keys, which are not carried along, expected "
-            "automatic sharding. Copy it with Qdrant's own snapshots."
+            f"Collection {source.name!r} has shard keys, which cannot be copied; expected automatic "
+            "sharding. Copy it with Qdrant's snapshots."
         )
-    mark = {"format": STAGING, "command": command, "memory": None if memory is None else dict(memory)}
-    settings: dict[str, Any] = {"on_disk_payload": params.on_disk_payload}
-    if creation is not None:
-        cluster = {"shard_number": creation.shard_number, "replication_factor": creation.replication_factor}
-        settings |= {name: value for name, value in cluster.items() if value is not None}
+    mark = {"format": STAGING, "command": command, "memory": None if settings is None else dict(settings)}
+    engine: dict[str, Any] = {"on_disk_payload": params.on_disk_payload}
+    engine |= _server_settings(source, target, config, options or CreateOptions())
     if params.vectors:  # these settings are about dense vectors
         known = set(models.HnswConfigDiff.model_fields)
         hnsw = {k: v for k, v in config.hnsw_config.model_dump(exclude_none=True).items() if k in known}
-        settings["hnsw_config"] = models.HnswConfigDiff(**hnsw)
+        engine["hnsw_config"] = models.HnswConfigDiff(**hnsw)
         if config.quantization_config is not None:
-            settings["quantization_config"] = config.quantization_config
+            engine["quantization_config"] = config.quantization_config
     target.call(
         "create_collection",
         vectors_config=params.vectors or {},
         sparse_vectors_config=params.sparse_vectors,
         metadata={**(config.metadata or {}), SETTINGS_KEY: mark},
-        **settings,
+        **engine,
     )
-    if staging_mark_of(target) is None:
+    if staging_mark(target) is None:
         target.call("delete_collection")
         raise NotSupportedError(
-            f"the store at {target.location!r} does not keep a collection's metadata, in which the model is "
-            "remembered. Use a Qdrant server of version 1.16 or newer."
+            f"The store at {target.location!r} does not keep the metadata of a collection, which records its "
+            "model. Use a Qdrant server of version 1.16 or newer."
         )
 
 
-def index_like(source: Collection, target: Collection) -> list[str]:
-    """Give a collection the payload indexes of another, where it has them not; their paths, sorted."""
-    schema: Mapping[str, models.PayloadIndexInfo] = source.call("get_collection").payload_schema or {}
+def _server_settings(
+    source: Collection, target: Collection, config: "models.CollectionConfig", options: CreateOptions
+) -> dict[str, Any]:
+    """Return the settings that only servers have."""
+    from qdrant_client import models
+
+    settings: dict[str, Any] = {}
+    if _is_server(source) and _is_server(target):
+        settings = {name: getattr(config.params, name, None) for name in _CLUSTER_SETTINGS}
+        optimiser = config.optimizer_config.model_dump(exclude_none=True)
+        known = set(models.OptimizersConfigDiff.model_fields)
+        settings["optimizers_config"] = models.OptimizersConfigDiff(
+            **{name: value for name, value in optimiser.items() if name in known}
+        )
+    wanted = {"shard_number": options.shard_number, "replication_factor": options.replication_factor}
+    settings |= {name: value for name, value in wanted.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def index_like(source: Collection, target: Collection) -> None:
+    """Create the payload indexes of another collection that the target lacks."""
     if target.one_thread:  # local mode has no such indexes, finds the same without them, and warns
-        return []
+        return
+    schema: Mapping[str, models.PayloadIndexInfo] = source.call("get_collection").payload_schema or {}
     present = target.call("get_collection").payload_schema or {}
     for path, index in sorted(schema.items()):
         if path not in present:
             target.call("create_payload_index", field_name=path, field_schema=index.params or index.data_type)
-    return sorted(schema)
 
 
-def finish(target: Collection, memory: Mapping[str, Any] | None) -> None:
-    """Take the mark from a collection that is whole: from now on it can be opened."""
-    target.call("update_collection", metadata={SETTINGS_KEY: None if memory is None else dict(memory)})
+def finish(source: Collection, target: Collection, settings: Mapping[str, Any] | None) -> None:
+    """Replace the mark of a complete collection by its settings; from now on it can be opened.
+
+    The strict mode of a server is taken over here, since its limits could stop the command.
+    """
+    from qdrant_client import models
+
+    changes: dict[str, Any] = {"metadata": {SETTINGS_KEY: None if settings is None else dict(settings)}}
+    if _is_server(source) and _is_server(target):
+        strict = source.call("get_collection").config.strict_mode_config
+        if strict is not None:
+            changes["strict_mode_config"] = models.StrictModeConfig(**strict.model_dump(exclude_none=True))
+    target.call("update_collection", **changes)
+
+
+def dense_vector_names(params: "models.CollectionParams") -> list[str]:
+    """Return the names of a collection's dense vectors; "" for an unnamed one."""
+    if isinstance(params.vectors, dict):
+        return sorted(params.vectors)
+    return [""] if params.vectors else []
+
+
+def _is_server(store: Collection) -> bool:
+    from qdrant_client.qdrant_remote import QdrantRemote
+
+    return isinstance(getattr(store.client, "_client", None), QdrantRemote)
