@@ -1,4 +1,4 @@
-"""`migrate`: real folders, qdrant-client's local mode in a server's stead, and a real kill."""
+"""`migrate`: real folders, qdrant-client's local mode in place of a server, and a real kill."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def everything(folder: Path) -> dict[Any, Any]:
         return content(client)
 
 
-def test_a_folder_is_copied_whole_with_indexes_memory_and_vector_parameters(tmp_path: Path) -> None:
+def test_a_folder_is_copied_with_its_indexes_settings_and_vector_parameters(tmp_path: Path) -> None:
     fill(tmp_path / "a", dense=LetterEncoder(), max_active_dims=12, datatype="float16")
 
     report = migrate(tmp_path / "a", tmp_path / "b")
@@ -96,7 +96,7 @@ def test_a_folder_is_copied_whole_with_indexes_memory_and_vector_parameters(tmp_
         assert index.add([texts(150)[7]], [{"year": 1}], ["d7"]) == ["d7"]
 
 
-def test_an_unchanged_text_is_known_again_after_the_move(tmp_path: Path) -> None:
+def test_an_unchanged_text_is_not_encoded_again_after_the_migration(tmp_path: Path) -> None:
     fill(tmp_path / "a", 20)
     migrate(tmp_path / "a", tmp_path / "b")
 
@@ -124,7 +124,7 @@ def test_the_source_is_never_changed(tmp_path: Path) -> None:
     assert files_of(tmp_path / "a") == settings
 
 
-def test_to_a_client_and_back_again_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_collection_is_equal_after_a_migration_to_a_client_and_back(tmp_path: Path) -> None:
     fill(tmp_path / "a", 130)
     client = QdrantClient(":memory:")
     try:
@@ -146,7 +146,7 @@ migrate(sys.argv[1], sys.argv[2], on_progress=lambda done, total: print(done, fl
 """
 
 
-def test_killed_in_the_middle_the_second_run_copies_only_what_is_missing(tmp_path: Path) -> None:
+def test_after_a_kill_the_second_run_copies_only_what_is_missing(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1500)
     process = subprocess.Popen(
         [sys.executable, "-c", COPYING, str(tmp_path / "a"), str(tmp_path / "b")],
@@ -157,13 +157,13 @@ def test_killed_in_the_middle_the_second_run_copies_only_what_is_missing(tmp_pat
     )
     assert process.stdout is not None
     try:
-        told = [int(process.stdout.readline()) for _ in range(5)]
+        done = [int(process.stdout.readline()) for _ in range(5)]
     finally:
         process.kill()
-    told += [int(line) for line in process.stdout if line.endswith("\n")]
+    done += [int(line) for line in process.stdout if line.endswith("\n")]
     process.wait()
     process.stdout.close()
-    assert 320 <= told[-1] < 1500, "the process was killed too late"
+    assert 320 <= done[-1] < 1500, "the process was killed too late"
 
     with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
         SpladeIndex(tmp_path / "b", model=WordEncoder())
@@ -171,7 +171,7 @@ def test_killed_in_the_middle_the_second_run_copies_only_what_is_missing(tmp_pat
     report = migrate(tmp_path / "a", tmp_path / "b")
 
     assert planned.state == report.state == "unfinished"
-    assert report.present >= told[-1]
+    assert report.present >= done[-1]
     assert planned.copied == report.copied == 1500 - report.present
     assert everything(tmp_path / "b") == everything(tmp_path / "a")
     with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
@@ -183,14 +183,14 @@ class StoppedError(Exception):
 
 
 def stopped_after(points: int) -> Any:
-    def tell(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if done >= points:
             raise StoppedError
 
-    return tell
+    return on_progress
 
 
-def test_what_changed_in_the_source_between_two_runs_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_changes_of_the_source_between_two_runs_are_copied(tmp_path: Path) -> None:
     fill(tmp_path / "a", 300)
     with pytest.raises(StoppedError):
         migrate(tmp_path / "a", tmp_path / "b", on_progress=stopped_after(200))
@@ -218,12 +218,12 @@ def test_a_complete_target_is_compared_and_never_written(tmp_path: Path) -> None
     with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
         index.update_metadata("d5", {"year": 1})
     after = everything(tmp_path / "b")
-    with pytest.raises(CollectionMismatchError, match="80 points against 80 of the source, 1 of which"):
+    with pytest.raises(CollectionMismatchError, match="it has 80 points, the source 80, of which 1 are missing or different"):
         migrate(tmp_path / "a", tmp_path / "b")
     assert everything(tmp_path / "b") == after
 
 
-def test_a_target_of_another_model_is_refused_and_both_are_named(tmp_path: Path) -> None:
+def test_a_target_of_another_model_raises_with_both_names(tmp_path: Path) -> None:
     fill(tmp_path / "a", 5)
     with SpladeIndex(tmp_path / "b", model=WordEncoder("other")) as index:
         index.add(["moon"], ids=["m"])
@@ -244,7 +244,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_a_source_that_is_not_there_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+def test_a_missing_source_raises_and_nothing_is_created(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     fill(tmp_path / "a", 1)
 
@@ -258,7 +258,7 @@ def test_a_source_that_is_not_there_is_told_and_nothing_is_made(tmp_path: Path) 
     assert not any((tmp_path / "empty").iterdir())
 
 
-def test_a_folder_that_is_in_use_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_use_raises(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1)
     with EdgeClient(tmp_path / "a"), pytest.raises(IndexLockedError, match="already open"):
         migrate(tmp_path / "a", tmp_path / "b")
@@ -315,7 +315,7 @@ class Lossy(EdgeClient):
         return answer
 
 
-def test_a_target_that_answers_otherwise_is_not_reported_as_done(tmp_path: Path) -> None:
+def test_a_target_with_other_search_results_is_not_complete(tmp_path: Path) -> None:
     fill(tmp_path / "a", 30)
     with Lossy(tmp_path / "b") as client, pytest.raises(StorageError, match="not verified"):
         migrate(tmp_path / "a", client)
@@ -323,7 +323,7 @@ def test_a_target_that_answers_otherwise_is_not_reported_as_done(tmp_path: Path)
         SpladeIndex(tmp_path / "b", model=WordEncoder())
 
 
-def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path: Path) -> None:
+def test_the_command_prints_its_plan_and_its_result(tmp_path: Path) -> None:
     fill(tmp_path / "a", 10)
     command = [sys.executable, "-m", "splade_retriever", "migrate", str(tmp_path / "a"), str(tmp_path / "b")]
 
@@ -338,11 +338,11 @@ def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path: Path) -> No
     assert "all 10 points exist in the target" in run().stdout
     missing = run("--collection", "docs")
     assert missing.returncode == 1
-    assert missing.stderr.startswith("splade: there is no collection 'docs'")
+    assert missing.stderr.startswith("splade: There is no collection 'docs'")
 
 
 @pytest.mark.parametrize("fault", ["stopped", "gone"])
-def test_by_its_url_a_server_gets_everything_and_gives_it_back_though_interrupted(
+def test_a_migration_to_a_server_and_back_survives_interruptions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setattr(server, "_WAITS_S", (0.01, 0.02))

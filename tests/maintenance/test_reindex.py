@@ -1,4 +1,4 @@
-"""`reindex`: real folders, qdrant-client's local mode in a server's stead, kills at every step."""
+"""`reindex`: real folders, qdrant-client's local mode in place of a server, kills at every step."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ class DoublingEncoder(WordEncoder):
 
 
 class DyingEncoder(DoublingEncoder):
-    """Gives out after some texts."""
+    """Raises KeyboardInterrupt after some texts."""
 
     def __init__(self, texts: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def documents(index: SpladeIndex) -> dict[str, tuple[Any, ...]]:
     return {hit.id: (hit.text, hit.metadata, hit.extra) for hit in index.scroll()}
 
 
-def test_a_folder_gets_the_new_vectors_under_the_old_name_and_keeps_everything_else(tmp_path: Path) -> None:
+def test_the_new_vectors_replace_the_old_ones_in_a_folder_and_all_else_is_kept(tmp_path: Path) -> None:
     folder(tmp_path / "a")
     with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
         before, score = documents(index), index.search("rover", 1)[0].score
@@ -97,7 +97,7 @@ def test_a_folder_gets_the_new_vectors_under_the_old_name_and_keeps_everything_e
     assert len(list((tmp_path / "a" / "collections").iterdir())) == 1
 
 
-def test_reindexing_what_is_so_already_does_nothing(tmp_path: Path) -> None:
+def test_reindexing_with_the_same_settings_does_nothing(tmp_path: Path) -> None:
     folder(tmp_path / "a", 3)
     encoder = WordEncoder()
 
@@ -124,7 +124,7 @@ def test_other_settings_with_the_same_model(tmp_path: Path) -> None:
         assert {len(hit.vector or []) for hit in index.scroll(with_vectors=True)} == {6}
 
 
-def test_interrupted_the_old_vectors_serve_and_the_second_run_encodes_only_what_is_missing(
+def test_after_an_interrupt_the_old_vectors_are_used_and_the_second_run_encodes_only_the_rest(
     tmp_path: Path,
 ) -> None:
     folder(tmp_path / "a")
@@ -148,7 +148,7 @@ def test_interrupted_the_old_vectors_serve_and_the_second_run_encodes_only_what_
         assert index.search("new", 1)[0].id == "new"
 
 
-def test_what_another_run_left_is_told_and_thrown_away_on_demand(tmp_path: Path) -> None:
+def test_what_another_run_left_raises_and_is_deleted_on_restart(tmp_path: Path) -> None:
     folder(tmp_path / "a", 30)
     with pytest.raises(KeyboardInterrupt):
         reindex(tmp_path / "a", DyingEncoder(20), batch_size=10)
@@ -158,7 +158,7 @@ def test_what_another_run_left_is_told_and_thrown_away_on_demand(tmp_path: Path)
     assert reindex(tmp_path / "a", WordEncoder("third"), restart=True).encoded == 30
 
 
-def test_windows_are_put_together_again(tmp_path: Path) -> None:
+def test_documents_of_several_windows_are_put_together(tmp_path: Path) -> None:
     text = " ".join(f"word{k}" for k in range(40)) + " end."
     with SpladeIndex(
         tmp_path / "a", model=WordEncoder(max_length=10), windows="points", window_overlap=2
@@ -176,7 +176,7 @@ def test_windows_are_put_together_again(tmp_path: Path) -> None:
         assert index.search("word39", 1)[0].id == "long"
 
 
-def test_dense_vectors_are_taken_over_without_their_encoder(tmp_path: Path) -> None:
+def test_dense_vectors_are_copied_without_their_encoder(tmp_path: Path) -> None:
     texts = ["moon", "rover", "lander", "dust"]
     with SpladeIndex(tmp_path / "a", model=WordEncoder(), dense=LetterEncoder()) as index:
         index.add(texts, ids=texts)
@@ -190,7 +190,7 @@ def test_dense_vectors_are_taken_over_without_their_encoder(tmp_path: Path) -> N
             assert hit.score == pytest.approx(1.0, abs=1e-5)
 
 
-def test_a_text_that_was_encoded_under_its_heading_is_so_again_and_others_are_counted(tmp_path: Path) -> None:
+def test_headings_are_encoded_again_and_unknown_texts_are_counted(tmp_path: Path) -> None:
     with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
         index.add(
             ["about rovers", "plain", "own"],
@@ -248,7 +248,7 @@ def states_of_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     return [*states, tmp_path / "a"]
 
 
-def test_killed_at_any_step_of_the_switch_the_folder_is_whole(
+def test_a_kill_at_any_step_of_the_switch_leaves_a_complete_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = states_of_a_switch(tmp_path, monkeypatch)
@@ -278,7 +278,7 @@ reindex(sys.argv[1], DoublingEncoder(), batch_size=16, on_progress=lambda done, 
 """
 
 
-def test_killed_for_real_nothing_is_lost_and_the_second_run_goes_on(tmp_path: Path) -> None:
+def test_after_a_kill_nothing_is_lost_and_the_second_run_continues(tmp_path: Path) -> None:
     folder(tmp_path / "a", 600)
     process = subprocess.Popen(
         [sys.executable, "-c", REINDEXING, str(tmp_path / "a")],
@@ -289,25 +289,25 @@ def test_killed_for_real_nothing_is_lost_and_the_second_run_goes_on(tmp_path: Pa
     )
     assert process.stdout is not None
     try:
-        told = [int(process.stdout.readline()) for _ in range(6)]
+        done = [int(process.stdout.readline()) for _ in range(6)]
     finally:
         process.kill()
-    told += [int(line) for line in process.stdout if line.endswith("\n")]
+    done += [int(line) for line in process.stdout if line.endswith("\n")]
     process.wait()
     process.stdout.close()
-    assert told[-1] < 600, "the process was killed too late"
+    assert done[-1] < 600, "the process was killed too late"
     with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
         assert len(index.search("moon", 1000)) == 600
 
     report = reindex(tmp_path / "a", DoublingEncoder(), batch_size=16)
 
     assert report.documents == 600
-    assert 0 < report.encoded <= 600 - told[-1]
+    assert 0 < report.encoded <= 600 - done[-1]
     with SpladeIndex(tmp_path / "a", model=DoublingEncoder()) as index:
         assert len(index.search("moon", 1000)) == 600
 
 
-# -- in a server's stead -------------------------------------------------------------------------------------
+# -- in place of a server -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def client() -> Iterator[QdrantClient]:
     opened.close()
 
 
-def test_where_a_collection_cannot_be_renamed_the_new_name_is_told(client: QdrantClient) -> None:
+def test_the_new_name_is_reported_where_a_collection_cannot_be_renamed(client: QdrantClient) -> None:
     fill(SpladeIndex(client=client, collection="docs", model=WordEncoder()), 20)
 
     report = reindex(client, DoublingEncoder(), collection="docs")
@@ -347,12 +347,12 @@ def test_an_alias_is_switched_when_the_new_collection_is_complete(client: Qdrant
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
-def test_what_is_not_there_or_not_remembered_is_told(tmp_path: Path, client: QdrantClient) -> None:
+def test_a_missing_collection_or_one_without_settings_raises(tmp_path: Path, client: QdrantClient) -> None:
     folder(tmp_path / "a", 1)
     with pytest.raises(CollectionNotFoundError, match=r"'docs'.*found: 'splade'"):
         reindex(tmp_path / "a", DoublingEncoder(), collection="docs")
     client.create_collection("theirs", sparse_vectors_config={"splade": models.SparseVectorParams()})
-    with pytest.raises(CollectionMismatchError, match="does not remember"):
+    with pytest.raises(CollectionMismatchError, match="does not record"):
         reindex(client, DoublingEncoder(), collection="theirs")
 
 
@@ -366,12 +366,12 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path: Path) -> 
         assert len(opened.get_collections().collections) == 1
 
 
-def test_a_collection_in_the_way_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_collection_of_the_new_name_is_not_changed(tmp_path: Path) -> None:
     folder(tmp_path / "a", 2)
     with SpladeIndex(tmp_path / "a", collection="splade.next", model=WordEncoder()) as index:
         index.add(["mine"], ids=["mine"])
 
-    with pytest.raises(CollectionMismatchError, match="in the way"):
+    with pytest.raises(CollectionMismatchError, match="exists at"):
         reindex(tmp_path / "a", DoublingEncoder())
     with SpladeIndex(tmp_path / "a", collection="splade.next", model=WordEncoder()) as index:
         assert index.count() == 1
