@@ -218,7 +218,9 @@ def test_a_complete_target_is_compared_and_never_written(tmp_path: Path) -> None
     with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
         index.update_metadata("d5", {"year": 1})
     after = everything(tmp_path / "b")
-    with pytest.raises(CollectionMismatchError, match="it has 80 points, the source 80, of which 1 are missing or different"):
+    with pytest.raises(
+        CollectionMismatchError, match="it has 80 points, the source 80, of which 1 are missing or different"
+    ):
         migrate(tmp_path / "a", tmp_path / "b")
     assert everything(tmp_path / "b") == after
 

@@ -307,7 +307,7 @@ def test_after_a_kill_nothing_is_lost_and_the_second_run_continues(tmp_path: Pat
         assert len(index.search("moon", 1000)) == 600
 
 
-# -- in place of a server -------------------------------------------------------------------------------------
+# -- in place of a server ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
