@@ -1,4 +1,4 @@
-"""A tiny encoder for tests of everything around an encoder: one dimension a word, weights by count."""
+"""A small encoder for tests: one dimension per word, weighted by its count."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from splade_retriever.sparse import SparseEmbedding
 
 @dataclass(frozen=True)
 class Words:
-    """Words as tokens: what they are, where they lie, and how many were cut off."""
+    """A tokenized text: ids, offsets in characters, and the number of words that were cut off."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -20,9 +20,9 @@ class Words:
 
 
 class WordTokenizer:
-    """One token a word, however long; satisfies `WindowTokenizer` and `LiteralTokenizer`.
+    """One token per word; satisfies `WindowTokenizer` and `LiteralTokenizer`.
 
-    Its vocabulary is the words it has seen.
+    Its vocabulary is the words it has encoded.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -30,9 +30,9 @@ class WordTokenizer:
         self._seen: dict[int, str] = {}
 
     def id_of(self, word: str) -> int:
-        found = zlib.crc32(word.lower().encode()) % 30_000
-        self._seen[found] = word.lower()
-        return found
+        id = zlib.crc32(word.lower().encode()) % 30_000
+        self._seen[id] = word.lower()
+        return id
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         return [self._seen[id] for id in ids]
@@ -41,16 +41,16 @@ class WordTokenizer:
         matches = [list(re.finditer(r"\w+", text)) for text in texts]
         return [
             Words(
-                [self.id_of(match[0]) for match in own[: self.max_length]],
-                [match.span() for match in own[: self.max_length]],
-                max(0, len(own) - self.max_length),
+                [self.id_of(match[0]) for match in words[: self.max_length]],
+                [match.span() for match in words[: self.max_length]],
+                max(0, len(words) - self.max_length),
             )
-            for own in matches
+            for words in matches
         ]
 
 
 class WordEncoder:
-    """Encodes words by hash; satisfies `splade_retriever.protocols.Encoder` and counts what it is given."""
+    """Encodes words by hash and counts texts; satisfies `splade_retriever.protocols.Encoder`."""
 
     def __init__(
         self, model: str = "words", *, max_length: int = 512, **fingerprint: str | int | None
