@@ -1,6 +1,11 @@
 """SPLADE retrieval for LangChain and LlamaIndex: offline, explained, from a laptop to a cluster."""
 
+import os as _os
 from typing import TYPE_CHECKING
+
+# ONNX Runtime reads this at its first import, which qdrant-client may do before this package. Without it,
+# ONNX Runtime 1.32 stores a device id under the home folder and sends usage events.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 
