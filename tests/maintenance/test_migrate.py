@@ -1,5 +1,6 @@
 """`migrate`: real folders, qdrant-client's local mode in place of a server, and a real kill."""
 
+import itertools
 import json
 import os
 import random
@@ -401,6 +402,47 @@ def test_the_command_moves_a_folder_to_a_server(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert json.loads(done.stdout)["copied"] == 10, done.stderr
         assert content(rest.store) == everything(tmp_path / "a")
+
+
+def test_writes_to_the_source_during_a_migration_are_copied(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 300)
+    with RestServer() as rest, SpladeIndex(rest.url, model=WordEncoder()) as writer:
+        writer.add(texts(300), [{"year": k} for k in range(300)], [f"d{k}" for k in range(300)])
+
+        def write(done: int, total: int) -> None:
+            if done == 192:
+                ids = [hit.id for hit in writer.scroll()]
+                writer.update_metadata(ids[0], {"year": 1969})
+                writer.delete([ids[1], ids[-1]])
+                writer.add(["new words of the moon", "changed words"], ids=["new", ids[2]])
+
+        report = migrate(rest.url, tmp_path / "b", on_progress=write)
+
+        assert everything(tmp_path / "b") == content(rest.store)
+    assert report.points == 299
+    assert 1 <= report.removed <= 2, "the last document may be deleted before it is read"
+    assert report.passes == 2
+
+
+def test_a_source_that_is_changed_all_the_time_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with RestServer() as rest, SpladeIndex(rest.url, model=WordEncoder()) as index:
+        index.add(texts(10), ids=[f"d{k}" for k in range(10)])
+        point = rest.store.scroll("splade", limit=1)[0][0].id
+        year = itertools.count()
+
+        def write(method: str, path: str, body: dict[str, Any]) -> None:
+            if path.endswith("/points/scroll"):
+                rest.store.set_payload("splade", {"metadata": {"year": next(year)}}, points=[point])
+
+        rest.on_request = write
+        with pytest.raises(StorageError, match=r"was changed during each of 10 .* Stop the programs"):
+            migrate(rest.url, tmp_path / "b")
+        with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
+            SpladeIndex(tmp_path / "b", model=WordEncoder())
+
+        rest.on_request = lambda method, path, body: None
+        assert migrate(rest.url, tmp_path / "b").state == "unfinished"
+        assert everything(tmp_path / "b") == content(rest.store)
 
 
 @pytest.mark.server

@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient, models
 from splade_retriever.edge import storage as edge_folder
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
-from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StorageError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from splade_retriever.sparse import SparseEmbedding
@@ -342,6 +342,59 @@ def test_an_alias_is_switched_when_the_new_collection_is_complete(client: Qdrant
     assert report.encoded == 10
     assert SpladeIndex(client=client, collection="docs", model=DoublingEncoder()).count() == 20
     assert SpladeIndex(client=client, collection="docs.2", model=WordEncoder()).count() == 20
+
+
+def alias_docs(client: QdrantClient) -> SpladeIndex:
+    """Fill a collection with an alias, and open it by the alias."""
+    fill(SpladeIndex(client=client, collection="docs.2", model=WordEncoder()), 40)
+    alias = models.CreateAlias(collection_name="docs.2", alias_name="docs")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    return SpladeIndex(client=client, collection="docs", model=WordEncoder())
+
+
+def test_writes_during_a_reindexing_are_in_the_new_collection(client: QdrantClient) -> None:
+    writer = alias_docs(client)
+
+    def write(done: int, total: int) -> None:
+        if done == 30:
+            ids = [hit.id for hit in writer.scroll()]
+            writer.update_metadata(ids[0], {"n": -1})
+            writer.delete([ids[1]])
+            writer.add(["corrected words", "new words"], ids=[ids[2], "new"])
+
+    report = reindex(client, DoublingEncoder(), collection="docs", batch_size=10, on_progress=write)
+
+    old = SpladeIndex(client=client, collection="docs.2", model=WordEncoder())
+    new = SpladeIndex(client=client, collection="docs", model=DoublingEncoder())
+    assert documents(new) == documents(old)
+    assert [hit.text for hit in new.search("corrected")] == ["corrected words"]
+    assert report.switch == "alias"
+    assert report.passes == 3, "all documents, those changed meanwhile, and one pass without a difference"
+    assert report.encoded == 42
+
+
+class WritingEncoder(DoublingEncoder):
+    """Changes a document of the collection whenever it encodes one."""
+
+    def __init__(self, writer: SpladeIndex) -> None:
+        super().__init__()
+        self.writer = writer
+        self.versions = 0
+
+    def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseEmbedding]:
+        self.versions += 1
+        self.writer.add([f"version {self.versions}"], ids=["id 0"])
+        return super().passage_embed(texts)
+
+
+def test_a_collection_that_is_changed_all_the_time_is_not_switched(client: QdrantClient) -> None:
+    writer = alias_docs(client)
+
+    with pytest.raises(StorageError, match=r"was changed during each of 10 .* Stop the programs"):
+        reindex(client, WritingEncoder(writer), collection="docs")
+
+    assert writer.search("moon"), "the alias still leads to the old collection"
+    assert reindex(client, DoublingEncoder(), collection="docs").switch == "alias"
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
