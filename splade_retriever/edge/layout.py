@@ -5,6 +5,7 @@
       edge.json                 marks the folder as an index, with the format's version
       collections/
         docs-1f2e3d4c/          a readable part of the name, and its hash
+          checksums.json        checksums of the engine's files; absent while the collection is open
           collection.json       name, settings, metadata, payload indexes
           shard/                the engine's files
 
@@ -28,6 +29,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
+from splade_retriever.edge.checksums import Checksums, json_checksum
 from splade_retriever.edge.convert_config import Shard
 from splade_retriever.errors import InputError, SpladeError, StorageError
 
@@ -73,6 +75,11 @@ class StoredCollection:
         """The folder of the engine's files."""
         return self.folder / "shard"
 
+    @property
+    def checksums(self) -> Checksums:
+        """The checksums of the engine's files."""
+        return Checksums(self.shard_folder, self.folder / "checksums.json")
+
     def save(self) -> None:
         """Write the settings; after a kill the file holds the old ones or the new ones."""
         written = {
@@ -82,6 +89,7 @@ class StoredCollection:
             "payload_indexes": self.indexes,
             **({} if self.replaces is None else {"replaces": self.replaces}),
         }
+        written["checksum"] = json_checksum(written)
         _write_atomically(self.folder / "collection.json", json.dumps(written, indent=1))
 
     @classmethod
@@ -94,6 +102,8 @@ class StoredCollection:
         path = folder / "collection.json"
         try:
             found = json.loads(path.read_text("utf-8"))
+            if found.pop("checksum") != json_checksum(found):
+                raise ValueError("its checksum does not match")
             if found["format"] != _FORMAT:
                 raise StorageError(
                     f"{path} has format {found['format']!r}, this version reads {_FORMAT}. Upgrade "

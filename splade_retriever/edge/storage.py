@@ -32,6 +32,7 @@ from splade_retriever.edge.layout import (
     remove_leftovers,
     sync_folder,
 )
+from splade_retriever.edge.load_guard import load_fault
 from splade_retriever.edge.lock import take_lock
 from splade_retriever.errors import (
     CollectionNotFoundError,
@@ -81,13 +82,22 @@ class _Open:
 class EdgeFolder:
     """An open folder. Safe to use from several threads; one client of one process has it at a time."""
 
-    def __init__(self, location: str | Path, *, temporary: bool = False, holder: int | None = None) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        temporary: bool = False,
+        holder: int | None = None,
+        ignore_damage: bool = False,
+    ) -> None:
         """Open a folder, or create it; ":memory:" is a temporary one, removed on close.
 
         Args:
             location: The folder, or ":memory:".
             temporary: Remove this folder, too, on close.
             holder: The process for which the folder is held; None for this one.
+            ignore_damage: Open collections whose files differ from their checksums, too, to save what can be
+                read.
 
         Raises:
             IndexLockedError: If it is already open, here or in another process.
@@ -96,6 +106,7 @@ class EdgeFolder:
         if not isinstance(location, str | Path):
             raise InputError(f"Location is a {type(location).__name__}, expected a folder or ':memory:'.")
         self.location = str(location)
+        self._ignore_damage = ignore_damage
         with os_errors(f"open the index folder {self.location!r}"):
             if self.location == ":memory:":
                 temporary = True
@@ -182,6 +193,8 @@ class EdgeFolder:
                     )
                     # The engine keeps the paths of its files, so it is closed before they move.
                     self.translate_errors(f"create collection {name!r}", shard.close)
+                    if not self._open.temporary:
+                        made.checksums.write()
                     made.save()
                     os.rename(building, folder)
                     sync_folder(folder.parent)
@@ -234,6 +247,8 @@ class EdgeFolder:
                         shard, collection.shard = collection.shard, None
                         self.translate_errors(f"flush collection {collection.name!r}", shard.flush)
                         self.translate_errors(f"close collection {collection.name!r}", shard.close)
+                        if not self._open.temporary:
+                            collection.checksums.write()
                 before = taking.config
                 taking.config = before.model_copy(update={"metadata": metadata})
                 taking.replaces = name
@@ -336,10 +351,37 @@ class EdgeFolder:
                         f"Collection {collection.name!r} at {self.location!r} was replaced meanwhile by a "
                         "new one of that name. Open its index again."
                     )
+                if not self._open.temporary:
+                    self._check_files(collection)
                 collection.shard = self.translate_errors(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
             return collection.shard
+
+    def _check_files(self, collection: StoredCollection) -> None:
+        """Check a shard's files before the engine maps them into this process.
+
+        Raises:
+            StorageError: A file is damaged, or the engine cannot open the shard.
+        """
+        with os_errors(f"check the files of collection {collection.name!r}"):
+            damaged = collection.checksums.damaged()
+            if damaged and not self._ignore_damage:
+                more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+                raise StorageError(
+                    f"Collection {collection.name!r} at {self.location!r} is damaged: "
+                    f"{', '.join(damaged[:3])}{more} changed since the index was closed. Nothing was opened. "
+                    "Restore the folder from a backup. `splade doctor --index` reports which documents are "
+                    "still readable, and `splade reindex --repair` keeps those."
+                )
+            if damaged is None or damaged:
+                fault = load_fault(collection.shard_folder)
+                if fault is not None:
+                    raise StorageError(
+                        f"Collection {collection.name!r} at {self.location!r} cannot be opened: {fault}. Its "
+                        "files are damaged. Restore the folder from a backup, or index its sources again."
+                    )
+            collection.checksums.remove()
 
     def stored_bytes(self, collection: StoredCollection) -> int:
         """Return the bytes that a collection takes on disk."""
@@ -406,6 +448,8 @@ def _release(opened: _Open) -> None:
                 if not opened.temporary:
                     shard.flush()
                 _close(shard)
+                if not opened.temporary:
+                    collection.checksums.write()
             except Exception as error:  # noqa: BLE001 - the others must be closed all the same
                 faults.append(error)
     opened.lock_file.close()

@@ -19,6 +19,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
+from splade_retriever.edge.checksums import json_checksum
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
@@ -548,7 +549,12 @@ def test_a_folder_of_a_newer_format_or_with_damage_is_refused(tmp_path: Path) ->
     settings.write_text(before[:40])
     with pytest.raises(StorageError, match="damaged"):
         EdgeClient(tmp_path)
-    settings.write_text(json.dumps({**json.loads(before), "format": 2}))
+    settings.write_text(before.replace('"name": "c"', '"name": "d"'))
+    with pytest.raises(StorageError, match="damaged.*its checksum does not match"):
+        EdgeClient(tmp_path)
+    newer = {**json.loads(before), "format": 2}
+    del newer["checksum"]
+    settings.write_text(json.dumps({**newer, "checksum": json_checksum(newer)}))
     with pytest.raises(StorageError, match="Upgrade"):
         EdgeClient(tmp_path)
     settings.write_text(before)

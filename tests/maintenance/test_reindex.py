@@ -252,7 +252,7 @@ def test_a_kill_at_any_step_of_the_switch_leaves_a_complete_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = states_of_a_switch(tmp_path, monkeypatch)
-    assert len(states) == 6, "two writes, two renames, the removal, the end"
+    assert len(states) == 8, "the checksums of both, two writes, two renames, the removal, the end"
 
     switched = []
     for state in states:
