@@ -550,7 +550,7 @@ def test_a_folder_of_a_newer_format_or_with_damage_is_refused(tmp_path: Path) ->
     with pytest.raises(StorageError, match="damaged"):
         EdgeClient(tmp_path)
     settings.write_text(before.replace('"name": "c"', '"name": "d"'))
-    with pytest.raises(StorageError, match="damaged.*its checksum does not match"):
+    with pytest.raises(StorageError, match=r"damaged.*its checksum does not match"):
         EdgeClient(tmp_path)
     newer = {**json.loads(before), "format": 2}
     del newer["checksum"]
