@@ -100,7 +100,7 @@ def flips(folder: Path, count: int) -> list[tuple[str, int, int]]:
     """Choose bits of the bytes that a file really has, as often in small files as in large ones."""
     chosen = random.Random(7)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
-    found = []
+    found: list[tuple[str, int, int]] = []
     while len(found) < count:
         path = chosen.choice(files)
         # Large files are mostly holes: prefer their first bytes.
