@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from splade_retriever import SparseTextEmbedding
-from splade_retriever.evaluation.evaluate import Report, evaluate
+from splade_retriever.evaluation.evaluate import EvaluationReport, evaluate
 
 COLUMNS = {
     "bm25": "BM25",
@@ -54,7 +54,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def figures(report: Report) -> dict[str, float]:
+def figures(report: EvaluationReport) -> dict[str, float]:
     """Return one line of the table, by the keys of `COLUMNS`."""
     assert report.bm25 is not None
     return {

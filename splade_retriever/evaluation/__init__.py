@@ -1,1 +1,1 @@
-"""Ranking quality on collections in BEIR layout, beside baselines."""
+"""Ranking quality of models on collections in BEIR layout, compared with baselines."""

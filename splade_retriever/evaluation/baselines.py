@@ -1,4 +1,4 @@
-"""What a model is measured beside: BM25 and dense vectors, each by exact search in memory."""
+"""Baselines to compare a model with: BM25 and dense vectors, each with exact search in memory."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.protocols import DenseEncoder
 
-__all__ = ["Bm25", "Dense", "SentenceTransformerEncoder", "needed"]
+__all__ = ["Bm25", "DenseBaseline", "SentenceTransformerEncoder", "best_rows", "import_optional"]
 
 _K1: Final = 0.9
 _B: Final = 0.4
-"""Anserini's values, with which BEIR's BM25 figures are made."""
+"""Anserini's values, which BEIR's published BM25 figures use."""
 
 
 class Bm25:
     """BM25 over English stems without stop words (bm25s, Snowball).
 
     Raises:
-        MissingExtraError: Without bm25s and PyStemmer.
+        MissingExtraError: bm25s or PyStemmer is not installed.
     """
 
     name = "BM25"
 
     def __init__(self, documents: Mapping[str, str]) -> None:
-        self._bm25s = needed("bm25s", "bm25s")
-        self._stemmer = needed("Stemmer", "PyStemmer").Stemmer("english")
+        self._bm25s = import_optional("bm25s", "bm25s")
+        self._stemmer = import_optional("Stemmer", "PyStemmer").Stemmer("english")
         self._ids = list(documents)
         self._index = self._bm25s.BM25(k1=_K1, b=_B)
         self._index.index(self._words(list(documents.values())), show_progress=False)
@@ -48,15 +48,15 @@ class Bm25:
         return stems
 
 
-class Dense:
-    """Dense vectors by cosine.
+class DenseBaseline:
+    """Dense vectors, compared by cosine.
 
     Args:
         documents: Id -> text.
-        encoder: Encodes them all, in one call.
+        encoder: Encodes all documents in one call.
 
     Raises:
-        InputError: If the encoder does not give one vector of one length a document.
+        InputError: If the encoder does not return one vector of equal length per document.
     """
 
     def __init__(self, documents: Mapping[str, str], encoder: DenseEncoder) -> None:
@@ -67,8 +67,9 @@ class Dense:
         lengths = {len(vector) for vector in vectors}
         if len(vectors) != len(self._ids) or len(lengths) != 1:
             raise InputError(
-                f"the dense encoder {self.name} gave {len(vectors)} vectors of lengths {sorted(lengths)} for "
-                f"{len(self._ids)} documents, expected one of one length each. Mend the encoder."
+                f"The dense encoder {self.name} returned {len(vectors)} vectors of lengths {sorted(lengths)} "
+                f"for {len(self._ids)} documents, expected one vector of equal length per document. Fix the "
+                "encoder."
             )
         self._unit = _unit(np.asarray(vectors, dtype=np.float32))
 
@@ -79,18 +80,18 @@ class Dense:
 
 
 class SentenceTransformerEncoder:
-    """A sentence-transformers model as a `DenseEncoder`, with the prompts that the model asks for.
+    """A sentence-transformers model as a `DenseEncoder`, with the prompts that the model defines.
 
     Args:
-        model: Its name or folder.
+        model: Name or folder of the model.
 
     Raises:
-        MissingExtraError: Without sentence-transformers.
-        InputError: If there is no such model.
+        MissingExtraError: sentence-transformers is not installed.
+        InputError: The model cannot be opened.
     """
 
     def __init__(self, model: str) -> None:
-        library = needed("sentence_transformers", "sentence-transformers", extra=None)
+        library = import_optional("sentence_transformers", "sentence-transformers", extra=None)
         try:
             self._model: Any = library.SentenceTransformer(model)
         except (OSError, ValueError) as error:
@@ -100,7 +101,7 @@ class SentenceTransformerEncoder:
         self.name = model
 
     def embed_documents(self, texts: list[str]) -> Sequence[Sequence[float]]:
-        """Encode documents, cut at the model's own length."""
+        """Encode documents, truncated at the model's maximum length."""
         vectors: Sequence[Sequence[float]] = self._model.encode_document(texts, show_progress_bar=False)
         return vectors
 
@@ -110,30 +111,30 @@ class SentenceTransformerEncoder:
         return vector
 
 
-def needed(module: str, package: str, *, extra: str | None = "eval") -> Any:
+def import_optional(module: str, package: str, *, extra: str | None = "eval") -> Any:
     """Import an optional dependency.
 
     Raises:
-        MissingExtraError: If it is not installed; the message has the command.
+        MissingExtraError: It is not installed; the message has the command that installs it.
     """
     try:
         return import_module(module)
     except ImportError as error:
         install = package if extra is None else f"'splade-retriever[{extra}]'"
         raise MissingExtraError(
-            f"evaluation needs {package}, which is not installed ({error}). Run: pip install {install}"
+            f"Evaluation needs {package}, which is not installed ({error}). Run: pip install {install}"
         ) from error
 
 
 def best_rows(scores: NDArray[np.float32], k: int) -> list[int]:
-    """Return the rows of the `k` highest scores, highest first, equal ones in their order."""
+    """Return the rows of the `k` highest scores in descending order; equal scores keep their order."""
     if k < len(scores):
         lowest = np.partition(scores, -k)[-k]
         rows = np.flatnonzero(scores >= lowest)
     else:
         rows = np.arange(len(scores))
-    found: list[int] = rows[np.argsort(-scores[rows], kind="stable")][:k].tolist()
-    return found
+    best: list[int] = rows[np.argsort(-scores[rows], kind="stable")][:k].tolist()
+    return best
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,14 +15,14 @@ __all__ = ["BeirCollection"]
 
 @dataclass(frozen=True)
 class BeirCollection:
-    """Documents, the queries to ask, and what answers them.
+    """Documents, queries, and the relevant documents of each query.
 
     Source:
         BEIR, arXiv 2104.08663.
     """
 
     name: str
-    """The folder's name."""
+    """Name of the folder."""
     documents: dict[str, str]
     """Document id -> title and text, joined by a space; in the order of the file."""
     queries: dict[str, str]
@@ -33,75 +33,75 @@ class BeirCollection:
     A relevant document that is not in the corpus stays: it counts against every system, as in trec_eval.
     """
     unjudged_queries: int
-    """Queries of the file that are left out, since no document is judged relevant to them."""
+    """Queries of the file that are skipped, since no document is judged relevant to them."""
     unknown_documents: int
-    """Judgements above 0 of a document that is not in the corpus."""
+    """Number of judgements above 0 of documents that are not in the corpus."""
     unknown_queries: int
-    """Judged queries that are not in the file; they are left out."""
-    own: frozenset[str]
-    """Queries that are themselves documents: the same id and the same words, with or without the title.
+    """Judged queries that are not in the file; they are skipped."""
+    queries_in_corpus: frozenset[str]
+    """Queries that are documents too: the same id and the same words, with or without the title.
 
-    Such collections (ArguAna, Quora) ask for a document's counterparts, so it is no answer to itself. The id
-    alone does not tell: other collections number queries and documents both from 1.
+    In such collections (ArguAna, Quora) a query looks for the counterparts of a document, so the document
+    itself is not an answer. An equal id is not enough: other collections number queries and documents from 1.
     """
 
     @classmethod
     def read(cls, folder: str | Path, *, split: str = "test", every_nth: int = 1) -> "BeirCollection":
-        """Read `corpus.jsonl`, `queries.jsonl` (either may end in `.gz`) and the judgements.
+        """Read `corpus.jsonl`, `queries.jsonl` (both may end in `.gz`) and the judgements.
 
-        Judgements lie in `qrels/<split>.tsv` or `qrels.tsv`: query id, document id and grade a line, between
-        tabs, with or without a header.
+        Judgements are in `qrels/<split>.tsv` or `qrels.tsv`: query id, document id and grade on each line,
+        separated by tabs, with or without a header.
 
         Args:
-            folder: The collection.
-            split: Which file under `qrels/`.
-            every_nth: Keep the first of every so many judged queries.
+            folder: Folder of the collection.
+            split: Name of the file in `qrels/`.
+            every_nth: Keep one of so many judged queries.
 
         Raises:
-            InputError: If a file is missing or a line is not of the layout (the message names file and line),
-                an id stands twice, or no query is left.
+            InputError: A file is missing, a line has another form (the message names file and line), an id
+                appears twice, or no query is left.
         """
         root = Path(folder)
         if every_nth < 1:
             raise InputError(f"every_nth is {every_nth}, expected 1 (every query) or more.")
         if not root.is_dir():
             raise InputError(f"There is no folder {str(root)!r} to evaluate on. Check the path.")
-        corpus = _file(root, "corpus.jsonl", "corpus.jsonl.gz")
-        asked = _file(root, "queries.jsonl", "queries.jsonl.gz")
-        judged = _read_judgements(_file(root, f"qrels/{split}.tsv", "qrels.tsv"))
+        corpus = _find_file(root, "corpus.jsonl", "corpus.jsonl.gz")
+        query_file = _find_file(root, "queries.jsonl", "queries.jsonl.gz")
+        judged = _read_judgements(_find_file(root, f"qrels/{split}.tsv", "qrels.tsv"))
         rows = _read_rows(corpus)
         documents = {id: f"{title} {text}".strip() for id, (title, text) in rows.items()}
-        everything = {id: text for id, (_, text) in _read_rows(asked).items()}
-        queries = [id for id in everything if id in judged][::every_nth]
+        texts = {id: text for id, (_, text) in _read_rows(query_file).items()}
+        queries = [id for id in texts if id in judged][::every_nth]
         if not documents or not queries:
             raise InputError(
-                f"{str(root)!r} has {len(documents)} documents and {len(everything)} queries, of which "
-                f"{len(queries)} have a relevant document, expected one of each at least. Check that queries "
+                f"{str(root)!r} has {len(documents)} documents and {len(texts)} queries, of which "
+                f"{len(queries)} have a relevant document, expected at least one of each. Check that queries "
                 "and judgements have the same ids."
             )
         return cls(
             name=root.resolve().name,
             documents=documents,
-            queries={id: everything[id] for id in queries},
+            queries={id: texts[id] for id in queries},
             judgements={id: judged[id] for id in queries},
-            unjudged_queries=sum(id not in judged for id in everything),
+            unjudged_queries=sum(id not in judged for id in texts),
             unknown_documents=sum(id not in documents for grades in judged.values() for id in grades),
-            unknown_queries=sum(id not in everything for id in judged),
-            own=frozenset(id for id in queries if id in rows and _is(everything[id], *rows[id])),
+            unknown_queries=sum(id not in texts for id in judged),
+            queries_in_corpus=frozenset(
+                id for id in queries if id in rows and _is_document(texts[id], *rows[id])
+            ),
         )
 
 
-def _file(root: Path, *names: str) -> Path:
+def _find_file(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise InputError(
-        f"The collection {str(root)!r} has no {' or '.join(names)}. Put the file there (BEIR layout)."
-    )
+    raise InputError(f"The collection {str(root)!r} has no {' or '.join(names)}. Add the file (BEIR layout).")
 
 
-def _is(query: str, title: str, text: str) -> bool:
-    """Tell whether a query is this document, whatever case and punctuation."""
+def _is_document(query: str, title: str, text: str) -> bool:
+    """Return whether a query has the words of a document, ignoring case and punctuation."""
     return _words(query) in (_words(text), _words(f"{title} {text}"))
 
 
@@ -117,7 +117,7 @@ def _read_rows(file: Path) -> dict[str, tuple[str, str]]:
             )
         id, title, text = row
         if id in rows:
-            raise InputError(f"{file}, line {number}: the id {id!r} stands there twice; make ids unique.")
+            raise InputError(f"{file}, line {number}: the id {id!r} appears twice. Make ids unique.")
         rows[id] = title, text
     return rows
 
@@ -132,7 +132,7 @@ def _row(line: str) -> tuple[str, str, str] | None:
         return None
     id, title, text = row.get("_id"), row.get("title") or "", row.get("text")
     if isinstance(id, int) and not isinstance(id, bool):
-        id = str(id)  # judgements, being text, cannot tell 1 from "1"
+        id = str(id)  # in the judgements, which are text, 1 and "1" are equal
     if not (isinstance(id, str) and id and isinstance(title, str) and isinstance(text, str)):
         return None
     return id, title, text
@@ -148,7 +148,7 @@ def _read_judgements(file: Path) -> dict[str, dict[str, int]]:
             if number == 1 and len(cells) == 3:
                 continue  # the header
             raise InputError(
-                f"{file}, line {number}: expected query id, document id and a whole grade between tabs, "
+                f"{file}, line {number}: expected query id, document id and an integer grade between tabs, "
                 f"found {line[:60]!r}."
             )
         query, document, grade = cells[0], cells[1], int(cells[2])
@@ -158,7 +158,7 @@ def _read_judgements(file: Path) -> dict[str, dict[str, int]]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
+    """Yield the lines that are not blank, with their line numbers."""
     opened = gzip.open if file.suffix == ".gz" else open
     try:
         with opened(file, "rt", encoding="utf-8") as lines:
@@ -167,7 +167,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                     yield number, line.rstrip("\r\n")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{file} cannot be read ({error}); expected UTF-8 text. Get the file again."
+            f"{file} cannot be read ({error}); expected UTF-8 text. Download the file again."
         ) from error
 
 

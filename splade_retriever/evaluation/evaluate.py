@@ -1,4 +1,4 @@
-"""Measure a model on a collection in BEIR layout, through the index that users search, beside baselines."""
+"""Measures a model on a collection in BEIR layout, through `SpladeIndex`, and compares it with baselines."""
 
 import contextlib
 import logging
@@ -16,85 +16,90 @@ from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import InputError
-from splade_retriever.evaluation.baselines import Bm25, Dense, SentenceTransformerEncoder, needed
+from splade_retriever.evaluation.baselines import (
+    Bm25,
+    DenseBaseline,
+    SentenceTransformerEncoder,
+    import_optional,
+)
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.index.point_encoding import pruned
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["Cost", "Gains", "Quality", "Report", "evaluate", "score_rankings"]
+__all__ = ["Cost", "EvaluationReport", "Gains", "Quality", "evaluate", "score_rankings"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Gains = Literal["exponential", "linear"]
 
 _DEPTH: Final = 100
-"""Documents asked for a query: what R@100 needs."""
+"""Documents retrieved for each query, as R@100 needs."""
 _HIGHEST_GRADE: Final = 20
-"""trec_eval counts documents by gain in a table as long as the highest gain."""
+"""trec_eval keeps a table as long as the highest gain, which is 2**grade - 1."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well one system answers, as means over the queries, and how fast."""
+    """Ranking quality of one system, as means over the queries, and its speed."""
 
     system: str
     ndcg_at_10: float
     recall_at_100: float
     mrr_at_10: float
     ms_per_query: float
-    """Median of encoding one query and finding its best 100 documents, asked one after another."""
+    """Median time to encode one query and find its best 100 documents, one query after another."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the sparse vectors cost."""
+    """Size and speed of the sparse vectors."""
 
     document_dims: float
-    """Active dimensions of a document, on average, after pruning."""
+    """Mean number of active dimensions of a document, after pruning."""
     query_dims: float
-    """The same of a query."""
+    """Mean number of active dimensions of a query, after pruning."""
     flops: float
-    """Multiplications to expect for a query and a document: the sum over the vocabulary of the share of
+    """Expected multiplications for a query and a document: the sum over the vocabulary of the share of
     queries times the share of documents in which the entry is active (arXiv 2004.05665, as in SPLADE)."""
     index_bytes: int
-    """The closed index folder on disk, with the texts in it."""
+    """Size of the closed index folder on disk, texts included."""
     documents_per_s: float
-    """Documents encoded a second."""
+    """Documents encoded per second."""
     encode_ms: float
-    """Median of encoding one query."""
+    """Median time to encode one query."""
     search_ms: float
-    """Median of finding the best 100 documents, with their texts, for an encoded query."""
+    """Median time to find the best 100 documents, with their texts, for an encoded query."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """Figures of one collection."""
+class EvaluationReport:
+    """Figures of a model on one collection."""
 
     collection: str
     documents: int
     queries: int
     gains: Gains
-    """What a grade is worth in nDCG: 2**grade - 1, or the grade."""
+    """Gain of a grade in nDCG: 2**grade - 1 ("exponential"), or the grade ("linear")."""
     splade: Quality
     cost: Cost
     bm25: Quality | None
     dense: Quality | None
     truncated_documents: int | None
-    """Documents longer than the model reads, whose rest is left out; None where the encoder does not tell."""
+    """Documents that are longer than the model reads; None if the encoder does not count them."""
     unjudged_queries: int
-    """Queries that were not asked, since no document is judged relevant to them."""
+    """Queries that were skipped, since no document is judged relevant to them."""
     unknown_documents: int
     """Judged documents that are not in the corpus; they count as not found."""
     unknown_queries: int
-    """Judged queries whose text is missing; they were not asked."""
+    """Judged queries whose text is missing; they were skipped."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON has it, nested as the attributes are."""
+        """Return the report as JSON values, nested like the attributes."""
         return asdict(self)
 
     def to_markdown(self) -> str:
-        """Return the report as two Markdown tables, with a line for everything left out."""
+        """Return the report as two Markdown tables, with a line for each note."""
         lines = [
             f"**{self.collection}**: documents {self.documents:,}, queries {self.queries:,}, "
             f"{self.gains} gains",
@@ -121,14 +126,14 @@ class Report:
         return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
 
     def notes(self) -> list[str]:
-        """Say what was left out or cut, with the count; nothing where there is nothing to say."""
-        told = {
-            "documents cut, since they are longer than the model reads": self.truncated_documents or 0,
-            "queries not asked, since no document is relevant to them": self.unjudged_queries,
-            "judged documents that are not in the corpus, and count as not found": self.unknown_documents,
-            "judged queries without text, not asked": self.unknown_queries,
+        """Return a note, with a count, for everything that was skipped or truncated."""
+        counts = {
+            "documents truncated, since they are longer than the model reads": self.truncated_documents or 0,
+            "queries skipped, since no document is relevant to them": self.unjudged_queries,
+            "judged documents that are not in the corpus and count as not found": self.unknown_documents,
+            "judged queries skipped, since their text is missing": self.unknown_queries,
         }
-        return [f"{what}: {count:,}" for what, count in told.items() if count]
+        return [f"{what}: {count:,}" for what, count in counts.items() if count]
 
 
 def evaluate(
@@ -146,43 +151,43 @@ def evaluate(
     bm25: bool = True,
     dense: DenseEncoder | str | None = None,
     show_progress: bool = False,
-) -> Report:
-    """Index a collection in a temporary folder, ask its queries, and compare with the judgements.
+) -> EvaluationReport:
+    """Index a collection in a temporary folder, search for its queries, and score the rankings.
 
-    1. encode the documents, title and text, and add them to a `SpladeIndex` of the embedded engine;
-    2. ask one query after another for 100 documents; the engine's search is exact;
-    3. score the rankings with ir-measures; do the same with BM25 and the dense encoder in this run.
+    1. Encode the documents, title and text, and add them to a `SpladeIndex` of the embedded engine.
+    2. Search for one query after another, for 100 documents; the engine's search is exact.
+    3. Score the rankings with ir-measures. Do the same with BM25 and the dense encoder.
 
-    A query that is itself a document is no answer to itself.
+    A document that is the query itself is not counted as an answer.
 
     Args:
         folder: See `splade_retriever.evaluation.beir.BeirCollection.read`.
         model: An encoder, a model's name or folder, or None for the bundled model.
-        precision: Of a model given by name.
-        split: Which file under `qrels/`, where there are several.
-        every_nth: Ask the first of every so many judged queries.
-        gains: What a grade is worth in nDCG. With grades of 0 and 1 both are the same; published BEIR figures
-            are linear.
+        precision: Precision of a model that is given by name.
+        split: Name of the file in `qrels/`.
+        every_nth: Use one of so many judged queries.
+        gains: Gain of a grade in nDCG. With grades of 0 and 1 both are equal; published BEIR figures are
+            linear.
         max_active_dims: Keep that many of a document's heaviest weights.
         query_max_active_dims: The same for queries.
-        min_weight: Leave out document weights below this.
-        datatype: How the engine stores weights.
+        min_weight: Drop document weights below this.
+        datatype: Type of the weights in the engine.
         bm25: Compare with BM25 (bm25s; English stems and stop words, k1 0.9, b 0.4).
-        dense: Compare with a dense encoder by cosine, exact; a str is a model's name or folder for
-            sentence-transformers.
+        dense: Compare with a dense encoder by exact cosine search; a str is the name or folder of a
+            sentence-transformers model.
         show_progress: Show a progress bar while documents are indexed.
 
     Raises:
-        InputError: If the folder is not of the layout, or an argument makes no sense.
-        MissingExtraError: If a package that is needed is not installed.
+        InputError: The folder has another layout, or an argument is not valid.
+        MissingExtraError: A package is not installed.
     """
     collection = BeirCollection.read(folder, split=split, every_nth=every_nth)
     _check_grades(collection, gains)
-    # What is missing is told before anything is encoded.
-    needed("ir_measures", "ir-measures")
+    # A missing package is an error before anything is encoded.
+    import_optional("ir_measures", "ir-measures")
     encoder = load_encoder(model, lazy_load=False, settings={"precision": precision})
     dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
-    beside_bm25 = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
+    bm25_quality = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
     settings = {
         "max_active_dims": max_active_dims,
         "query_max_active_dims": query_max_active_dims,
@@ -194,25 +199,25 @@ def evaluate(
             splade.add(collection.documents, show_progress=show_progress)
             quality = _measured(splade, collection, gains)
         cost = splade.cost(index_bytes=disk_usage(Path(place)))
-    beside_dense = None
+    dense_quality = None
     if dense_encoder is not None:
-        beside_dense = _measured(Dense(collection.documents, dense_encoder), collection, gains)
-    report = Report(
+        dense_quality = _measured(DenseBaseline(collection.documents, dense_encoder), collection, gains)
+    report = EvaluationReport(
         collection=collection.name,
         documents=len(collection.documents),
         queries=len(collection.queries),
         gains=gains,
         splade=quality,
         cost=cost,
-        bm25=beside_bm25,
-        dense=beside_dense,
+        bm25=bm25_quality,
+        dense=dense_quality,
         truncated_documents=splade.truncated_documents,
         unjudged_queries=collection.unjudged_queries,
         unknown_documents=collection.unknown_documents,
         unknown_queries=collection.unknown_queries,
     )
     for note in report.notes():
-        log.warning("%s: %s", collection.name, note)
+        logger.warning("%s: %s", collection.name, note)
     return report
 
 
@@ -222,43 +227,43 @@ def score_rankings(
     *,
     gains: Gains = "exponential",
 ) -> dict[str, float]:
-    """Score rankings by ir-measures, which computes as trec_eval does.
+    """Score rankings with ir-measures, which computes as trec_eval does.
 
     Args:
         rankings: Query id -> document ids, best first.
-        judgements: Query id -> document id -> grade, 1..20 for a relevant one. A query that has no ranking
-            scores 0.
-        gains: What a grade is worth in nDCG.
+        judgements: Query id -> document id -> grade, 1..20 for a relevant one. A query without a
+            ranking scores 0.
+        gains: Gain of a grade in nDCG.
 
     Returns:
         `ndcg_at_10`, `recall_at_100` and `mrr_at_10`, means over the judged queries.
 
     Raises:
-        MissingExtraError: Without ir-measures.
+        MissingExtraError: ir-measures is not installed.
 
     Source:
         nDCG with exponential gains: Burges et al., ICML 2005; the discount of rank r is 1 / log2(r + 1).
     """
-    library = needed("ir_measures", "ir-measures")
-    worth = {
+    library = import_optional("ir_measures", "ir-measures")
+    gain_of_grade = {
         grade: 2**grade - 1 if gains == "exponential" else grade for grade in range(1, _HIGHEST_GRADE + 1)
     }
     measures = {
-        "ndcg_at_10": library.nDCG(gains=worth) @ 10,
+        "ndcg_at_10": library.nDCG(gains=gain_of_grade) @ 10,
         "recall_at_100": library.R @ 100,
         "mrr_at_10": library.RR @ 10,
     }
-    # By place, not by score: trec_eval orders equal scores by id, which is not the order that was given.
+    # Ranked by place, not by score, since trec_eval orders equal scores by id.
     run = {
         query: {document: float(-place) for place, document in enumerate(ranked)}
         for query, ranked in rankings.items()
     }
-    found = library.calc_aggregate(list(measures.values()), judgements, run)
-    return {name: float(found[measure]) for name, measure in measures.items()}
+    scores = library.calc_aggregate(list(measures.values()), judgements, run)
+    return {name: float(scores[measure]) for name, measure in measures.items()}
 
 
 class _System(Protocol):
-    """What can be asked for a ranking."""
+    """A system that ranks documents."""
 
     @property
     def name(self) -> str: ...
@@ -272,11 +277,11 @@ def _measured(system: _System, collection: BeirCollection, gains: Gains) -> Qual
     rankings: dict[str, list[str]] = {}
     seconds = []
     for id, text in collection.queries.items():
-        own = id in collection.own
+        is_document = id in collection.queries_in_corpus
         begun = time.perf_counter()
-        ranked = system.rank(text, _DEPTH + own)
+        ranked = system.rank(text, _DEPTH + is_document)
         seconds.append(time.perf_counter() - begun)
-        rankings[id] = [document for document in ranked if not (own and document == id)][:_DEPTH]
+        rankings[id] = [document for document in ranked if not (is_document and document == id)][:_DEPTH]
     return Quality(
         system=system.name,
         **score_rankings(rankings, collection.judgements, gains=gains),
@@ -291,23 +296,23 @@ def _check_grades(collection: BeirCollection, gains: Gains) -> None:
     if highest > _HIGHEST_GRADE:
         raise InputError(
             f"{collection.name} has a judgement of grade {highest}, expected grades up to {_HIGHEST_GRADE}. "
-            "Bring the grades to a shorter scale."
+            "Map the grades to a shorter scale."
         )
 
 
 class _Splade:
-    """A model and its index, and what they cost while they are asked."""
+    """A model and its index, with their size and speed."""
 
     def __init__(self, folder: str, encoder: Encoder, settings: Mapping[str, Any]) -> None:
         from splade_retriever.index.splade_index import SpladeIndex
 
-        made_by = encoder.fingerprint
-        self.name = ", ".join(str(made_by[key]) for key in ("model", "precision") if made_by.get(key))
+        fingerprint = encoder.fingerprint
+        self.name = ", ".join(str(fingerprint[key]) for key in ("model", "precision") if fingerprint.get(key))
         self.truncated_documents: int | None = None
         self._encoder = encoder
         self._index = SpladeIndex(folder, model=encoder, **settings)
         self._settings = settings
-        self._documents, self._queries = _Activity(), _Activity()
+        self._documents, self._queries = _ActiveDimensions(), _ActiveDimensions()
         self._encoding_s = 0.0
         self._encode_s: list[float] = []
         self._search_s: list[float] = []
@@ -321,8 +326,8 @@ class _Splade:
             self.truncated_documents = getattr(self._encoder, "truncated", before) - before
 
     def _encoded(self, texts: list[str]) -> Iterator[SparseEmbedding]:
-        """Encode documents, watched."""
-        most, least = self._settings["max_active_dims"], self._settings["min_weight"]
+        """Encode documents, and measure the time and the active dimensions."""
+        max_active_dims, min_weight = self._settings["max_active_dims"], self._settings["min_weight"]
         vectors = iter(self._encoder.passage_embed(texts))
         while True:
             begun = time.perf_counter()
@@ -330,7 +335,7 @@ class _Splade:
             self._encoding_s += time.perf_counter() - begun
             if vector is None:
                 return
-            self._documents.see(pruned(vector, most, least))
+            self._documents.add(pruned(vector, max_active_dims, min_weight))
             yield vector
 
     def rank(self, query: str, k: int) -> list[str]:
@@ -339,10 +344,10 @@ class _Splade:
         (vector,) = self._encoder.query_embed([query])
         encoded = time.perf_counter()
         hits = self._index.search(vector, k=k)
-        found = time.perf_counter()
+        searched = time.perf_counter()
         self._encode_s.append(encoded - begun)
-        self._search_s.append(found - encoded)
-        self._queries.see(pruned(vector, self._settings["query_max_active_dims"]))
+        self._search_s.append(searched - encoded)
+        self._queries.add(pruned(vector, self._settings["query_max_active_dims"]))
         return [hit.id for hit in hits]
 
     def close(self) -> None:
@@ -350,7 +355,7 @@ class _Splade:
         self._index.close()
 
     def cost(self, *, index_bytes: int) -> Cost:
-        """Sum up what was seen."""
+        """Return the size and speed so far."""
         return Cost(
             document_dims=self._documents.mean,
             query_dims=self._queries.mean,
@@ -362,15 +367,15 @@ class _Splade:
         )
 
 
-class _Activity:
-    """How often each vocabulary entry is active."""
+class _ActiveDimensions:
+    """Counts how often each vocabulary entry is active."""
 
     def __init__(self) -> None:
         self.texts = 0
         self._active = np.zeros(0, dtype=np.int64)
 
-    def see(self, vector: SparseEmbedding) -> None:
-        """Count one more text."""
+    def add(self, vector: SparseEmbedding) -> None:
+        """Count one text."""
         self.texts += 1
         if len(vector):
             beyond = int(vector.indices[-1]) + 1 - len(self._active)
@@ -380,11 +385,11 @@ class _Activity:
 
     @property
     def mean(self) -> float:
-        """Active dimensions of a text."""
+        """Mean number of active dimensions of a text."""
         return float(self._active.sum()) / self.texts
 
-    def expected_products(self, other: "_Activity") -> float:
-        """Sum over the vocabulary of both shares of texts in which an entry is active."""
+    def expected_products(self, other: "_ActiveDimensions") -> float:
+        """Return the sum over the vocabulary of the product of both shares of texts with an active entry."""
         shared = min(len(self._active), len(other._active))
         together = self._active[:shared] @ other._active[:shared]
         return float(together) / (self.texts * other.texts)

