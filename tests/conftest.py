@@ -1,10 +1,22 @@
 """Skip tests that need a network, a server, PyTorch or much time, unless these are available."""
 
+import contextlib
 import importlib.util
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from qdrant_client import QdrantClient
+
+from tests.qdrant_server import (
+    HOW_TO_GET_ONE,
+    Cluster,
+    QdrantServer,
+    ServerAddress,
+    emptied,
+    given_server,
+    program,
+)
 
 # Helpers with assertions: pytest rewrites them, so that a failure shows the values.
 pytest.register_assert_rewrite("tests.llama_index.suite", "tests.notebooks")
@@ -33,8 +45,10 @@ def _reasons(config: pytest.Config) -> dict[str, str]:
         reasons["network"] = "needs the model hub; run with --network"
     if not config.getoption("--slow"):
         reasons["slow"] = "takes more than 20 seconds; run with --slow"
-    if not os.environ.get("QDRANT_URL"):
-        reasons["server"] = "needs a Qdrant server; set QDRANT_URL"
+    if program() is None:
+        reasons["own_server"] = f"starts Qdrant servers: {HOW_TO_GET_ONE}"
+        if given_server() is None:
+            reasons["server"] = f"needs a Qdrant server: {HOW_TO_GET_ONE}, or set QDRANT_URL"
     missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
     if missing:
         reasons["oracle"] = f"{missing[0]} is not installed; pip install 'splade-retriever[oracle]'"
@@ -50,3 +64,55 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", name="server_address")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    """The server that tests marked `server` share: the one at QDRANT_URL, else one per process."""
+    given = given_server()
+    if given is not None:
+        yield given
+        return
+    server = QdrantServer(tmp_path_factory.mktemp("qdrant")).start()
+    yield server.address
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def server_client(server_address: ServerAddress) -> Iterator[QdrantClient]:
+    """A client of the shared server."""
+    client = server_address.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def empty_server(server_address: ServerAddress, server_client: QdrantClient) -> Iterator[ServerAddress]:
+    """The shared server without collections, for one test; what the test creates is deleted after it."""
+    with emptied(server_client, server_address.url):
+        yield server_address
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., QdrantServer]]:
+    """Start a server for one test, with the arguments of `QdrantServer`; mark the test `own_server`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: object) -> QdrantServer:
+            server = QdrantServer(tmp_path / f"qdrant{len(started)}", **options)  # type: ignore[arg-type]
+            started.append(server)
+            stack.callback(server.kill)
+            return server.start()
+
+        started: list[QdrantServer] = []
+        yield start
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes for one test; mark the test `own_server`."""
+    nodes = Cluster(tmp_path / "cluster")
+    try:
+        yield nodes.start()
+    finally:
+        nodes.kill()

@@ -1,8 +1,8 @@
 """A Qdrant server's REST interface over an `EdgeClient`, and a TCP proxy that cuts connections.
 
 With these, everything between the index and a server is real except the server's code: qdrant-client's
-requests, JSON, sockets, keep-alive, several connections at once. Tests against a real Qdrant server run if
-QDRANT_URL is set.
+requests, JSON, sockets, keep-alive, several connections at once. Tests against a real Qdrant server use
+tests/qdrant_server.py.
 """
 
 import json

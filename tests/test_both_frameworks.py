@@ -15,12 +15,13 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 from llama_index.vector_stores.qdrant import QdrantVectorStore as TheirLlamaIndexStore
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from splade_retriever import SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
 from splade_retriever.errors import CollectionMismatchError, NotSupportedError
+from tests.index.parts import opened_store
 from tests.llama_index.suite import rich_nodes, uuid_of
 from tests.words import WordEncoder
 
@@ -30,16 +31,10 @@ YEARS = {A: 2023, B: 2023, C: 2019}
 IN_2023 = MetadataFilters(filters=[MetadataFilter(key="year", value=2023)])
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(params=["edge", "local", pytest.param("server", marks=pytest.mark.server)])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "edge":
-        from splade_retriever.edge.client import EdgeClient
-
-        opened: Any = EdgeClient(":memory:")
-    else:
-        opened = QdrantClient(":memory:")
-    yield opened
-    opened.close()
+    with opened_store(request.param, request) as opened:
+        yield opened
 
 
 @pytest.fixture

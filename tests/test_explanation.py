@@ -18,6 +18,7 @@ from splade_retriever import SparseEmbedding, SparseTextEmbedding, SpladeIndex
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, explain, kind_of
 from splade_retriever.index.documents import Hit
+from tests.index.parts import opened_store
 from tests.words import LetterEncoder, WordEncoder, WordTokenizer
 
 
@@ -26,16 +27,10 @@ def model() -> SparseTextEmbedding:
     return SparseTextEmbedding()
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(params=["edge", "local", pytest.param("server", marks=pytest.mark.server)])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "local":
-        opened: Any = QdrantClient(":memory:")
-    else:
-        from splade_retriever.edge.client import EdgeClient
-
-        opened = EdgeClient(":memory:")
-    yield opened
-    opened.close()
+    with opened_store(request.param, request) as opened:
+        yield opened
 
 
 def of_words(query: str, text: str, query_weights: dict[str, float], text_weights: dict[str, float]) -> Any:

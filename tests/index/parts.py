@@ -1,6 +1,6 @@
 """Parts that the tests of an index share: texts, and the stores an index runs on, as fixtures."""
 
-import os
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,26 +41,30 @@ def rest_client() -> Iterator[QdrantClient]:
         client.close()
 
 
-@pytest.fixture(name="server", scope="module")
-def server_client() -> Iterator[QdrantClient]:
-    client = QdrantClient(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
-    found = [collection.name for collection in client.get_collections().collections]
-    assert not found, f"these tests delete collections: use a server without any, this one has {found}"
-    yield client
-    client.close()
+STORES = ["edge", "local", "rest", pytest.param("server", marks=pytest.mark.server)]
+"""Every store an index runs on: "rest" is the way to a server, "server" a Qdrant server proper."""
 
 
-@pytest.fixture(
-    name="client", params=["edge", "local", "rest", pytest.param("server", marks=pytest.mark.server)]
-)
+@pytest.fixture(name="client", params=STORES)
 def every_store(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Every store an index runs on: "rest" is the way to a server, "server" a Qdrant server proper."""
-    if request.param in ("edge", "local"):
-        opened = client_of(request.param)
+    """Every store an index runs on, empty."""
+    with opened_store(request.param, request) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def opened_store(engine: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Open one of `STORES` without collections, and leave it without any."""
+    if engine in ("edge", "local"):
+        opened = client_of(engine)
         yield opened
         opened.close()
         return
-    client: QdrantClient = request.getfixturevalue(request.param)
+    if engine == "server":
+        request.getfixturevalue("empty_server")
+        yield request.getfixturevalue("server_client")
+        return
+    client: QdrantClient = request.getfixturevalue(engine)
     yield client
     for collection in client.get_collections().collections:
         client.delete_collection(collection.name)

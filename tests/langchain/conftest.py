@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.index.parts import client_of
+from tests.index.parts import opened_store
 from tests.langchain.parts import ENGINES
 
 
 @pytest.fixture(params=ENGINES)
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of each engine that needs no server."""
-    opened = client_of(request.param)
-    yield opened
-    opened.close()
+    """A client of each engine, without collections."""
+    with opened_store(request.param, request) as opened:
+        yield opened

@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from splade_retriever.sparse import SparseEmbedding
 from tests.words import LetterEncoder, WordEncoder
 
-ENGINES = ["edge", "local"]
+ENGINES = ["edge", "local", pytest.param("server", marks=pytest.mark.server)]
 
 
 def mark_async_tests(suite: type) -> None:

@@ -30,7 +30,7 @@ from splade_retriever import SpladeIndex
 from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeRetriever, SpladeSparseEmbeddings
-from tests.index.parts import client_of
+from tests.index.parts import opened_store
 from tests.langchain.parts import LetterEmbeddings, echo_model, mark_async_tests
 from tests.words import WordEncoder
 
@@ -469,14 +469,13 @@ class RetrieverSuite(RetrieversIntegrationTests):
     dense: bool
 
     @pytest.fixture(autouse=True)
-    def _index(self) -> Iterator[None]:
-        client = client_of(self.engine)
+    def _index(self, request: pytest.FixtureRequest) -> Iterator[None]:
         dense = LetterEmbeddings() if self.dense else None
-        index = SpladeIndex(client=client, model=WordEncoder(), dense=dense)
-        index.add([document.page_content for document in MOON])
-        self.index = index
-        yield
-        client.close()
+        with opened_store(self.engine, request) as client:
+            index = SpladeIndex(client=client, model=WordEncoder(), dense=dense)
+            index.add([document.page_content for document in MOON])
+            self.index = index
+            yield
 
     @property
     def retriever_constructor(self) -> type[BaseRetriever]:
@@ -505,3 +504,13 @@ class TestRetrieverOnLocalModeSparse(RetrieverSuite):
 
 class TestRetrieverOnLocalModeHybrid(RetrieverSuite):
     engine, dense = "local", True
+
+
+@pytest.mark.server
+class TestRetrieverOnServerSparse(RetrieverSuite):
+    engine, dense = "server", False
+
+
+@pytest.mark.server
+class TestRetrieverOnServerHybrid(RetrieverSuite):
+    engine, dense = "server", True

@@ -13,7 +13,7 @@ from splade_retriever.langchain import (
     SpladeSparseEmbeddings,
 )
 from splade_retriever.sparse import SparseEmbedding
-from tests.index.parts import client_of
+from tests.index.parts import opened_store
 from tests.langchain.parts import ENGINES, LetterEmbeddings
 from tests.words import WordEncoder
 
@@ -46,9 +46,13 @@ async def test_sparse_embeddings_are_the_vectors_of_the_encoder_with_queries_enc
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", [RetrievalMode.SPARSE, RetrievalMode.HYBRID])
 async def test_sparse_embeddings_work_in_langchain_qdrants_own_store(
-    mode: RetrievalMode, engine: str
+    mode: RetrievalMode, engine: str, request: pytest.FixtureRequest
 ) -> None:
-    client = client_of(engine)
+    with opened_store(engine, request) as client:
+        await check_store_of_langchain_qdrant(client, mode)
+
+
+async def check_store_of_langchain_qdrant(client: Any, mode: RetrievalMode) -> None:
     hybrid = mode is RetrievalMode.HYBRID
     client.create_collection(
         "docs",
@@ -68,7 +72,6 @@ async def test_sparse_embeddings_work_in_langchain_qdrants_own_store(
     assert store.similarity_search("rover Moon", k=1)[0].page_content == "a rover on the Moon"
     await store.aadd_texts(["a rocket"])
     assert [found.page_content for found in await store.asimilarity_search("rocket", k=1)] == ["a rocket"]
-    client.close()
 
 
 def test_an_unknown_model_is_an_error_that_names_it() -> None:

@@ -22,7 +22,7 @@ from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
 from splade_retriever.langchain.relevance import relevance
 from splade_retriever.sparse import SparseEmbedding
-from tests.index.parts import client_of
+from tests.index.parts import opened_store
 from tests.langchain.parts import BackgroundEncoder, LetterEmbeddings, mark_async_tests
 from tests.words import WordEncoder
 
@@ -556,11 +556,10 @@ class VectorStoreSuite(VectorStoreIntegrationTests):
     dense: bool
 
     @pytest.fixture
-    def vectorstore(self) -> Iterator[VectorStore]:
-        client = client_of(self.engine)
+    def vectorstore(self, request: pytest.FixtureRequest) -> Iterator[VectorStore]:
         embedding = self.get_embeddings() if self.dense else None
-        yield SpladeVectorStore(client=client, model=BackgroundEncoder(), embedding=embedding)
-        client.close()
+        with opened_store(self.engine, request) as client:
+            yield SpladeVectorStore(client=client, model=BackgroundEncoder(), embedding=embedding)
 
 
 class TestStoreOnEdgeSparse(VectorStoreSuite):
@@ -577,3 +576,13 @@ class TestStoreOnLocalModeSparse(VectorStoreSuite):
 
 class TestStoreOnLocalModeHybrid(VectorStoreSuite):
     engine, dense = "local", True
+
+
+@pytest.mark.server
+class TestStoreOnServerSparse(VectorStoreSuite):
+    engine, dense = "server", False
+
+
+@pytest.mark.server
+class TestStoreOnServerHybrid(VectorStoreSuite):
+    engine, dense = "server", True

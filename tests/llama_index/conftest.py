@@ -6,15 +6,15 @@ import pytest
 from qdrant_client import QdrantClient
 
 from splade_retriever.llama_index import SpladeVectorStore
+from tests.index.parts import opened_store
 from tests.llama_index.parts import NODES
 from tests.words import WordEncoder
 
 
-@pytest.fixture
-def client() -> Iterator[QdrantClient]:
-    opened = QdrantClient(":memory:")
-    yield opened
-    opened.close()
+@pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.server)])
+def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
+    with opened_store(request.param, request) as opened:
+        yield opened
 
 
 @pytest.fixture

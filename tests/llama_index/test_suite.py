@@ -11,6 +11,7 @@ from qdrant_client import QdrantClient
 
 from splade_retriever.llama_index import SpladeVectorStore
 from tests.llama_index.suite import SparseStoreSuite
+from tests.qdrant_server import ServerAddress
 from tests.words import WordEncoder
 
 
@@ -32,10 +33,13 @@ class OurStore(SparseStoreSuite):
         return self.clients[-1]
 
     def make(self, encoder: WordEncoder) -> SpladeVectorStore:
-        return SpladeVectorStore(client=self._opened(), model=encoder)
+        client = self._opened()
+        return SpladeVectorStore(client=client, model=encoder, collection=f"docs{len(self.clients)}")
 
     def make_hybrid(self, encoder: WordEncoder, dense: MockEmbedding) -> SpladeVectorStore:
-        return SpladeVectorStore(client=self._opened(), model=encoder, dense=dense)
+        client = self._opened()
+        collection = f"docs{len(self.clients)}"
+        return SpladeVectorStore(client=client, model=encoder, dense=dense, collection=collection)
 
     def make_limited(self, encoder: WordEncoder) -> tuple[SpladeVectorStore, VectorStoreQueryMode]:
         return self.make(encoder), VectorStoreQueryMode.HYBRID
@@ -51,6 +55,16 @@ class TestOverEdge(OurStore):
         from splade_retriever.edge.client import EdgeClient
 
         return EdgeClient(":memory:")
+
+
+@pytest.mark.server
+class TestOverServer(OurStore):
+    @pytest.fixture(autouse=True)
+    def _server(self, empty_server: ServerAddress) -> None:
+        self.address = empty_server
+
+    def client(self) -> Any:
+        return self.address.client()
 
 
 def test_the_docs_have_the_table_that_the_command_prints() -> None:

@@ -27,6 +27,7 @@ from splade_retriever.errors import (
 from splade_retriever.index import connection as server
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.migrate import migrate
+from tests.qdrant_server import ServerAddress
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import LetterEncoder, WordEncoder
 
@@ -446,11 +447,11 @@ def test_a_source_that_is_changed_all_the_time_is_an_error_that_says_so(tmp_path
 
 
 @pytest.mark.server
-def test_to_a_real_server_and_back(tmp_path: Path) -> None:
-    url, key = os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY")
+def test_to_a_real_server_and_back(tmp_path: Path, empty_server: ServerAddress) -> None:
+    url, key = empty_server.url, empty_server.api_key
     name = f"splade-test-{uuid.uuid4().hex[:8]}"
     fill(tmp_path / "a", 300, dense=LetterEncoder())
-    client = QdrantClient(url=url, api_key=key)
+    client = empty_server.client()
     try:
         with pytest.raises(StoppedError):
             migrate(tmp_path / "a", url, target_collection=name, api_key=key, on_progress=stopped_after(128))

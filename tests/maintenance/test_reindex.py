@@ -19,6 +19,7 @@ from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundE
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from splade_retriever.sparse import SparseEmbedding
+from tests.qdrant_server import ServerAddress
 from tests.words import LetterEncoder, WordEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -431,9 +432,9 @@ def test_an_existing_collection_of_the_new_name_is_not_changed(tmp_path: Path) -
 
 
 @pytest.mark.server
-def test_on_a_real_server_the_alias_is_switched() -> None:
+def test_on_a_real_server_the_alias_is_switched(empty_server: ServerAddress) -> None:
     name = f"splade-test-{uuid.uuid4().hex[:8]}"
-    client = QdrantClient(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+    client = empty_server.client()
     try:
         fill(SpladeIndex(client=client, collection=f"{name}.1", model=WordEncoder()), 20)
         lead = models.CreateAlias(collection_name=f"{name}.1", alias_name=name)
