@@ -64,7 +64,7 @@ class ServerAddress:
         if self.grpc_port is not None:
             options = {"grpc_port": self.grpc_port, **options}
         if self.ca is not None:
-            options = {"verify": str(self.ca), **options}
+            options = {"verify": ssl.create_default_context(cafile=self.ca), **options}
         return QdrantClient(url=self.url, api_key=self.api_key, check_compatibility=False, **options)
 
 
@@ -307,7 +307,7 @@ class Cluster:
         for node in self.nodes:
             client = node.client()
             deadline = time.monotonic() + _STARTS_WITHIN_S
-            while len(client.http.distributed_api.cluster_status().result.peers) < len(self.nodes):
+            while _peers(client) < len(self.nodes):
                 assert time.monotonic() < deadline, f"The nodes do not find each other: {node.log[-2000:]}"
                 time.sleep(0.05)
             client.close()
@@ -334,7 +334,7 @@ class Certificates:
         ca_key, request, extension = folder / "ca.key", folder / "request.pem", folder / "extension.txt"
         extension.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n", encoding="utf-8")
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        signing = ["-CAcreateserial", "-extfile", extension, "-days", "2"]
+        signing: list[str | Path] = ["-CAcreateserial", "-extfile", extension, "-days", "2"]
         commands: list[list[str | Path]] = [
             ["req", "-x509", *new_key, "-keyout", ca_key, "-out", made.ca, "-subj", "/CN=CA", "-days", "2"],
             ["req", *new_key, "-keyout", made.key, "-out", request, "-subj", "/CN=localhost"],
@@ -343,6 +343,11 @@ class Certificates:
         for command in commands:
             subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
         return made
+
+
+def _peers(client: QdrantClient) -> int:
+    status: Any = client.http.distributed_api.cluster_status().result
+    return len(status.peers)
 
 
 class _PortTakenError(AssertionError):

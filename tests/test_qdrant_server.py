@@ -75,9 +75,8 @@ def test_strict_mode_is_set_by_the_configuration(start_server: StartServer) -> N
 
 @pytest.mark.own_server
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program `openssl`")
-@pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_server_with_tls_shows_a_certificate_of_the_tests_authority(
-    start_server: StartServer, tmp_path: Path, protocol: str
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(tls=Certificates.made_in(tmp_path))
 

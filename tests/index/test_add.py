@@ -16,7 +16,6 @@ from tests.index.parts import (  # noqa: F401 - fixtures
     empty_index,
     every_store,
     rest_client,
-    server_client,
 )
 from tests.words import WordEncoder
 

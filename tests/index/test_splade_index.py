@@ -21,7 +21,6 @@ from tests.index.parts import (  # noqa: F401 - fixtures
     every_store,
     is_local,
     rest_client,
-    server_client,
 )
 from tests.words import LetterEncoder, WordEncoder
 
