@@ -1,16 +1,16 @@
-"""Filters: plain dicts (or qdrant-client's own) -> `models.Filter`.
+"""Translate filters from plain dicts to `models.Filter`.
 
-The language, all of it:
+All forms of a filter:
 
     {"lang": "en"}                          equal
-    {"lang": ["en", "de"]}                  any of these
+    {"lang": ["en", "de"]}                  one of these
     {"year": {"$gte": 2020, "$lt": 2024}}   a range of numbers, datetimes or ISO 8601 strings
     {"author.name": "Ada"}                  a nested key; {"author": {"name": "Ada"}} is the same
     {"$or": [...]}, {"$and": [...]}, {"$not": {...}}
     {"$text": "lunar orbit"}                all these words in the document's text
 
-Entries of one dict must all hold. Operators of a field: `$eq $ne $gt $gte $lt $lte $in $nin $all $contains
-$exists $text $not`. A field that holds a list matches where one of its elements does.
+All entries of a dict must match. Operators of a field: `$eq $ne $gt $gte $lt $lte $in $nin $all $contains
+$exists $text $not`. A list matches if one of its elements does.
 """
 
 import math
@@ -22,11 +22,12 @@ from typing import Any, Final, TypeAlias
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
+from splade_retriever.validation import text_fault
 
 __all__ = ["FilterLike", "field_path", "to_qdrant_filter"]
 
 FilterLike: TypeAlias = Mapping[str, Any] | models.Filter
-"""What every `filter=` argument takes: the plain dict language, or a filter of qdrant-client as it is."""
+"""The type of every `filter=` argument: a plain dict, or a filter of qdrant-client."""
 
 _INT64: Final = 2**63
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\[\d*\])?")
@@ -38,29 +39,28 @@ def to_qdrant_filter(
 ) -> models.Filter | None:
     """Translate a filter for the engine.
 
-    What Qdrant does with types holds here too: `True` is not 1; an int equals ints only (2020 does not find
-    2020.0), while a float is looked for as the range [x, x] and so finds both; a string is compared whole and
-    by case. `$ne`, `$nin` and `$not` also keep documents that lack the field. The bounds of one range must
-    hold for one and the same element of a list. A field exists where it holds anything but null or an empty
-    list.
+    Types match as in Qdrant: `True` does not match 1; an int matches ints only (2020 does not match 2020.0),
+    while a float is searched as the range [x, x] and matches both; strings must be equal, including case.
+    `$ne`, `$nin` and `$not` also match documents without the field. The bounds of a range must hold for the
+    same element of a list. A field exists unless it is missing, null or an empty list.
 
     Args:
-        filter: The plain dict of this module's docstring; or a `models.Filter`, which is returned as it is
-            and whose keys address the payload (`metadata.year`); or None.
-        metadata_key: Where the payload keeps the metadata; None for metadata at the payload's top level.
-        content_key: Where the payload keeps the text, for the top-level `$text`.
+        filter: A dict in a form of this module's docstring; or a `models.Filter`, which is returned unchanged
+            and whose keys are payload keys (`metadata.year`); or None.
+        metadata_key: The payload key of the metadata; None for metadata at the payload's top level.
+        content_key: The payload key of the text, for the top-level `$text`.
 
     Returns:
-        The engine's filter; None where there is nothing to filter by (None, `{}`).
+        The engine's filter; None for None and `{}`.
 
     Raises:
-        FilterError: Naming the key or operator that cannot be expressed, and what is allowed.
+        FilterError: If a key, operator or value is not valid; the message says what is allowed.
     """
     if filter is None or isinstance(filter, models.Filter):
         return filter
     if not isinstance(filter, Mapping):
         raise FilterError(
-            f"filter is a {type(filter).__name__}, expected a dict or qdrant_client.models.Filter. "
+            f"The filter is a {type(filter).__name__}, expected a dict or qdrant_client.models.Filter. "
             'Write it as {"key": value}.'
         )
     conditions = _all_of(filter, "" if metadata_key is None else f"{metadata_key}.", content_key)
@@ -68,10 +68,10 @@ def to_qdrant_filter(
 
 
 def field_path(key: str, *, metadata_key: str | None = "metadata") -> str:
-    """Write a metadata key as the engine's JSON path.
+    """Convert a metadata key to the engine's JSON path.
 
-    A dot goes one level down. A part with other characters than letters, digits, `_` and `-` is quoted, so
-    `file name` works; a key that itself contains a dot is written with quotes: `'"a.b".c'`.
+    A dot separates levels. A part with characters other than letters, digits, `_` and `-` is quoted, so
+    `file name` works. Quote a key that contains a dot: `'"a.b".c'`.
 
     Raises:
         FilterError: If a part is empty or a quote is not closed.
@@ -84,7 +84,7 @@ def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[mo
     conditions: list[models.Condition] = []
     for key, value in filter.items():
         if not isinstance(key, str):
-            raise FilterError(f"filter key {key!r} is a {type(key).__name__}, expected a string.")
+            raise FilterError(f"Filter key {key!r} is a {type(key).__name__}, expected a string.")
         if key in ("$and", "$or"):
             branches = [
                 models.Filter(must=_clauses(key, item, prefix, content_key)) for item in _list(key, value)
@@ -98,8 +98,8 @@ def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[mo
             conditions.append(_text(content_key, "$text", value))
         elif key.startswith("$"):
             raise FilterError(
-                f"filter has the operator {key!r} where a key is expected; "
-                f"allowed here: $and, $or, $not, $text. An operator of a field goes inside: "
+                f"The filter has the operator {key!r} in place of a key; allowed there: $and, $or, $not, "
+                "$text. Put the operator of a field inside: "
                 f'{{"year": {{{key!r}: ...}}}}.'
             )
         else:
@@ -112,19 +112,19 @@ def _clauses(operator: str, value: object, prefix: str, content_key: str) -> lis
         return [value]
     if not isinstance(value, Mapping) or not value:
         raise FilterError(
-            f"{operator} holds {value!r}, expected a filter that is not empty, such as {{'lang': 'en'}}."
+            f"{operator} is {value!r}, expected a filter that is not empty, such as {{'lang': 'en'}}."
         )
     return _all_of(value, prefix, content_key)
 
 
 def _list(operator: str, value: object) -> list[Any]:
     if not isinstance(value, list | tuple) or not value:
-        raise FilterError(f"{operator} holds {value!r}, expected a list of filters with at least one.")
+        raise FilterError(f"{operator} is {value!r}, expected a list of at least one filter.")
     return list(value)
 
 
 def _field(path: str, key: str, value: object) -> list[models.Condition]:
-    """Conditions of one field; `key` is the user's word for it, for messages."""
+    """Translate the conditions of one field; `key` is its name in messages."""
     if not isinstance(value, Mapping):
         return [
             _one_of(path, key, value) if isinstance(value, list | tuple | set) else _equal(path, key, value)
@@ -132,7 +132,7 @@ def _field(path: str, key: str, value: object) -> list[models.Condition]:
     operators = [word for word in value if isinstance(word, str) and word.startswith("$")]
     if not operators:
         if not value:
-            raise FilterError(f"filter key {key!r} holds an empty dict; give a value or an operator.")
+            raise FilterError(f"Filter key {key!r} is an empty dict; expected a value or an operator.")
         return [
             condition
             for inner, inner_value in value.items()
@@ -140,7 +140,7 @@ def _field(path: str, key: str, value: object) -> list[models.Condition]:
         ]
     if len(operators) != len(value):
         plain = next(word for word in value if word not in operators)
-        raise FilterError(f"filter key {key!r} mixes the operator {operators[0]!r} with the key {plain!r}.")
+        raise FilterError(f"Filter key {key!r} mixes the operator {operators[0]!r} with the key {plain!r}.")
     conditions: list[models.Condition] = []
     bounds = {word: value[word] for word in operators if word in _RANGE_WORDS}
     if bounds:
@@ -157,7 +157,7 @@ def _operator(word: str, key: str) -> Callable[[str, str, Any], models.Condition
     except KeyError:
         allowed = ", ".join(sorted([*_OPERATORS, *_RANGE_WORDS]))
         raise FilterError(
-            f"filter key {key!r} has the unknown operator {word!r}; allowed: {allowed}."
+            f"Filter key {key!r} has the unknown operator {word!r}; allowed: {allowed}."
         ) from None
 
 
@@ -169,30 +169,29 @@ def _equal(path: str, key: str, value: object) -> models.Condition:
     if isinstance(value, int):
         if not -_INT64 <= value < _INT64:
             raise FilterError(
-                f"filter key {key!r} is compared with {value}, beyond the 64 bits of the engine."
+                f"Filter key {key!r} is compared with {value}, beyond the 64 bits of the engine."
             )
         return models.FieldCondition(key=path, match=models.MatchValue(value=value))
     if isinstance(value, float | date):
-        # The engine matches strings, ints and bools exactly; a float or a time is a range of one point.
+        # The engine compares only strings, ints and bools for equality; a float or a time needs a range.
         return _range(path, key, {"$gte": value, "$lte": value})
     raise FilterError(
-        f"filter key {key!r} is compared with {value!r}, a {type(value).__name__}; allowed: str, int, "
-        f"float, bool, "
-        'datetime. To ask for a missing or null field write {"$exists": False}.'
+        f"Filter key {key!r} is compared with {value!r}, a {type(value).__name__}; allowed: str, int, float, "
+        'bool, datetime. To find a missing or null field, write {"$exists": False}.'
     )
 
 
 def _one_of(path: str, key: str, value: object) -> models.Condition:
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise FilterError(f"$in of filter key {key!r} holds {value!r}, expected a list of values.")
+        raise FilterError(f"$in of filter key {key!r} is {value!r}, expected a list of values.")
     values = list(value)
     words = [_utf8(key, item) for item in values if isinstance(item, str)]
     numbers = [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
     others = [item for item in values if not isinstance(item, str | int) or isinstance(item, bool)]
     for number in numbers:
-        _equal(path, key, number)  # for its check of the size
+        _equal(path, key, number)  # checks the size
     choices: list[models.Condition] = [_equal(path, key, item) for item in others]
-    # MatchAny takes strings or ints, not both; an empty one is the engine's way to say "nothing".
+    # MatchAny takes strings or ints, not both; an empty one matches nothing.
     if words or not values:
         choices.append(models.FieldCondition(key=path, match=models.MatchAny(any=words)))
     if numbers:
@@ -203,14 +202,14 @@ def _one_of(path: str, key: str, value: object) -> models.Condition:
 def _every(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, list | tuple | set) or not value:
         raise FilterError(
-            f"$all of filter key {key!r} holds {value!r}, expected a list with at least one value."
+            f"$all of filter key {key!r} is {value!r}, expected a list with at least one value."
         )
     return models.Filter(must=[_equal(path, key, item) for item in value])
 
 
 def _exists(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, bool):
-        raise FilterError(f"$exists of filter key {key!r} holds {value!r}, expected True or False.")
+        raise FilterError(f"$exists of filter key {key!r} is {value!r}, expected True or False.")
     empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
     return _negated([empty]) if value else empty
 
@@ -218,14 +217,14 @@ def _exists(path: str, key: str, value: object) -> models.Condition:
 def _text(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, str) or not re.search(r"[^\W_]", value):
         raise FilterError(
-            f"$text of filter key {key!r} holds {value!r}, expected a string with at least one word."
+            f"$text of filter key {key!r} is {value!r}, expected a string with at least one word."
         )
     return models.FieldCondition(key=path, match=models.MatchText(text=_utf8(key, value)))
 
 
 def _field_not(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, Mapping):
-        raise FilterError(f"$not of filter key {key!r} holds {value!r}, expected operators; or use $ne.")
+        raise FilterError(f"$not of filter key {key!r} is {value!r}, expected operators; or use $ne.")
     return _negated([models.Filter(must=_field(path, key, value))])
 
 
@@ -250,7 +249,7 @@ def _range(path: str, key: str, bounds: Mapping[str, object]) -> models.FieldCon
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in bounds.values()):
         for word, value in bounds.items():
             if not math.isfinite(value):  # type: ignore[arg-type]
-                raise FilterError(f"{word} of filter key {key!r} holds {value!r}, expected a finite number.")
+                raise FilterError(f"{word} of filter key {key!r} is {value!r}, expected a finite number.")
         numbers = {_RANGE_WORDS[word]: value for word, value in bounds.items()}
         return models.FieldCondition(key=path, range=models.Range(**numbers))
     times = {_RANGE_WORDS[word]: _time(word, key, value) for word, value in bounds.items()}
@@ -258,29 +257,28 @@ def _range(path: str, key: str, bounds: Mapping[str, object]) -> models.FieldCon
 
 
 def _time(word: str, key: str, value: object) -> datetime:
-    """Read a point in time; without a zone it is UTC, as the engine reads stored strings."""
+    """Convert to a datetime; without a time zone it is UTC, as for strings in the engine."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise FilterError(
-                f"{word} of filter key {key!r} holds the string {value!r}; strings have no order in the "
-                f"engine, "
-                "only numbers, datetimes and ISO 8601 strings (2023-08-23T12:33:00Z) have."
+                f"{word} of filter key {key!r} is the string {value!r}. The engine does not order strings, "
+                "only numbers, datetimes and ISO 8601 strings (2023-08-23T12:33:00Z)."
             ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if not isinstance(value, datetime):
         raise FilterError(
-            f"{word} of filter key {key!r} holds {value!r}, a {type(value).__name__}; "
-            "allowed: numbers, or datetimes and ISO 8601 strings, not both in one range."
+            f"{word} of filter key {key!r} is {value!r}, a {type(value).__name__}; allowed: numbers, or "
+            "datetimes and ISO 8601 strings, but not both in one range."
         )
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 def _path(key: object) -> str:
     if not isinstance(key, str):
-        raise FilterError(f"filter key {key!r} is a {type(key).__name__}, expected a string.")
+        raise FilterError(f"Filter key {key!r} is a {type(key).__name__}, expected a string.")
     parts = re.findall(r'"[^"]*"|[^."]+|\.|"', _utf8(key, key))
     names, dots = parts[::2], parts[1::2]
     broken = (
@@ -291,19 +289,14 @@ def _path(key: object) -> str:
     )
     if broken:
         raise FilterError(
-            f"filter key {key!r} is not a path: parts are joined by single dots, and a part with a dot in "
-            f"it is "
-            "put in double quotes."
+            f"Filter key {key!r} is not a path. Separate parts with single dots, and put a part that "
+            "contains a dot in double quotes."
         )
     return ".".join(name if name[0] == '"' or _BARE_KEY.fullmatch(name) else f'"{name}"' for name in names)
 
 
 def _utf8(key: str, value: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise FilterError(
-            f"filter key {key!r}: {value!r} holds half a surrogate pair and is no valid text; clean the "
-            f"string."
-        ) from None
+    fault = text_fault(f"The value {value!r} of filter key {key!r}", value)
+    if fault:
+        raise FilterError(f"{fault}.")
     return value

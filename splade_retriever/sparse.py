@@ -18,7 +18,7 @@ _SHOWN_IN_A_NOTEBOOK = 20
 
 
 class TokenReader(Protocol):
-    """What reads ids back: the model's own tokenizer."""
+    """Converts ids to tokens; the model's tokenizer is one."""
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary entries of `ids`, in their order."""
@@ -27,7 +27,7 @@ class TokenReader(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class SparseEmbedding:
-    """Weights over a vocabulary, only those above zero.
+    """Weights over a vocabulary, without the zeros.
 
     The arrays are read-only, so one embedding can be shared between threads.
 
@@ -105,12 +105,14 @@ class SparseEmbedding:
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
     def dot(self, other: SparseEmbedding) -> float:
-        """Score another embedding against this one: the dot product, unbounded, 0.0 without a shared id."""
-        _, mine, theirs = np.intersect1d(self.indices, other.indices, assume_unique=True, return_indices=True)
-        return float(self.values[mine].astype(np.float64) @ other.values[theirs].astype(np.float64))
+        """Return the dot product with another embedding: unbounded, 0.0 without a shared id."""
+        _, rows, other_rows = np.intersect1d(
+            self.indices, other.indices, assume_unique=True, return_indices=True
+        )
+        return float(self.values[rows].astype(np.float64) @ other.values[other_rows].astype(np.float64))
 
     def top(self, k: int) -> SparseEmbedding:
-        """Keep the `k` heaviest weights, ascending by id; on ties the lower id stays.
+        """Keep the `k` largest weights, ascending by id; of equal weights the lower id is kept.
 
         Raises:
             InputError: If `k` is negative.
@@ -119,26 +121,26 @@ class SparseEmbedding:
             raise InputError(f"top(k) needs k >= 0, got {k}.")
         if k >= len(self):
             return self
-        kept = np.sort(self._heaviest_first()[:k])
+        kept = np.sort(self._largest_first()[:k])
         return SparseEmbedding(values=self.values[kept], indices=self.indices[kept])
 
     def tokens_and_weights(self, tokenizer: TokenReader) -> dict[str, float]:
-        """Return `{token: weight}`, the heaviest first, read with the model's own tokenizer."""
-        order = self._heaviest_first()
+        """Return `{token: weight}`, largest first, with the tokens of the model's tokenizer."""
+        order = self._largest_first()
         tokens = tokenizer.tokens(self.indices[order].tolist())
         return dict(zip(tokens, self.values[order].tolist(), strict=True))
 
-    def _heaviest_first(self) -> NDArray[np.intp]:
+    def _largest_first(self) -> NDArray[np.intp]:
         return np.argsort(-self.values, kind="stable")
 
     def _repr_html_(self) -> str:
-        order = self._heaviest_first()[:_SHOWN_IN_A_NOTEBOOK]
+        order = self._largest_first()[:_SHOWN_IN_A_NOTEBOOK]
         rows = "".join(
             f"<tr><td>{index}</td><td>{escape(f'{value:.3f}')}</td></tr>"
             for index, value in zip(self.indices[order].tolist(), self.values[order].tolist(), strict=True)
         )
         rest = len(self) - len(order)
-        more = f"<p>and {rest} lighter ones</p>" if rest > 0 else ""
+        more = f"<p>and {rest} smaller weights</p>" if rest > 0 else ""
         return (
             f"<p>SparseEmbedding, {len(self)} active dimensions</p>"
             f"<table><tr><th>id</th><th>weight</th></tr>{rows}</table>{more}"
@@ -160,14 +162,14 @@ def _as_ids(indices: ArrayLike) -> NDArray[np.int32]:
         raise InputError(f"Token ids must be integers, got an array of {ids.dtype}.")
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high > np.iinfo(np.int32).max:
-        raise InputError(f"Token ids must lie in 0..2147483647, found {low if low < 0 else high}.")
+        raise InputError(f"Token ids must be in 0..2147483647, found {low if low < 0 else high}.")
     return ids.astype(np.int32)
 
 
 def _check(indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:
     repeated = np.flatnonzero(indices[1:] == indices[:-1])
     if len(repeated):
-        raise InputError(f"Token id {indices[repeated[0]]} stands twice; give each id one weight.")
+        raise InputError(f"Token id {indices[repeated[0]]} appears twice. Give each id one weight.")
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if len(bad):
         raise InputError(

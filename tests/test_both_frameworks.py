@@ -1,11 +1,11 @@
-"""One collection, both frameworks; and collections of their own Qdrant stores, read as they are."""
+"""Both frameworks on one collection, and on collections of the frameworks' Qdrant stores."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document as LangChainDocument
-from langchain_qdrant import QdrantVectorStore as TheirLangChainStore
+from langchain_qdrant import QdrantVectorStore as LangChainQdrantStore
 from langchain_qdrant import RetrievalMode
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
@@ -14,7 +14,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
-from llama_index.vector_stores.qdrant import QdrantVectorStore as TheirLlamaIndexStore
+from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaIndexQdrantStore
 from qdrant_client import models
 
 from splade_retriever import SpladeIndex
@@ -76,15 +76,15 @@ def query(text: str, **rest: Any) -> VectorStoreQuery:
     return VectorStoreQuery(query_str=text, similarity_top_k=10, **rest)
 
 
-# -- documents of one, read by the other ---------------------------------------------------------------------
+# -- documents written by one framework and read by the other ------------------------------------------------
 
 
-def test_llama_index_reads_what_langchain_wrote(langchain: Any, llama_index: Any) -> None:
+def test_llama_index_reads_documents_that_langchain_wrote(langchain: Any, llama_index: Any) -> None:
     langchain.add_documents(documents())
 
-    found = for_llama_index.SpladeRetriever(llama_index, filters=IN_2023).retrieve("lander rocket")
+    results = for_llama_index.SpladeRetriever(llama_index, filters=IN_2023).retrieve("lander rocket")
 
-    assert sorted(scored.node_id for scored in found) == [A, B]
+    assert sorted(scored.node_id for scored in results) == [A, B]
     assert llama_index.get_nodes([A]) == [TextNode(id_=A, text=TEXTS[A], metadata={"year": 2023})]
     assert llama_index.query(query("the", node_ids=[B])).ids == [B]
     llama_index.delete_nodes([A])
@@ -92,12 +92,12 @@ def test_llama_index_reads_what_langchain_wrote(langchain: Any, llama_index: Any
     assert [document.id for document in langchain.similarity_search("lander rocket")] == [C]
 
 
-def test_langchain_reads_what_llama_index_wrote(langchain: Any, llama_index: Any) -> None:
+def test_langchain_reads_nodes_that_llama_index_wrote(langchain: Any, llama_index: Any) -> None:
     llama_index.add(nodes())
 
-    found = langchain.similarity_search("lander rocket", filter={"year": 2023})
+    results = langchain.similarity_search("lander rocket", filter={"year": 2023})
 
-    assert sorted(document.id for document in found) == [A, B]
+    assert sorted(document.id for document in results) == [A, B]
     assert langchain.get_by_ids([A]) == [
         LangChainDocument(id=A, page_content=TEXTS[A], metadata={"year": 2023})
     ]
@@ -124,13 +124,13 @@ def test_both_frameworks_find_the_same_documents_with_the_same_scores(
     langchain.add_documents(documents()[:2])
     llama_index.add(nodes()[2:])
 
-    theirs = langchain.similarity_search_with_score("the rocket and the lander")
-    ours = llama_index.query(query("the rocket and the lander"))
+    langchain_results = langchain.similarity_search_with_score("the rocket and the lander")
+    llama_index_results = llama_index.query(query("the rocket and the lander"))
 
-    assert [(document.id, score) for document, score in theirs] == list(
-        zip(ours.ids, ours.similarities, strict=True)
+    assert [(document.id, score) for document, score in langchain_results] == list(
+        zip(llama_index_results.ids, llama_index_results.similarities, strict=True)
     )
-    assert len(theirs) == 3
+    assert len(langchain_results) == 3
 
 
 def test_a_document_replaced_by_one_framework_is_read_by_the_other(langchain: Any, llama_index: Any) -> None:
@@ -154,17 +154,15 @@ def test_both_frameworks_read_updated_metadata_and_the_rest_of_a_node_stays(
     assert node.relationships == nodes()[0].relationships
 
 
-# -- collections of their own stores -------------------------------------------------------------------------
+# -- collections of the frameworks' Qdrant stores ------------------------------------------------------------
 
 
 @pytest.fixture
 def of_langchain_qdrant(client: Any) -> Any:
-    client.create_collection(
-        "theirs", sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()}
-    )
-    store = TheirLangChainStore(
+    client.create_collection("docs", sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()})
+    store = LangChainQdrantStore(
         client=client,
-        collection_name="theirs",
+        collection_name="docs",
         retrieval_mode=RetrievalMode.SPARSE,
         sparse_embedding=for_langchain.SpladeSparseEmbeddings(model=WordEncoder()),
         sparse_vector_name="langchain-sparse",
@@ -176,8 +174,8 @@ def of_langchain_qdrant(client: Any) -> Any:
 @pytest.fixture
 def of_llama_index_qdrant(client: Any) -> Any:
     documents_fn, queries_fn = for_llama_index.sparse_encoders(WordEncoder())
-    store = TheirLlamaIndexStore(
-        collection_name="theirs",
+    store = LlamaIndexQdrantStore(
+        collection_name="docs",
         client=client,
         enable_hybrid=True,
         sparse_doc_fn=documents_fn,
@@ -190,74 +188,80 @@ def of_llama_index_qdrant(client: Any) -> Any:
 
 def opened(client: Any, vector_name: str, **settings: Any) -> SpladeIndex:
     return SpladeIndex(
-        client=client, collection="theirs", vector_name=vector_name, model=WordEncoder(), **settings
+        client=client, collection="docs", vector_name=vector_name, model=WordEncoder(), **settings
     )
 
 
 def test_both_frameworks_read_a_collection_of_langchain_qdrant(of_langchain_qdrant: Any) -> None:
     index = opened(of_langchain_qdrant, "langchain-sparse")
-    for_ours = for_llama_index.SpladeVectorStore(index=index)
+    llama_index_store = for_llama_index.SpladeVectorStore(index=index)
 
-    found = for_ours.query(query("lander rocket", filters=IN_2023)).nodes or []
+    results = llama_index_store.query(query("lander rocket", filters=IN_2023)).nodes or []
 
-    assert sorted(node.node_id for node in found) == [A, B]
-    assert for_ours.get_nodes([A]) == [TextNode(id_=A, text=TEXTS[A], metadata={"year": 2023})]
-    assert for_ours.query(query("the", node_ids=[B])).ids == [B]
+    assert sorted(node.node_id for node in results) == [A, B]
+    assert llama_index_store.get_nodes([A]) == [TextNode(id_=A, text=TEXTS[A], metadata={"year": 2023})]
+    assert llama_index_store.query(query("the", node_ids=[B])).ids == [B]
     in_langchain = for_langchain.SpladeVectorStore(index=index)
     assert [document.page_content for document in in_langchain.similarity_search("rocket")] == [TEXTS[C]]
-    for_ours.delete_nodes([A])
-    assert for_ours.get_nodes([A]) == []
+    llama_index_store.delete_nodes([A])
+    assert llama_index_store.get_nodes([A]) == []
 
 
 def test_both_frameworks_read_a_collection_of_llama_indexs_qdrant_store(
     of_llama_index_qdrant: Any,
 ) -> None:
     index = opened(of_llama_index_qdrant, "text-sparse-new")
-    for_ours = for_llama_index.SpladeVectorStore(index=index)
+    llama_index_store = for_llama_index.SpladeVectorStore(index=index)
 
-    assert for_ours.get_nodes([*TEXTS]) == nodes()
-    assert sorted(for_ours.query(query("lander rocket", filters=IN_2023)).ids or []) == [A, B]
-    assert sorted(for_ours.query(query("lander rocket", doc_ids=["book"])).ids or []) == [A, B]
-    assert for_ours.query(query("the", node_ids=[B])).ids == [B]
+    assert llama_index_store.get_nodes([*TEXTS]) == nodes()
+    assert sorted(llama_index_store.query(query("lander rocket", filters=IN_2023)).ids or []) == [A, B]
+    assert sorted(llama_index_store.query(query("lander rocket", doc_ids=["book"])).ids or []) == [A, B]
+    assert llama_index_store.query(query("the", node_ids=[B])).ids == [B]
     in_langchain = for_langchain.SpladeVectorStore(index=index)
     (document,) = in_langchain.similarity_search("rocket")
     assert (document.id, document.page_content, document.metadata) == (C, TEXTS[C], {"year": 2019})
-    for_ours.delete("book")
-    assert [node.node_id for node in for_ours.get_nodes()] == [C]
+    llama_index_store.delete("book")
+    assert [node.node_id for node in llama_index_store.get_nodes()] == [C]
 
 
 def test_text_search_is_an_error_where_texts_are_inside_json(of_llama_index_qdrant: Any) -> None:
-    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
+    llama_index_store = for_llama_index.SpladeVectorStore(
+        index=opened(of_llama_index_qdrant, "text-sparse-new")
+    )
 
     with pytest.raises(NotSupportedError, match="JSON"):
-        for_ours.query(query("lander", mode=VectorStoreQueryMode.TEXT_SEARCH))
+        llama_index_store.query(query("lander", mode=VectorStoreQueryMode.TEXT_SEARCH))
 
 
 def test_text_search_works_in_a_collection_of_langchain_qdrant(of_langchain_qdrant: Any) -> None:
-    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_langchain_qdrant, "langchain-sparse"))
+    llama_index_store = for_llama_index.SpladeVectorStore(
+        index=opened(of_langchain_qdrant, "langchain-sparse")
+    )
 
-    found = for_ours.query(query("Lifted", mode=VectorStoreQueryMode.TEXT_SEARCH))
+    results = llama_index_store.query(query("Lifted", mode=VectorStoreQueryMode.TEXT_SEARCH))
 
-    assert found.ids == [C]
+    assert results.ids == [C]
 
 
 def test_a_collection_of_another_program_that_is_only_read_gets_no_payload_index(
     of_llama_index_qdrant: Any,
 ) -> None:
-    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
-    before = of_llama_index_qdrant.get_collection("theirs").payload_schema
+    llama_index_store = for_llama_index.SpladeVectorStore(
+        index=opened(of_llama_index_qdrant, "text-sparse-new")
+    )
+    before = of_llama_index_qdrant.get_collection("docs").payload_schema
 
     with pytest.raises(CollectionMismatchError):
-        for_ours.add(nodes())
+        llama_index_store.add(nodes())
 
-    assert of_llama_index_qdrant.get_collection("theirs").payload_schema == before
+    assert of_llama_index_qdrant.get_collection("docs").payload_schema == before
 
 
 @pytest.mark.parametrize("kind", rich_nodes())
-def test_every_class_of_node_of_llama_indexs_qdrant_store_comes_back(client: Any, kind: str) -> None:
+def test_every_class_of_node_of_llama_indexs_qdrant_store_is_read_equal(client: Any, kind: str) -> None:
     documents_fn, queries_fn = for_llama_index.sparse_encoders(WordEncoder())
-    theirs = TheirLlamaIndexStore(
-        collection_name="theirs",
+    qdrant_store = LlamaIndexQdrantStore(
+        collection_name="docs",
         client=client,
         enable_hybrid=True,
         sparse_doc_fn=documents_fn,
@@ -265,34 +269,38 @@ def test_every_class_of_node_of_llama_indexs_qdrant_store_comes_back(client: Any
         index_doc_id=False,
     )
     node = rich_nodes()[kind]
-    theirs.add([node.model_copy(update={"embedding": [0.5, 0.5]})])
+    qdrant_store.add([node.model_copy(update={"embedding": [0.5, 0.5]})])
 
-    (found,) = for_llama_index.SpladeVectorStore(index=opened(client, "text-sparse-new")).get_nodes()
+    (read,) = for_llama_index.SpladeVectorStore(index=opened(client, "text-sparse-new")).get_nodes()
 
-    assert type(found) is type(node)
-    if kind == "multimodal":  # their JSON leaves the bytes of media out
+    assert type(read) is type(node)
+    if kind == "multimodal":  # its JSON does not contain the bytes of media
         node.image_resource = node.image_resource.model_copy(update={"data": None})  # type: ignore[attr-defined]
-    assert found == node
+    assert read == node
 
 
 def test_writing_to_a_collection_of_another_program_needs_adopt(of_llama_index_qdrant: Any) -> None:
-    for_ours = for_llama_index.SpladeVectorStore(index=opened(of_llama_index_qdrant, "text-sparse-new"))
+    llama_index_store = for_llama_index.SpladeVectorStore(
+        index=opened(of_llama_index_qdrant, "text-sparse-new")
+    )
 
     with pytest.raises(CollectionMismatchError, match="adopt=True"):
-        for_ours.add([TextNode(text="A comet came.")])
+        llama_index_store.add([TextNode(text="A comet came.")])
 
 
 def test_llama_indexs_qdrant_store_reads_nodes_written_to_an_adopted_collection(
     of_llama_index_qdrant: Any,
 ) -> None:
-    for_ours = for_llama_index.SpladeVectorStore(
+    llama_index_store = for_llama_index.SpladeVectorStore(
         index=opened(of_llama_index_qdrant, "text-sparse-new", adopt=True)
     )
     comet = nodes()[0].model_copy(update={"id_": uuid_of(9), "text": "A comet came."})
 
-    for_ours.add([comet])
+    llama_index_store.add([comet])
 
-    assert for_ours.get_nodes([comet.node_id]) == [comet]
-    theirs = TheirLlamaIndexStore(collection_name="theirs", client=of_llama_index_qdrant, enable_hybrid=False)
-    (found,) = theirs.get_nodes([comet.node_id])
-    assert found == comet
+    assert llama_index_store.get_nodes([comet.node_id]) == [comet]
+    qdrant_store = LlamaIndexQdrantStore(
+        collection_name="docs", client=of_llama_index_qdrant, enable_hybrid=False
+    )
+    (read,) = qdrant_store.get_nodes([comet.node_id])
+    assert read == comet

@@ -33,12 +33,12 @@ def holds(filter: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
 
 
 def values_at(key: str, metadata: Mapping[str, Any]) -> list[Any]:
-    found: Any = metadata
+    value: Any = metadata
     for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             return []
-        found = found[part]
-    return found if isinstance(found, list) else [found]
+        value = value[part]
+    return value if isinstance(value, list) else [value]
 
 
 def field_holds(condition: Any, values: list[Any]) -> bool:
@@ -149,7 +149,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[SpladeIndex]:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metadatas=st.lists(documents, min_size=1, max_size=6), asked=st.lists(filters, min_size=1, max_size=8))
-def test_the_engine_finds_what_the_rules_say(
+def test_the_engine_finds_the_documents_that_match_in_plain_python(
     index: SpladeIndex, metadatas: list[dict[str, Any]], asked: list[dict[str, Any]]
 ) -> None:
     index.clear()
@@ -170,7 +170,7 @@ def ids_of(index: SpladeIndex, filter: Any, **metadatas: Mapping[str, Any]) -> l
     return sorted(hit.id for hit in index.scroll(filter))
 
 
-def test_a_value_a_list_and_a_range(index: SpladeIndex) -> None:
+def test_values_lists_and_ranges_match(index: SpladeIndex) -> None:
     documents: dict[str, Any] = {
         "a": {"year": 2019, "lang": "en"},
         "b": {"year": 2023, "lang": "de"},
@@ -184,7 +184,7 @@ def test_a_value_a_list_and_a_range(index: SpladeIndex) -> None:
     assert ids_of(index, {}, **documents) == ["a", "b", "c"]
 
 
-def test_true_is_not_one_and_an_int_is_found_as_an_int_only(index: SpladeIndex) -> None:
+def test_true_does_not_match_one_and_an_int_matches_ints_only(index: SpladeIndex) -> None:
     documents: dict[str, Any] = {
         "bool": {"v": True},
         "int": {"v": 1},
@@ -232,29 +232,29 @@ def test_keys_of_any_letters_work(index: SpladeIndex, key: str) -> None:
     assert ids_of(index, {key: 1}, a={key: 1}, b={key: 2}) == ["a"]
 
 
-def test_a_key_with_a_dot_in_it_is_put_in_quotes(index: SpladeIndex) -> None:
+def test_a_key_that_contains_a_dot_is_written_in_quotes(index: SpladeIndex) -> None:
     assert ids_of(index, {'"a.b".c': 1}, dot={"a.b": {"c": 1}}, nested={"a": {"b": {"c": 1}}}) == ["dot"]
 
 
-def test_text_words_are_looked_for_in_a_field_or_in_the_document(index: SpladeIndex) -> None:
+def test_text_matches_words_of_a_field_or_of_the_document(index: SpladeIndex) -> None:
     documents: dict[str, Any] = {"a": {"title": "The lunar orbit"}, "b": {"title": "An orbit of Mars"}}
 
     assert ids_of(index, {"title": {"$text": "orbit lunar"}}, **documents) == ["a"]
     assert ids_of(index, {"$text": "mars"}, **documents) == ["b"]
 
 
-def test_the_bounds_of_a_range_hold_for_one_element(index: SpladeIndex) -> None:
+def test_both_bounds_of_a_range_hold_for_the_same_element(index: SpladeIndex) -> None:
     assert ids_of(index, {"v": {"$gt": 2, "$lt": 4}}, a={"v": [1, 5]}, b={"v": [1, 3]}) == ["b"]
 
 
-def test_a_filter_of_the_engine_passes_as_it_is() -> None:
+def test_a_filter_of_the_engine_is_returned_unchanged() -> None:
     own = models.Filter(must=[models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.a"))])
 
     assert to_qdrant_filter(own) is own
     assert to_qdrant_filter(None) is None
 
 
-def test_metadata_at_the_top_level_is_addressed_there() -> None:
+def test_metadata_can_be_at_the_top_level_of_the_payload() -> None:
     top = to_qdrant_filter({"a": 1}, metadata_key=None)
 
     assert top == models.Filter(must=[models.FieldCondition(key="a", match=models.MatchValue(value=1))])
@@ -263,25 +263,25 @@ def test_metadata_at_the_top_level_is_addressed_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("filter", "told"),
+    ("filter", "message"),
     [
-        ("year > 2020", "filter is a str"),
-        ([{"a": 1}], "filter is a list"),
-        ({1: 2}, "filter key 1 is a int"),
-        ({"$near": 1}, r"the operator '\$near' where a key is expected; allowed here: \$and"),
-        ({"$gt": 1}, "goes inside"),
+        ("year > 2020", "The filter is a str"),
+        ([{"a": 1}], "The filter is a list"),
+        ({1: 2}, "Filter key 1 is a int"),
+        ({"$near": 1}, r"the operator '\$near' in place of a key; allowed there: \$and"),
+        ({"$gt": 1}, "Put the operator of a field inside"),
         ({"a": {"$near": 1}}, r"'a' has the unknown operator '\$near'; allowed: \$all"),
         ({"a": {"$gt": 1, "b": 2}}, r"'a' mixes the operator '\$gt' with the key 'b'"),
-        ({"a": {}}, "'a' holds an empty dict"),
+        ({"a": {}}, "'a' is an empty dict"),
         ({"a": None}, r"'a' is compared with None.*\$exists"),
         ({"a": {"b": object()}}, r"'a\.b' is compared with <object"),
-        ({"a": {"$in": "en"}}, r"\$in of filter key 'a' holds 'en', expected a list"),
+        ({"a": {"$in": "en"}}, r"\$in of filter key 'a' is 'en', expected a list"),
         ({"a": {"$in": [None]}}, "compared with None"),
         ({"a": {"$all": []}}, "at least one"),
         ({"a": {"$exists": 1}}, "expected True or False"),
         ({"a": {"$text": "?"}}, "at least one word"),
         ({"a": {"$not": 1}}, r"use \$ne"),
-        ({"a": {"$gt": "yesterday"}}, "strings have no order"),
+        ({"a": {"$gt": "yesterday"}}, "does not order strings"),
         ({"a": {"$gt": True}}, "a bool; allowed: numbers"),
         ({"a": {"$gt": 1, "$lt": "2023-01-01"}}, "not both in one range"),
         ({"a": {"$gt": math.nan}}, "expected a finite number"),
@@ -289,10 +289,10 @@ def test_metadata_at_the_top_level_is_addressed_there() -> None:
         ({"a": 2**63}, "64 bits"),
         ({"a": "\ud800"}, "half a surrogate"),
         ({"\ud800": 1}, "half a surrogate"),
-        ({"$or": []}, r"\$or holds \[\], expected a list of filters with at least one"),
-        ({"$and": {"a": 1}}, r"\$and holds"),
+        ({"$or": []}, r"\$or is \[\], expected a list of at least one filter"),
+        ({"$and": {"a": 1}}, r"\$and is"),
         ({"$or": [{}]}, "not empty"),
-        ({"$not": [1]}, r"\$not holds"),
+        ({"$not": [1]}, r"\$not is"),
         ({"": 1}, "not a path"),
         ({"a..b": 1}, "not a path"),
         ({".a": 1}, "not a path"),
@@ -301,6 +301,6 @@ def test_metadata_at_the_top_level_is_addressed_there() -> None:
         ({'a""b': 1}, "not a path"),
     ],
 )
-def test_what_cannot_be_expressed_is_told(filter: Any, told: str) -> None:
-    with pytest.raises(FilterError, match=told):
+def test_a_filter_that_is_not_valid_is_refused(filter: Any, message: str) -> None:
+    with pytest.raises(FilterError, match=message):
         to_qdrant_filter(filter)

@@ -14,7 +14,7 @@ weights = st.dictionaries(st.integers(0, 200), st.floats(0.015625, 10, width=32)
 
 
 @given(weights)
-def test_a_dictionary_survives_the_round_trip(mapping: dict[int, float]) -> None:
+def test_a_dictionary_is_returned_equal(mapping: dict[int, float]) -> None:
     embedding = SparseEmbedding.from_dict(mapping)
     assert embedding.as_dict() == dict(sorted(mapping.items()))
     assert SparseEmbedding.from_dict(embedding.as_dict()) == embedding
@@ -29,7 +29,7 @@ def test_dot_is_the_sum_of_products_over_shared_ids(one: Any, two: Any) -> None:
 
 
 @given(weights, st.integers(0, 50))
-def test_top_keeps_the_heaviest_in_ascending_id_order(mapping: dict[int, float], k: int) -> None:
+def test_top_keeps_the_largest_weights_in_ascending_id_order(mapping: dict[int, float], k: int) -> None:
     top = SparseEmbedding.from_dict(mapping).top(k)
     assert sorted(top.values.tolist()) == sorted(mapping.values())[max(0, len(mapping) - k) :]
     assert top.indices.tolist() == sorted(top.indices.tolist())
@@ -38,7 +38,7 @@ def test_top_keeps_the_heaviest_in_ascending_id_order(mapping: dict[int, float],
 @pytest.mark.parametrize(
     ("values", "indices", "message"),
     [
-        ([1.0, 2.0], [7, 7], "Token id 7 stands twice"),
+        ([1.0, 2.0], [7, 7], "Token id 7 appears twice"),
         ([1.0], [-1], "found -1"),
         ([float("nan")], [3], "found nan for token id 3"),
         ([0.0], [3], "found 0.0 for token id 3"),
@@ -54,7 +54,7 @@ def test_a_bad_vector_is_refused_with_the_value_found(values: Any, indices: Any,
         SparseEmbedding(values=np.array(values), indices=np.array(indices))
 
 
-def test_the_arrays_cannot_be_changed_from_outside() -> None:
+def test_the_arrays_are_copies_and_read_only() -> None:
     ids = np.array([1, 2], dtype=np.int32)
     embedding = SparseEmbedding(values=np.array([1, 2], dtype=np.float32), indices=ids)
     ids[0] = 99
@@ -68,11 +68,11 @@ def test_ids_in_any_order_are_sorted_with_their_weights() -> None:
     assert embedding.as_dict() == {4: 1.0, 9: 3.0}
 
 
-def test_from_dense_keeps_what_is_above_zero() -> None:
+def test_from_dense_keeps_weights_above_zero() -> None:
     assert SparseEmbedding.from_dense([0, 0.5, 0, 2]).as_dict() == {1: 0.5, 3: 2.0}
 
 
-def test_tokens_come_heaviest_first() -> None:
+def test_tokens_are_sorted_by_weight() -> None:
     class Letters:
         def tokens(self, ids: Any) -> Any:
             return [chr(97 + i) for i in ids]
@@ -81,7 +81,7 @@ def test_tokens_come_heaviest_first() -> None:
     assert list(embedding.tokens_and_weights(Letters()).items()) == [("b", 2.0), ("c", 1.0), ("a", 0.5)]
 
 
-def test_an_empty_embedding_is_allowed_and_scores_nothing() -> None:
+def test_an_empty_embedding_is_valid_and_scores_zero() -> None:
     empty = SparseEmbedding.from_dict({})
     assert len(empty) == 0
     assert empty.dot(SparseEmbedding.from_dict({1: 1.0})) == 0.0
