@@ -1,4 +1,4 @@
-"""Concurrent requests, answered together: while one batch is at work, the next one gathers."""
+"""Concurrent requests, answered together: while one batch runs, the next one gathers."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,20 +12,22 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Runs requests of many callers in batches, in one thread of its own.
+    """Runs requests of many callers in batches, in one thread.
 
-    No request ever waits for others to come: a batch is what gathered while the one before it ran.
+    No request waits for others to come: a batch is what gathered while the one before it ran.
     """
 
-    def __init__(self, run: Callable[[Sequence[T]], Sequence[R | Exception]], *, most: int = 32) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[T]], Sequence[R | Exception]], *, max_batch_size: int = 32
+    ) -> None:
         """Prepare; the thread starts with the first request.
 
         Args:
-            run: Answers a batch, one result or exception a request, in order; never raises.
-            most: Requests of one batch.
+            run: Answers a batch, one result or exception per request, in order; never raises.
+            max_batch_size: Requests of one batch.
         """
         self._run = run
-        self._most = most
+        self._max_batch_size = max_batch_size
         self._waiting: list[tuple[T, Future[R]]] = []
         self._running = False
         self._lock = threading.Lock()
@@ -42,22 +44,22 @@ class Batcher(Generic[T, R]):
         return future
 
     def close(self) -> None:
-        """End the thread when what is queued is done."""
+        """End the thread when all queued requests are answered."""
         self._pool.shutdown(wait=False)
 
     def _drain(self) -> None:
         while True:
             with self._lock:
-                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                batch = self._waiting[: self._max_batch_size]
+                self._waiting = self._waiting[self._max_batch_size :]
                 if not batch:
                     self._running = False
                     return
-            # A caller that gave up (a cancelled task) is not worked for.
+            # A cancelled request is not run.
             live = [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
             if live:
-                for (_, future), result in zip(
-                    live, self._run([request for request, _ in live]), strict=True
-                ):
+                results = self._run([request for request, _ in live])
+                for (_, future), result in zip(live, results, strict=True):
                     if isinstance(result, Exception):
                         future.set_exception(result)
                     else:

@@ -1,8 +1,8 @@
-"""What a collection remembers of how it was made, so that the wrong encoder is an error and not bad ranking.
+"""The settings that a collection stores: how it was made, so that the wrong encoder is an error.
 
-It lies in the collection's own metadata, under one key. Every engine has that (Qdrant server from 1.16,
-qdrant-client's local mode, `EdgeClient`), qdrant-client's `migrate` carries it along, and unlike a reserved
-point it is never counted, searched or deleted by filter; unlike a side file it exists on a server too.
+They are in the collection's metadata, under one key. Every engine has metadata (Qdrant server from 1.16,
+qdrant-client's local mode, `EdgeClient`), and qdrant-client's `migrate` copies them. Unlike a reserved point
+they are never counted, searched or deleted by a filter; unlike a file beside the index they exist on a server.
 """
 
 import json
@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any, Final
 
 from splade_retriever.errors import CollectionMismatchError, InputError
-from splade_retriever.index.documents import Layout
+from splade_retriever.index.payload import Layout
 from splade_retriever.validation import check_int
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
 
 SETTINGS_KEY: Final = "splade_retriever"
 COMPARED_SETTINGS: Final = ("windows", "window_overlap", "max_active_dims", "min_weight")
-"""Fields of `CollectionSettings` that a caller sets and that an open compares."""
+"""Fields of `CollectionSettings` that a caller may set, and that are compared on opening."""
 STAGING: Final = "arriving"
-"""Format of the memory of a collection that a command is still filling; nothing else may open it."""
+"""Format of a collection that a command is still filling; nothing else may open it."""
 _FORMAT: Final = 1
 
 
@@ -39,7 +39,7 @@ class CollectionSettings:
     """How a collection's vectors and payloads were made."""
 
     encoder: Mapping[str, str | int | None]
-    """The sparse encoder's fingerprint."""
+    """Fingerprint of the sparse encoder."""
     vector_name: str
     layout: Layout = field(default_factory=Layout)
     max_active_dims: int | None = None
@@ -50,7 +50,7 @@ class CollectionSettings:
     dense_size: int | None = None
 
     def check(self) -> None:
-        """Raise InputError for a setting that makes no sense."""
+        """Raise InputError for a setting that is not valid."""
         if self.windows not in ("truncate", "merge", "points"):
             raise InputError(f"windows is {self.windows!r}, expected 'truncate', 'merge' or 'points'.")
         check_int("window_overlap", self.window_overlap, minimum=0)
@@ -59,39 +59,37 @@ class CollectionSettings:
             raise InputError(f"min_weight is {self.min_weight!r}, expected a finite number of 0.0 or more.")
 
     def to_metadata(self) -> dict[str, Any]:
-        """Write it for the collection's metadata."""
+        """Return the settings as metadata of a collection."""
         return {SETTINGS_KEY: {"format": _FORMAT, **asdict(self), "encoder": dict(self.encoder)}}
 
     @classmethod
     def from_metadata(
         cls, metadata: Mapping[str, Any] | None, collection: str
     ) -> "CollectionSettings | None":
-        """Read it back; None for a collection that another program made.
+        """Read the settings; None for a collection that another program made.
 
         Raises:
-            CollectionMismatchError: If a newer version of this package wrote it, or the collection is not
+            CollectionMismatchError: A newer version of this package wrote them, or the collection is not
                 complete.
         """
-        found = (metadata or {}).get(SETTINGS_KEY)
-        if found is None:
+        stored = (metadata or {}).get(SETTINGS_KEY)
+        if stored is None:
             return None
-        if found.get("format") == STAGING:
+        if stored.get("format") == STAGING:
             raise CollectionMismatchError(
-                f"collection {collection!r} is not complete: `splade {found.get('command')}` is at work "
-                "on it or was interrupted, expected a finished one. Run the same command again; it goes on "
-                "where it ended."
+                f"Collection {collection!r} is not complete: `splade {stored.get('command')}` is running or was "
+                "interrupted. Run the same command again to continue it."
             )
-        if found.get("format") != _FORMAT:
+        if stored.get("format") != _FORMAT:
             raise CollectionMismatchError(
-                f"collection {collection!r} has format {found.get('format')!r}, this version reads "
-                f"{_FORMAT}. "
-                "Upgrade splade-retriever."
+                f"Collection {collection!r} has format {stored.get('format')!r}, this version reads "
+                f"{_FORMAT}. Upgrade splade-retriever."
             )
-        known = {name: found[name] for name in cls.__slots__ if name in found}
-        return cls(**{**known, "layout": Layout(**found["layout"])})
+        known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        return cls(**{**known, "layout": Layout(**stored["layout"])})
 
     def recipe(self) -> str:
-        """Say in one string what decides a stored vector, for the content hash."""
+        """Return what decides a stored vector, as one string, for the content hash."""
         made_by = asdict(self)
         made_by["encoder"] = dict(self.encoder)
         del made_by["layout"], made_by["vector_name"], made_by["dense_name"]
@@ -99,52 +97,53 @@ class CollectionSettings:
 
 
 def differences(
-    memory: CollectionSettings, encoder: Mapping[str, str | int | None]
+    settings: CollectionSettings, fingerprint: Mapping[str, str | int | None]
 ) -> dict[str, tuple[str | int | None, str | int | None]]:
-    """Compare fingerprints: what differs -> (remembered, given)."""
+    """Compare fingerprints: part that differs -> (stored, passed)."""
     return {
-        key: (memory.encoder.get(key), encoder.get(key))
-        for key in sorted({*memory.encoder, *encoder})
-        if memory.encoder.get(key) != encoder.get(key)
+        key: (settings.encoder.get(key), fingerprint.get(key))
+        for key in sorted({*settings.encoder, *fingerprint})
+        if settings.encoder.get(key) != fingerprint.get(key)
     }
 
 
 def check_encoder(
-    memory: CollectionSettings, encoder: Mapping[str, str | int | None], collection: str
+    settings: CollectionSettings, fingerprint: Mapping[str, str | int | None], collection: str
 ) -> None:
-    """Refuse an encoder whose vectors do not fit those of the collection.
+    """Check that an encoder's vectors can be compared with those of a collection.
 
     Raises:
-        CollectionMismatchError: Naming both sides, what differs, and the way out.
+        CollectionMismatchError: They cannot; the message names both models and what differs.
     """
-    differing = differences(memory, encoder)
+    differing = differences(settings, fingerprint)
     if not differing:
         return
-    told = "; ".join(f"{key} {theirs!r} there, {ours!r} here" for key, (theirs, ours) in differing.items())
+    listing = "; ".join(
+        f"{key}: collection {stored!r}, index {passed!r}" for key, (stored, passed) in differing.items()
+    )
     raise CollectionMismatchError(
-        f"collection {collection!r} was made by model {memory.encoder.get('model')!r}, but this index has "
-        f"model "
-        f"{encoder.get('model')!r} ({told}). Their vectors cannot be compared. Nothing was written. Open "
-        f"it with the "
-        "model that made it (model=None takes that one), or encode its texts anew: `splade reindex --model`."
+        f"Collection {collection!r} was made by model {settings.encoder.get('model')!r}, but this index uses "
+        f"model {fingerprint.get('model')!r} ({listing}). Their vectors cannot be compared. Nothing was "
+        "written. Open the collection with the model that made it (model=None selects it), or encode its "
+        "texts again with `splade reindex --model`."
     )
 
 
-def check_settings(memory: CollectionSettings, asked: Mapping[str, Any], collection: str) -> None:
-    """Refuse settings that differ from those with which the collection was made.
+def check_settings(settings: CollectionSettings, requested: Mapping[str, Any], collection: str) -> None:
+    """Check that requested settings are those with which a collection was made.
 
     Args:
-        memory: What the collection remembers.
-        asked: Field of `CollectionSettings` -> the value asked for; None where the caller left it open.
+        settings: The collection's settings.
+        requested: Field of `CollectionSettings` -> requested value; None where the caller leaves it open.
         collection: Its name, for the message.
 
     Raises:
-        CollectionMismatchError: Naming both sides.
+        CollectionMismatchError: One of them differs.
     """
-    for name, value in asked.items():
-        if value is not None and value != getattr(memory, name):
+    for name, value in requested.items():
+        stored = getattr(settings, name)
+        if value is not None and value != stored:
             raise CollectionMismatchError(
-                f"collection {collection!r} was made with {name}={getattr(memory, name)!r}, but "
-                f"{name}={value!r} was "
-                f"asked for. Leave {name} out, or use a new collection."
+                f"Collection {collection!r} was made with {name}={stored!r}, but {name}={value!r} was "
+                f"requested. Leave {name} out, or use a new collection."
             )

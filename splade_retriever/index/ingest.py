@@ -1,6 +1,6 @@
 """The stream of `add`: read, compare with what is stored, encode, write; encoding and writing overlap.
 
-Nothing here knows an engine or an encoder: `lookup`, `encode` and `write` are given.
+It knows no engine and no encoder: `lookup`, `encode` and `write` are arguments.
 """
 
 import threading
@@ -8,44 +8,43 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Final, Literal
+
+from qdrant_client import models
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput, Document
-
-if TYPE_CHECKING:
-    from qdrant_client import models
 
 __all__ = ["Batch", "OnError", "Stored", "ingest"]
 
 OnError = Literal["raise"] | Callable[[BadInput], object]
 
-_WAITING_BATCHES = 2
+_WAITING_BATCHES: Final = 2
 """Encoded batches that may wait for the engine: enough to keep both sides busy, little memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the collection already holds of a document."""
+    """What the collection holds of a document."""
 
     hash: str | None
     metadata: Mapping[str, Any]
     windows: int
-    """How many points it takes, 1 for a document kept whole."""
+    """How many points it takes; 1 unless it is stored as windows."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """One batch on its way to the engine."""
+    """One batch that is to be written."""
 
     ids: list[str] = field(default_factory=list)
-    """The user's ids, all of them, in order: acknowledged when the batch is written."""
-    points: list[list["models.PointStruct"]] = field(default_factory=list)
+    """The users' ids of all inputs of the batch, in order: acknowledged when it is written."""
+    points: list[list[models.PointStruct]] = field(default_factory=list)
     """New or changed documents, each as its points, which are written together."""
     metadata: list[tuple[Document, Stored]] = field(default_factory=list)
     """Documents of which only the metadata changed."""
     surplus: list[tuple[Document, int, int]] = field(default_factory=list)
-    """Documents that now take fewer points: points of windows [first, last) are to go."""
+    """Documents that now take fewer points: the windows in [first, end) are deleted."""
 
 
 def ingest(
@@ -54,7 +53,7 @@ def ingest(
     batch_size: int,
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
-    encode: Callable[[Sequence[Document]], list[list["models.PointStruct"]]],
+    encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
     write: Callable[[Batch], None],
     on_error: OnError,
     on_written: Callable[[list[str]], object],
@@ -66,13 +65,13 @@ def ingest(
     Args:
         documents: Checked inputs, read as they are needed.
         batch_size: Documents to encode and write together.
-        hash_of: The content hash a document would be stored with.
-        lookup: What the collection holds of these documents, by id.
-        encode: The points of each of these documents, in order.
-        write: Hands a batch to the engine and returns when it is acknowledged.
-        on_error: "raise", or what to call with each input that cannot be stored.
+        hash_of: Returns the content hash that a document would be stored with.
+        lookup: Returns what the collection holds of these documents, by id.
+        encode: Returns the points of each of these documents, in order.
+        write: Writes a batch and returns when the engine has acknowledged it.
+        on_error: "raise", or a function that is called with each input that cannot be stored.
         on_written: Called with the ids of each batch after the engine has acknowledged it, in order.
-        stop: Set it from another thread to end after the batch at hand.
+        stop: Set it from another thread to end after the current batch.
         overlap: False to write in the calling thread, for engines bound to the thread that made them.
 
     Returns:
@@ -88,10 +87,10 @@ def ingest(
             if stop.is_set():
                 break
             ids.extend(document.id for document in batch)
-            # Of an id given twice in a batch the last counts; the order of batches sees to the rest.
+            # Of an id that appears twice the last counts: within a batch here, otherwise by the order of writes.
             latest = list({document.id: document for document in batch}.values())
             if any(document.id in writer.in_flight for document in latest):
-                writer.drain()  # a lookup does not see what waits for the engine
+                writer.drain()  # a lookup does not see documents that wait to be written
             writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
     return ids
 
@@ -114,17 +113,16 @@ def _batches(
             else:
                 on_error(document)
     except Exception as error:
-        # The rule that a caller can rely on: what came before the fault is written, nothing after it, be it a
-        # bad input or a fault of the caller's own iterator. Only an interrupt does not wait for the encoder.
+        # What came before the fault is written and nothing after it, for a bad input as for an error of the
+        # caller's iterator. Only an interrupt does not wait for the encoder.
         if batch:
             yield batch
         writer.drain()
         if not isinstance(error, InputError):
             raise
         raise InputError(
-            f"{error} The {good} before it are written, nothing after it. Mend the input and add the "
-            f"rest, or pass "
-            "on_error=a_list.append to skip and collect what cannot be stored."
+            f"{error} The {good} before it are written, nothing after it. Fix the input and add the rest, or "
+            "pass on_error=a_list.append to skip and collect what cannot be stored."
         ) from error
     if batch:
         yield batch
@@ -135,7 +133,7 @@ def _plan(
     acknowledged: list[str],
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
-    encode: Callable[[Sequence[Document]], list[list["models.PointStruct"]]],
+    encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
 ) -> Batch:
     """Sort a batch into new documents, which are encoded, those with new metadata only, and known ones."""
     batch = Batch(ids=acknowledged)
@@ -156,7 +154,7 @@ def _plan(
 
 
 class _Writer:
-    """Writes batches one after another in a thread of its own, a few of them waiting at most."""
+    """Writes batches one after another in a thread; a few of them may wait."""
 
     def __init__(
         self, write: Callable[[Batch], None], on_written: Callable[[list[str]], object], overlap: bool

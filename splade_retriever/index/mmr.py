@@ -1,4 +1,4 @@
-"""Maximal marginal relevance over sparse vectors: hits that fit the query and repeat each other little."""
+"""Maximal marginal relevance over sparse vectors: hits that match the query and differ from each other."""
 
 from collections.abc import Sequence
 
@@ -21,14 +21,14 @@ def diverse(hits: Sequence[Hit], k: int, *, lambda_mult: float = 0.5) -> list[Hi
 
     Args:
         hits: With vectors, best first.
-        k: Most hits to choose.
+        k: Maximum number of hits.
         lambda_mult: 1 for relevance alone, 0 for diversity alone.
 
     Returns:
         Hits in the order they were chosen; on ties the one that came first.
 
     Raises:
-        InputError: If lambda is not in 0..1.
+        InputError: `lambda_mult` is not in 0..1.
 
     Source:
         Carbonell, Goldstein, SIGIR 1998.

@@ -5,19 +5,21 @@ from typing import Any
 
 from qdrant_client import models
 
+from splade_retriever.encoding.windows import merged, spans_of
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.collection_settings import CollectionSettings
-from splade_retriever.index.documents import Document, Layout, content_hash, point_id, to_payload
+from splade_retriever.index.documents import Document
+from splade_retriever.index.payload import Layout, content_hash, point_id, to_payload
 from splade_retriever.index.search_request import to_sparse_vector
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["pruned", "to_points"]
+__all__ = ["prune", "to_points"]
 
 
 def to_points(
     batch: Sequence[Document],
-    memory: CollectionSettings,
+    settings: CollectionSettings,
     layout: Layout,
     encoder: Encoder,
     dense: DenseEncoder | None,
@@ -25,7 +27,7 @@ def to_points(
     """Encode documents into their points.
 
     1. cut long texts into windows, where the collection has them;
-    2. encode all windows of the batch at once, but for documents that bring their vector;
+    2. encode all windows of the batch at once, except for documents that come with a vector;
     3. merge windows by maximum, where the collection says so;
     4. prune, and join vectors and payload.
 
@@ -35,78 +37,85 @@ def to_points(
         The points of each document, in order.
 
     Raises:
-        InputError: If the encoder gives another number of vectors.
-        CollectionMismatchError: If the dense encoder is missing or gives vectors of another length.
+        InputError: The encoder returns another number of vectors.
+        CollectionMismatchError: The dense encoder is missing or returns vectors of another length.
     """
+    _check_parts(batch, settings)
     encoded_texts = [doc.text if doc.encoded_text is None else doc.encoded_text for doc in batch]
-    _check_parts(batch, memory)
-    spans = _spans(batch, encoded_texts, memory, encoder)
-    texts = [text[start:end] for text, own in zip(encoded_texts, spans, strict=True) for start, end in own]
-    ready = [doc.vector for doc, own in zip(batch, spans, strict=True) for _ in own]
-    vectors = _vectors(texts, ready, encoder)
-    if memory.windows == "merge":
-        from splade_retriever.encoding.windows import merged
-
-        vectors = merged(vectors, [len(own) for own in spans])
+    spans = _spans(batch, encoded_texts, settings, encoder)
+    texts = [
+        text[start:end] for text, windows in zip(encoded_texts, spans, strict=True) for start, end in windows
+    ]
+    ready = [doc.vector for doc, windows in zip(batch, spans, strict=True) for _ in windows]
+    vectors = _sparse_vectors(texts, ready, encoder)
+    if settings.windows == "merge":
+        vectors = merged(vectors, [len(windows) for windows in spans])
         spans = [[(0, len(text))] for text in encoded_texts]
         texts = encoded_texts
-    dense_vectors = None if memory.dense_name is None else _dense_vectors(texts, memory, dense)
-    recipe = memory.recipe()
+    dense_vectors = None if settings.dense_name is None else _dense_vectors(texts, settings, dense)
+    recipe = settings.recipe()
     points: list[list[models.PointStruct]] = []
-    at = 0
-    for document, own in zip(batch, spans, strict=True):
+    position = 0
+    for document, windows in zip(batch, spans, strict=True):
         hash = content_hash(document, recipe)
-        windows = []
-        for n, (start, end) in enumerate(own):
-            window = (n, len(own), start, end) if len(own) > 1 else None
-            vector: dict[str, Any] = {}
-            weights = pruned(vectors[at], memory.max_active_dims, memory.min_weight)
-            if len(weights):
-                vector[memory.vector_name] = to_sparse_vector(weights)
-            if dense_vectors is not None and memory.dense_name is not None:
-                vector[memory.dense_name] = [float(value) for value in dense_vectors[at]]
-            payload = to_payload(document, layout, hash, window)
-            windows.append(
-                models.PointStruct(id=point_id(document.id, layout, n), payload=payload, vector=vector)
+        points.append([])
+        for n, (start, end) in enumerate(windows):
+            window = (n, len(windows), start, end) if len(windows) > 1 else None
+            point_vectors = _named_vectors(
+                vectors[position], None if dense_vectors is None else dense_vectors[position], settings
             )
-            at += 1
-        points.append(windows)
+            points[-1].append(
+                models.PointStruct(
+                    id=point_id(document.id, layout, n),
+                    payload=to_payload(document, layout, hash, window),
+                    vector=point_vectors,
+                )
+            )
+            position += 1
     return points
 
 
-def _check_parts(batch: Sequence[Document], memory: CollectionSettings) -> None:
-    """Refuse what does not fit together with windows.
+def prune(embedding: SparseEmbedding, max_active_dims: int | None, min_weight: float = 0.0) -> SparseEmbedding:
+    """Leave out weights below `min_weight`, then keep the `max_active_dims` heaviest (None: all)."""
+    if min_weight > 0.0:
+        kept = embedding.values >= min_weight
+        embedding = SparseEmbedding(values=embedding.values[kept], indices=embedding.indices[kept])
+    if max_active_dims is None or len(embedding) <= max_active_dims:
+        return embedding
+    return embedding.top(max_active_dims)
+
+
+def _check_parts(batch: Sequence[Document], settings: CollectionSettings) -> None:
+    """Refuse what does not fit together with `windows="points"`.
 
     Raises:
-        InputError: An encoded text of its own, which has no windows that could be shown; or a ready vector of
-            a text that may need several.
+        InputError: A document comes with another text to encode, which has no windows that could be shown; or
+            with a vector, although its text may need several.
     """
     for document in batch:
         for name, value in (("encoded_texts", document.encoded_text), ("vectors", document.vector)):
-            if value is not None and memory.windows == "points":
+            if value is not None and settings.windows == "points":
                 raise InputError(
-                    f"document {document.id!r} comes with {name}, but the collection keeps each window of "
-                    "a text by itself (windows='points'). Nothing of this batch was written. Leave "
+                    f"Document {document.id!r} comes with {name}, but the collection stores each window of a "
+                    "text as a point (windows='points'). Nothing of this batch was written. Leave "
                     f"{name} out, or use a collection with windows='truncate' or 'merge'."
                 )
 
 
 def _spans(
-    batch: Sequence[Document], texts: list[str], memory: CollectionSettings, encoder: Encoder
+    batch: Sequence[Document], texts: list[str], settings: CollectionSettings, encoder: Encoder
 ) -> list[list[tuple[int, int]]]:
-    whole = [[(0, len(text))] for text in texts]
-    if memory.windows == "truncate":
-        return whole
-    from splade_retriever.encoding.windows import spans_of
-
-    spans = spans_of(texts, encoder, overlap=memory.window_overlap)
+    complete = [[(0, len(text))] for text in texts]
+    if settings.windows == "truncate":
+        return complete
+    spans = spans_of(texts, encoder, overlap=settings.window_overlap)
     return [
-        all_of_it if doc.vector is not None else own
-        for doc, all_of_it, own in zip(batch, whole, spans, strict=True)
+        one_window if doc.vector is not None else windows
+        for doc, one_window, windows in zip(batch, complete, spans, strict=True)
     ]
 
 
-def _vectors(
+def _sparse_vectors(
     texts: list[str], ready: list[SparseEmbedding | None], encoder: Encoder
 ) -> list[SparseEmbedding]:
     """Encode the texts that have no vector yet."""
@@ -114,34 +123,38 @@ def _vectors(
     encoded = list(encoder.passage_embed(missing)) if missing else []
     if len(encoded) != len(missing):
         raise InputError(
-            f"the model gave {len(encoded)} vectors for {len(missing)} texts, expected one a text. Nothing "
-            "of this batch was written; mend the encoder."
+            f"The model returned {len(encoded)} vectors for {len(missing)} texts, expected one per text. "
+            "Nothing of this batch was written. Fix the encoder."
         )
-    news = iter(encoded)
-    return [next(news) if vector is None else vector for vector in ready]
+    remaining = iter(encoded)
+    return [next(remaining) if vector is None else vector for vector in ready]
 
 
 def _dense_vectors(
-    texts: list[str], memory: CollectionSettings, dense: DenseEncoder | None
+    texts: list[str], settings: CollectionSettings, dense: DenseEncoder | None
 ) -> Sequence[Sequence[float]]:
     if dense is None:
         raise CollectionMismatchError(
-            f"the collection has dense vectors {memory.dense_name!r}, but no dense= is given to encode new "
+            f"The collection has dense vectors {settings.dense_name!r}, but no dense= is passed to encode new "
             "documents. Nothing was written. Open it with its dense encoder."
         )
     vectors = dense.embed_documents(texts)
     sizes = sorted({len(vector) for vector in vectors})
-    if len(vectors) != len(texts) or sizes != [memory.dense_size]:
+    if len(vectors) != len(texts) or sizes != [settings.dense_size]:
         raise CollectionMismatchError(
-            f"the dense encoder gave {len(vectors)} vectors of lengths {sizes}, expected {len(texts)} of "
-            f"{memory.dense_size}. Nothing of this batch was written. Use the collection's dense encoder."
+            f"The dense encoder returned {len(vectors)} vectors of lengths {sizes}, expected {len(texts)} of "
+            f"{settings.dense_size}. Nothing of this batch was written. Use the collection's dense encoder."
         )
     return vectors
 
 
-def pruned(embedding: SparseEmbedding, most: int | None, min_weight: float = 0.0) -> SparseEmbedding:
-    """Leave out weights below `min_weight`, then keep the `most` heaviest (None: all)."""
-    if min_weight > 0.0:
-        kept = embedding.values >= min_weight
-        embedding = SparseEmbedding(values=embedding.values[kept], indices=embedding.indices[kept])
-    return embedding if most is None or len(embedding) <= most else embedding.top(most)
+def _named_vectors(
+    sparse: SparseEmbedding, dense: Sequence[float] | None, settings: CollectionSettings
+) -> dict[str, Any]:
+    vectors: dict[str, Any] = {}
+    weights = prune(sparse, settings.max_active_dims, settings.min_weight)
+    if len(weights):
+        vectors[settings.vector_name] = to_sparse_vector(weights)
+    if dense is not None and settings.dense_name is not None:
+        vectors[settings.dense_name] = [float(value) for value in dense]
+    return vectors

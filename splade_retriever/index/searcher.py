@@ -1,23 +1,26 @@
-"""Searches of a collection: encode, ask the engine, read the answer; several at once in as few calls as
-one; and why a hit was found."""
+"""Searches of a collection: encode the queries, query the engine, read the answer."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from splade_retriever.encoding.windows import spans_of
-from splade_retriever.errors import InputError
-from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
+from qdrant_client import models
+
+from splade_retriever.errors import ModelOutputError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.documents import Branch, Hit, point_id, to_hit
-from splade_retriever.index.point_encoding import pruned
+from splade_retriever.index.collection_model import CollectionModel
+from splade_retriever.index.documents import Branch, Hit
+from splade_retriever.index.options import IndexOptions
+from splade_retriever.index.payload import to_hit
+from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.search_request import (
-    Query,
+    EncodedQuery,
     SearchRequest,
     branches_of,
-    query_request,
+    engine_query,
     rank_documents,
 )
-from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.protocols import DenseEncoder
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Searcher"]
@@ -30,163 +33,112 @@ class Searcher:
 
     def __init__(
         self,
-        store: Collection,
-        names: dict[str, str],
-        *,
-        model: Callable[[], Encoder],
+        collection: Collection,
+        model: CollectionModel,
         dense: DenseEncoder | None,
-        max_active_dims: int | None,
+        options: IndexOptions,
     ) -> None:
-        self._store = store
-        self._names = names
+        self._collection = collection
         self._model = model
         self._dense = dense
-        self._max_active_dims = max_active_dims
+        self._names = options.names
+        self._max_active_dims = options.query_max_active_dims
 
-    def many(self, asks: Sequence[SearchRequest]) -> list[list[Hit]]:
+    def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Answer searches together: texts are encoded as one batch, the engine is called once.
 
-        Only a search whose last score is shared beyond its page costs a further call.
+        A search whose last score is shared beyond its page costs a further call.
         """
-        encoded = self._encode(asks)
+        encoded = self._encode(requests)
         queries = {n: query for n, query in enumerate(encoded) if query is not None}
-        takes = {n: asks[n].want + 1 for n in queries}
-        answers: list[list[Hit]] = [[] for _ in asks]
-        branches: dict[int, dict[object, dict[str, Branch]]] = {}
-        while takes:
-            hybrid = [n for n in takes if n not in branches and asks[n].mode == "hybrid"]
-            requests = [query_request(queries[n], self._names, asks[n], limit=takes[n]) for n in takes]
-            requests += [
-                query_request(side, self._names, asks[n], limit=asks[n].fusion.depth, only_branch=True)
-                for n in hybrid
-                for side in queries[n].sides.values()
+        limits = {n: requests[n].depth + 1 for n in queries}
+        of_branches = self._branch_queries(requests, queries)
+        rankings: dict[int, dict[str, list[models.ScoredPoint]]] = {n: {} for n in queries}
+        answers: list[list[Hit]] = [[] for _ in requests]
+        while limits:
+            of_documents = [
+                engine_query(queries[n], self._names, requests[n], limit=limit) for n, limit in limits.items()
             ]
-            rankings = iter(self._store.call("query_batch_points", requests=requests))
-            ranked = {n: next(rankings).points for n in takes}
-            for n in hybrid:
-                branches[n] = branches_of({name: next(rankings).points for name in queries[n].sides})
-            again: dict[int, int] = {}
-            for n, take in takes.items():
-                settled = rank_documents(ranked[n], take, asks[n].want)
-                if isinstance(settled, int):
-                    again[n] = settled
-                else:
-                    answers[n] = [
-                        to_hit(
-                            point,
-                            self._store.layout,
-                            self._names["sparse"],
-                            branches.get(n, {}).get(point.id),
-                        )
-                        for point in settled[asks[n].offset :]
-                        if asks[n].keeps(point)
-                    ]
-            takes = again
+            responses = iter(
+                self._collection.query_batch([*of_documents, *(query for _, _, query in of_branches)])
+            )
+            ranked = {n: rank_documents(next(responses).points, limits[n], requests[n].depth) for n in limits}
+            for n, branch, _ in of_branches:
+                rankings[n][branch] = next(responses).points
+            of_branches = []
+            for n, points in ranked.items():
+                if not isinstance(points, int):
+                    answers[n] = self._hits(points, requests[n], branches_of(rankings[n]))
+            limits = {n: limit for n, limit in ranked.items() if isinstance(limit, int)}
         return answers
 
-    def each(self, asks: Sequence[SearchRequest]) -> list[list[Hit] | Exception]:
-        """Answer searches of different callers together; one that fails spoils no other."""
+    def search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | Exception]:
+        """Answer searches of different callers together; one that fails does not fail the others."""
         try:
-            return [*self.many(asks)]
+            return [*self.search(requests)]
         except Exception as error:
-            if len(asks) == 1:
+            if len(requests) == 1:
                 return [error]
-            logger.debug("a batch of %d searches failed, running them one by one", len(asks), exc_info=True)
-            return [answer for ask in asks for answer in self.each([ask])]
-
-    def explain(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
-        """Split the sparse score of each hit into what each token gave; the query is encoded once.
-
-        Raises:
-            InputError: If the query is no text, the encoder has no tokenizer to read tokens with, or a hit
-                is stored no more.
-        """
-        if isinstance(hits, Hit) or not isinstance(hits, Sequence):
-            raise InputError(
-                f"explain_all got one {type(hits).__name__}, expected several hits. Pass [hit], or "
-                "use explain."
+            logger.debug(
+                "A batch of %d searches failed. They are run one by one.", len(requests), exc_info=True
             )
-        for hit in hits:
-            if not isinstance(query, str) or not isinstance(hit, Hit):
-                raise InputError(
-                    f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of "
-                    "the query and a Hit. After a search by vector there is nothing to name."
-                )
-        if not hits:
-            return []
-        encoder = self._model()
-        tokenizer = getattr(encoder, "tokenizer", None)
-        if not isinstance(tokenizer, LiteralTokenizer):
-            raise InputError(
-                f"the encoder {type(encoder).__name__} has no tokenizer that reads ids back as tokens, which "
-                "explain needs. Use SparseTextEmbedding."
-            )
-        (encoded,) = encoder.query_embed([query])
-        query_vector = pruned(encoded, self._max_active_dims)
-        return [self._explained(query, query_vector, hit, encoder, tokenizer) for hit in hits]
+            return [answer for request in requests for answer in self.search_each([request])]
 
-    def _explained(
+    def _branch_queries(
+        self, requests: Sequence[SearchRequest], queries: Mapping[int, EncodedQuery]
+    ) -> list[tuple[int, str, models.QueryRequest]]:
+        """Build, for each hybrid search, the queries for the ranking of each branch."""
+        return [
+            (
+                n,
+                name,
+                engine_query(
+                    branch,
+                    self._names,
+                    requests[n],
+                    limit=requests[n].options.fusion.depth,
+                    only_branch=True,
+                ),
+            )
+            for n, query in queries.items()
+            if requests[n].mode == "hybrid"
+            for name, branch in query.branches.items()
+        ]
+
+    def _hits(
         self,
-        query: str,
-        query_vector: SparseEmbedding,
-        hit: Hit,
-        encoder: Encoder,
-        tokenizer: LiteralTokenizer,
-    ) -> Explanation:
-        scored = hit if hit.vector is not None else self._scored(hit, query_vector)
-        windows = None if scored.window == hit.window or scored.window is None else [scored.window]
-        memory = self._store.settings
-        if memory is not None and memory.windows == "merge":
-            (windows,) = spans_of([hit.text], encoder, overlap=memory.window_overlap)
-        return explain(
-            query,
-            hit.text,
-            query_vector=query_vector,
-            document_vector=scored.vector or SparseEmbedding.from_dict({}),
-            tokenizer=tokenizer,
-            windows=windows,
-        )
+        points: Sequence[models.ScoredPoint],
+        request: SearchRequest,
+        branches: Mapping[Any, Mapping[str, Branch]],
+    ) -> list[Hit]:
+        layout, name = self._collection.layout, self._names["sparse"]
+        return [
+            to_hit(point, layout, name, branches.get(point.id))
+            for point in points[request.options.offset :]
+            if request.accepts(point)
+        ]
 
-    def _scored(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:
-        """Read what is stored of a hit, with its vector.
-
-        Of a document kept as windows: the hit's own window, or, for a hit that is the whole document, the one
-        that fits the query best.
-        """
-        stored = self._store.stored([hit.id]).get(hit.id)
-        windows = range(0 if stored is None else stored.windows)
-        records = self._store.call(
-            "retrieve",
-            ids=[point_id(hit.id, self._store.layout, n) for n in windows],
-            with_payload=True,
-            with_vectors=[self._names["sparse"]],
-        )
-        found = [to_hit(record, self._store.layout, self._names["sparse"]) for record in records]
-        fitting = [window for window in found if hit.window in (None, window.window)]
-        if not fitting:
-            raise InputError(
-                f"document {hit.id!r} is not stored any more as it was found; it was deleted or replaced "
-                "since. Search again."
-            )
-        return max(
-            fitting, key=lambda window: 0.0 if window.vector is None else window.vector.dot(query_vector)
-        )
-
-    def _encode(self, asks: Sequence[SearchRequest]) -> list[Query | None]:
+    def _encode(self, requests: Sequence[SearchRequest]) -> list[EncodedQuery | None]:
         """Encode queries, texts as one batch; None for one that can find nothing."""
-        texts = [ask.text for ask in asks if ask.text and ask.mode != "dense"]
-        vectors = iter(self._model().query_embed(texts)) if texts else iter(())
-        return [self._encoded(ask, vectors) for ask in asks]
+        texts = [request.text for request in requests if request.text and request.mode != "dense"]
+        vectors = list(self._model.encoder.query_embed(texts)) if texts else []
+        if len(vectors) != len(texts):
+            raise ModelOutputError(
+                f"The model returned {len(vectors)} vectors for {len(texts)} queries, expected one per query. "
+                "Fix the encoder."
+            )
+        remaining = iter(vectors)
+        return [self._encoded(request, remaining) for request in requests]
 
-    def _encoded(self, ask: SearchRequest, vectors: Iterator[SparseEmbedding]) -> Query | None:
+    def _encoded(self, request: SearchRequest, vectors: Iterator[SparseEmbedding]) -> EncodedQuery | None:
         sparse: SparseEmbedding | None = None
         dense: Sequence[float] | None = None
-        if isinstance(ask.query, SparseEmbedding):
-            sparse = ask.query
-        elif ask.text:
-            sparse = next(vectors) if ask.mode != "dense" else None
-            if ask.mode != "sparse" and self._dense is not None:
-                dense = self._dense.embed_query(ask.text)
+        if isinstance(request.query, SparseEmbedding):
+            sparse = request.query
+        elif request.text:
+            sparse = next(vectors) if request.mode != "dense" else None
+            if request.mode != "sparse" and self._dense is not None:
+                dense = self._dense.embed_query(request.text)
         if sparse is not None:
-            sparse = pruned(sparse, self._max_active_dims) or None
-        return None if sparse is None and dense is None else Query(sparse=sparse, dense=dense)
+            sparse = prune(sparse, self._max_active_dims) or None
+        return None if sparse is None and dense is None else EncodedQuery(sparse=sparse, dense=dense)

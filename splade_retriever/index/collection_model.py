@@ -1,0 +1,77 @@
+"""The sparse encoder of a collection: opened when it is first needed, and checked against the settings."""
+
+import threading
+from typing import Any, Final
+
+from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.errors import CollectionMismatchError, UnknownModelError
+from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection_settings import check_encoder, differences
+from splade_retriever.protocols import Encoder
+
+__all__ = ["CollectionModel"]
+
+_LOADED_BY: Final = ("precision", "max_length", "revision")
+"""Parts of a fingerprint that are arguments of `SparseTextEmbedding`."""
+
+
+class CollectionModel:
+    """Resolves the `model` argument of an index to an encoder, once."""
+
+    def __init__(self, collection: Collection, model: ModelArgument) -> None:
+        """Keep the argument; nothing is opened.
+
+        Args:
+            collection: Its settings name the model where the argument does not.
+            model: An encoder, a model's name or folder, or None: the model that the collection's settings
+                name, for a new collection the bundled one.
+        """
+        self._collection = collection
+        self._argument = model
+        self._encoder: Encoder | None = None
+        self._checked = False
+        self._lock = threading.RLock()
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the caller names the model."""
+        return self._argument is not None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder.
+
+        Raises:
+            CollectionMismatchError: It did not make the collection's vectors.
+        """
+        encoder = self.unchecked
+        if not self._checked:
+            if self._collection.settings is not None:
+                check_encoder(self._collection.settings, encoder.fingerprint, self._collection.name)
+            self._checked = True
+        return encoder
+
+    @property
+    def unchecked(self) -> Encoder:
+        """The encoder, whatever the collection's settings say."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = (
+                    self._stored_model() if self._argument is None else load_encoder(self._argument)
+                )
+            return self._encoder
+
+    def _stored_model(self) -> Encoder:
+        settings = self._collection.settings
+        bundled = load_encoder(None)
+        if settings is None or not differences(settings, bundled.fingerprint):
+            return bundled
+        arguments: dict[str, Any] = {name: settings.encoder.get(name) for name in _LOADED_BY}
+        model = settings.encoder.get("model")
+        try:
+            return load_encoder(str(model), settings=arguments)
+        except UnknownModelError as error:
+            raise CollectionMismatchError(
+                f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened by "
+                "its name here. Pass model= with the encoder that made it."
+            ) from error

@@ -1,0 +1,107 @@
+"""Why a hit was found: its sparse score, split by token."""
+
+from collections.abc import Sequence
+
+from splade_retriever.encoding.windows import spans_of
+from splade_retriever.errors import InputError
+from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
+from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection_model import CollectionModel
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.options import IndexOptions
+from splade_retriever.index.payload import point_id, to_hit
+from splade_retriever.index.point_encoding import prune
+from splade_retriever.index.stored_documents import read_stored
+from splade_retriever.protocols import Encoder
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = ["Explainer"]
+
+
+class Explainer:
+    """Explains hits of one collection."""
+
+    def __init__(self, collection: Collection, model: CollectionModel, options: IndexOptions) -> None:
+        self._collection = collection
+        self._model = model
+        self._vector_name = options.vector_name
+        self._max_active_dims = options.query_max_active_dims
+
+    def explain(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+        """Split the sparse score of each hit into the contributions of tokens; the query is encoded once.
+
+        Raises:
+            InputError: The query is not a text, the encoder has no tokenizer that reads ids, or a hit is no
+                longer stored.
+        """
+        _check_arguments(query, hits)
+        if not hits:
+            return []
+        encoder = self._model.encoder
+        tokenizer = getattr(encoder, "tokenizer", None)
+        if not isinstance(tokenizer, LiteralTokenizer):
+            raise InputError(
+                f"The encoder {type(encoder).__name__} has no tokenizer that turns ids into tokens, which "
+                "explain needs. Use SparseTextEmbedding."
+            )
+        (encoded,) = encoder.query_embed([query])
+        query_vector = prune(encoded, self._max_active_dims)
+        return [self._explain(query, query_vector, hit, encoder, tokenizer) for hit in hits]
+
+    def _explain(
+        self,
+        query: str,
+        query_vector: SparseEmbedding,
+        hit: Hit,
+        encoder: Encoder,
+        tokenizer: LiteralTokenizer,
+    ) -> Explanation:
+        scored = hit if hit.vector is not None else self._stored_hit(hit, query_vector)
+        windows = None if scored.window == hit.window or scored.window is None else [scored.window]
+        settings = self._collection.settings
+        if settings is not None and settings.windows == "merge":
+            (windows,) = spans_of([hit.text], encoder, overlap=settings.window_overlap)
+        return explain(
+            query,
+            hit.text,
+            query_vector=query_vector,
+            document_vector=scored.vector or SparseEmbedding.from_dict({}),
+            tokenizer=tokenizer,
+            windows=windows,
+        )
+
+    def _stored_hit(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:
+        """Read what is stored of a hit, with its vector.
+
+        Of a document stored as windows: the hit's window, or, for a hit that is the complete document, the
+        window with the highest score.
+        """
+        stored = read_stored(self._collection, [hit.id]).get(hit.id)
+        windows = range(0 if stored is None else stored.windows)
+        layout = self._collection.layout
+        records = self._collection.retrieve(
+            [point_id(hit.id, layout, n) for n in windows], vectors=[self._vector_name]
+        )
+        stored_windows = [to_hit(record, layout, self._vector_name) for record in records]
+        candidates = [window for window in stored_windows if hit.window in (None, window.window)]
+        if not candidates:
+            raise InputError(
+                f"Document {hit.id!r} is no longer stored as it was found: it was deleted or replaced since. "
+                "Search again."
+            )
+        return max(
+            candidates, key=lambda window: 0.0 if window.vector is None else window.vector.dot(query_vector)
+        )
+
+
+def _check_arguments(query: object, hits: object) -> None:
+    if isinstance(hits, Hit) or not isinstance(hits, Sequence):
+        raise InputError(
+            f"explain_all got one {type(hits).__name__}, expected several hits. Pass [hit], or use explain."
+        )
+    for hit in hits:
+        if not isinstance(query, str) or not isinstance(hit, Hit):
+            raise InputError(
+                f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of the "
+                "query and a Hit. A search by vector has no words to explain."
+            )

@@ -1,0 +1,227 @@
+"""Opening a collection, or creating it: its store, its settings, its payload indexes."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import models
+from qdrant_client.client_base import QdrantBase
+
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    InputError,
+    NotSupportedError,
+)
+from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
+from splade_retriever.index.connection import connect
+from splade_retriever.index.options import CreateOptions, ServerOptions
+from splade_retriever.index.payload import WINDOW_NUMBER_PATH, Layout
+from splade_retriever.validation import is_url
+
+__all__ = [
+    "adopt_collection",
+    "check_client",
+    "create_collection",
+    "index_fields",
+    "index_paths",
+    "open_client",
+    "open_collection",
+]
+
+
+def check_client(client: object) -> None:
+    """Check that an object is a client whose calls are not awaited.
+
+    Raises:
+        InputError: It is not.
+    """
+    search = getattr(client, "query_batch_points", None)
+    if search is None or inspect.iscoroutinefunction(search):
+        raise InputError(
+            f"client is a {type(client).__name__}, expected a QdrantClient or an EdgeClient. The async methods "
+            "of the index (asearch, aadd, ...) work with these too."
+        )
+
+
+def open_client(location: str, *, create: bool, server: ServerOptions) -> QdrantBase:
+    """Open the store at a location.
+
+    Raises:
+        InputError: The location is neither a folder's path nor an http(s) URL.
+        CollectionNotFoundError: There is no such folder, and `create` is False.
+    """
+    if not location or ("://" in location and not is_url(location)):
+        raise InputError(f"location is {location!r}, expected a folder, ':memory:', or an http(s) URL.")
+    if is_url(location):
+        return connect(location, server)
+    if not create and location != ":memory:" and not Path(location).is_dir():
+        raise CollectionNotFoundError(
+            f"There is no index folder at {location!r}. Check the path, or pass create=True."
+        )
+    from splade_retriever.edge.client import EdgeClient
+
+    client: QdrantBase = EdgeClient(location)
+    return client
+
+
+def open_collection(
+    collection: Collection,
+    *,
+    requested: Mapping[str, Any],
+    vector_names: Mapping[str, str | None],
+    layout: Layout | None = None,
+) -> None:
+    """Read the settings of a collection that exists, and check them.
+
+    Args:
+        collection: Its `settings` and `layout` are set.
+        requested: Field of `CollectionSettings` -> requested value.
+        vector_names: "sparse" and "dense" -> name of the vector that is needed; None where none is.
+        layout: Where the payload of a collection of another program keeps text and metadata; None to
+            recognise it.
+
+    Raises:
+        CollectionMismatchError: The settings differ, or a vector is missing.
+    """
+    config = collection.describe().config
+    _check_vector_names(collection, config.params, vector_names)
+    collection.settings = CollectionSettings.from_metadata(config.metadata, collection.name)
+    if collection.settings is None:
+        collection.layout = layout or _recognised_layout(collection)
+    else:
+        collection.layout = collection.settings.layout
+        check_settings(collection.settings, requested, collection.name)
+
+
+def create_collection(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> None:
+    """Create a collection that stores its settings.
+
+    Where another process creates it first, that collection is opened by the rules of `open_collection`.
+
+    Raises:
+        NotSupportedError: The store does not keep the metadata of collections.
+        CollectionMismatchError: Another process created it with other settings.
+    """
+    if _created(collection, settings, options):
+        stored = CollectionSettings.from_metadata(collection.describe().config.metadata, collection.name)
+        if stored is None:
+            collection.drop()
+            raise NotSupportedError(
+                f"The store at {collection.location!r} does not keep a collection's metadata, in which the "
+                "model is stored. Use a Qdrant server of version 1.16 or newer."
+            )
+        collection.settings, collection.layout = stored, stored.layout
+    else:
+        open_collection(
+            collection,
+            requested={name: getattr(settings, name) for name in COMPARED_SETTINGS},
+            vector_names={"sparse": settings.vector_name, "dense": settings.dense_name},
+        )
+    if collection.has_windows:  # scroll and count filter by it; a server may refuse to without an index
+        index_paths(collection, {WINDOW_NUMBER_PATH: "integer"})
+
+
+def _created(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> bool:
+    """Create the collection; return False where it exists by now."""
+    vectors = {}
+    if settings.dense_name is not None and settings.dense_size is not None:
+        vectors[settings.dense_name] = models.VectorParams(
+            size=settings.dense_size, distance=models.Distance.COSINE
+        )
+    datatype = None if options.datatype is None else models.Datatype(options.datatype)
+    sparse = models.SparseVectorParams(
+        index=models.SparseIndexParams(datatype=datatype, on_disk=options.on_disk)
+    )
+    cluster = {"shard_number": options.shard_number, "replication_factor": options.replication_factor}
+    try:
+        collection.create(
+            vectors_config=vectors,
+            sparse_vectors_config={settings.vector_name: sparse},
+            metadata=settings.to_metadata(),
+            **{name: value for name, value in cluster.items() if value is not None},
+        )
+    except Exception:
+        if not collection.exists():
+            raise
+        return False
+    return True
+
+
+def adopt_collection(collection: Collection, settings: CollectionSettings) -> None:
+    """Store in a collection of another program how its vectors are made."""
+    adopted = replace(settings, layout=collection.layout)
+    collection.update_metadata(adopted.to_metadata())
+    collection.settings = adopted
+
+
+def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field: str | None) -> None:
+    """Create payload indexes for metadata fields that have none.
+
+    Args:
+        collection: The collection.
+        fields: Metadata key -> kind of index.
+        tenant_field: Metadata key whose values separate tenants.
+
+    Raises:
+        InputError: There is no such kind of index.
+    """
+    if not fields and tenant_field is None:
+        return
+    from splade_retriever.filters import field_path
+
+    schemas: dict[str, Any] = {}
+    for key, kind in fields.items():
+        try:
+            schemas[key] = models.PayloadSchemaType(kind)
+        except ValueError:
+            allowed = ", ".join(item.value for item in models.PayloadSchemaType)
+            raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
+    if tenant_field is not None:
+        schemas[tenant_field] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    metadata_key = collection.layout.metadata_key
+    index_paths(collection, {field_path(key, metadata_key=metadata_key): schemas[key] for key in schemas})
+
+
+def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
+    """Create payload indexes for paths of the payload that have none.
+
+    Args:
+        collection: The collection.
+        schemas: Path -> what `QdrantClient.create_payload_index` takes.
+    """
+    if collection.single_thread:  # local mode has no payload indexes, finds the same without, and warns
+        return
+    present = collection.describe().payload_schema
+    for path, schema in schemas.items():
+        if path not in present:
+            collection.create_payload_index(path, schema)
+
+
+def _check_vector_names(
+    collection: Collection, params: models.CollectionParams, vector_names: Mapping[str, str | None]
+) -> None:
+    present = {"sparse": sorted(params.sparse_vectors or {}), "dense": _dense_names(params.vectors)}
+    for kind, name in vector_names.items():
+        if name is not None and name not in present[kind]:
+            listing = ", ".join(repr(other) for names in present.values() for other in names) or "none"
+            option = "vector_name" if kind == "sparse" else "dense_name"
+            raise CollectionMismatchError(
+                f"Collection {collection.name!r} has no {kind} vector named {name!r} (found: {listing}). "
+                f"Pass {option}=... or use a new collection."
+            )
+
+
+def _dense_names(vectors: models.VectorsConfig | None) -> list[str]:
+    if vectors is None:
+        return []
+    # A collection with one dense vector need not name it: the engine's name for it is "".
+    return sorted(vectors) if isinstance(vectors, dict) else [""]
+
+
+def _recognised_layout(collection: Collection) -> Layout:
+    first = next(collection.scroll(batch_size=1), None)
+    return Layout(native_ids=True) if first is None else Layout.of_payload(first.payload or {})

@@ -1,0 +1,249 @@
+"""The options of an index and of a search, in groups; and the keywords that set them in a short call.
+
+`SpladeIndex(..., timeout=5)` and `search(..., mode="sparse")` take the keywords of `IndexKeywords` and
+`SearchKeywords`; an unknown keyword is a TypeError. Inside the package they travel as the frozen groups.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from numbers import Real
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
+
+from splade_retriever.errors import InputError
+from splade_retriever.index.payload import Layout
+from splade_retriever.validation import check_int
+
+__all__ = [
+    "CreateOptions",
+    "Fusion",
+    "IndexKeywords",
+    "IndexOptions",
+    "Mode",
+    "SearchKeywords",
+    "SearchOptions",
+    "ServerOptions",
+    "VectorOptions",
+]
+
+Mode: TypeAlias = Literal["sparse", "dense", "hybrid"]
+Windows: TypeAlias = Literal["truncate", "merge", "points"]
+Datatype: TypeAlias = Literal["float32", "float16", "uint8"]
+
+_DATATYPES: Final = ("float32", "float16", "uint8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to connect to a Qdrant server."""
+
+    api_key: str | None = field(default=None, repr=False)
+    prefer_grpc: bool = False
+    """Send requests over gRPC."""
+    timeout: int | None = None
+    """Seconds after which a request fails; None for qdrant-client's default."""
+
+    def __post_init__(self) -> None:
+        check_int("timeout", self.timeout, minimum=1, optional=True)
+
+    def without_key(self) -> dict[str, Any]:
+        """Return the options that differ from the defaults, but for the key."""
+        return {
+            option.name: value
+            for option in fields(self)
+            if option.name != "api_key" and (value := getattr(self, option.name)) != option.default
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateOptions:
+    """How the engine stores a new collection."""
+
+    datatype: Datatype | None = None
+    """How weights are stored."""
+    on_disk: bool | None = None
+    """Keep the sparse index on disk instead of in memory."""
+    shard_number: int | None = None
+    """Shards on a cluster."""
+    replication_factor: int | None = None
+    """Copies of each shard on a cluster."""
+
+    def __post_init__(self) -> None:
+        if self.datatype not in (None, *_DATATYPES):
+            raise InputError(f"datatype is {self.datatype!r}, expected one of: {', '.join(_DATATYPES)}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorOptions:
+    """How vectors are made of texts, which the collection stores. None leaves the stored setting as it is."""
+
+    windows: Windows | None = None
+    window_overlap: int | None = None
+    max_active_dims: int | None = None
+    min_weight: float | None = None
+
+    def set(self) -> dict[str, Any]:
+        """Return the options that are not None, by name."""
+        return {
+            option.name: value
+            for option in fields(self)
+            if (value := getattr(self, option.name)) is not None
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """Every option of an index, in groups."""
+
+    server: ServerOptions = field(default_factory=ServerOptions)
+    create: CreateOptions = field(default_factory=CreateOptions)
+    vectors: VectorOptions = field(default_factory=VectorOptions)
+    vector_name: str = "splade"
+    dense_name: str = "dense"
+    layout: Layout | None = None
+    query_max_active_dims: int | None = None
+    indexed_fields: Mapping[str, str] = field(default_factory=dict)
+    tenant_field: str | None = None
+    engine_in_subprocess: bool = False
+
+    def __post_init__(self) -> None:
+        check_int("query_max_active_dims", self.query_max_active_dims, minimum=1, optional=True)
+
+    @classmethod
+    def of(cls, keywords: "IndexKeywords") -> Self:
+        """Sort keywords into their groups.
+
+        Raises:
+            TypeError: There is no such keyword.
+            InputError: A value is not valid.
+        """
+        names = list(IndexKeywords.__annotations__)
+        for name in keywords:
+            if name not in names:
+                similar = difflib.get_close_matches(name, names, n=1)
+                hint = f" Did you mean {similar[0]!r}?" if similar else ""
+                raise TypeError(f"SpladeIndex got an unexpected keyword argument {name!r}.{hint}")
+        groups = {"server": ServerOptions, "create": CreateOptions, "vectors": VectorOptions}
+        rest: dict[str, Any] = dict(keywords)
+        options = {}
+        for group, kind in groups.items():
+            options[group] = kind(**{o.name: rest.pop(o.name) for o in fields(kind) if o.name in rest})
+        if rest.get("indexed_fields", ()) is None:
+            del rest["indexed_fields"]
+        return cls(**options, **rest)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The collection's vectors: "sparse" and "dense" -> name."""
+        return {"sparse": self.vector_name, "dense": self.dense_name}
+
+
+class IndexKeywords(TypedDict, total=False):
+    """What `SpladeIndex(location, ...)` takes beside its own arguments; described there."""
+
+    windows: Windows | None
+    window_overlap: int | None
+    max_active_dims: int | None
+    min_weight: float | None
+    query_max_active_dims: int | None
+    vector_name: str
+    dense_name: str
+    layout: Layout | None
+    indexed_fields: Mapping[str, str] | None
+    tenant_field: str | None
+    datatype: Datatype | None
+    on_disk: bool | None
+    shard_number: int | None
+    replication_factor: int | None
+    api_key: str | None
+    prefer_grpc: bool
+    timeout: int | None
+    engine_in_subprocess: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How a hybrid search joins its two rankings, inside the engine.
+
+    Source:
+        RRF: Cormack, Clarke, Buettcher, SIGIR 2009; with weights as Qdrant has it: sum over branches of
+        1 / (rank / weight + k - 1), ranks from 1.
+        DBSF: scores normalised by mean and three standard deviations of each branch, then summed (Qdrant).
+    """
+
+    method: Literal["rrf", "dbsf"] = "rrf"
+    rrf_k: int = 60
+    """With a large value a document needs both rankings to win; with a small one, first place in one."""
+    weights: tuple[float, float] | None = None
+    """Weight of the sparse and of the dense ranking; RRF only."""
+    depth: int = 200
+    """How many places of each branch are read, whatever k and offset are, so that pages fit together."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("rrf", "dbsf"):
+            raise InputError(f"fusion method is {self.method!r}, expected 'rrf' or 'dbsf'.")
+        if self.rrf_k < 1 or self.depth < 1:
+            raise InputError(f"fusion has rrf_k={self.rrf_k} and depth={self.depth}, expected 1 or more.")
+        if self.weights is not None:
+            if self.method == "dbsf":
+                raise InputError("fusion weights are given with method 'dbsf', which has none. Use 'rrf'.")
+            if len(self.weights) != 2 or min(self.weights) < 0 or not any(self.weights):
+                raise InputError(
+                    f"fusion weights are {self.weights!r}, expected (sparse, dense), each >= 0 and not "
+                    "both 0."
+                )
+
+    @property
+    def best_score(self) -> float:
+        """The RRF score of a document that is first in both rankings: no hybrid score is higher."""
+        weights = self.weights or (1.0, 1.0)
+        return sum(1.0 / (1.0 / weight + self.rrf_k - 1.0) for weight in weights if weight > 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How a search ranks and what it returns, beside query, `k` and filter."""
+
+    offset: int = 0
+    """Hits to skip, for the next pages."""
+    score_threshold: float | None = None
+    """The lowest score that is returned."""
+    with_vectors: bool = False
+    """Return each hit's stored sparse vector."""
+    mode: Mode | None = None
+    """None for "hybrid" where the index has a dense encoder, else "sparse"."""
+    fusion: Fusion = field(default_factory=Fusion)
+    """How a hybrid search joins its two rankings; RRF with k = 60 unless set."""
+
+    def __post_init__(self) -> None:
+        check_int("offset", self.offset, minimum=0)
+        threshold = self.score_threshold
+        if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
+            raise InputError(f"score_threshold is {threshold!r}, expected a finite number or None.")
+        if self.mode not in (None, "sparse", "dense", "hybrid"):
+            raise InputError(f"mode is {self.mode!r}, expected 'sparse', 'dense', 'hybrid' or None.")
+        if not isinstance(self.fusion, Fusion):
+            raise InputError(f"fusion is {self.fusion!r}, expected a Fusion or None.")
+
+    def changed(self, **keywords: Unpack["SearchKeywords"]) -> Self:
+        """Return these options with some replaced; a `fusion` of None is the default.
+
+        Raises:
+            TypeError: There is no such option.
+            InputError: A value is not valid.
+        """
+        changes: dict[str, Any] = dict(keywords)
+        if changes.get("fusion", ()) is None:
+            changes["fusion"] = Fusion()
+        return replace(self, **changes) if changes else self
+
+
+class SearchKeywords(TypedDict, total=False):
+    """The fields of `SearchOptions` as keywords of a search."""
+
+    offset: int
+    score_threshold: float | None
+    with_vectors: bool
+    mode: Mode | None
+    fusion: Fusion | None

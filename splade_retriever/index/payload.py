@@ -1,0 +1,184 @@
+"""Document -> payload of a point, and payload -> hit; ids and hashes that are stored with it."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+from qdrant_client import models
+
+from splade_retriever.errors import StorageError
+from splade_retriever.index.documents import Branch, Document, Hit
+from splade_retriever.index.llama_index_payload import read_node, write_node
+from splade_retriever.sparse import SparseEmbedding
+
+__all__ = [
+    "PACKAGE_KEY",
+    "WINDOW_NUMBER_PATH",
+    "Layout",
+    "content_hash",
+    "joined_windows",
+    "package_fields",
+    "point_id",
+    "to_hit",
+    "to_payload",
+    "window_count",
+]
+
+PACKAGE_KEY: Final = "_splade"
+"""The payload key of this package: the user's id, the content hash, the window, an adapter's extra."""
+WINDOW_NUMBER_PATH: Final = f"{PACKAGE_KEY}.window.n"
+_NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a collection's payload keeps text and metadata.
+
+    Our own collections and langchain-qdrant's keep `page_content` and `metadata`; LlamaIndex's Qdrant store
+    keeps metadata at the top level and the text inside a JSON string (`_node_content`).
+    """
+
+    content_key: str = "page_content"
+    metadata_key: str | None = "metadata"
+    native_ids: bool = False
+    """True where another program made the collection: its point ids are the documents' ids."""
+
+    @classmethod
+    def of_payload(cls, payload: Mapping[str, Any]) -> "Layout":
+        """Recognise the layout of a collection that another program wrote, from one of its payloads."""
+        if "_node_content" in payload:
+            return cls("_node_content", None, native_ids=True)
+        return cls(native_ids=True)
+
+
+def to_payload(
+    document: Document, layout: Layout, hash: str, window: tuple[int, int, int, int] | None = None
+) -> dict[str, Any]:
+    """Build a point's payload.
+
+    Args:
+        document: The document.
+        layout: Where text and metadata go.
+        hash: Its `content_hash`.
+        window: For a document stored as windows: number, count, start and end in characters.
+    """
+    package: dict[str, Any] = {"id": document.id, "hash": hash}
+    text = document.text
+    if window is not None:
+        package["window"] = dict(zip(("n", "of", "start", "end"), window, strict=True))
+        text = text[window[2] : window[3]]
+    if document.extra is not None:
+        package["extra"] = document.extra
+    if layout.metadata_key is None:
+        return {**write_node(document.id, text, document.metadata, document.extra), PACKAGE_KEY: package}
+    return {layout.content_key: text, layout.metadata_key: document.metadata, PACKAGE_KEY: package}
+
+
+def to_hit(
+    point: models.ScoredPoint | models.Record,
+    layout: Layout,
+    vector_name: str,
+    branches: Mapping[str, Branch] | None = None,
+) -> Hit:
+    """Read a point into a hit.
+
+    Raises:
+        StorageError: If the payload is not of this layout.
+    """
+    payload = dict(point.payload or {})
+    package = payload.pop(PACKAGE_KEY, None) or {}
+    metadata: object
+    extra: dict[str, Any] = {}
+    text = payload.pop(layout.content_key, None)
+    if layout.metadata_key is None:
+        metadata, text, extra = read_node(payload, text)
+    else:
+        metadata = payload.get(layout.metadata_key) or {}
+    if not isinstance(text, str) or not isinstance(metadata, dict):
+        raise StorageError(
+            f"Point {point.id} holds the payload keys {sorted(point.payload or {})}, expected the text in "
+            f"{layout.content_key!r} and a dict in {layout.metadata_key!r}. Pass layout=Layout(...) for a "
+            "collection that another program wrote."
+        )
+    window = package.get("window")
+    return Hit(
+        id=str(package.get("id", point.id)),
+        text=text,
+        metadata=metadata,
+        score=float(getattr(point, "score", 0.0)),
+        vector=_sparse_vector(point.vector, vector_name),
+        branches={} if branches is None else branches,
+        window=None if window is None else (window["start"], window["end"]),
+        extra=package.get("extra", extra),
+    )
+
+
+def _sparse_vector(vectors: object, name: str) -> SparseEmbedding | None:
+    vector = vectors.get(name) if isinstance(vectors, dict) else None
+    if vector is None:
+        return None
+    return SparseEmbedding(values=vector.values, indices=vector.indices)
+
+
+def joined_windows(windows: Sequence[Hit]) -> Hit:
+    """Join a document's windows, in order, into one hit with the complete text."""
+    first = windows[0]
+    text = ""
+    for part in windows:
+        start, _ = part.window or (0, 0)
+        text = text[:start] + part.text
+    return Hit(id=first.id, text=text, metadata=first.metadata, extra=first.extra, vector=None)
+
+
+def package_fields(point: models.ScoredPoint | models.Record) -> dict[str, Any]:
+    """Return what this package keeps in a point's payload; empty for a point of another program."""
+    return (point.payload or {}).get(PACKAGE_KEY) or {}
+
+
+def window_count(point: models.ScoredPoint | models.Record) -> int:
+    """Return how many points the document of a point takes."""
+    return int((package_fields(point).get("window") or {}).get("of", 1))
+
+
+def point_id(id: str, layout: Layout, window: int = 0) -> str | int:
+    """Return the engine's id of a document, or of one of its windows.
+
+    Qdrant takes UUIDs and integers only; UUIDv5 in a namespace of this package makes one of any string, the
+    same on every machine and in every run.
+    """
+    base: str | int
+    if layout.native_ids and (native := _native_id(id)) is not None:
+        base = native
+    else:
+        base = str(uuid.uuid5(_NAMESPACE, id))
+    return base if window == 0 else str(uuid.uuid5(_NAMESPACE, f"{base}#{window}"))
+
+
+def _native_id(id: str) -> str | int | None:
+    if id.isascii() and id.isdigit():
+        return int(id)
+    try:
+        return str(uuid.UUID(id))
+    except ValueError:
+        return None
+
+
+def content_hash(document: Document, recipe: str) -> str:
+    """Hash what decides a document's stored vectors and text.
+
+    Args:
+        document: The document; its extra counts, since it is rewritten together with the text.
+        recipe: The encoders' fingerprints, pruning and windows, as one string.
+    """
+    text = document.text
+    tail = "" if document.extra is None else json.dumps(document.extra, sort_keys=True)
+    if document.encoded_text is not None:
+        tail += f"{len(document.encoded_text)}:{document.encoded_text}"
+    if document.vector is not None:
+        tail += f"{document.vector.indices.tobytes().hex()}:{document.vector.values.tobytes().hex()}"
+    # Lengths keep the parts apart.
+    joined = f"{len(recipe)}:{recipe}{len(text)}:{text}{tail}"
+    return blake2b(joined.encode("utf-8"), digest_size=16).hexdigest()

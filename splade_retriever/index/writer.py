@@ -1,0 +1,176 @@
+"""Writing documents to a collection: adding, changing metadata, deleting."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypedDict
+
+from qdrant_client import models
+
+from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection_model import CollectionModel
+from splade_retriever.index.collection_settings import CollectionSettings
+from splade_retriever.index.documents import (
+    BadInput,
+    check_inputs,
+    checked_ids,
+    in_batches,
+    read_documents,
+)
+from splade_retriever.index.ingest import OnError, ingest
+from splade_retriever.index.payload import content_hash
+from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.stored_documents import (
+    delete_documents,
+    lookup,
+    read_stored,
+    set_metadata,
+    write_batch,
+)
+from splade_retriever.protocols import DenseEncoder
+from splade_retriever.validation import check_int, json_fault
+
+__all__ = ["AddKeywords", "AddOptions", "Writer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddOptions:
+    """How `add` runs."""
+
+    batch_size: int = 256
+    """Documents that are encoded and written together."""
+    show_progress: bool = False
+    """Show a progress bar."""
+    on_error: OnError = "raise"
+    """"raise", or a function that is called with each `BadInput` while the other documents are stored."""
+    on_written: Callable[[list[str]], object] | None = None
+    """Called with the ids of each batch that the store has acknowledged, in order, from another thread."""
+
+    def __post_init__(self) -> None:
+        check_int("batch_size", self.batch_size, minimum=1)
+        if self.on_error != "raise" and not callable(self.on_error):
+            raise InputError(f"add got on_error={self.on_error!r}, expected 'raise' or a function.")
+
+
+class AddKeywords(TypedDict, total=False):
+    """The fields of `AddOptions` as keywords of `add`."""
+
+    batch_size: int
+    show_progress: bool
+    on_error: OnError
+    on_written: Callable[[list[str]], object] | None
+
+
+class Writer:
+    """Writes the documents of one collection."""
+
+    def __init__(
+        self, collection: Collection, model: CollectionModel, dense: DenseEncoder | None
+    ) -> None:
+        self._collection = collection
+        self._model = model
+        self._dense = dense
+
+    def add(
+        self,
+        inputs: Sequence[Any],
+        options: AddOptions,
+        *,
+        stop: threading.Event,
+        after_batch: Callable[[], object] = lambda: None,
+    ) -> list[str]:
+        """Encode and write documents.
+
+        Args:
+            inputs: In the order of `documents.INPUTS`.
+            options: How.
+            stop: Set it from another thread to end after the current batch.
+            after_batch: Called after each batch is written.
+
+        Returns:
+            The ids of all stored documents, in the order of the input.
+        """
+        collection = self._collection
+        collection.check_open()
+        check_inputs(inputs)
+        if options.on_error == "raise" and all(
+            part is None or isinstance(part, Sequence) for part in inputs
+        ):
+            _check_documents(inputs)
+        settings = self._settings()
+        encoder = self._model.encoder  # a mismatch is reported before anything is read
+        recipe = settings.recipe()
+        total = len(inputs[0]) if isinstance(inputs[0], Sequence) else None
+        with _progress_bar(total, show=options.show_progress) as bar:
+
+            def written(ids: list[str]) -> None:
+                after_batch()
+                bar.update(len(ids))
+                if options.on_written is not None:
+                    options.on_written(ids)
+
+            return ingest(
+                read_documents(inputs),
+                batch_size=options.batch_size,
+                hash_of=lambda document: content_hash(document, recipe),
+                lookup=partial(lookup, collection),
+                encode=lambda batch: to_points(batch, settings, collection.layout, encoder, self._dense),
+                write=partial(write_batch, collection),
+                on_error=options.on_error,
+                on_written=written,
+                stop=stop,
+                overlap=not collection.single_thread,
+            )
+
+    def _settings(self) -> CollectionSettings:
+        if self._collection.settings is None:
+            raise CollectionMismatchError(
+                f"Collection {self._collection.name!r} was made by another program and does not say by which "
+                "model. Nothing was written. Open it with adopt=True and the model that made its vectors, or "
+                "add to a new collection."
+            )
+        return self._collection.settings
+
+    def update_metadata(self, id: str, metadata: Mapping[str, Any]) -> bool:
+        """Replace a document's metadata; return False where there is no such document."""
+        fault = json_fault("metadata", metadata)
+        if fault or not isinstance(metadata, Mapping):
+            raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")
+        stored = read_stored(self._collection, [id]).get(id)
+        if stored is None:
+            return False
+        set_metadata(self._collection, id, metadata, stored.windows)
+        return True
+
+    def delete(self, ids: Iterable[str] | None, filter: models.Filter | None) -> None:
+        """Delete documents by id, or all that match a filter."""
+        if (ids is None) == (filter is None):
+            raise InputError(
+                "delete takes either ids or a filter that is not empty. To delete all use clear()."
+            )
+        if filter is not None:
+            self._collection.delete_matching(filter)
+            return
+        for batch in in_batches(checked_ids(ids or ())):
+            delete_documents(self._collection, batch)
+
+    def clear(self) -> None:
+        """Delete all documents."""
+        self._collection.delete_matching(models.Filter())
+
+
+def _check_documents(inputs: Sequence[Any]) -> None:
+    """Find a bad input before the first write, in inputs that can be read twice."""
+    for document in read_documents(inputs):
+        if isinstance(document, BadInput):
+            raise InputError(f"input {document.position} of add: {document.reason}. Nothing was written.")
+
+
+def _progress_bar(total: int | None, *, show: bool) -> Any:
+    if show:
+        from tqdm.auto import tqdm
+    else:  # tqdm.auto warns about notebooks that cannot draw bars
+        from tqdm import tqdm  # type: ignore[assignment]
+    return tqdm(total=total, unit="text", disable=not show)
