@@ -33,7 +33,7 @@ from benchmarks.vectors import VectorFile
 from splade_retriever import SparseTextEmbedding, SpladeIndex
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import score_rankings
-from splade_retriever.index.point_encoding import pruned
+from splade_retriever.index.point_encoding import prune
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -175,12 +175,12 @@ def measure(
         parts = on_disk(together)
         searched = sum(size for name, size in parts.items() if name.startswith("vector_index"))
         kept = [
-            len(pruned(vector, documents.max_active_dims, documents.min_weight))
+            len(prune(vector, documents.max_active_dims, documents.min_weight))
             for one in encoded
             for vector in one.documents
         ]
         for most in query_dims:
-            asked = [len(pruned(vector, most)) for one in encoded for vector in one.queries]
+            asked = [len(prune(vector, most)) for one in encoded for vector in one.queries]
             yield Found(
                 documents=documents,
                 query_dims=most,

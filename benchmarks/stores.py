@@ -170,7 +170,12 @@ def overhead(folder: Path, queries: list[SparseEmbedding]) -> dict[str, dict[str
 
     from splade_retriever.edge.client import EdgeClient
     from splade_retriever.edge.convert_query import to_request
-    from splade_retriever.index.search_request import Query, SearchRequest, query_request, to_sparse_vector
+    from splade_retriever.index.search_request import (
+        EncodedQuery,
+        SearchRequest,
+        engine_query,
+        to_sparse_vector,
+    )
     from splade_retriever.index.splade_index import SpladeIndex
 
     client = EdgeClient(folder)
@@ -183,7 +188,9 @@ def overhead(folder: Path, queries: list[SparseEmbedding]) -> dict[str, dict[str
 
     requests = [
         to_request(
-            query_request(Query(sparse=query), {"sparse": VECTOR}, SearchRequest(query=query, k=K), limit=K),
+            engine_query(
+                EncodedQuery(sparse=query), {"sparse": VECTOR}, SearchRequest(query=query, k=K), limit=K
+            ),
             no_point,
         )
         for query in queries

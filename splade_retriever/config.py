@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RetrieverConfig"]
 
-_FIELDS_OF_INDEX: Final = frozenset({"self", "location", "collection", "model", "client", "api_key", "dense"})
-"""Arguments of `SpladeIndex` that are fields of the configuration, or that no file can hold."""
 _FIELDS_OF_ENCODER: Final = frozenset({"self", "model_name", "cuda", "device_ids"})
 _USER_IN_URL: Final = re.compile(r"\w+://[^/@]*@")
 
@@ -230,9 +228,10 @@ class RetrieverConfig(BaseModel):
     def _index_arguments(self, dense: DenseEncoder | NodeEncoder | None) -> dict[str, Any]:
         """Return the arguments of `SpladeIndex`, after checking all names."""
         from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-        from splade_retriever.index.splade_index import SpladeIndex
+        from splade_retriever.index.options import IndexKeywords
 
-        _check_names("index", self.index, _arguments(SpladeIndex, without=_FIELDS_OF_INDEX))
+        options = [name for name in IndexKeywords.__annotations__ if name != "api_key"]
+        _check_names("index", self.index, ["create", "adopt", *options])
         _check_names("encoder", self.encoder, _arguments(SparseTextEmbedding, without=_FIELDS_OF_ENCODER))
         return {
             "location": self.location,

@@ -51,7 +51,7 @@ def describe(index: SpladeIndex, location: str) -> dict[str, Any]:
         index, collection, engine, documents, model (None where another program made the collection),
         encoder (its fingerprint), settings, and size_bytes (None on a server).
     """
-    config = index.store.call("get_collection").config
+    config = index.store.describe().config
     made_with = CollectionSettings.from_metadata(config.metadata, index.collection)
     vectors = config.params.sparse_vectors or {}
     storage = {name: getattr(params.index, "datatype", None) for name, params in vectors.items()}

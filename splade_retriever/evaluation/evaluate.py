@@ -23,7 +23,7 @@ from splade_retriever.evaluation.baselines import (
     import_optional,
 )
 from splade_retriever.evaluation.beir import BeirCollection
-from splade_retriever.index.point_encoding import pruned
+from splade_retriever.index.point_encoding import prune
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -335,7 +335,7 @@ class _Splade:
             self._encoding_s += time.perf_counter() - begun
             if vector is None:
                 return
-            self._documents.add(pruned(vector, max_active_dims, min_weight))
+            self._documents.add(prune(vector, max_active_dims, min_weight))
             yield vector
 
     def rank(self, query: str, k: int) -> list[str]:
@@ -347,7 +347,7 @@ class _Splade:
         searched = time.perf_counter()
         self._encode_s.append(encoded - begun)
         self._search_s.append(searched - encoded)
-        self._queries.add(pruned(vector, self._settings["query_max_active_dims"]))
+        self._queries.add(prune(vector, self._settings["query_max_active_dims"]))
         return [hit.id for hit in hits]
 
     def close(self) -> None:

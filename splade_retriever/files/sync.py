@@ -14,7 +14,8 @@ from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import read_file
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.splitter import Splitter
-from splade_retriever.index.documents import OWN_KEY, BadInput
+from splade_retriever.index.documents import BadInput
+from splade_retriever.index.payload import PACKAGE_KEY, package_fields
 from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["SyncReport", "sync_files"]
@@ -192,9 +193,9 @@ def _with_context(passage: Passage) -> str | None:
 def _stored_passages(index: SpladeIndex) -> dict[str, _StoredPassage]:
     """Read the id, file and content hash of each document that came from a file."""
     stored: dict[str, _StoredPassage] = {}
-    records = index.store.scroll(None, batch_size=_IDS_PER_PAGE, with_vectors=False, with_payload=[OWN_KEY])
+    records = index.store.scroll(batch_size=_IDS_PER_PAGE, payload=[PACKAGE_KEY])
     for record in records:
-        own = (record.payload or {}).get(OWN_KEY) or {}
+        own = package_fields(record)
         file = (own.get("extra") or {}).get(_FILE)
         if file is not None:
             stored[str(own.get("id", record.id))] = _StoredPassage(file, own.get("hash"))

@@ -22,6 +22,8 @@ __all__ = ["Collection"]
 
 T = TypeVar("T")
 
+_POINTS_PER_REQUEST: Final = 64
+"""Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
 _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
 2,000 documents, which load in 30 ms."""
@@ -72,11 +74,10 @@ class Collection:
         """Delete it with all it holds."""
         self._request("delete", lambda client: client.delete_collection(self.name))
 
-    def update_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Set keys of its metadata."""
+    def update(self, **changes: Any) -> None:
+        """Change its parameters; `changes` are the arguments of `QdrantClient.update_collection`."""
         self._request(
-            "change the settings of",
-            lambda client: client.update_collection(self.name, metadata=dict(metadata)),
+            "change the settings of", lambda client: client.update_collection(self.name, **changes)
         )
 
     def create_payload_index(self, path: str, schema: Any) -> None:
@@ -93,20 +94,29 @@ class Collection:
 
     # -- writing points --------------------------------------------------------------------------------------
 
-    def upsert(self, batches: Sequence[Sequence[models.PointStruct]]) -> None:
-        """Write batches of points, each in one request; to a server several requests at once."""
-        requests = [partial(self._upsert, batch) for batch in batches if batch]
+    def upsert(self, groups: Sequence[Sequence[models.PointStruct]]) -> None:
+        """Write groups of points, such as the windows of a document; to a server several requests at once.
+
+        A group goes in one request. The embedded engine writes a large request in several steps: the first
+        point of a group in the last of them.
+        """
+        requests: list[list[models.PointStruct]] = [[]]
+        for points in groups:
+            if requests[-1] and len(requests[-1]) + len(points) > _POINTS_PER_REQUEST:
+                requests.append([])
+            requests[-1].extend(reversed(points))
+        calls = [partial(self._upsert, points) for points in requests if points]
         if self._remote:
-            run_concurrently(requests)
+            run_concurrently(calls)
         else:
-            for request in requests:
-                request()
+            for call in calls:
+                call()
 
     def _upsert(self, points: Sequence[models.PointStruct]) -> None:
         self._request("write to", lambda client: client.upsert(self.name, points=list(points), wait=True))
 
     def set_payload(
-        self, payload: Mapping[str, Any], points: Sequence[str | int], *, key: str | None = None
+        self, payload: Mapping[str, Any], points: Sequence[models.ExtendedPointId], *, key: str | None = None
     ) -> None:
         """Set keys of the payload of points, or of the object that they keep under `key`."""
         inside = {} if key is None else {"key": key}
@@ -117,7 +127,7 @@ class Collection:
             ),
         )
 
-    def delete_points(self, points: Sequence[str | int]) -> None:
+    def delete_points(self, points: Sequence[models.ExtendedPointId]) -> None:
         """Delete points by the engine's ids."""
         if points:
             self._delete(models.PointIdsList(points=list(points)))
@@ -135,7 +145,7 @@ class Collection:
 
     def retrieve(
         self,
-        points: Sequence[str | int],
+        points: Sequence[models.ExtendedPointId],
         *,
         payload: bool | list[str] = True,
         vectors: bool | list[str] = False,
@@ -172,30 +182,23 @@ class Collection:
             payload: As for `retrieve`.
             vectors: As for `retrieve`.
         """
+
+        def page(client: QdrantBase) -> tuple[list[models.Record], Any]:
+            return client.scroll(
+                self.name,
+                scroll_filter=filter,
+                limit=batch_size,
+                offset=offset,
+                with_payload=payload,
+                with_vectors=vectors,
+            )
+
         offset: Any = None
         while True:
-            records, offset = self._request("read through", partial(self._page, offset, filter, batch_size, payload, vectors))
+            records, offset = self._request("read through", page)
             yield from records
             if offset is None:
                 return
-
-    def _page(
-        self,
-        offset: Any,
-        filter: models.Filter | None,
-        limit: int,
-        payload: bool | list[str],
-        vectors: bool | list[str],
-        client: QdrantBase,
-    ) -> tuple[list[models.Record], Any]:
-        return client.scroll(
-            self.name,
-            scroll_filter=filter,
-            limit=limit,
-            offset=offset,
-            with_payload=payload,
-            with_vectors=vectors,
-        )
 
     def count(self, filter: models.Filter | None = None) -> int:
         """Count points, all or those that match a filter."""

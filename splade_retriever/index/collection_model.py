@@ -72,6 +72,6 @@ class CollectionModel:
             return load_encoder(str(model), settings=arguments)
         except UnknownModelError as error:
             raise CollectionMismatchError(
-                f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened by "
-                "its name here. Pass model= with the encoder that made it."
+                f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened "
+                "by its name here. Pass model= with the encoder that made it."
             ) from error

@@ -2,7 +2,7 @@
 
 They are in the collection's metadata, under one key. Every engine has metadata (Qdrant server from 1.16,
 qdrant-client's local mode, `EdgeClient`), and qdrant-client's `migrate` copies them. Unlike a reserved point
-they are never counted, searched or deleted by a filter; unlike a file beside the index they exist on a server.
+they are never counted, searched or deleted by a filter; unlike a file they exist on a server too.
 """
 
 import json
@@ -77,8 +77,8 @@ class CollectionSettings:
             return None
         if stored.get("format") == STAGING:
             raise CollectionMismatchError(
-                f"Collection {collection!r} is not complete: `splade {stored.get('command')}` is running or was "
-                "interrupted. Run the same command again to continue it."
+                f"Collection {collection!r} is not complete: `splade {stored.get('command')}` is running or "
+                "was interrupted. Run the same command again to continue it."
             )
         if stored.get("format") != _FORMAT:
             raise CollectionMismatchError(

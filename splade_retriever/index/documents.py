@@ -104,7 +104,9 @@ def check_inputs(inputs: Sequence[object]) -> None:
     sizes = {name: len(value) for name, value in named.items() if isinstance(value, Sequence)}
     if len(set(sizes.values())) > 1:
         listing = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise InputError(f"add got lists of different lengths: {listing}. Nothing was written. Pass lists of one length.")
+        raise InputError(
+            f"add got lists of different lengths: {listing}. Nothing was written. Pass lists of one length."
+        )
 
 
 def read_documents(inputs: Sequence[Iterable[Any] | None]) -> Iterator[Document | BadInput]:

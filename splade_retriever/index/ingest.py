@@ -87,7 +87,7 @@ def ingest(
             if stop.is_set():
                 break
             ids.extend(document.id for document in batch)
-            # Of an id that appears twice the last counts: within a batch here, otherwise by the order of writes.
+            # Of an id that appears twice the last counts: within a batch here, else by the order of writes.
             latest = list({document.id: document for document in batch}.values())
             if any(document.id in writer.in_flight for document in latest):
                 writer.drain()  # a lookup does not see documents that wait to be written

@@ -29,7 +29,7 @@ __all__ = [
     "index_fields",
     "index_paths",
     "open_client",
-    "open_collection",
+    "load_settings",
 ]
 
 
@@ -42,8 +42,8 @@ def check_client(client: object) -> None:
     search = getattr(client, "query_batch_points", None)
     if search is None or inspect.iscoroutinefunction(search):
         raise InputError(
-            f"client is a {type(client).__name__}, expected a QdrantClient or an EdgeClient. The async methods "
-            "of the index (asearch, aadd, ...) work with these too."
+            f"client is a {type(client).__name__}, expected a QdrantClient or an EdgeClient. The async "
+            "methods of the index (asearch, aadd, ...) work with these too."
         )
 
 
@@ -68,7 +68,7 @@ def open_client(location: str, *, create: bool, server: ServerOptions) -> Qdrant
     return client
 
 
-def open_collection(
+def load_settings(
     collection: Collection,
     *,
     requested: Mapping[str, Any],
@@ -100,7 +100,7 @@ def open_collection(
 def create_collection(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> None:
     """Create a collection that stores its settings.
 
-    Where another process creates it first, that collection is opened by the rules of `open_collection`.
+    Where another process creates it first, that collection is opened by the rules of `load_settings`.
 
     Raises:
         NotSupportedError: The store does not keep the metadata of collections.
@@ -116,7 +116,7 @@ def create_collection(collection: Collection, settings: CollectionSettings, opti
             )
         collection.settings, collection.layout = stored, stored.layout
     else:
-        open_collection(
+        load_settings(
             collection,
             requested={name: getattr(settings, name) for name in COMPARED_SETTINGS},
             vector_names={"sparse": settings.vector_name, "dense": settings.dense_name},
@@ -154,7 +154,7 @@ def _created(collection: Collection, settings: CollectionSettings, options: Crea
 def adopt_collection(collection: Collection, settings: CollectionSettings) -> None:
     """Store in a collection of another program how its vectors are made."""
     adopted = replace(settings, layout=collection.layout)
-    collection.update_metadata(adopted.to_metadata())
+    collection.update(metadata=adopted.to_metadata())
     collection.settings = adopted
 
 
@@ -181,7 +181,9 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
             allowed = ", ".join(item.value for item in models.PayloadSchemaType)
             raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
     if tenant_field is not None:
-        schemas[tenant_field] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        schemas[tenant_field] = models.KeywordIndexParams(
+            type=models.KeywordIndexType.KEYWORD, is_tenant=True
+        )
     metadata_key = collection.layout.metadata_key
     index_paths(collection, {field_path(key, metadata_key=metadata_key): schemas[key] for key in schemas})
 

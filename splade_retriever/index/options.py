@@ -86,9 +86,7 @@ class VectorOptions:
     def set(self) -> dict[str, Any]:
         """Return the options that are not None, by name."""
         return {
-            option.name: value
-            for option in fields(self)
-            if (value := getattr(self, option.name)) is not None
+            option.name: value for option in fields(self) if (value := getattr(self, option.name)) is not None
         }
 
 

@@ -75,7 +75,9 @@ def to_points(
     return points
 
 
-def prune(embedding: SparseEmbedding, max_active_dims: int | None, min_weight: float = 0.0) -> SparseEmbedding:
+def prune(
+    embedding: SparseEmbedding, max_active_dims: int | None, min_weight: float = 0.0
+) -> SparseEmbedding:
     """Leave out weights below `min_weight`, then keep the `max_active_dims` heaviest (None: all)."""
     if min_weight > 0.0:
         kept = embedding.values >= min_weight
@@ -135,8 +137,8 @@ def _dense_vectors(
 ) -> Sequence[Sequence[float]]:
     if dense is None:
         raise CollectionMismatchError(
-            f"The collection has dense vectors {settings.dense_name!r}, but no dense= is passed to encode new "
-            "documents. Nothing was written. Open it with its dense encoder."
+            f"The collection has dense vectors {settings.dense_name!r}, but no dense= is passed to encode "
+            "new documents. Nothing was written. Open it with its dense encoder."
         )
     vectors = dense.embed_documents(texts)
     sizes = sorted({len(vector) for vector in vectors})

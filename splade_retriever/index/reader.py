@@ -33,9 +33,7 @@ class Reader:
             hits.extend(self._document(records[point]) for point in points if point in records)
         return hits
 
-    def scroll(
-        self, filter: models.Filter | None, *, batch_size: int, with_vectors: bool
-    ) -> Iterator[Hit]:
+    def scroll(self, filter: models.Filter | None, *, batch_size: int, with_vectors: bool) -> Iterator[Hit]:
         """Read all documents that match a filter, in the engine's order."""
         firsts = first_points(self._collection, filter)
         for record in self._collection.scroll(

@@ -174,7 +174,9 @@ def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[An
     return branches
 
 
-def rank_documents(points: Sequence[models.ScoredPoint], limit: int, depth: int) -> list[models.ScoredPoint] | int:
+def rank_documents(
+    points: Sequence[models.ScoredPoint], limit: int, depth: int
+) -> list[models.ScoredPoint] | int:
     """Reduce an answer to one point per document, in an order that is the same each time.
 
     Engines order equal scores as they like. So one place more than needed is read, and, where the score of

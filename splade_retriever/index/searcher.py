@@ -124,8 +124,8 @@ class Searcher:
         vectors = list(self._model.encoder.query_embed(texts)) if texts else []
         if len(vectors) != len(texts):
             raise ModelOutputError(
-                f"The model returned {len(vectors)} vectors for {len(texts)} queries, expected one per query. "
-                "Fix the encoder."
+                f"The model returned {len(vectors)} vectors for {len(texts)} queries, expected one per "
+                "query. Fix the encoder."
             )
         remaining = iter(vectors)
         return [self._encoded(request, remaining) for request in requests]

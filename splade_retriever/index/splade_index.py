@@ -29,7 +29,7 @@ from splade_retriever.index.opening import (
     index_fields,
     index_paths,
     open_client,
-    open_collection,
+    load_settings,
 )
 from splade_retriever.index.options import IndexKeywords, IndexOptions, SearchKeywords, SearchOptions
 from splade_retriever.index.payload import Layout
@@ -153,7 +153,7 @@ class SpladeIndex:
     def _open(self, *, create: bool, adopt: bool) -> None:
         options, collection = self._options, self._collection
         if collection.exists():
-            open_collection(
+            load_settings(
                 collection,
                 requested=options.vectors.set(),
                 vector_names={
@@ -168,8 +168,8 @@ class SpladeIndex:
             create_collection(collection, self._new_settings(), options.create)
         else:
             raise CollectionNotFoundError(
-                f"There is no collection {self.collection!r} at {self._location!r}. Check both names, or pass "
-                "create=True."
+                f"There is no collection {self.collection!r} at {self._location!r}. Check both names, or "
+                "pass create=True."
             )
         if self._model.is_passed:
             _ = self._model.encoder  # reports a mismatch now
@@ -272,7 +272,7 @@ class SpladeIndex:
             texts: The documents.
             metadatas: One dict (or None) per text, of JSON values; returned equal.
             ids: One string (or None) per text. A document without one gets a random UUID4.
-            extras: One dict (or None) per text that is stored beside the metadata (`Hit.extra`); for adapters.
+            extras: One dict (or None) per text, stored beside the metadata (`Hit.extra`); for adapters.
             encoded_texts: One string (or None) per text that is encoded instead, such as the text under its
                 title; the text itself is what is stored and returned.
             vectors: One sparse vector (or None) per text, computed before by the collection's model and not

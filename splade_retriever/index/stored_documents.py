@@ -1,11 +1,11 @@
 """Documents as a collection stores them: each one point, or with `windows="points"` one point per window.
 
-A document is read and deleted by its first point, which says how many there are. So that point is written last
-and deleted last, and what a kill interrupts is done again by the next `add`.
+A document is read and deleted by its first point, which says how many there are. So that point is written
+last and deleted last, and what a kill interrupts is done again by the next `add`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from qdrant_client import models
 
@@ -31,10 +31,6 @@ __all__ = [
     "write_batch",
 ]
 
-_POINTS_PER_REQUEST: Final = 64
-"""Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
-
-
 def first_points(collection: Collection, filter: models.Filter | None) -> models.Filter | None:
     """Narrow a filter to one point per document."""
     if not collection.has_windows:
@@ -50,7 +46,7 @@ def lookup(collection: Collection, documents: Sequence[Document]) -> dict[str, S
 
 def read_stored(collection: Collection, ids: Sequence[str]) -> dict[str, Stored]:
     """Read what is stored under these ids; missing ones are left out."""
-    points = {point_id(id, collection.layout): id for id in ids}
+    points: dict[models.ExtendedPointId, str] = {point_id(id, collection.layout): id for id in ids}
     metadata_key = collection.layout.metadata_key
     keys = [PACKAGE_KEY] if metadata_key is None else [PACKAGE_KEY, metadata_key]
     stored: dict[str, Stored] = {}
@@ -88,22 +84,9 @@ def write_batch(collection: Collection, batch: Batch) -> None:
                 for n in range(first, end)
             ]
         )
-    collection.upsert(_requests(batch.points))
+    collection.upsert(batch.points)
     for document, stored in batch.metadata:
         set_metadata(collection, document.id, document.metadata, stored.windows)
-
-
-def _requests(
-    documents: Sequence[Sequence[models.PointStruct]],
-) -> list[list[models.PointStruct]]:
-    """Distribute documents over requests; all points of a document go in one."""
-    requests: list[list[models.PointStruct]] = [[]]
-    for points in documents:
-        if requests[-1] and len(requests[-1]) + len(points) > _POINTS_PER_REQUEST:
-            requests.append([])
-        # The embedded engine writes a large document in several steps: the first point in the last of them.
-        requests[-1].extend(reversed(points))
-    return requests
 
 
 def _forget_hashes(collection: Collection, ids: Sequence[str]) -> None:

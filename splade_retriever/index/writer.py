@@ -66,9 +66,7 @@ class AddKeywords(TypedDict, total=False):
 class Writer:
     """Writes the documents of one collection."""
 
-    def __init__(
-        self, collection: Collection, model: CollectionModel, dense: DenseEncoder | None
-    ) -> None:
+    def __init__(self, collection: Collection, model: CollectionModel, dense: DenseEncoder | None) -> None:
         self._collection = collection
         self._model = model
         self._dense = dense
@@ -95,9 +93,7 @@ class Writer:
         collection = self._collection
         collection.check_open()
         check_inputs(inputs)
-        if options.on_error == "raise" and all(
-            part is None or isinstance(part, Sequence) for part in inputs
-        ):
+        if options.on_error == "raise" and all(part is None or isinstance(part, Sequence) for part in inputs):
             _check_documents(inputs)
         settings = self._settings()
         encoder = self._model.encoder  # a mismatch is reported before anything is read

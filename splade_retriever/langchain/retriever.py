@@ -383,7 +383,7 @@ class SpladeRetriever(BaseRetriever):
 
     def _at_location(self, index: SpladeIndex) -> Self | None:
         """Return the same retriever with the location of an index; None if the index cannot be reopened."""
-        place, dense = index.place, index.dense
+        place, dense = index.open_arguments, index.dense
         if place is None or not (dense is None or isinstance(dense, Embeddings)):
             return None
         fields = {name: getattr(self, name) for name in set(type(self).model_fields) - _INDEX_FIELDS}

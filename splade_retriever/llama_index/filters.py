@@ -25,13 +25,13 @@ from llama_index.core.vector_stores.types import (
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
-from splade_retriever.index.documents import OWN_KEY, Layout, point_id
 from splade_retriever.index.llama_index_payload import NODE_KEY
+from splade_retriever.index.payload import PACKAGE_KEY, Layout, point_id
 
 __all__ = ["NodeFilters", "any_word", "combine", "nothing", "to_index_filter"]
 
-_ID_PATH: Final = f"{OWN_KEY}.id"
-_SOURCE_PATH: Final = f"{OWN_KEY}.extra.{NODE_KEY}.ref_doc_id"
+_ID_PATH: Final = f"{PACKAGE_KEY}.id"
+_SOURCE_PATH: Final = f"{PACKAGE_KEY}.extra.{NODE_KEY}.ref_doc_id"
 _QDRANT_STORE_SOURCE_PATH: Final = "doc_id"
 """Path of the source document's id in collections of LlamaIndex's Qdrant store, which indexes it."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
-from splade_retriever.index.collection import Collection, CreateOptions
+from splade_retriever.index.collection import Collection
+from splade_retriever.index.options import CreateOptions
 from splade_retriever.maintenance.points import batches, count_points, differing, remove_surplus, to_point
 from splade_retriever.maintenance.staging import (
     MAX_PASSES,
@@ -154,7 +155,7 @@ def _plan(source: Collection, target_name: str, target: str) -> MigrationReport:
             f"Collection {source.name!r} at {source.location!r} is not complete, expected a complete one. "
             "Run the command that was filling it again."
         )
-    info = source.call("get_collection")
+    info = source.describe()
     params = info.config.params
     return MigrationReport(
         source=source.location,
@@ -265,7 +266,7 @@ def _copy_differing(batch: Any, source: Collection, target: Collection, *, with_
     changed = differing(batch, target, with_vectors=with_vectors)
     if changed and not with_vectors:
         ids = [record.id for record in changed]
-        changed = source.call("retrieve", ids=ids, with_payload=True, with_vectors=True)
+        changed = source.retrieve(ids, vectors=True)
     target.upsert([[to_point(record)] for record in changed])
     return len(changed)
 

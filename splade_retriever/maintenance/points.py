@@ -26,14 +26,14 @@ _IDS_PER_PAGE: Final = 256
 
 def batches(store: Collection, *, with_vectors: bool) -> "Iterator[list[models.Record]]":
     """Read all points of a collection in small batches."""
-    records = store.scroll(None, batch_size=_BATCH, with_vectors=with_vectors)
+    records = store.scroll(batch_size=_BATCH, vectors=with_vectors)
     while batch := list(islice(records, _BATCH)):
         yield batch
 
 
 def count_points(store: Collection) -> int:
     """Return the exact number of points."""
-    return int(store.call("count", exact=True).count)
+    return store.count()
 
 
 def differing(
@@ -41,7 +41,7 @@ def differing(
 ) -> "list[models.Record]":
     """Return the points of a batch that the target lacks or has with another content."""
     ids = [record.id for record in batch]
-    records = target.call("retrieve", ids=ids, with_payload=True, with_vectors=with_vectors)
+    records = target.retrieve(ids, vectors=with_vectors)
     present = {record.id: record for record in records}
     return [
         record for record in batch if record.id not in present or not _is_equal(record, present[record.id])
@@ -60,7 +60,7 @@ def remove_surplus(source: Collection, target: Collection) -> int:
     """Delete the points of the target that the source lacks, and return their number."""
     surplus: list[Any] = []
     ids: list[Any] = []
-    for record in target.scroll(None, batch_size=_IDS_PER_PAGE, with_vectors=False, with_payload=False):
+    for record in target.scroll(batch_size=_IDS_PER_PAGE, payload=False):
         ids.append(record.id)
         if len(ids) == _IDS_PER_PAGE:
             surplus += _missing_ids(ids, source)
@@ -72,11 +72,7 @@ def remove_surplus(source: Collection, target: Collection) -> int:
 
 
 def _missing_ids(ids: list[Any], store: Collection) -> list[Any]:
-    if not ids:
-        return []
-    present = {
-        record.id for record in store.call("retrieve", ids=ids, with_payload=False, with_vectors=False)
-    }
+    present = {record.id for record in store.retrieve(ids, payload=False)}
     return [id for id in ids if id not in present]
 
 

@@ -6,12 +6,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever.errors import StorageError
-from splade_retriever.index import documents as docs
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import CollectionSettings
-from splade_retriever.index.documents import OWN_KEY, Document, Hit
+from splade_retriever.index.documents import Document, Hit
 from splade_retriever.index.ingest import Batch, Stored, ingest
+from splade_retriever.index.payload import (
+    PACKAGE_KEY,
+    content_hash,
+    joined_windows,
+    package_fields,
+    point_id,
+    to_hit,
+    window_count,
+)
 from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.stored_documents import (
+    delete_documents,
+    first_points,
+    lookup,
+    read_stored,
+    window_records,
+    write_batch,
+)
 from splade_retriever.protocols import DenseEncoder, Encoder
 
 if TYPE_CHECKING:
@@ -65,7 +81,7 @@ class Reencoding:
 
         def write(batch: Batch) -> None:
             report.changes += len(batch.points) + len(batch.metadata)
-            self.target.write(batch)
+            write_batch(self.target, batch)
 
         def count(ids: list[str]) -> None:
             report.documents += len(ids)
@@ -75,14 +91,14 @@ class Reencoding:
         ingest(
             self._documents(report),
             batch_size=batch_size,
-            hash_of=lambda document: docs.content_hash(document, recipe),
+            hash_of=lambda document: content_hash(document, recipe),
             lookup=self._lookup,
             encode=lambda batch: self._encode(batch, report),
             write=write,
             on_error="raise",
             on_written=count,
             stop=threading.Event(),
-            overlap=not self.target.one_thread,
+            overlap=not self.target.single_thread,
         )
         if count_documents(self.target) != report.documents:
             report.changes += self._remove_gone()
@@ -91,10 +107,10 @@ class Reencoding:
     def _documents(self, report: PassReport) -> Iterator[Document]:
         """Read the documents of the source; those that are stored as windows are put together."""
         source, recipe = self.source, self.old.recipe()
-        records = source.scroll(source.of_documents(None), batch_size=_BATCH, with_vectors=False)
+        records = source.scroll(first_points(source, None), batch_size=_BATCH)
         for position, record in enumerate(records):
             hit = _whole_document(source, record)
-            own = (record.payload or {}).get(OWN_KEY) or {}
+            own = package_fields(record)
             extra = own.get("extra", hit.extra or None)
             document = Document(position, hit.id, hit.text, hit.metadata, extra)
             encoded_text, known = _encoded_text(document, own.get("hash"), recipe)
@@ -105,29 +121,27 @@ class Reencoding:
         """Read what the target has of these documents."""
         layout = self.target.layout
         if layout.metadata_key is not None:
-            return self.target.lookup(batch)
+            return lookup(self.target, batch)
         # Metadata inside a LlamaIndex node is not changed in place: such a document is written again.
-        document_of = {docs.point_id(document.id, layout): document for document in batch}
+        document_of: dict[models.ExtendedPointId, Document] = {
+            point_id(document.id, layout): document for document in batch
+        }
         stored: dict[str, Stored] = {}
-        for record in self.target.call("retrieve", ids=list(document_of), with_payload=True):
-            document, hit = document_of[record.id], docs.to_hit(record, layout, "")
-            own = (record.payload or {}).get(OWN_KEY) or {}
+        for record in self.target.retrieve(list(document_of)):
+            document, hit = document_of[record.id], to_hit(record, layout, "")
             if hit.metadata == document.metadata:
-                windows = (own.get("window") or {}).get("of", 1)
-                stored[document.id] = Stored(own.get("hash"), hit.metadata, windows)
+                hash = package_fields(record).get("hash")
+                stored[document.id] = Stored(hash, hit.metadata, window_count(record))
         return stored
 
     def _encode(self, batch: Sequence[Document], report: PassReport) -> "list[list[models.PointStruct]]":
         """Make the new points; payload keys of other programs are copied."""
-        ids = [docs.point_id(document.id, self.source.layout) for document in batch]
+        ids = [point_id(document.id, self.source.layout) for document in batch]
         copied_name = self.old.dense_name if self.dense is None else None
         old_points = {
             record.id: record
-            for record in self.source.call(
-                "retrieve",
-                ids=ids,
-                with_payload=True,
-                with_vectors=False if copied_name is None else [copied_name],
+            for record in self.source.retrieve(
+                ids, vectors=False if copied_name is None else [copied_name]
             )
         }
         dense = self.dense
@@ -139,7 +153,7 @@ class Reencoding:
         new_points = to_points(batch, self.new, self.target.layout, self.encoder, dense)
         for id, windows in zip(ids, new_points, strict=True):
             old_payload = old_points[id].payload or {} if id in old_points else {}
-            others = {key: value for key, value in old_payload.items() if key != OWN_KEY}
+            others = {key: value for key, value in old_payload.items() if key != PACKAGE_KEY}
             for window in windows:
                 window.payload = {**others, **(window.payload or {})}
         report.encoded += len(batch)
@@ -148,40 +162,32 @@ class Reencoding:
     def _remove_gone(self) -> int:
         """Delete the documents that the source lacks from the target, and return their number."""
         target = self.target
-        gone = []
-        points: list[str | int] = []
-        for record in target.scroll(target.of_documents(None), batch_size=_BATCH, with_vectors=False):
-            hit = docs.to_hit(record, target.layout, "")
-            if not self.source.stored([hit.id]):
+        gone: list[str] = []
+        for record in target.scroll(first_points(target, None), batch_size=_BATCH):
+            hit = to_hit(record, target.layout, "")
+            if not read_stored(self.source, [hit.id]):
                 gone.append(hit.id)
-                window = ((record.payload or {}).get(OWN_KEY) or {}).get("window") or {}
-                # The first point goes last, since the others are found by it.
-                points += [
-                    docs.point_id(hit.id, target.layout, n) for n in reversed(range(window.get("of", 1)))
-                ]
-        target.delete_points(points)
+        delete_documents(target, gone)
         return len(gone)
 
 
 def count_documents(store: Collection) -> int:
     """Return the exact number of documents, each of which may have several points."""
-    return int(store.call("count", count_filter=store.of_documents(None), exact=True).count)
+    return store.count(first_points(store, None))
 
 
 def _whole_document(source: Collection, record: "models.Record") -> Hit:
-    first = docs.to_hit(record, source.layout, "")
+    first = to_hit(record, source.layout, "")
     if first.window is None:
         return first
-    count = (record.payload or {})[OWN_KEY]["window"]["of"]
-    ids = [docs.point_id(first.id, source.layout, n) for n in range(1, count)]
-    windows = {window.id: window for window in source.call("retrieve", ids=ids, with_payload=True)}
-    missing = [id for id in ids if id not in windows]
-    if missing:
+    records = window_records(source, record)
+    windows = [window for window in records if window is not None]
+    if len(windows) < len(records):
         raise StorageError(
-            f"Document {first.id!r} of collection {source.name!r} has {count} windows, of which "
-            f"{len(missing)} are missing. The old collection stays in use. Add that document again first."
+            f"Document {first.id!r} of collection {source.name!r} has {len(records)} windows, of which "
+            f"{len(records) - len(windows)} are missing. The old collection stays in use. Add that document again first."
         )
-    return docs.whole_hit([first, *(docs.to_hit(windows[id], source.layout, "") for id in ids)])
+    return joined_windows([to_hit(window, source.layout, "") for window in windows])
 
 
 def _encoded_text(document: Document, stored_hash: str | None, recipe: str) -> tuple[str | None, bool]:
@@ -196,7 +202,7 @@ def _encoded_text(document: Document, stored_hash: str | None, recipe: str) -> t
     above = [document.metadata.get(key) for key in _CONTEXT_KEYS]
     contexts = [f"{words}\n{document.text}" for words in above if isinstance(words, str) and words]
     for candidate in (None, *contexts):
-        if docs.content_hash(replace(document, encoded_text=candidate), recipe) == stored_hash:
+        if content_hash(replace(document, encoded_text=candidate), recipe) == stored_hash:
             return candidate, True
     return None, False
 

@@ -13,6 +13,7 @@ from splade_retriever.errors import CollectionMismatchError, InputError, NotSupp
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
 from splade_retriever.index.connection import call_with_retry
+from splade_retriever.index.opening import load_settings
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reencode import Reencoding, count_documents
 from splade_retriever.maintenance.staging import (
@@ -154,7 +155,7 @@ def reindex(
 def _settings_of(source: Collection) -> CollectionSettings:
     if not source.exists():
         raise not_found(source)
-    source.open({}, {}, None)
+    load_settings(source, requested={}, vector_names={})
     if source.settings is None:
         raise CollectionMismatchError(
             f"Collection {source.name!r} does not record which model made it, expected one that "
@@ -192,7 +193,7 @@ def _new_name(source: Collection, alias_of: str | None) -> str:
 
 def _check_vectors(work: Reencoding) -> None:
     """Check that every vector of the collection can be made again or copied."""
-    params = work.source.call("get_collection").config.params
+    params = work.source.describe().config.params
     names = {*dense_vector_names(params), *(params.sparse_vectors or {})}
     others = names - {work.old.vector_name, work.old.dense_name}
     if others:
@@ -224,7 +225,7 @@ def _prepare(work: Reencoding, *, restart: bool) -> None:
                 "that `splade reindex` left. Choose another name for the new collection."
             )
         if restart:
-            target.call("delete_collection")
+            target.drop()
         elif not _has_settings(mark, settings):
             model = ((mark.settings or {}).get("encoder") or {}).get("model")
             raise CollectionMismatchError(

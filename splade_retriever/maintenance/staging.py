@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
-from splade_retriever.index.collection import Collection, CreateOptions, open_client
+from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
 from splade_retriever.index.connection import call_with_retry
+from splade_retriever.index.opening import open_client
+from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def open_collection(
         raise CollectionNotFoundError(
             f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
-    client = open_client(str(place), create=create, api_key=api_key, prefer_grpc=False, timeout_s=60)
+    client = open_client(str(place), create=create, server=ServerOptions(api_key=api_key, timeout=60))
     store = Collection(client, name, str(place), owned=True)
     try:
         yield store
@@ -105,7 +107,7 @@ def changed_all_the_time(source: Collection, target: Collection, command: Comman
 
 def stored_settings(store: Collection) -> dict[str, Any] | None:
     """Read the settings of a collection as JSON; a mark is returned as it is."""
-    metadata = store.call("get_collection").config.metadata or {}
+    metadata = store.describe().config.metadata or {}
     settings: dict[str, Any] | None = metadata.get(SETTINGS_KEY)
     return settings or None
 
@@ -143,7 +145,7 @@ def create_like(
     """
     from qdrant_client import models
 
-    config = source.call("get_collection").config
+    config = source.describe().config
     params = config.params
     if params.sharding_method == models.ShardingMethod.CUSTOM:
         raise NotSupportedError(
@@ -159,15 +161,14 @@ def create_like(
         engine["hnsw_config"] = models.HnswConfigDiff(**hnsw)
         if config.quantization_config is not None:
             engine["quantization_config"] = config.quantization_config
-    target.call(
-        "create_collection",
+    target.create(
         vectors_config=params.vectors or {},
         sparse_vectors_config=params.sparse_vectors,
         metadata={**(config.metadata or {}), SETTINGS_KEY: mark},
         **engine,
     )
     if staging_mark(target) is None:
-        target.call("delete_collection")
+        target.drop()
         raise NotSupportedError(
             f"The store at {target.location!r} does not keep the metadata of a collection, which records its "
             "model. Use a Qdrant server of version 1.16 or newer."
@@ -195,13 +196,13 @@ def _server_settings(
 
 def index_like(source: Collection, target: Collection) -> None:
     """Create the payload indexes of another collection that the target lacks."""
-    if target.one_thread:  # local mode has no such indexes, finds the same without them, and warns
+    if target.single_thread:  # local mode has no such indexes, finds the same without them, and warns
         return
-    schema: Mapping[str, models.PayloadIndexInfo] = source.call("get_collection").payload_schema or {}
-    present = target.call("get_collection").payload_schema or {}
+    schema: Mapping[str, models.PayloadIndexInfo] = source.describe().payload_schema or {}
+    present = target.describe().payload_schema or {}
     for path, index in sorted(schema.items()):
         if path not in present:
-            target.call("create_payload_index", field_name=path, field_schema=index.params or index.data_type)
+            target.create_payload_index(path, index.params or index.data_type)
 
 
 def finish(source: Collection, target: Collection, settings: Mapping[str, Any] | None) -> None:
@@ -213,10 +214,10 @@ def finish(source: Collection, target: Collection, settings: Mapping[str, Any] |
 
     changes: dict[str, Any] = {"metadata": {SETTINGS_KEY: None if settings is None else dict(settings)}}
     if _is_server(source) and _is_server(target):
-        strict = source.call("get_collection").config.strict_mode_config
+        strict = source.describe().config.strict_mode_config
         if strict is not None:
             changes["strict_mode_config"] = models.StrictModeConfig(**strict.model_dump(exclude_none=True))
-    target.call("update_collection", **changes)
+    target.update(**changes)
 
 
 def dense_vector_names(params: "models.CollectionParams") -> list[str]:

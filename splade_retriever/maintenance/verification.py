@@ -47,7 +47,7 @@ def verification_fault(source: Collection, target: Collection, sample: Sample) -
     if expected != actual:
         return f"the source holds {expected} points and the target {actual}, expected equal numbers", 0
     queries = 0
-    for record in source.call("retrieve", ids=sample.ids, with_payload=False, with_vectors=True):
+    for record in source.retrieve(sample.ids, payload=False, vectors=True):
         vectors = {name: vector for name, vector in vectors_by_name(record).items() if is_queryable(vector)}
         queries += bool(vectors)
         for name, vector in vectors.items():
@@ -63,13 +63,16 @@ def verification_fault(source: Collection, target: Collection, sample: Sample) -
 def _hits(store: Collection, name: str, vector: Any) -> list[tuple[Any, float]]:
     from qdrant_client import models
 
-    settings: dict[str, Any] = {}
-    if not store.one_thread and not hasattr(vector, "indices"):
-        # The graphs of a dense vector differ between the sides; the exact ranking is the same.
-        settings["search_params"] = models.SearchParams(exact=True)
-    answer = store.call(
-        "query_points", query=vector, using=name or None, limit=_HITS, with_payload=False, **settings
+    # The graphs of a dense vector differ between the sides; the exact ranking is the same.
+    exact = not store.single_thread and not hasattr(vector, "indices")
+    request = models.QueryRequest(
+        query=models.NearestQuery(nearest=vector),
+        using=name or None,
+        limit=_HITS,
+        with_payload=False,
+        params=models.SearchParams(exact=True) if exact else None,
     )
+    (answer,) = store.query_batch([request])
     return [(point.id, float(point.score)) for point in answer.points]
 
 

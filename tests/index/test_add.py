@@ -10,13 +10,7 @@ import pytest
 from splade_retriever.errors import InputError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
-from tests.index.parts import (  # noqa: F401 - fixtures
-    MOON,
-    client_of,
-    empty_index,
-    every_store,
-    rest_client,
-)
+from tests.index.parts import MOON, client_of
 from tests.words import WordEncoder
 
 
@@ -242,7 +236,7 @@ def test_bad_input_in_a_stream_is_told_with_its_position_and_all_before_it_is_wr
 
 def test_a_stream_that_ends_before_the_others_is_told(index: SpladeIndex) -> None:
     with pytest.raises(
-        InputError, match=r"ids ended after 3, while texts goes on.*The 3 before it are written"
+        InputError, match=r"ids ended after 3, but texts has more.*The 3 before it are written"
     ):
         index.add((f"text {n}" for n in range(5)), ids=iter("abc"))
 

@@ -18,7 +18,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 
 from splade_retriever.errors import InputError, ServerError, StorageError
 from splade_retriever.index import connection as server
-from splade_retriever.index.connection import call_with_retry, connect, side_by_side
+from splade_retriever.index.connection import call_with_retry, connect, run_concurrently
+from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import RestServer
 from tests.words import WordEncoder
@@ -68,7 +69,7 @@ def answers() -> Iterator[type[Answers]]:
 
 
 def ask(url: str, waits_s: tuple[float, ...] = (0.01, 0.01)) -> bool:
-    client = connect(url, api_key="secret", prefer_grpc=False, timeout_s=2)
+    client = connect(url, ServerOptions(api_key="secret", timeout=2))
     try:
         return call_with_retry(
             lambda: client.collection_exists("docs"), doing="look for 'docs'", waits_s=waits_s
@@ -94,7 +95,7 @@ def test_what_does_not_pass_is_told_at_once(
 ) -> None:
     answers.script[:] = [status]
 
-    with pytest.raises(error, match=f"could not look for 'docs'.*{status}"):
+    with pytest.raises(error, match=f"Could not look for 'docs'.*{status}"):
         ask(answers.url)
     assert len(answers.seen) == 1
 
@@ -103,7 +104,7 @@ def test_what_does_not_pass_is_told_at_once(
 def test_a_server_that_stays_busy_is_given_up(answers: type[Answers]) -> None:
     answers.script[:] = [503] * 10
 
-    with pytest.raises(ServerError, match=r"does not answer.*tried 3 times"):
+    with pytest.raises(ServerError, match=r"did not answer.*in 3 tries"):
         ask(answers.url)
 
 
@@ -114,7 +115,7 @@ def test_a_server_that_is_not_there_is_told_in_plain_words(monkeypatch: pytest.M
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
         with pytest.raises(
-            ServerError, match=r"could not look for collection .*Check the URL and that it runs"
+            ServerError, match=r"Could not look for collection .*Check the URL and that the server runs"
         ):
             SpladeIndex(url, model=WordEncoder())
 
@@ -160,7 +161,7 @@ def test_an_answer_that_makes_no_sense_is_told_at_once() -> None:
         calls.append(1)
         raise ResponseHandlingException(fault.value)
 
-    with pytest.raises(ServerError, match="could not count"):
+    with pytest.raises(ServerError, match="Could not count"):
         call_with_retry(call, doing="count", waits_s=(0.0, 0.0))
     assert calls == [1]
 
@@ -204,14 +205,14 @@ def test_grpc_errors_pass_or_are_told_in_the_servers_words(
     script[:] = [code.UNAVAILABLE, code.RESOURCE_EXHAUSTED]
     assert ask_by_grpc(port)
     script[:] = [code.INVALID_ARGUMENT, code.OK]
-    with pytest.raises(StorageError, match="could not look: INVALID_ARGUMENT: as the script says"):
+    with pytest.raises(StorageError, match="Could not look: INVALID_ARGUMENT: as the script says"):
         ask_by_grpc(port)
     assert script == [code.OK], "it was asked once"
     script[:] = [code.UNAUTHENTICATED]
     with pytest.raises(ServerError, match="UNAUTHENTICATED"):
         ask_by_grpc(port)
     script[:] = [code.UNAVAILABLE] * 3
-    with pytest.raises(ServerError, match=r"UNAVAILABLE: as the script says.*tried 3 times"):
+    with pytest.raises(ServerError, match=r"UNAVAILABLE: as the script says.*in 3 tries"):
         ask_by_grpc(port)
 
 
@@ -241,7 +242,7 @@ def test_of_several_calls_the_others_are_made_though_one_fails() -> None:
             raise InputError(f"no {n}")
 
     with pytest.raises(InputError, match="no 2"):
-        side_by_side([partial(call, n) for n in range(6)])
+        run_concurrently([partial(call, n) for n in range(6)])
     assert sorted(made) == [0, 1, 2, 3, 4, 5]
 
 

@@ -381,7 +381,7 @@ def test_a_server_that_goes_away_is_told_and_what_was_acknowledged_is_there_when
 
     ids = [f"id {n}" for n in range(1000)]
     index = SpladeIndex(proxy.url, model=WordEncoder(), timeout=20)
-    with index, pytest.raises(ServerError, match=r"could not .*collection 'splade'.*tried 4 times"):
+    with index, pytest.raises(ServerError, match=r"Could not .*collection 'splade'.*in 4 tries"):
         index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50, on_written=written)
     assert 300 <= len(told) < 1000
 

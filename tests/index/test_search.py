@@ -11,12 +11,7 @@ from splade_retriever.index.documents import Branch
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
-from tests.index.parts import (  # noqa: F401 - fixtures
-    MOON,
-    empty_index,
-    every_store,
-    rest_client,
-)
+from tests.index.parts import MOON
 from tests.words import LetterEncoder, WordEncoder
 
 # -- sparse --------------------------------------------------------------------------------------------------
@@ -92,12 +87,12 @@ def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
     for threshold, found in ((1.0, "bc"), (1.000001, "b"), (2.0, "b"), (2.000001, "")):
         assert "".join(hit.id for hit in index.search("rover lander", score_threshold=threshold)) == found
     for refused in ("high", float("nan")):
-        with pytest.raises(InputError, match="score_threshold="):
+        with pytest.raises(InputError, match="score_threshold is"):
             index.search("rover lander", score_threshold=refused)  # type: ignore[arg-type]
 
 
 def test_a_fusion_is_a_fusion(index: SpladeIndex) -> None:
-    with pytest.raises(InputError, match="fusion='rrf', expected a Fusion"):
+    with pytest.raises(InputError, match="fusion is 'rrf', expected a Fusion"):
         index.search("rover", fusion="rrf")  # type: ignore[arg-type]
 
 
@@ -138,7 +133,7 @@ def test_search_filters_by_metadata_or_by_the_engines_own_filter(index: SpladeIn
         ({"k": 0}, "k is 0"),
         ({"k": 2.0}, "k is 2.0"),
         ({"offset": -1}, "offset is -1"),
-        ({"query": 5}, "type int"),
+        ({"query": 5}, "query is a int"),
         ({"query": "\ud800"}, "surrogate"),
         ({"mode": "fuzzy"}, "'fuzzy'"),
         ({"mode": "hybrid"}, "no dense encoder"),

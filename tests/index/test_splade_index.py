@@ -12,16 +12,10 @@ from splade_retriever.errors import (
     IndexClosedError,
     InputError,
 )
-from splade_retriever.index.documents import Layout
+from splade_retriever.index.payload import Layout
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
-from tests.index.parts import (  # noqa: F401 - fixtures
-    MOON,
-    empty_index,
-    every_store,
-    is_local,
-    rest_client,
-)
+from tests.index.parts import MOON, is_local
 from tests.words import LetterEncoder, WordEncoder
 
 # -- opening -------------------------------------------------------------------------------------------------
@@ -42,7 +36,7 @@ def test_the_wrong_model_is_refused_with_both_named_before_anything_is_written(c
     SpladeIndex(client=client, model=WordEncoder("first", precision="fp32")).add(MOON)
 
     with pytest.raises(
-        CollectionMismatchError, match=r"'first'.*'second'.*precision 'fp32' there, 'int8' here"
+        CollectionMismatchError, match=r"'first'.*'second'.*precision: collection 'fp32', index 'int8'"
     ):
         SpladeIndex(client=client, model=WordEncoder("second", precision="int8"))
 
@@ -111,7 +105,7 @@ def test_collections_of_one_store_are_apart(client: Any) -> None:
 
 
 def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
-    with pytest.raises(InputError, match="both client="):
+    with pytest.raises(InputError, match="Both client="):
         SpladeIndex("./somewhere", client=client)
 
 

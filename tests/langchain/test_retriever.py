@@ -363,7 +363,7 @@ def test_dumps_of_an_open_server_index_names_its_key_as_a_secret(
     index: SpladeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = {"location": "https://host:6333", "collection": "docs", "vector_name": "splade"}
-    monkeypatch.setattr(SpladeIndex, "place", property(lambda _: dict(place)))
+    monkeypatch.setattr(SpladeIndex, "open_arguments", property(lambda _: dict(place)))
 
     text = dumps(SpladeRetriever(index=index))
 

@@ -107,13 +107,13 @@ def test_an_async_method_does_not_block_the_event_loop(
 ) -> None:
     seen = parts.model.in_a_loop
     seen.clear()
-    to_the_store = Collection.call
+    send = Collection._request
 
-    def watched(self: Collection, method: str, **arguments: Any) -> Any:
+    def watched(self: Collection, verb: str, request: Any) -> Any:
         seen.append(runs_a_loop())
-        return to_the_store(self, method, **arguments)
+        return send(self, verb, request)
 
-    monkeypatch.setattr(Collection, "call", watched)
+    monkeypatch.setattr(Collection, "_request", watched)
 
     async def main() -> None:
         await CALLS[name](parts)

@@ -32,7 +32,6 @@ from splade_retriever.errors import (
     NotSupportedError,
     StorageError,
 )
-from splade_retriever.index.collection import Collection
 from splade_retriever.llama_index import SpladeRetriever, SpladeSparseEmbedding, SpladeVectorStore
 from tests.llama_index.parts import (
     NODES,
@@ -223,13 +222,18 @@ def test_filters_by_id_and_source_use_indexed_fields_only(monkeypatch: pytest.Mo
     """A server in strict mode refuses such a filter, and another reads every payload for it."""
     client = EdgeClient(":memory:")
     asked: list[str] = []
-    to_the_store = Collection.call
 
-    def watched(self: Collection, method: str, **arguments: Any) -> Any:
-        asked.extend(_keys_of(arguments))
-        return to_the_store(self, method, **arguments)
+    def watch(method: str) -> None:
+        original = getattr(client, method)
 
-    monkeypatch.setattr(Collection, "call", watched)
+        def watched(*args: Any, **arguments: Any) -> Any:
+            asked.extend(_keys_of([args, arguments]))
+            return original(*args, **arguments)
+
+        monkeypatch.setattr(client, method, watched)
+
+    for method in ("query_batch_points", "scroll", "count", "delete"):
+        watch(method)
     for windows in ("truncate", "points"):
         store = SpladeVectorStore(client=client, collection=windows, model=WordEncoder(), windows=windows)
         store.add(NODES)

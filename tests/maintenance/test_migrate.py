@@ -312,11 +312,12 @@ def test_an_empty_collection_and_texts_without_tokens_are_copied(tmp_path: Path)
 class Lossy(EdgeClient):
     """An engine that answers queries with other scores than it should."""
 
-    def query_points(self, *args: Any, **kwargs: Any) -> models.QueryResponse:
-        answer = super().query_points(*args, **kwargs)
-        for point in answer.points:
-            point.score += 0.01
-        return answer
+    def query_batch_points(self, *args: Any, **kwargs: Any) -> list[models.QueryResponse]:
+        answers = super().query_batch_points(*args, **kwargs)
+        for answer in answers:
+            for point in answer.points:
+                point.score += 0.01
+        return answers
 
 
 def test_a_target_with_other_search_results_is_not_complete(tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ def test_a_migration_to_a_server_and_back_survives_interruptions(
             "metadata.year": "integer",
         }
         assert is_tenant_field(schema["metadata.share"])
-        with pytest.raises(CollectionMismatchError, match="'words', but this index has model 'other'"):
+        with pytest.raises(CollectionMismatchError, match="'words', but this index uses model 'other'"):
             SpladeIndex(proxy.url, model=WordEncoder("other"))
         back = migrate(proxy.url, tmp_path / "b")
         assert (back.copied, back.queries) == (400, 20)
