@@ -76,9 +76,7 @@ class Collection:
 
     def update(self, **changes: Any) -> None:
         """Change its parameters; `changes` are the arguments of `QdrantClient.update_collection`."""
-        self._request(
-            "change the settings of", lambda client: client.update_collection(self.name, **changes)
-        )
+        self._request("change the settings of", lambda client: client.update_collection(self.name, **changes))
 
     def create_payload_index(self, path: str, schema: Any) -> None:
         """Index a path of the payload; `schema` is what `QdrantClient.create_payload_index` takes."""

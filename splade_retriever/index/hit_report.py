@@ -4,11 +4,12 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from splade_retriever.explanation import Explanation
-from splade_retriever.index.documents import OWN_KEY, Hit
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.payload import PACKAGE_KEY
 
 __all__ = ["METADATA_KEY", "hit_report"]
 
-METADATA_KEY: Final = OWN_KEY
+METADATA_KEY: Final = PACKAGE_KEY
 """The metadata key of the report. The index never stores metadata under it."""
 
 

@@ -28,8 +28,8 @@ __all__ = [
     "create_collection",
     "index_fields",
     "index_paths",
-    "open_client",
     "load_settings",
+    "open_client",
 ]
 
 

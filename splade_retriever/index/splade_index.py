@@ -28,8 +28,8 @@ from splade_retriever.index.opening import (
     create_collection,
     index_fields,
     index_paths,
-    open_client,
     load_settings,
+    open_client,
 )
 from splade_retriever.index.options import IndexKeywords, IndexOptions, SearchKeywords, SearchOptions
 from splade_retriever.index.payload import Layout

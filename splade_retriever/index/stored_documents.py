@@ -31,6 +31,7 @@ __all__ = [
     "write_batch",
 ]
 
+
 def first_points(collection: Collection, filter: models.Filter | None) -> models.Filter | None:
     """Narrow a filter to one point per document."""
     if not collection.has_windows:

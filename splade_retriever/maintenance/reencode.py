@@ -140,9 +140,7 @@ class Reencoding:
         copied_name = self.old.dense_name if self.dense is None else None
         old_points = {
             record.id: record
-            for record in self.source.retrieve(
-                ids, vectors=False if copied_name is None else [copied_name]
-            )
+            for record in self.source.retrieve(ids, vectors=False if copied_name is None else [copied_name])
         }
         dense = self.dense
         if copied_name is not None:
