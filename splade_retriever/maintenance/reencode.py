@@ -183,7 +183,8 @@ def _whole_document(source: Collection, record: "models.Record") -> Hit:
     if len(windows) < len(records):
         raise StorageError(
             f"Document {first.id!r} of collection {source.name!r} has {len(records)} windows, of which "
-            f"{len(records) - len(windows)} are missing. The old collection stays in use. Add that document again first."
+            f"{len(records) - len(windows)} are missing. The old collection stays in use. "
+            "Add that document again first."
         )
     return joined_windows([to_hit(window, source.layout, "") for window in windows])
 
