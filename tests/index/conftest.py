@@ -11,6 +11,7 @@ from tests.index.parts import opened_store
 from tests.rest_server import RestServer
 from tests.words import WordEncoder
 
+
 @pytest.fixture(name="rest", scope="module")
 def rest_client() -> Iterator[QdrantClient]:
     """A client of a server's REST interface; opening one takes a quarter of a second."""
