@@ -27,7 +27,12 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from qdrant_client import QdrantClient, models
 
 from splade_retriever import SpladeIndex
-from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    IndexClosedError,
+    InputError,
+)
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeRetriever, SpladeSparseEmbeddings
 from tests.index.parts import opened_store
@@ -109,6 +114,17 @@ async def test_the_first_search_opens_the_folder_with_the_model_it_remembers(tmp
     assert lazy.invoke("rover") == await lazy.ainvoke("rover") == [MOON[1]]
     assert lazy.open().model_name == made.open().model_name
     lazy.close()
+
+
+@pytest.mark.asyncio
+async def test_a_with_block_closes_the_retriever(tmp_path: Path) -> None:
+    with SpladeRetriever.from_documents(MOON, location=tmp_path / "index", k=1) as made:
+        assert made.invoke("rover") == [MOON[1]]
+    async with SpladeRetriever(location=tmp_path / "index", k=1) as lazy:
+        assert await lazy.ainvoke("rover") == [MOON[1]]
+        index = lazy.open()
+    with pytest.raises(IndexClosedError):
+        index.count()
 
 
 def test_a_retriever_does_not_create_an_index(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from qdrant_client import QdrantClient, models
 
 from splade_retriever import SpladeIndex
-from splade_retriever.errors import CollectionMismatchError, FilterError, InputError
+from splade_retriever.errors import CollectionMismatchError, FilterError, IndexClosedError, InputError
 from splade_retriever.index.mmr import diverse
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
@@ -204,6 +205,18 @@ def test_a_sparse_encoder_as_embedding_is_an_error(client: Any) -> None:
 def test_an_unknown_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="colection"):
         SpladeVectorStore(colection="docs")
+
+
+@pytest.mark.asyncio
+async def test_a_with_block_closes_the_store(tmp_path: Path) -> None:
+    with SpladeVectorStore(tmp_path / "index", model=WordEncoder()) as store:
+        store.add_documents(MOON)
+    with pytest.raises(IndexClosedError):
+        store.similarity_search("lander")
+    async with SpladeVectorStore(tmp_path / "index", model=WordEncoder()) as again:
+        assert len(await again.asimilarity_search("lander")) == 3
+    with pytest.raises(IndexClosedError):
+        await again.asimilarity_search("lander")
 
 
 # -- deleting ------------------------------------------------------------------------------------------------
@@ -447,6 +460,31 @@ def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> No
     assert ids_of(similar.invoke("rover")) == ["again"]
     assert ids_of(varied.invoke("the rover left")) == ["again", "south"]
     assert ids_of(relevant.invoke("rover left")) == ["again", "rover"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"filter": {"tenant": "acme"}, "k": 1}, r"argument filter, k; .* search_kwargs=\{'filter': ..., 'k'"),
+        ({"search_kwarg": {}}, "argument search_kwarg; allowed: .*search_kwargs"),
+        ({"search_kwargs": {"fliter": {"tenant": "acme"}}}, "argument fliter in search_kwargs; allowed: .*filter"),
+        ({"search_kwargs": {"fetch_k": 3}}, "argument fetch_k in search_kwargs"),
+    ],
+)
+def test_as_retriever_refuses_arguments_that_langchain_would_ignore(
+    store: SpladeVectorStore, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        store.as_retriever(**arguments)
+
+
+def test_as_retriever_passes_on_its_own_arguments(store: SpladeVectorStore) -> None:
+    retriever = store.as_retriever(
+        search_type="mmr", search_kwargs={"k": 1, "fetch_k": 3, "filter": {"year": 2022}}, tags=["mine"]
+    )
+
+    assert ids_of(retriever.invoke("lander")) == ["orbit"]
+    assert "mine" in (retriever.tags or [])
 
 
 def test_mmr_skips_a_near_copy_of_a_chosen_document(store: SpladeVectorStore) -> None:

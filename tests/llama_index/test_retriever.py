@@ -1,6 +1,7 @@
 """The retriever for LlamaIndex: what it finds, explains, and can be made from."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,12 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 from qdrant_client import QdrantClient
 
 from splade_retriever import SpladeIndex
-from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.errors import (
+    CollectionNotFoundError,
+    IndexClosedError,
+    InputError,
+    NotSupportedError,
+)
 from splade_retriever.llama_index import SparseOnly, SpladeRetriever, SpladeVectorStore
 from tests.llama_index.parts import (
     NODES,
@@ -121,6 +127,37 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     assert found.node.ref_doc_id == "long"
     from_nodes.vector_store.close()
     from_documents.vector_store.close()
+
+
+def test_a_retriever_opens_the_index_at_a_location_and_closes_it(tmp_path: Path, model: WordEncoder) -> None:
+    with SpladeRetriever.from_nodes(NODES, location=tmp_path / "index", collection="moon", model=model):
+        pass
+
+    with SpladeRetriever(location=tmp_path / "index", collection="moon", model=model) as retriever:
+        assert ids_of(retriever.retrieve("rover")) == ["rover"]
+    with pytest.raises(IndexClosedError):
+        retriever.retrieve("rover")
+    with pytest.raises(CollectionNotFoundError):
+        SpladeRetriever(location=tmp_path / "missing", model=model)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_async_closing_closes_the_index_that_the_store_opened(tmp_path: Path, model: WordEncoder) -> None:
+    async def main() -> SpladeRetriever:
+        async with SpladeRetriever.from_nodes(NODES, location=tmp_path / "index", model=model) as retriever:
+            assert ids_of(await retriever.aretrieve("rover")) == ["rover"]
+        return retriever
+
+    closed = asyncio.run(main())
+    with pytest.raises(IndexClosedError):
+        closed.retrieve("rover")
+
+
+def test_a_retriever_of_an_open_index_does_not_close_it(model: WordEncoder) -> None:
+    with SpladeIndex(model=model) as index:
+        SpladeRetriever(index=index).close()
+
+        assert index.count() == 0
 
 
 def test_from_nodes_makes_a_hybrid_retriever() -> None:
