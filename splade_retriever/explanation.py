@@ -76,22 +76,27 @@ class LiteralTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One token's share of a score."""
+    """The share of a token, or of a word that is several tokens, in a score."""
 
     token: str
+    """The vocabulary entry, or the word whose pieces are summed."""
     query_weight: float
+    """Weight in the query; the sum of the weights of several pieces."""
     document_weight: float
+    """Weight in the text; for several pieces the average, weighted by the query."""
     score: float
     """The product of the two weights."""
     in_query: bool
-    """True if the query contains this token, False if the model expanded the query by it."""
+    """True if the query contains this token or word, False if the model expanded the query by it."""
     in_text: bool
-    """True if the text contains this token, False if the model expanded the text by it."""
+    """True if the text contains this token or word, False if the model expanded the text by it."""
+    pieces: tuple[str, ...]
+    """The vocabulary entries whose products are summed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word of the text with at least one token that contributed to the score."""
+    """A word of the text that contributed to the score."""
 
     start: int
     """In characters of the text."""
@@ -99,7 +104,7 @@ class Mark:
     score: float
     """Sum of the contributions of the word's tokens."""
     in_query: bool
-    """True if the query contains one of these tokens, False if the word matches its expansion only."""
+    """True if the query contains this word, False if the word matches its expansion only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class Explanation:
     score: float
     """Dot product of the two vectors: the sum of all contributions."""
     contributions: tuple[Contribution, ...]
-    """Every token that both vectors have, in descending order of score."""
+    """Every token that both vectors have, summed by word, in descending order of score."""
     marks: tuple[Mark, ...]
     """Words of the text whose tokens contributed, from left to right; never punctuation."""
 
@@ -172,9 +177,12 @@ def explain(
     tokenizer: LiteralTokenizer,
     windows: Sequence[tuple[int, int]] | None = None,
 ) -> Explanation:
-    """Split the score of a text into the contributions of its tokens.
+    """Split the score of a text into the contributions of its words and tokens.
 
     score = sum over tokens j of query weight_j * document weight_j.
+
+    A rare word is several tokens (word pieces). Their products are summed into one contribution of the word
+    that they are pieces of: the query's word, or, for tokens that only the text has, the text's word.
 
     Args:
         query: The query as it was encoded.
@@ -191,32 +199,23 @@ def explain(
     shared, query_rows, document_rows = np.intersect1d(
         query_vector.indices, document_vector.indices, assume_unique=True, return_indices=True
     )
-    query_weights = query_vector.values[query_rows].astype(np.float64)
-    document_weights = document_vector.values[document_rows].astype(np.float64)
-    products = query_weights * document_weights
-    order = np.argsort(-products, kind="stable")
-
-    in_query = {token_id for token_id, _, _ in _places(query, [(0, len(query))], tokenizer)}
-    places = list(_places(text, windows or [(0, len(text))], tokenizer))
-    in_text = {token_id for token_id, _, _ in places}
-    ids = shared[order].tolist()
-    found = {
-        token_id: Contribution(
-            token=token,
-            query_weight=float(query_weights[n]),
-            document_weight=float(document_weights[n]),
-            score=float(products[n]),
-            in_query=token_id in in_query,
-            in_text=token_id in in_text,
+    weights = np.column_stack([query_vector.values[query_rows], document_vector.values[document_rows]])
+    ids = shared.tolist()
+    products = {
+        id: _Product(token, *pair)
+        for id, token, pair in zip(
+            ids, tokenizer.tokens(ids), weights.astype(np.float64).tolist(), strict=True
         )
-        for token_id, token, n in zip(ids, tokenizer.tokens(ids), order.tolist(), strict=True)
     }
+    query_words = _words(query, [(0, len(query))], tokenizer)
+    text_words = _words(text, windows or [(0, len(text))], tokenizer)
+    contributions = _contributions(products, query_words, text_words)
     return Explanation(
         query=query,
         text=text,
-        score=fsum(contribution.score for contribution in found.values()),
-        contributions=tuple(found.values()),
-        marks=tuple(_marks(text, places, found)),
+        score=fsum(contribution.score for contribution in contributions),
+        contributions=contributions,
+        marks=tuple(_marks(products, query_words, text_words)),
     )
 
 
@@ -225,6 +224,49 @@ def kind_of(contribution: Contribution) -> str:
     if contribution.in_query:
         return "literal" if contribution.in_text else "text expanded"
     return "query expanded" if contribution.in_text else "both expanded"
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """A token that both vectors have."""
+
+    token: str
+    query_weight: float
+    document_weight: float
+
+    @property
+    def score(self) -> float:
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word of a text with its tokens, or a token that is not in a word, such as punctuation."""
+
+    ids: tuple[int, ...]
+    label: str
+    start: int
+    end: int
+    is_word: bool
+
+
+def _words(text: str, windows: Sequence[tuple[int, int]], tokenizer: LiteralTokenizer) -> list[_Word]:
+    """Join the tokens of a text to its words, from left to right, without special tokens."""
+    spans = [match.span() for match in _WORD.finditer(text)]
+    ends = [end for _, end in spans]
+    tokens_of: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
+    for id, start, end in sorted(set(_places(text, windows, tokenizer)), key=lambda place: place[1:]):
+        word = bisect_right(ends, start)  # the first that ends after the token's start
+        if word == len(spans) or spans[word][0] >= end:
+            tokens_of.setdefault((start, end), {})[start, end] = id
+        while word < len(spans) and spans[word][0] < end:
+            tokens_of.setdefault(spans[word], {})[start, end] = id
+            word += 1
+    known = set(spans)
+    return [
+        _Word(tuple(tokens.values()), text[start:end].lower(), start, end, (start, end) in known)
+        for (start, end), tokens in sorted(tokens_of.items())
+    ]
 
 
 def _places(
@@ -238,23 +280,67 @@ def _places(
                 yield token_id, begin + start, begin + end
 
 
+def _contributions(
+    products: Mapping[int, _Product], query_words: Sequence[_Word], text_words: Sequence[_Word]
+) -> tuple[Contribution, ...]:
+    """Sum the products of word pieces by word, each product in one contribution."""
+    query_word_of, text_word_of = _word_of(query_words), _word_of(text_words)
+    in_text = {word.ids for word in text_words}
+    groups: dict[tuple[int, ...], list[int]] = {}
+    word_of: dict[tuple[int, ...], _Word | None] = {}
+    for id in products:
+        word = query_word_of.get(id) or text_word_of.get(id)
+        key = (id,) if word is None else word.ids
+        groups.setdefault(key, []).append(id)
+        word_of[key] = word
+    contributions = []
+    for key, ids in groups.items():
+        pieces = [products[id] for id in sorted(ids, key=key.index)]
+        word = word_of[key]
+        score = fsum(piece.score for piece in pieces)
+        query_weight = fsum(piece.query_weight for piece in pieces)
+        contributions.append(
+            Contribution(
+                token=pieces[0].token if len(key) == 1 or word is None else word.label,
+                query_weight=query_weight,
+                document_weight=pieces[0].document_weight if len(pieces) == 1 else score / query_weight,
+                score=score,
+                in_query=any(id in query_word_of for id in ids),
+                in_text=key in in_text,
+                pieces=tuple(piece.token for piece in pieces),
+            )
+        )
+    return tuple(sorted(contributions, key=lambda contribution: -contribution.score))
+
+
+def _word_of(words: Sequence[_Word]) -> dict[int, _Word]:
+    """Map each token id to the word it belongs to: a word of this token alone, or else the first one."""
+    first: dict[int, _Word] = {}
+    for word in words:
+        for id in word.ids:
+            if id not in first or (len(word.ids) == 1 and len(first[id].ids) > 1):
+                first[id] = word
+    return first
+
+
 def _marks(
-    text: str, places: Sequence[tuple[int, int, int]], found: Mapping[int, Contribution]
+    products: Mapping[int, _Product], query_words: Sequence[_Word], text_words: Sequence[_Word]
 ) -> Iterator[Mark]:
-    """Join contributing tokens to the words they are in."""
-    words = [match.span() for match in _WORD.finditer(text)]
-    ends = [end for _, end in words]
-    tokens_of: dict[int, set[int]] = {}
-    for token_id, start, end in places:
-        if token_id not in found:
-            continue
-        word = bisect_right(ends, start)  # the first that ends after the token's start
-        while word < len(words) and words[word][0] < end:
-            tokens_of.setdefault(word, set()).add(token_id)
-            word += 1
-    for word in sorted(tokens_of):
-        shares = [found[token_id] for token_id in tokens_of[word]]
-        yield Mark(*words[word], fsum(c.score for c in shares), any(c.in_query for c in shares))
+    """Mark the words of a text that contributed.
+
+    A word of the query counts as found only where all its pieces are together: "async" does not mark "as".
+    """
+    of_query = {word.ids for word in query_words}
+    query_ids = {id for ids in of_query for id in ids}
+    for word in text_words:
+        literal = word.ids in of_query
+        shares = [
+            products[id].score
+            for id in dict.fromkeys(word.ids)
+            if id in products and (literal or id not in query_ids)
+        ]
+        if shares and word.is_word:
+            yield Mark(word.start, word.end, fsum(shares), literal)
 
 
 # -- terminal ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -19,7 +19,7 @@ from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, explain, kind_of
 from splade_retriever.index.documents import Hit
 from tests.index.parts import opened_store
-from tests.words import LetterEncoder, WordEncoder, WordTokenizer
+from tests.words import LetterEncoder, WordEncoder, Words, WordTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,87 @@ def test_word_pieces_are_joined_to_the_whole_word(model: SparseTextEmbedding) ->
     found = explain("x", text, query_vector=vector, document_vector=vector, tokenizer=model.tokenizer)
 
     assert marked(found) == ["Chandrayaan"]
+
+
+PIECES = {"async": ["as", "##yn", "##c"], "lync": ["l", "##yn", "##c"], "yaml": ["ya", "##ml"]}
+
+
+class PieceTokenizer(WordTokenizer):
+    """`WordTokenizer` that splits some words into pieces."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Words]:
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> Words:
+        ids, offsets = [], []
+        for match in re.finditer(r"\w+", text):
+            at = match.start()
+            for piece in PIECES.get(match[0].lower(), [match[0]]):
+                ids.append(self.id_of(piece))
+                offsets.append((at, at + len(piece.removeprefix("##"))))
+                at = offsets[-1][1]
+        return Words(ids, offsets, 0)
+
+
+def in_pieces(query: str, text: str, query_weights: dict[str, float], text_weights: dict[str, float]) -> Any:
+    tokenizer = PieceTokenizer(512)
+    vectors = [
+        SparseEmbedding.from_dict({tokenizer.id_of(piece): weight for piece, weight in weights.items()})
+        for weights in (query_weights, text_weights)
+    ]
+    return explain(query, text, query_vector=vectors[0], document_vector=vectors[1], tokenizer=tokenizer)
+
+
+def test_pieces_of_a_query_word_are_summed_to_the_word() -> None:
+    weights = {"parse": 1.0, "ya": 2.0, "##ml": 3.0}
+
+    found = in_pieces("parse YAML", "A yaml parser.", weights, {"ya": 1.0, "##ml": 0.5, "parse": 1.0})
+
+    assert [(c.token, c.score, c.pieces, kind_of(c)) for c in found.contributions] == [
+        ("yaml", 3.5, ("ya", "##ml"), "literal"),
+        ("parse", 1.0, ("parse",), "text expanded"),
+    ]
+    assert [(c.query_weight, c.document_weight) for c in found.contributions] == [(5.0, 0.7), (1.0, 1.0)]
+    assert [(marked(found), found.marks[0].score, found.marks[0].in_query)] == [(["yaml"], 3.5, True)]
+
+
+def test_a_query_word_is_found_only_where_its_pieces_are_together() -> None:
+    weights = {"as": 1.0, "##yn": 1.0, "##c": 1.0}
+
+    found = in_pieces("async", "as fast as lync", weights, weights)
+
+    (contribution,) = found.contributions
+    assert (contribution.token, contribution.score, kind_of(contribution)) == ("async", 3.0, "text expanded")
+    assert marked(found) == []
+    assert marked(in_pieces("async", "as async", weights, weights)) == ["async"]
+
+
+def test_a_query_word_is_not_found_in_a_longer_word_that_begins_with_it() -> None:
+    found = in_pieces("as", "async", {"as": 1.0}, {"as": 2.0})
+
+    assert [(c.token, kind_of(c)) for c in found.contributions] == [("as", "text expanded")]
+    assert found.spans == ()
+
+
+def test_pieces_of_the_expansion_are_summed_to_the_word_of_the_text() -> None:
+    weights = {"l": 1.0, "##yn": 2.0, "##c": 3.0}
+
+    found = in_pieces("chat", "use lync", weights, dict.fromkeys(weights, 1.0))
+
+    assert [(c.token, c.score, kind_of(c)) for c in found.contributions] == [("lync", 6.0, "query expanded")]
+    assert [(mark.start, mark.end, mark.score, mark.in_query) for mark in found.marks] == [(4, 8, 6.0, False)]
+
+
+def test_a_rare_word_of_the_bundled_model_is_one_contribution(model: SparseTextEmbedding) -> None:
+    query, text = "parse a yaml file", "Reading YAML files with a parser."
+    (of_query,), (of_text,) = model.query_embed(query), model.passage_embed([text])
+
+    found = explain(query, text, query_vector=of_query, document_vector=of_text, tokenizer=model.tokenizer)
+
+    tokens = [contribution.token for contribution in found.contributions]
+    assert "yaml" in tokens
+    assert not [token for token in tokens if token.startswith("##")]
+    assert found.score == pytest.approx(of_query.dot(of_text))
 
 
 def test_every_occurrence_of_a_contributing_word_is_marked() -> None:
@@ -278,6 +359,7 @@ def test_to_dict_returns_json_values() -> None:
                 "score": 3.0,
                 "in_query": True,
                 "in_text": True,
+                "pieces": ["moon"],
             }
         ],
         "spans": [[6, 10]],

@@ -465,9 +465,15 @@ def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"filter": {"tenant": "acme"}, "k": 1}, r"argument filter, k; .* search_kwargs=\{'filter': ..., 'k'"),
+        (
+            {"filter": {"tenant": "acme"}, "k": 1},
+            r"argument filter, k; .* search_kwargs=\{'filter': ..., 'k'",
+        ),
         ({"search_kwarg": {}}, "argument search_kwarg; allowed: .*search_kwargs"),
-        ({"search_kwargs": {"fliter": {"tenant": "acme"}}}, "argument fliter in search_kwargs; allowed: .*filter"),
+        (
+            {"search_kwargs": {"fliter": {"tenant": "acme"}}},
+            "argument fliter in search_kwargs; allowed: .*filter",
+        ),
         ({"search_kwargs": {"fetch_k": 3}}, "argument fetch_k in search_kwargs"),
     ],
 )
