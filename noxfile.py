@@ -87,6 +87,6 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def oracle(session: nox.Session) -> None:
-    """Compare with PyTorch implementations; needs `pip install torch` and the extras oracle and train."""
+    """Compare with PyTorch implementations; needs torch and the extras oracle and model-building."""
     session.run("pytest", "-m", "oracle")
-    session.run("pytest", "tests/model_building", "tests/research", "tests/training")
+    session.run("pytest", "--research", "tests/training", "tests/model_building", "tests/research")

@@ -3,7 +3,7 @@
     python -m benchmarks.bundled             # about a minute on two idle cores
     python -m benchmarks.bundled --write     # puts the table into docs/benchmarks.md
 
-Each runs in a process of its own, on the texts of `benchmarks.encode`: documents on all cores, then
+Each model runs in a separate process, on the texts of `benchmarks.encode`: documents on all cores, then
 queries of about ten words one by one on one core.
 """
 
@@ -26,34 +26,34 @@ from benchmarks.page import ratio, write
 from tests.mlm_graphs import real_texts
 
 TEXTS, QUERIES, QUERY_WORDS = 96, 300, 10
-LEAST_SECONDS = 15.0
+MIN_SECONDS = 15.0
 NAMES = {"bert-base": "BERT-base SPLADE", "bundled": "bundled model"}
 
 
 def main() -> None:
-    """Read the command line, measure both models, print the table."""
+    """Parse the arguments, measure both models, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=Path("runs/benchmarks/bert-base"), help="model folder")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument("--measure", choices=[*NAMES], help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(measured(given.measure, given.model)))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measured(arguments.measure, arguments.model)))
         return
-    given.model.parent.mkdir(parents=True, exist_ok=True)
-    bert_base(given.model)
+    arguments.model.parent.mkdir(parents=True, exist_ok=True)
+    bert_base(arguments.model)
     program = "from benchmarks.bundled import main; main()"
-    found = {}
-    for name, told in NAMES.items():
-        report(f"{told} ...")
-        # The first process writes the int8 graph; the second is the one that is told.
+    results = {}
+    for name, title in NAMES.items():
+        report(f"{title} ...")
+        # The first process writes the int8 graph; the second one's figures are reported.
         for _ in range(2 if name == "bert-base" else 1):
-            found[name] = in_a_process(program, "--measure", name, "--model", str(given.model))[0]
-    lines = list(table(found, token_lengths(given.model, passages(TEXTS))))
+            results[name] = in_a_process(program, "--measure", name, "--model", str(arguments.model))[0]
+    lines = list(table(results, token_lengths(arguments.model, passages(TEXTS))))
     print("\n".join(lines))
-    if given.write:
+    if arguments.write:
         write("bundled", "The bundled model beside BERT-base", "\n".join(lines))
 
 
@@ -71,7 +71,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     for _ in model.embed(texts[:8]):
         pass
     seconds, encoded = 0.0, 0
-    while seconds < LEAST_SECONDS:
+    while seconds < MIN_SECONDS:
         started = time.perf_counter()
         encoded += sum(1 for _ in model.embed(texts))
         seconds += time.perf_counter() - started
@@ -98,8 +98,8 @@ def queries() -> Iterator[str]:
         yield " ".join(islice(words, QUERY_WORDS))
 
 
-def table(found: dict[str, Any], lengths: list[int]) -> Iterator[str]:
-    """Lay out the figures."""
+def table(results: dict[str, Any], lengths: list[int]) -> Iterator[str]:
+    """Format the figures as Markdown lines."""
     yield f"`python -m benchmarks.bundled`, {processor()}, {versions('onnxruntime', 'numpy')}."
     yield (
         f"{len(lengths)} English texts of {np.mean(lengths):.0f} tokens on average, on all cores; queries of "
@@ -108,8 +108,8 @@ def table(found: dict[str, Any], lengths: list[int]) -> Iterator[str]:
     yield ""
     yield "| | texts/s | against BERT-base | query p50 | query p95 | peak memory | opens in |"
     yield "|---|---|---|---|---|---|---|"
-    base = (found.get("bert-base") or {}).get("rate", float("nan"))
-    for name, row in found.items():
+    base = (results.get("bert-base") or {}).get("rate", float("nan"))
+    for name, row in results.items():
         if row is None:
             yield f"| {NAMES[name]} | failed | | | | | |"
             continue

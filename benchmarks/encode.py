@@ -4,16 +4,16 @@
     python -m benchmarks.encode --quick             # one minute, figures for orientation only
     python -m benchmarks.encode --write             # puts the table into docs/benchmarks.md
 
-Every contender runs in a process of its own, which opens the model, encodes a batch to warm up, and encodes
-the sample. Where that took less than 15 seconds, it was to warm up, too: a stream of the sample, again and
-again for 15 seconds, is what counts. FastEmbed's best batch size and this package run three times, in turn,
-and the median of each is told: what else the machine does then meets all of them. The slow batch sizes, which
-take minutes, run once. Peak memory is that of the process.
+Each contender runs in a separate process, which opens the model, encodes a batch to warm up, and encodes the
+sample. If that takes less than 15 seconds, it is a warm-up too, and the sample is encoded repeatedly for 15
+seconds, which is measured. FastEmbed's best batch size and this package run three times, in turn, and the
+median of each is reported, so that other load on the machine affects all of them. The slow batch sizes,
+which take minutes, run once. Peak memory is that of the process.
 
-Arithmetic is counted from the shapes of the model, for real tokens only, whether it is done or saved: this
-package leaves decoder columns out that cannot weigh (`decoder_screening.py`). The processor's peak is
-the best matrix product of the same precision that numpy (all threads) or ONNX Runtime (one session, a thread
-a core) reached in the same run.
+Arithmetic is counted from the shapes of the model, for tokens without padding, whether it is executed or
+saved: this package skips decoder columns that cannot have a weight (`decoder_screening.py`). The processor's
+peak is the best matrix product of the same precision that numpy (all threads) or ONNX Runtime (one
+single-threaded session per core) reached in the same run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.bert_base import bert_base
 from benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
 from benchmarks.page import ratio, write
 from splade_retriever.encoding.encode_stream import cores
+from splade_retriever.encoding.model_cards import Precision
 from tests.mlm_graphs import BERT_BASE, Shape, real_texts
 
 MODEL = "prithivida/Splade_PP_en_v1"
-LEAST_SECONDS = 15.0
+MIN_SECONDS = 15.0
 COMPARED = 24
 
 
@@ -49,7 +52,7 @@ class Contender:
     name: str
     package: str
     batch_size: int | None = None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     rounds: Literal[1, 3] = 3
 
 
@@ -63,7 +66,7 @@ CONTENDERS = [
 
 
 def main() -> None:
-    """Read the command line, run every contender, print the table."""
+    """Parse the arguments, run every contender, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,26 +79,33 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--sample", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.contender == "peak":
+    arguments = parser.parse_args()
+    if arguments.contender == "peak":
         print(json.dumps(product_peaks()))
-    elif given.contender:
-        contender = next(c for c in CONTENDERS if c.name == given.contender)
+    elif arguments.contender:
+        contender = next(c for c in CONTENDERS if c.name == arguments.contender)
         print(
-            json.dumps(run(contender, given.model, json.loads(given.sample.read_text("utf-8")), given.quick))
+            json.dumps(
+                run(
+                    contender,
+                    arguments.model,
+                    json.loads(arguments.sample.read_text("utf-8")),
+                    arguments.quick,
+                )
+            )
         )
     else:
-        benchmark(given)
+        benchmark(arguments)
 
 
-def benchmark(given: argparse.Namespace) -> None:
+def benchmark(arguments: argparse.Namespace) -> None:
     """Run every contender in its own process and report."""
     started = time.perf_counter()
-    count = min(given.texts, 16) if given.quick else given.texts
-    given.model.parent.mkdir(parents=True, exist_ok=True)
-    model = bert_base(given.model)
+    count = min(arguments.texts, 16) if arguments.quick else arguments.texts
+    arguments.model.parent.mkdir(parents=True, exist_ok=True)
+    model = bert_base(arguments.model)
     sample = model.parent / "sample.json"
-    texts = from_file(given.texts_from, count) if given.texts_from else passages(count)
+    texts = from_file(arguments.texts_from, count) if arguments.texts_from else passages(count)
     sample.write_text(json.dumps(texts), encoding="utf-8")
     lengths = token_lengths(model, texts)
     rewriting = {
@@ -110,43 +120,45 @@ def benchmark(given: argparse.Namespace) -> None:
     }
     peaks = []
     runs: dict[str, list[Any]] = {
-        contender.name: [] for contender in CONTENDERS if not (given.quick and contender.batch_size == 32)
+        contender.name: [] for contender in CONTENDERS if not (arguments.quick and contender.batch_size == 32)
     }
-    for contender in in_turn([contender for contender in CONTENDERS if contender.name in runs], given.quick):
-        peaks.append(in_a_process(*again(given, model, sample, "peak"))[0])
+    for contender in in_turn(
+        [contender for contender in CONTENDERS if contender.name in runs], arguments.quick
+    ):
+        peaks.append(in_a_process(*command_for(arguments, model, sample, "peak"))[0])
         report(f"peaks in GOP/s: {peaks[-1] or 'failed'}; now {contender.name} ...")
-        runs[contender.name].append(in_a_process(*again(given, model, sample, contender.name))[0])
-    found = {name: median(own) for name, own in runs.items()}
+        runs[contender.name].append(in_a_process(*command_for(arguments, model, sample, contender.name))[0])
+    results = {name: median(figures) for name, figures in runs.items()}
     peak = {kind: max(measured[kind] for measured in peaks if measured) for kind in ("fp32", "int8")}
     lines = [
-        *conditions(lengths, peak, rewriting, given.quick),
+        *conditions(lengths, peak, rewriting, arguments.quick),
         "",
-        *table(found, lengths, peak),
+        *table(results, lengths, peak),
         "",
-        *agreement(found),
+        *agreement(results),
     ]
     print("\n".join(lines))
     report(f"took {time.perf_counter() - started:.0f} s")
-    if given.write:
+    if arguments.write:
         write("encode", "Encoding", "\n".join(lines))
 
 
 def in_turn(contenders: Sequence[Contender], quick: bool) -> Iterator[Contender]:
-    """Yield each contender as often as it runs, round by round; with `quick` once."""
+    """Yield each contender once per run, round by round; with `quick` once."""
     for number in range(1 if quick else max(contender.rounds for contender in contenders)):
         yield from (contender for contender in contenders if number < contender.rounds)
 
 
 def median(runs: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Return the run of median speed; None where one failed."""
+    """Return the run of median speed; None if one failed."""
     whole = [run for run in runs if run is not None]
     return sorted(whole, key=lambda run: run["seconds"])[len(whole) // 2] if len(whole) == len(runs) else None
 
 
-def again(given: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:
+def command_for(arguments: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:
     """Return the program and arguments that run one contender of this module."""
     program = "from benchmarks.encode import main; main()"
-    quick = ["--quick"] if given.quick else []
+    quick = ["--quick"] if arguments.quick else []
     return [program, "--contender", contender, "--model", str(model), "--sample", str(sample), *quick]
 
 
@@ -154,15 +166,15 @@ def again(given: argparse.Namespace, model: Path, sample: Path, contender: str) 
 
 
 def passages(count: int) -> list[str]:
-    """Cut passages of mixed length out of the example corpus: 10 to 380 words, half of them under 75."""
+    """Cut passages of 10 to 380 words from the example corpus, half of them under 75."""
     words = " ".join(real_texts()).split()
     chance = random.Random(0)
-    found = []
+    texts = []
     for _ in range(count):
         length = int(min(380, max(10, chance.lognormvariate(4.3, 0.7))))
         start = chance.randrange(len(words) - length)
-        found.append(" ".join(words[start : start + length]))
-    return found
+        texts.append(" ".join(words[start : start + length]))
+    return texts
 
 
 def from_file(path: Path, count: int) -> list[str]:
@@ -174,19 +186,19 @@ def from_file(path: Path, count: int) -> list[str]:
     ):
         texts = [text for line in file if (text := json.loads(line).get("text", "").strip())]
     if not texts:
-        raise SystemExit(f"{path} has no line with a `text`; expected JSON objects, one a line.")
+        raise SystemExit(f"File {path} has no line with a `text`. Expected one JSON object per line.")
     return random.Random(0).sample(texts, min(count, len(texts)))
 
 
 def token_lengths(model: Path, texts: list[str]) -> list[int]:
-    """Count the tokens that the model reads of each text."""
+    """Count the tokens of each text that the model reads."""
     from splade_retriever.encoding.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_file(model / "tokenizer.json", max_length=BERT_BASE.positions)
     return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
 
 
-# What is measured
+# Measuring
 
 
 def run(contender: Contender, model: Path, texts: list[str], quick: bool) -> dict[str, Any]:
@@ -199,9 +211,9 @@ def run(contender: Contender, model: Path, texts: list[str], quick: bool) -> dic
     started = time.perf_counter()
     vectors = list(embed(texts))
     seconds = time.perf_counter() - started
-    if not quick and seconds < LEAST_SECONDS:
+    if not quick and seconds < MIN_SECONDS:
         started = time.perf_counter()
-        encoded = sum(1 for _ in embed(repeated(texts, until=started + LEAST_SECONDS)))
+        encoded = sum(1 for _ in embed(repeated(texts, until=started + MIN_SECONDS)))
         seconds = (time.perf_counter() - started) * len(texts) / encoded
     return {
         "seconds": seconds,
@@ -215,7 +227,7 @@ def run(contender: Contender, model: Path, texts: list[str], quick: bool) -> dic
 
 
 def repeated(texts: list[str], *, until: float) -> Iterator[str]:
-    """Yield the texts again and again, whole, until the clock has passed a time."""
+    """Yield all texts repeatedly, until the clock has passed a time."""
     while time.perf_counter() < until:
         yield from texts
 
@@ -225,18 +237,18 @@ def opened(contender: Contender, model: Path) -> Any:
     if contender.package == "fastembed":
         import fastembed
 
-        theirs = fastembed.SparseTextEmbedding(MODEL, specific_model_path=str(model))
-        return lambda texts: theirs.embed(texts, batch_size=contender.batch_size)
+        fastembed_model: Any = fastembed.SparseTextEmbedding(MODEL, specific_model_path=str(model))
+        return partial(fastembed_model.embed, batch_size=contender.batch_size)
     import splade_retriever
 
-    ours = splade_retriever.SparseTextEmbedding(
+    model_here = splade_retriever.SparseTextEmbedding(
         MODEL, specific_model_path=str(model), precision=contender.precision
     )
-    return ours.embed
+    return model_here.embed
 
 
 def product_peaks() -> dict[str, float]:
-    """Return the best rates of a matrix product on all cores, in 10^9 operations a second, by precision."""
+    """Return the best rates of a matrix product on all cores, in 10^9 operations per second, by precision."""
     size = 1536
     left, right = (np.random.default_rng(n).standard_normal((size, size), np.float32) for n in (0, 1))
     in_numpy = best_rate(lambda: left @ right, 2 * size**3)
@@ -244,7 +256,7 @@ def product_peaks() -> dict[str, float]:
 
 
 def onnx_runtime_peak(precision: str) -> float:
-    """Return the rate of ONNX Runtime's products, one single-threaded call a core."""
+    """Return the rate of ONNX Runtime's products, one single-threaded call per core."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -252,8 +264,8 @@ def onnx_runtime_peak(precision: str) -> float:
     random = np.random.default_rng(0)
     if precision == "int8":
         operator, left_type, right_type = "MatMulInteger", TensorProto.UINT8, TensorProto.INT32
-        matrix = random.integers(-127, 128, (inner, columns)).astype(np.int8)
-        x = random.integers(0, 256, (rows, inner)).astype(np.uint8)
+        matrix: NDArray[Any] = random.integers(-127, 128, (inner, columns)).astype(np.int8)
+        x: NDArray[Any] = random.integers(0, 256, (rows, inner)).astype(np.uint8)
     else:
         operator, left_type, right_type = "MatMul", TensorProto.FLOAT, TensorProto.FLOAT
         matrix = random.standard_normal((inner, columns), np.float32)
@@ -281,7 +293,7 @@ def onnx_runtime_peak(precision: str) -> float:
 
 
 def best_rate(call: Any, operations: int) -> float:
-    """Return the best rate over about a second, in 10^9 operations a second."""
+    """Return the best rate over about a second, in 10^9 operations per second."""
     call()
     best, end = float("inf"), time.perf_counter() + 1.0
     while time.perf_counter() < end:
@@ -298,13 +310,13 @@ def operations(tokens: int, shape: Shape = BERT_BASE) -> int:
     return shape.layers * layer + 2 * tokens * hidden * (hidden + shape.vocab)
 
 
-# What is told
+# Report
 
 
 def conditions(
     lengths: list[int], peak: dict[str, float], rewriting: dict[str, float], quick: bool
 ) -> Iterator[str]:
-    """Say where and on what this ran."""
+    """Describe the machine, the versions and the sample."""
     low, middle, high = (int(np.percentile(lengths, part)) for part in (5, 50, 95))
     packages = versions("fastembed", "onnxruntime", "numpy")
     yield f"`python -m benchmarks.encode`, {processor()}, {packages}."
@@ -328,12 +340,12 @@ def conditions(
     )
 
 
-def table(found: dict[str, Any], lengths: list[int], peak: dict[str, float]) -> Iterator[str]:
-    """Lay out the figures, with ratios to FastEmbed's best batch size and to its batch 32."""
-    theirs = {n: found.get(f"FastEmbed, batch {n}") for n in (1, 8, 32)}
-    best = min((f["seconds"] for f in theirs.values() if f), default=float("nan"))
-    slow = theirs[32]["seconds"] if theirs[32] else float("nan")
-    large = theirs[32]["peak_mb"] if theirs[32] else float("nan")
+def table(results: dict[str, Any], lengths: list[int], peak: dict[str, float]) -> Iterator[str]:
+    """Format the figures as Markdown, with ratios to FastEmbed's best batch size and to its batch 32."""
+    fastembed = {n: results.get(f"FastEmbed, batch {n}") for n in (1, 8, 32)}
+    best = min((f["seconds"] for f in fastembed.values() if f), default=float("nan"))
+    slow = fastembed[32]["seconds"] if fastembed[32] else float("nan")
+    large = fastembed[32]["peak_mb"] if fastembed[32] else float("nan")
     work = sum(map(operations, lengths)) / 1e9
     yield (
         "| | texts/s | tokens/s | G(FL)OP/s | of its product's peak | against FastEmbed's best | "
@@ -341,7 +353,7 @@ def table(found: dict[str, Any], lengths: list[int], peak: dict[str, float]) -> 
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
     precisions = {contender.name: contender.precision for contender in CONTENDERS}
-    for name, figures in found.items():
+    for name, figures in results.items():
         if figures is None:
             yield f"| {name} | failed | | | | | | | | |"
             continue
@@ -354,11 +366,11 @@ def table(found: dict[str, Any], lengths: list[int], peak: dict[str, float]) -> 
         )
 
 
-def agreement(found: dict[str, Any]) -> Iterator[str]:
-    """Say how far the vectors of the contenders lie apart."""
-    reference = found.get("FastEmbed, batch 1")
+def agreement(results: dict[str, Any]) -> Iterator[str]:
+    """Describe how much the vectors of the contenders differ."""
+    reference = results.get("FastEmbed, batch 1")
     for contender in CONTENDERS:
-        figures = found.get(contender.name)
+        figures = results.get(contender.name)
         if contender.package == "fastembed" or not figures or not reference:
             continue
         pairs = list(zip(reference["vectors"], figures["vectors"], strict=True))

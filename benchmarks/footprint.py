@@ -1,10 +1,10 @@
-"""What a document costs: disk and memory of an embedded index of SPLADE-like vectors, a part at a time.
+"""Disk and memory of an embedded index of SPLADE-like vectors, by part.
 
     python -m benchmarks.footprint --documents 20000 --active-dims 120
 
-Vectors are random, of a given number of active dimensions, with token frequencies that fall as 1/rank; no
-model is needed, and a cost by the byte does not depend on which tokens they are. Prints JSON, of an index as
-`add` leaves it and after `EdgeClient.optimize`, each opened by a fresh process that makes 200 queries.
+Vectors are random, with a fixed number of active dimensions and token frequencies that fall as 1/rank. No
+model is needed, and the size in bytes does not depend on which tokens they are. Prints JSON for an index
+after `add` and after `EdgeClient.optimize`, each opened by a new process that makes 200 queries.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def optimise(folder: Path) -> None:
 
 
 def on_disk(folder: Path) -> dict[str, int]:
-    """Bytes that the files take on the disk, by the part of the engine that they belong to."""
+    """Return the bytes of the files on disk, by the part of the engine that they belong to."""
     parts: dict[str, int] = {}
     for path in folder.rglob("*"):
         if path.is_file():
@@ -65,20 +65,20 @@ def on_disk(folder: Path) -> dict[str, int]:
 
 
 def resident() -> dict[str, int]:
-    """Bytes of this process in memory: its own, and of files, which the system can take back."""
+    """Return the memory of this process in bytes: anonymous, and of files, which the system can reclaim."""
     fields = dict(
         line.split(":", 1)
         for line in Path("/proc/self/status").read_text("ascii").splitlines()
         if ":" in line
     )
     return {
-        "own": int(fields["RssAnon"].split()[0]) * 1024,
+        "anonymous": int(fields["RssAnon"].split()[0]) * 1024,
         "files": int(fields["RssFile"].split()[0]) * 1024,
     }
 
 
 def ask(folder: Path) -> None:
-    """Open, query, and print what it took; run in a process of its own."""
+    """Open, query, and print the figures; runs in a separate process."""
     queries = vectors(200, 20, seed=1_000_003)
     before = resident()
     with EdgeClient(folder) as client:
@@ -112,8 +112,8 @@ def asked(folder: Path) -> dict[str, object]:
         text=True,
         check=True,
     )
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    figures: dict[str, object] = json.loads(done.stdout)
+    return figures
 
 
 def measure(count: int, active_dims: int, payload_bytes: int, datatype: str) -> dict[str, object]:
@@ -143,12 +143,12 @@ def main() -> None:
     parser.add_argument("--payload-bytes", type=int, default=0)
     parser.add_argument("--datatype", choices=["float32", "float16", "uint8"], default="float32")
     parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.ask is not None:
-        ask(given.ask)
+    arguments = parser.parse_args()
+    if arguments.ask is not None:
+        ask(arguments.ask)
         return
-    found = measure(given.documents, given.active_dims, given.payload_bytes, given.datatype)
-    print(json.dumps(found, indent=1))
+    figures = measure(arguments.documents, arguments.active_dims, arguments.payload_bytes, arguments.datatype)
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@
     python -m benchmarks.index --write             # into docs/benchmarks.md, with a plot
     python -m benchmarks.index --vectors FOLDER    # real vectors, kept by benchmarks.pruning
 
-Every step of every store (build, optimise, open and search) runs in a process of its own, whose peak memory,
-mapped files included, is told. What is timed starts from vectors, or for bm25s from token ids: encoding and
-tokenising are left out. Searches are made one after another for the best 10 documents with their texts, by
-1,000 queries, or as many as half a minute allows. Files lie in the system's cache, as just after writing.
-About 10 minutes on two idle cores, and as long as local mode takes to commit 20,000 points one by one (some
-minutes, by the disk).
+Each step of each store (build, optimise, open and search) runs in a separate process; its peak memory is
+reported, mapped files included. Times start from vectors, or for bm25s from token ids: encoding and
+tokenising are not measured. 1,000 searches for the best 10 documents with their texts run one after another,
+or as many as half a minute allows. Files are in the system's cache, as directly after writing. The benchmark
+takes about 10 minutes on two idle cores, and the time that local mode takes to commit 20,000 points one by
+one (some minutes, depending on the disk).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,19 +37,19 @@ from benchmarks.vectors import VectorFile, expected_products, splade_like
 DOCUMENT_DIMS, QUERY_DIMS, SPREAD = 120, 25, 0.25
 QUERIES = 1000
 WARM_UP = 3
-LEAST_QUERIES = 20
+MIN_QUERIES = 20
 SEARCHING_S = 30.0
-LOCAL_MODE_MOST = 20_000
-"""More documents than this local mode itself warns of."""
-PIECE = 1000
+LOCAL_MODE_LIMIT = 20_000
+"""Above this number of documents local mode warns."""
+PART = 1000
 CURVE = Path("img/index_cost.svg")
-"""Beside the page."""
+"""File of the plot, relative to the page."""
 EDGE, OPTIMISED, LOCAL, BM25 = "EdgeClient, as added", "EdgeClient, optimised", "local mode", "bm25s"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one store took for one number of documents."""
+    """Figures of one store for one number of documents."""
 
     documents: int
     store: str
@@ -58,18 +58,18 @@ class Row:
     p50_ms: float
     p95_ms: float
     queries: int
-    """How many were asked in the time there was."""
+    """Number of queries in the available time."""
     build_mb: float
     search_mb: float
     disk_mb: float
 
 
 class StepDiedError(Exception):
-    """A step's process ended without a result; what it said is on standard error."""
+    """The process of a step ended without a result; its error is on standard error."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, measure, print the report."""
+def main(argv: list[str] | None = None) -> None:
+    """Parse the arguments, measure, print the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,38 +81,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--without", nargs="+", choices=["local", "bm25s"], default=[], help="stores to skip")
     parser.add_argument("--write", action="store_true", help="put the report into docs/benchmarks.md")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.step:
-        name, store, folder, vectors = given.step
-        (count,) = given.documents
+    arguments = parser.parse_args(argv)
+    if arguments.step:
+        name, store, folder, vectors = arguments.step
+        (count,) = arguments.documents
         print(json.dumps(step(name, store, Path(folder), Path(vectors), count)))
     else:
-        benchmark(given)
+        benchmark(arguments)
 
 
-def benchmark(given: argparse.Namespace) -> None:
+def benchmark(arguments: argparse.Namespace) -> None:
     """Measure every store at every size, and report."""
-    if given.write and find_spec("matplotlib") is None:
+    if arguments.write and find_spec("matplotlib") is None:
         raise SystemExit("--write draws the cost curve by matplotlib, which is not installed. Install it.")
     started, load = time.perf_counter(), os.getloadavg()[0]
-    given.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="index-", dir=given.folder) as place:
-        vectors, sizes = prepared(given, Path(place))
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="index-", dir=arguments.folder) as place:
+        vectors, sizes = prepared(arguments, Path(place))
         rows: list[Row] = []
         died: list[str] = []
         for count in sizes:
             for store in STORES:
-                if store in given.without or (store == "local" and count > LOCAL_MODE_MOST):
+                if store in arguments.without or (store == "local" and count > LOCAL_MODE_LIMIT):
                     continue
                 try:
                     rows += measured(store, count, vectors, Path(place) / f"{store}-{count}")
                 except StepDiedError as error:
                     died.append(f"- {error}")
         folder = Path(place) / f"edge-{sizes[0]}"
-        found, _ = in_a_process(*again("overhead", "edge", folder, vectors, sizes[0]))
-        lines = [*conditions(given, vectors, load), "", *table(rows), "", *died, *goals(rows)]
-        lines += layers(found, sizes[0]) if found else ["- the step overhead of edge died"]
-    if given.write:
+        overheads, _ = in_a_process(*command_for("overhead", "edge", folder, vectors, sizes[0]))
+        lines = [*conditions(arguments, vectors, load), "", *table(rows), "", *died, *goals(rows)]
+        lines += layers(overheads, sizes[0]) if overheads else ["- the step overhead of edge died"]
+    if arguments.write:
         draw(rows, page.PAGE.parent / CURVE)
         alt = "Search, building, memory and disk against the number of documents"
         lines += ["", f"![{alt}]({CURVE.as_posix()})"]
@@ -121,20 +121,23 @@ def benchmark(given: argparse.Namespace) -> None:
     report(f"took {time.perf_counter() - started:.0f} s")
 
 
-def prepared(given: argparse.Namespace, place: Path) -> tuple[Path, list[int]]:
-    """Find the vectors to measure with, or make them; return their folder and the numbers of documents."""
-    if given.vectors is None:
-        sizes = sorted(given.documents or [20_000, 100_000, 300_000])
+def prepared(arguments: argparse.Namespace, place: Path) -> tuple[Path, list[int]]:
+    """Read or make the vectors; return their folder and the numbers of documents."""
+    if arguments.vectors is None:
+        sizes = sorted(arguments.documents or [20_000, 100_000, 300_000])
         report(f"drawing {sizes[-1]:,} documents ...")
         drawn = {"documents": (sizes[-1], DOCUMENT_DIMS), "queries": (QUERIES + WARM_UP, QUERY_DIMS)}
         for seed, (name, (count, dims)) in enumerate(drawn.items()):
             VectorFile.write(place / "vectors" / name, splade_like(count, dims, seed=seed, spread=SPREAD))
         return place / "vectors", sizes
-    there = len(VectorFile(given.vectors / "documents"))
-    sizes = sorted(given.documents or [there])
-    if sizes[-1] > there:
-        raise SystemExit(f"{given.vectors} has {there:,} documents, asked for {sizes[-1]:,}. Ask for fewer.")
-    return given.vectors, sizes
+    available = len(VectorFile(arguments.vectors / "documents"))
+    sizes = sorted(arguments.documents or [available])
+    if sizes[-1] > available:
+        raise SystemExit(
+            f"Folder {arguments.vectors} has {available:,} documents, expected {sizes[-1]:,}. "
+            "Pass fewer --documents."
+        )
+    return arguments.vectors, sizes
 
 
 def measured(store: str, count: int, vectors: Path, folder: Path) -> list[Row]:
@@ -143,22 +146,24 @@ def measured(store: str, count: int, vectors: Path, folder: Path) -> list[Row]:
     Raises:
         StepDiedError: A step's process died.
     """
-    built = told("build", store, folder, vectors, count)
+    built = run_step("build", store, folder, vectors, count)
     names = {"edge": EDGE, "local": LOCAL, "bm25s": BM25}
-    rows = [row(count, names[store], built, told("search", store, folder, vectors, count), folder)]
+    rows = [row(count, names[store], built, run_step("search", store, folder, vectors, count), folder)]
     if store == "edge":
-        optimised = told("optimise", store, folder, vectors, count)
-        if optimised["worked"]:  # the engine leaves a small index as it is
+        optimised = run_step("optimise", store, folder, vectors, count)
+        if optimised["worked"]:  # the engine does not optimise a small index
             both = {
                 "seconds": built["seconds"] + optimised["seconds"],
                 "peak_mb": max(built["peak_mb"], optimised["peak_mb"]),
             }
-            rows.append(row(count, OPTIMISED, both, told("search", store, folder, vectors, count), folder))
+            rows.append(
+                row(count, OPTIMISED, both, run_step("search", store, folder, vectors, count), folder)
+            )
     return rows
 
 
 def row(count: int, store: str, built: dict[str, Any], searched: dict[str, Any], folder: Path) -> Row:
-    """Put together what two processes found."""
+    """Combine the figures of two processes."""
     return Row(
         documents=count,
         store=store,
@@ -173,26 +178,26 @@ def row(count: int, store: str, built: dict[str, Any], searched: dict[str, Any],
     )
 
 
-def told(name: str, store: str, folder: Path, vectors: Path, count: int) -> dict[str, Any]:
-    """Run a step in its own process, and tell the person who waits.
+def run_step(name: str, store: str, folder: Path, vectors: Path, count: int) -> dict[str, Any]:
+    """Run a step in a separate process, and report its figures on standard error.
 
     Raises:
         StepDiedError: The process died.
     """
-    found, seconds = in_a_process(*again(name, store, folder, vectors, count))
-    if found is None:
+    figures, seconds = in_a_process(*command_for(name, store, folder, vectors, count))
+    if figures is None:
         raise StepDiedError(f"the step {name} of {store} with {count:,} documents died")
-    report(f"{count:,} {store} {name}: {seconds:.0f} s, {json.dumps(found)}")
-    return dict(found)
+    report(f"{count:,} {store} {name}: {seconds:.0f} s, {json.dumps(figures)}")
+    return dict(figures)
 
 
-def again(name: str, store: str, folder: Path, vectors: Path, count: int) -> list[str]:
+def command_for(name: str, store: str, folder: Path, vectors: Path, count: int) -> list[str]:
     """Return the program and arguments that run one step of this module."""
     program = "from benchmarks.index import main; main()"
     return [program, "--documents", str(count), "--step", name, store, str(folder), str(vectors)]
 
 
-# What is measured, each in a process of its own
+# Steps, each in a separate process
 
 
 def step(name: str, store: str, folder: Path, vectors: Path, count: int) -> Any:
@@ -204,7 +209,7 @@ def step(name: str, store: str, folder: Path, vectors: Path, count: int) -> Any:
         return searched(store, folder, queries)
     if name == "optimise":
         client = edge(folder)
-        client.count(COLLECTION)  # after an import it is open
+        client.count(COLLECTION)  # opens the collection
         started = time.perf_counter()
         worked = client.optimize(COLLECTION)
         client.close()
@@ -213,11 +218,11 @@ def step(name: str, store: str, folder: Path, vectors: Path, count: int) -> Any:
             "seconds": time.perf_counter() - started,
             "peak_mb": peak_memory_mb(),
         }
-    documents = VectorFile(vectors / "documents").pieces(PIECE, most=count)
+    documents = VectorFile(vectors / "documents").parts(PART, limit=count)
     seconds = STORES[store].build(
         folder,
         (
-            [Document.of(PIECE * n + place, vector) for place, vector in enumerate(piece)]
+            [Document.of(PART * n + place, vector) for place, vector in enumerate(piece)]
             for n, piece in enumerate(documents)
         ),
     )
@@ -225,7 +230,7 @@ def step(name: str, store: str, folder: Path, vectors: Path, count: int) -> Any:
 
 
 def searched(store: str, folder: Path, vectors: list[Any]) -> dict[str, Any]:
-    """Open a store and ask it."""
+    """Open a store and search it."""
     queries = [STORES[store].query(vector) for vector in vectors]
     started = time.perf_counter()
     opened = STORES[store].open(folder)
@@ -238,7 +243,7 @@ def searched(store: str, folder: Path, vectors: list[Any]) -> dict[str, Any]:
         started = time.perf_counter()
         opened.search(query)
         seconds.append(time.perf_counter() - started)
-        if time.perf_counter() - begun > SEARCHING_S and len(seconds) >= LEAST_QUERIES:
+        if time.perf_counter() - begun > SEARCHING_S and len(seconds) >= MIN_QUERIES:
             break
     return {
         "open_s": open_s,
@@ -249,24 +254,24 @@ def searched(store: str, folder: Path, vectors: list[Any]) -> dict[str, Any]:
     }
 
 
-# What is told
+# Report
 
 
-def conditions(given: argparse.Namespace, vectors: Path, load: float) -> Iterator[str]:
-    """Say what was measured, where and on what."""
+def conditions(arguments: argparse.Namespace, vectors: Path, load: float) -> Iterator[str]:
+    """Describe the command, the machine and the data."""
     command = "python -m benchmarks.index"
-    if given.documents:
-        command += f" --documents {' '.join(map(str, given.documents))}"
-    if given.without:
-        command += f" --without {' '.join(given.without)}"
-    if given.vectors:
-        command += f" --vectors {given.vectors.name}"
+    if arguments.documents:
+        command += f" --documents {' '.join(map(str, arguments.documents))}"
+    if arguments.without:
+        command += f" --without {' '.join(arguments.without)}"
+    if arguments.vectors:
+        command += f" --vectors {arguments.vectors.name}"
     packages = versions("qdrant-edge-py", "qdrant-client", "bm25s", "numpy")
     yield f"`{command}`, {processor()}, {packages}; load before the run {load:.1f}."
     sample = VectorFile(vectors / "documents").read(0, 2000), VectorFile(vectors / "queries").read()
     dims = [np.mean([len(vector) for vector in side]) for side in sample]
     kind = "SPLADE-like vectors, drawn with a Zipf distribution"
-    if given.vectors:
+    if arguments.vectors:
         about = json.loads((vectors / "about.json").read_text("utf-8"))
         kind = f"Vectors of {about['encoder']['model']} on {', '.join(about['collections'])}"
     yield ""
@@ -278,21 +283,21 @@ def conditions(given: argparse.Namespace, vectors: Path, load: float) -> Iterato
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    """Lay out the figures, with our searches' ratios to local mode and bm25s at the same size."""
+    """Format the figures as Markdown lines, with ratios to local mode and bm25s at the same size."""
     yield (
         "| documents | store | build | documents/s | open | search p50 | p95 | p50 against local mode | "
         "against bm25s | peak memory, building | searching | disk |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
-    for found in rows:
-        peers = (LOCAL, BM25) if found.store in (EDGE, OPTIMISED) else ()
-        others = [at(rows, found.documents, name) for name in peers]
-        times = [page.ratio(other.p50_ms / found.p50_ms) if other else "" for other in others] or ["", ""]
+    for each in rows:
+        peers = (LOCAL, BM25) if each.store in (EDGE, OPTIMISED) else ()
+        others = [at(rows, each.documents, name) for name in peers]
+        times = [page.ratio(other.p50_ms / each.p50_ms) if other else "" for other in others] or ["", ""]
         yield (
-            f"| {found.documents:,} | {found.store} | {found.build_s:.1f} s "
-            f"| {found.documents / found.build_s:,.0f} | {found.open_s:.2f} s | {found.p50_ms:.2f} ms "
-            f"| {found.p95_ms:.2f} ms | {times[0]} | {times[1]} | {found.build_mb:,.0f} MB "
-            f"| {found.search_mb:,.0f} MB | {found.disk_mb:,.0f} MB |"
+            f"| {each.documents:,} | {each.store} | {each.build_s:.1f} s "
+            f"| {each.documents / each.build_s:,.0f} | {each.open_s:.2f} s | {each.p50_ms:.2f} ms "
+            f"| {each.p95_ms:.2f} ms | {times[0]} | {times[1]} | {each.build_mb:,.0f} MB "
+            f"| {each.search_mb:,.0f} MB | {each.disk_mb:,.0f} MB |"
         )
     fewer = [f"{r.store} with {r.documents:,}: {r.queries}" for r in rows if r.queries < QUERIES]
     if fewer:
@@ -301,12 +306,12 @@ def table(rows: list[Row]) -> Iterator[str]:
 
 
 def at(rows: list[Row], documents: int, store: str) -> Row | None:
-    """Find a row."""
+    """Return the row of a store and size, or None."""
     return next((r for r in rows if (r.documents, r.store) == (documents, store)), None)
 
 
 def goals(rows: list[Row]) -> Iterator[str]:
-    """Set the figures beside what was to be reached; sizes that were not measured are left out."""
+    """Compare the figures with the goals; sizes that were not measured are left out."""
     small, local = at(rows, 20_000, OPTIMISED), at(rows, 20_000, LOCAL)
     if small and local:
         times = local.p50_ms / small.p50_ms
@@ -324,26 +329,26 @@ def goals(rows: list[Row]) -> Iterator[str]:
         )
 
 
-def layers(found: dict[str, dict[str, float]], documents: int) -> Iterator[str]:
-    """Tell what our Python adds to the engine's bare call."""
-    bare, *ours = found
+def layers(times: dict[str, dict[str, float]], documents: int) -> Iterator[str]:
+    """Describe the time that our Python adds to the engine's call."""
+    bare, *ours = times
     for name in ours:
-        over = found[name]["over_ms"]
+        over = times[name]["over_ms"]
         yield goal(
             f"`{name}` takes {over:.2f} ms more than the bare `qdrant_edge.{bare}` "
-            f"({found[bare]['p50_ms']:.2f} ms, {documents:,} documents, median of the differences)",
+            f"({times[bare]['p50_ms']:.2f} ms, {documents:,} documents, median of the differences)",
             "under 0.3 ms",
             over < 0.3,
         )
 
 
 def goal(figure: str, wanted: str, reached: bool) -> str:
-    """Write a figure beside its goal."""
+    """Format a figure with its goal."""
     return f"- {figure} (goal: {wanted}: {'reached' if reached else 'missed'})"
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Plot what each store costs against the number of documents."""
+    """Plot the figures of each store against the number of documents."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -351,7 +356,7 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-    panels = [
+    panels: list[tuple[str, str, Callable[[Row], float]]] = [
         ("search, p95, ms", "log", lambda r: r.p95_ms),
         ("open, s", "log", lambda r: r.open_s),
         ("peak memory while searching, MB", "linear", lambda r: r.search_mb),
@@ -362,8 +367,8 @@ def draw(rows: list[Row], path: Path) -> None:
     styles = {EDGE: ("C0", "--o"), OPTIMISED: ("C0", "-s"), LOCAL: ("C3", "-^"), BM25: ("C2", "-v")}
     for axis, (title, scale, of) in zip(axes, panels, strict=True):
         for store, (colour, line) in styles.items():
-            own = [r for r in rows if r.store == store]
-            axis.plot([r.documents for r in own], [of(r) for r in own], line, color=colour, label=store)
+            points = [r for r in rows if r.store == store]
+            axis.plot([r.documents for r in points], [of(r) for r in points], line, color=colour, label=store)
         axis.set(title=title, yscale=scale, xlabel="documents")
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))

@@ -1,7 +1,7 @@
-"""Ten LangChain chains on FastEmbedSparse + QdrantVectorStore and on this package: what each gives, how long.
+"""Ten LangChain chains on FastEmbedSparse + QdrantVectorStore and on this package: results and times.
 
     python -m benchmarks.langchain_swap            # a BERT-base model, 200 passages, about a minute
-    python -m benchmarks.langchain_swap --quick    # a tiny model, 50 passages: what each does
+    python -m benchmarks.langchain_swap --quick    # a tiny model, 50 passages: the behaviour of each
     python -m benchmarks.langchain_swap --write    # puts the table into docs/langchain.md
 
 Both stacks read the same ONNX file (random weights) and hold the same passages in memory. Adding encodes and
@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,22 +40,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model, each chain timed once")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/bert-base"), help="model folder")
-    given = parser.parse_args()
-    if given.write and given.quick:
+    arguments = parser.parse_args()
+    if arguments.write and arguments.quick:
         parser.error("--quick is for a look; its times are not for the page")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as new:
-        folder = save_folder(Path(new), TINY) if given.quick else bert_base(given.folder)
+        folder = save_folder(Path(new), TINY) if arguments.quick else bert_base(arguments.folder)
         content = "\n".join(
-            compared(folder, passages(50 if given.quick else 200), runs=1 if given.quick else 5)
+            compared(folder, passages(50 if arguments.quick else 200), runs=1 if arguments.quick else 5)
         )
     print(content)
-    if given.write:
+    if arguments.write:
         PAGE.write_text(with_table(PAGE.read_text("utf-8"), content), "utf-8")
 
 
 def compared(folder: Path, documents: Sequence[Document], *, runs: int) -> Iterator[str]:
-    """Give the table, line by line, with what it was measured on."""
+    """Yield the lines of the table, the machine and the data first."""
     size_mb = (folder / "model.onnx").stat().st_size / 1e6
     yield (
         f"`python -m benchmarks.langchain_swap`, {processor()}, "
@@ -65,7 +66,7 @@ def compared(folder: Path, documents: Sequence[Document], *, runs: int) -> Itera
     stacks, adding = [], []
     for make in (theirs, ours):
         report(f"opening and adding with {make.__name__} ...")
-        stack, seconds = timed(lambda make=make: make(folder, documents))
+        stack, seconds = timed(partial(make, folder, documents))
         stacks.append(stack)
         adding.append(f"{seconds:.1f} s")
     yield f"| chain | what it does | {stacks[0].name} | {stacks[1].name} | same answers |"
@@ -83,7 +84,7 @@ def row(name: str, chain: Chain, stacks: Sequence[Stack], runs: int) -> str:
     times: dict[int, list[float]] = {n: [] for n in able}
     for _ in range(runs):
         for n in able:
-            times[n].append(timed(lambda n=n: chain(stacks[n]))[1])
+            times[n].append(timed(partial(chain, stacks[n]))[1])
     cells = [
         f"{statistics.median(times[n]) * 1000:,.0f} ms" if n in able else failure(result)
         for n, result in enumerate(results)
@@ -93,13 +94,13 @@ def row(name: str, chain: Chain, stacks: Sequence[Stack], runs: int) -> str:
 
 
 def purpose(chain: Chain) -> str:
-    """Say what a chain does, by the first line of its docstring."""
+    """Return the first line of a chain's docstring."""
     words = (chain.__doc__ or "").splitlines()[0].rstrip(".")
     return words[0].lower() + words[1:]
 
 
 def failure(error: object) -> str:
-    """Write an error in a cell: its kind, and the first words of its first line."""
+    """Format an error for a cell: its type, and the first words of its first line."""
     words = str(error).strip().splitlines()[0]
     shown = words if len(words) <= 80 else f"{words[:80].rsplit(' ', 1)[0]} ..."
     return f"{type(error).__name__}: {shown}".replace("|", "\\|")
@@ -121,7 +122,7 @@ def with_table(page: str, content: str) -> str:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Give what the work gave, and the seconds it took."""
+    """Return the result of a function, and the seconds that it took."""
     start = time.perf_counter()
     return work(), time.perf_counter() - start
 

@@ -1,7 +1,7 @@
 """Run the suite for sparse stores of LlamaIndex on this package's store and on LlamaIndex's own Qdrant store.
 
 python -m benchmarks.llama_index_conformance            # the table, in Markdown
-python -m benchmarks.llama_index_conformance --reasons  # with what each failure said
+python -m benchmarks.llama_index_conformance --reasons  # with the message of each failure
 """
 
 import argparse
@@ -34,7 +34,7 @@ STORES = {
 
 
 class TestQdrantVectorStore(SparseStoreSuite):
-    """LlamaIndex's own store, set up as its documentation says, with a sparse model of one's own."""
+    """LlamaIndex's own store, set up as its documentation says, with a user's sparse model."""
 
     dense_size: ClassVar[int | None] = 4
 
@@ -66,11 +66,11 @@ class TestQdrantVectorStore(SparseStoreSuite):
 
 
 Results: TypeAlias = dict[str, dict[str, str]]
-"""Test -> store -> "passed", or what the failure said."""
+"""Test -> store -> "passed", or the message of the failure."""
 
 
 def run(only: str = "") -> Results:
-    """Run the suite on all stores, in a process of its own, in which pytest makes asserts speak.
+    """Run the suite on all stores in a separate process, in which pytest explains failed asserts.
 
     Args:
         only: Key of the one store in `STORES` to run it on; empty for all.
@@ -92,7 +92,7 @@ def run(only: str = "") -> Results:
 
 
 def table(results: Results) -> str:
-    """Write one line a test that a store failed, and one for all that every store passed."""
+    """Format one line per test that a store failed, and one for all that every store passed."""
     lines = ["| test | " + " | ".join(STORES.values()) + " |", "|---|" + "---|" * len(STORES)]
     passed_by_all = 0
     for test, ends in results.items():
@@ -109,7 +109,7 @@ def table(results: Results) -> str:
 
 
 def versions() -> str:
-    """Name the packages that decide the results."""
+    """Return the versions of the packages that decide the results."""
     packages = ("llama-index-core", "llama-index-vector-stores-qdrant", "qdrant-client", "qdrant-edge-py")
     return ", ".join(f"{name} {version(name)}" for name in packages)
 

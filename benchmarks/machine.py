@@ -1,4 +1,4 @@
-"""What every benchmark needs of the machine: a process for each contender, its memory, the names."""
+"""Processes, their memory, and the names of the processor and packages, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from splade_retriever.encoding.encode_stream import cores
 
 
 def in_a_process(program: str, *arguments: str) -> tuple[Any, float]:
-    """Run a program; return what its last line of output says, None if it died, and the seconds it took."""
+    """Run a program; return the JSON of its last line, None if it died, and the seconds that it took."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=False
@@ -29,12 +29,12 @@ def in_a_process(program: str, *arguments: str) -> tuple[Any, float]:
 
 
 def report(line: str) -> None:
-    """Tell the person who waits; the table alone goes to standard output."""
+    """Print progress to standard error; only the table goes to standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory this process ever held, in 10^6 bytes, with the files it has mapped."""
+    """Return the peak memory of this process in 10^6 bytes, mapped files included."""
     status = Path("/proc/self/status")
     if status.is_file():
         # ru_maxrss would count the parent's memory at the fork, too.
@@ -45,12 +45,12 @@ def peak_memory_mb() -> float:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Add up the blocks that files take: the engine's files are mostly holes."""
+    """Return the bytes of the blocks that files take; the engine's files are mostly holes."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def processor() -> str:
-    """Name the processor and its cores."""
+    """Return the name of the processor and its number of cores."""
     listed: Iterable[str] = ()
     if Path("/proc/cpuinfo").is_file():
         listed = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -62,5 +62,5 @@ def processor() -> str:
 
 
 def versions(*packages: str) -> str:
-    """Name packages with their installed versions."""
+    """Return packages with their installed versions."""
     return ", ".join(f"{name} {version(name)}" for name in packages)

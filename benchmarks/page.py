@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: each benchmark replaces its own part, between its marks."""
+"""docs/benchmarks.md: each benchmark replaces its section, between its marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAGE = Path("docs/benchmarks.md")
 
 
 def write(name: str, heading: str, content: str) -> None:
-    """Put a report into the page, between the marks of its benchmark; a page without them gets a section."""
+    """Write a report between the marks of its benchmark; a page without them gets a section."""
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     page = PAGE.read_text("utf-8") if PAGE.is_file() else "# Benchmarks\n"
     if start not in page:
@@ -21,7 +21,7 @@ def write(name: str, heading: str, content: str) -> None:
 
 
 def ratio(value: float) -> str:
-    """Write a factor."""
+    """Format a factor."""
     if not np.isfinite(value):
         return "-"
     return f"{value:,.0f}x" if value >= 100 else f"{value:.2f}x"

@@ -1,13 +1,13 @@
-"""What pruning and smaller weights save, and what they cost in quality, on collections in BEIR layout.
+"""Savings and loss of quality by pruning and smaller weights, on collections in BEIR layout.
 
     python -m benchmarks.pruning --evaluation FOLDER             # a collection, or a folder of them
     python -m benchmarks.pruning --evaluation FOLDER --write     # into docs/benchmarks.md
 
-Everything is encoded once (and kept, until the model or the texts change); each setting then gets indexes of
-its own, which prune the vectors as they do a user's: one index a collection, for nDCG@10, and one of all
-collections together, for size and latency. Each is optimised with a threshold of 1 KB in place of 10,000,
-since the engine uses the datatype only in an optimised index. Latency is that of `SpladeIndex.search` for the
-best 10 documents with their texts, for an encoded query, one after another.
+Everything is encoded once, and kept until the model or the texts change. Each setting has separate indexes,
+which prune the vectors as a user's index does: one index per collection, for nDCG@10, and one of all
+collections, for size and latency. Each is optimised with a threshold of 1 KB in place of 10,000, because the
+engine uses the datatype only in an optimised index. Latency is that of `SpladeIndex.search` for the best 10
+documents with their texts, for an encoded query, one after another.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Documents:
 
     @property
     def label(self) -> str:
-        """What is not as it comes."""
+        """The settings that differ from the defaults."""
         if self.max_active_dims is not None:
             return f"`max_active_dims={self.max_active_dims}`"
         if self.min_weight:
@@ -70,7 +70,7 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """A collection and the vectors of its documents and queries, not pruned."""
+    """A collection and the unpruned vectors of its documents and queries."""
 
     collection: BeirCollection
     documents: list[SparseEmbedding]
@@ -78,13 +78,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one setting of documents and queries takes and gives."""
+class Result:
+    """Size, latency and quality of one setting of documents and queries."""
 
     documents: Documents
     query_dims: int | None
     dims: tuple[float, float]
-    """Active dimensions of a document and of a query, on average."""
+    """Mean active dimensions of a document and of a query."""
     index_mb: float
     folder_mb: float
     p50_ms: float
@@ -97,8 +97,8 @@ class Found:
         return statistics.mean(self.ndcg.values())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, measure, print the report."""
+def main(argv: list[str] | None = None) -> None:
+    """Parse the arguments, measure, print the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -110,19 +110,19 @@ def main(arguments: list[str] | None = None) -> None:
         "--vectors", type=Path, default=Path("runs/benchmarks/vectors"), help="to keep them in"
     )
     parser.add_argument("--write", action="store_true", help="put the report into docs/benchmarks.md")
-    given = parser.parse_args(arguments)
+    arguments = parser.parse_args(argv)
     started = time.perf_counter()
-    encoder = SparseTextEmbedding(given.model, precision=given.precision)
-    encoded = encode(read(given.evaluation, given.every_nth), encoder, given.vectors)
-    found = [
+    encoder = SparseTextEmbedding(arguments.model, precision=arguments.precision)
+    encoded = encode(read(arguments.evaluation, arguments.every_nth), encoder, arguments.vectors)
+    results = [
         one
         for documents in (*BY_DIMS, *OTHERS)
         for one in measure(encoded, encoder, documents, QUERY_DIMS if documents in BY_DIMS else (None,))
     ]
-    lines = [*conditions(encoded, encoder), "", *tables(found)]
+    lines = [*conditions(encoded, encoder), "", *tables(results)]
     print("\n".join(lines))
     report(f"took {time.perf_counter() - started:.0f} s")
-    if given.write:
+    if arguments.write:
         write("pruning", "Pruning", "\n".join(lines))
 
 
@@ -136,7 +136,7 @@ def read(folder: Path, every_nth: int | None = None) -> list[BeirCollection]:
 
 
 def encode(collections: Sequence[BeirCollection], encoder: Encoder, folder: Path) -> list[Encoded]:
-    """Encode documents and queries, or read them from the folder where they are encoded already."""
+    """Encode documents and queries, or read their vectors from the folder."""
     texts = {
         "documents": [text for collection in collections for text in collection.documents.values()],
         "queries": [text for collection in collections for text in collection.queries.values()],
@@ -160,13 +160,13 @@ def encode(collections: Sequence[BeirCollection], encoder: Encoder, folder: Path
     ]
 
 
-# What is measured
+# Measuring
 
 
 def measure(
     encoded: Sequence[Encoded], encoder: Encoder, documents: Documents, query_dims: Iterable[int | None]
-) -> Iterator[Found]:
-    """Index everything with one setting, and ask it with each of some settings of queries."""
+) -> Iterator[Result]:
+    """Index everything with one setting, and search with each of some settings of queries."""
     with tempfile.TemporaryDirectory(prefix="splade-pruning-") as place:
         together = Path(place) / "together"
         build(together, encoder, documents, encoded)
@@ -181,7 +181,7 @@ def measure(
         ]
         for most in query_dims:
             asked = [len(prune(vector, most)) for one in encoded for vector in one.queries]
-            yield Found(
+            yield Result(
                 documents=documents,
                 query_dims=most,
                 dims=(statistics.mean(kept), statistics.mean(asked)),
@@ -197,7 +197,7 @@ def measure(
 
 
 def build(folder: Path, encoder: Encoder, documents: Documents, encoded: Sequence[Encoded]) -> None:
-    """Index the documents of some collections, and let the engine optimise however few they are."""
+    """Index the documents of some collections, and let the engine optimise any number of them."""
     settings: Any = {
         "max_active_dims": documents.max_active_dims,
         "min_weight": documents.min_weight,
@@ -236,17 +236,19 @@ def ndcg(folder: Path, encoder: Encoder, query_dims: int | None, one: Encoded) -
     rankings = {}
     with SpladeIndex(folder, model=encoder, query_max_active_dims=query_dims) as index:
         for id, query in zip(collection.queries, one.queries, strict=True):
-            own = id in collection.own  # a query that is a document is no answer to itself
-            ranked = [hit.id for hit in index.search(query, k=K + own)]
-            rankings[id] = [document for document in ranked if not (own and document == id)][:K]
+            is_document = (
+                id in collection.queries_in_corpus
+            )  # a query that is a document does not answer itself
+            ranked = [hit.id for hit in index.search(query, k=K + is_document)]
+            rankings[id] = [document for document in ranked if not (is_document and document == id)][:K]
     return score_rankings(rankings, collection.judgements)["ndcg_at_10"]
 
 
-# What is told
+# Report
 
 
 def conditions(encoded: Sequence[Encoded], encoder: Encoder) -> Iterator[str]:
-    """Say what was measured, where and on what."""
+    """Describe the collections, the model and the machine."""
     made_by = encoder.fingerprint
     model = ", ".join(str(made_by[key]) for key in ("model", "precision") if made_by.get(key))
     names = ", ".join(
@@ -265,38 +267,38 @@ def conditions(encoded: Sequence[Encoded], encoder: Encoder) -> Iterator[str]:
     )
 
 
-def tables(found: Sequence[Found]) -> Iterator[str]:
-    """Lay out the figures: one setting changed at a time, by collection, and documents by queries."""
-    whole = found[0]
-    alone = [one for one in found if one.query_dims is None or one.documents == whole.documents]
+def tables(results: Sequence[Result]) -> Iterator[str]:
+    """Format the figures as Markdown: one changed setting each, by collection, and documents by queries."""
+    unpruned = results[0]
+    alone = [one for one in results if one.query_dims is None or one.documents == unpruned.documents]
     yield "| | dims/document | dims/query | index | of all | folder | search p50 | nDCG@10, mean | change |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for one in alone:
         yield (
             f"| {label(one)} | {one.dims[0]:.0f} | {one.dims[1]:.1f} | {one.index_mb:.1f} MB "
-            f"| {one.index_mb / whole.index_mb:.0%} | {one.folder_mb:.0f} MB | {one.p50_ms:.2f} ms "
-            f"| {one.mean:.4f} | {one.mean - whole.mean:+.4f} |"
+            f"| {one.index_mb / unpruned.index_mb:.0%} | {one.folder_mb:.0f} MB | {one.p50_ms:.2f} ms "
+            f"| {one.mean:.4f} | {one.mean - unpruned.mean:+.4f} |"
         )
     yield from ["", "nDCG@10 by collection:", ""]
-    yield f"| | {' | '.join(whole.ndcg)} |"
-    yield "|---|" + "---|" * len(whole.ndcg)
+    yield f"| | {' | '.join(unpruned.ndcg)} |"
+    yield "|---|" + "---|" * len(unpruned.ndcg)
     for one in alone:
         yield f"| {label(one)} | {' | '.join(f'{value:.4f}' for value in one.ndcg.values())} |"
     yield from ["", "Documents and queries pruned together, mean nDCG@10 and search p50:", ""]
-    kept = list(dict.fromkeys(one.query_dims for one in found))
+    kept = list(dict.fromkeys(one.query_dims for one in results))
     yield f"| dims of documents | {' | '.join(f'queries: {most or ALL}' for most in kept)} |"
     yield "|---|" + "---|" * len(kept)
     for documents in BY_DIMS:
-        row = {one.query_dims: one for one in found if one.documents == documents}
+        row = {one.query_dims: one for one in results if one.documents == documents}
         cells = [f"{row[most].mean:.4f}, {row[most].p50_ms:.2f} ms" for most in kept if most in row]
         yield f"| {documents.max_active_dims or ALL} | {' | '.join(cells)} |"
 
 
-def label(found: Found) -> str:
-    """Name what is not as it comes."""
-    if found.query_dims is None:
-        return found.documents.label
-    return f"`query_max_active_dims={found.query_dims}`"
+def label(result: Result) -> str:
+    """Return the setting that differs from the defaults."""
+    if result.query_dims is None:
+        return result.documents.label
+    return f"`query_max_active_dims={result.query_dims}`"
 
 
 if __name__ == "__main__":

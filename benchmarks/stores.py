@@ -1,4 +1,4 @@
-"""The stores of the index benchmark, each built, opened and asked as its own documentation shows."""
+"""The stores of the index benchmark, each built, opened and searched as its documentation shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ K = 10
 
 @dataclass(frozen=True)
 class Document:
-    """A document as every store gets it."""
+    """A document, in the form that every store receives."""
 
     id: int
     vector: SparseEmbedding
@@ -25,17 +25,17 @@ class Document:
 
     @classmethod
     def of(cls, id: int, vector: SparseEmbedding) -> Document:
-        """Give a vector a text: its tokens as words, each once."""
+        """Return a document whose text has each token of the vector once, as a word."""
         return cls(id, vector, " ".join(words(vector)))
 
 
 def words(vector: SparseEmbedding) -> list[str]:
-    """Write tokens as words."""
+    """Return tokens as words."""
     return [f"t{index}" for index in vector.indices.tolist()]
 
 
 class Opened(Protocol):
-    """A store that is open."""
+    """An open store."""
 
     def search(self, query: Any) -> Any:
         """Find the best 10 documents with their texts."""
@@ -43,18 +43,18 @@ class Opened(Protocol):
 
 
 class Store(Protocol):
-    """A way to keep and search documents."""
+    """Stores and searches documents."""
 
     def build(self, folder: Path, documents: Iterable[list[Document]]) -> float:
-        """Store the documents; return the seconds that the store took, not those in which they were made."""
+        """Store the documents; return the seconds of the store, without those that made the documents."""
         ...
 
     def query(self, vector: SparseEmbedding) -> Any:
-        """Bring a query into the store's form, which is not timed."""
+        """Convert a query to the store's form, which is not timed."""
         ...
 
     def open(self, folder: Path) -> Opened:
-        """Open what was built, so that it can be searched at once."""
+        """Open a built store, ready to search."""
         ...
 
 
@@ -96,7 +96,7 @@ class Qdrant:
 
     def open(self, folder: Path) -> Opened:
         client = self._connect(folder)
-        client.count(COLLECTION)  # a collection is loaded when it is first used
+        client.count(COLLECTION)  # loads the collection
         return _OpenQdrant(client)
 
 
@@ -180,7 +180,7 @@ def overhead(folder: Path, queries: list[SparseEmbedding]) -> dict[str, dict[str
 
     client = EdgeClient(folder)
     index = SpladeIndex(client=client, collection=COLLECTION, vector_name=VECTOR, create=False)
-    # There is no public way to the shard, and no second one into its folder.
+    # The shard is not public, and its folder cannot be opened twice.
     shard = client._folder.read(client._folder.get(COLLECTION), "take", lambda shard: shard)
 
     def no_point(*_: Any) -> Any:

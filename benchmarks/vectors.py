@@ -1,4 +1,4 @@
-"""Sparse vectors to measure with: SPLADE-like ones, and real ones in files that are read by pieces."""
+"""Sparse vectors to measure with: SPLADE-like ones, and real ones in files that are read in parts."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def _shares(vectors: Iterable[SparseEmbedding]) -> np.ndarray[tuple[int], np.dty
 class VectorFile:
     """Vectors in a folder: `starts`, `indices` and `values`, flat arrays in numpy's `tofile` form.
 
-    They are read by pieces, so that a process's memory is that of what it does with them.
+    They are read in parts, so that all vectors need not be in memory.
     """
 
     folder: Path
 
     @classmethod
     def write(cls, folder: Path, vectors: Iterable[SparseEmbedding]) -> VectorFile:
-        """Write a stream of vectors, in place of what is there."""
+        """Write a stream of vectors; existing ones are replaced."""
         folder.mkdir(parents=True, exist_ok=True)
         starts = [0]
         with (folder / "indices").open("wb") as indices, (folder / "values").open("wb") as values:
@@ -98,12 +98,12 @@ class VectorFile:
         values = np.fromfile(self.folder / "values", np.float32, offset=4 * first, count=count)
         cuts = starts[1:-1] - first
         return [
-            SparseEmbedding(values=own, indices=ids)
-            for own, ids in zip(np.split(values, cuts), np.split(indices, cuts), strict=True)
+            SparseEmbedding(values=weights, indices=ids)
+            for weights, ids in zip(np.split(values, cuts), np.split(indices, cuts), strict=True)
         ]
 
-    def pieces(self, size: int, *, most: int | None = None) -> Iterator[list[SparseEmbedding]]:
-        """Read the first `most` vectors, `size` together."""
-        count = len(self) if most is None else min(most, len(self))
+    def parts(self, size: int, *, limit: int | None = None) -> Iterator[list[SparseEmbedding]]:
+        """Read the first `limit` vectors in parts of `size`."""
+        count = len(self) if limit is None else min(limit, len(self))
         for start in range(0, count, size):
             yield self.read(start, min(start + size, count))

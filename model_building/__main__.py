@@ -1,10 +1,10 @@
-"""Make the bundled model from the data to the model card, in one command; it resumes where it was stopped.
+"""Make the bundled model, from the data to the model card, in one command. An interrupted run resumes.
 
     python -m model_building --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER --minutes 100 95
 
-Prepare, train (one round for each number of minutes), export and measure, each by its own module, which can
-be run alone, too. What the card tells is kept in the folder `record` of `--out`; that of the bundled model
-has its place in `model_building/record`.
+The steps are prepare, train (one round per number of minutes), export, evaluate and card; each is a module
+that also runs alone. The records behind the card are in the folder `record` of `--out`; those of the bundled
+model are kept in `model_building/record`.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Read the command line and run the steps."""
+    """Parse the arguments and run the steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/model"))
     parser.add_argument("--to", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--minutes", type=float, nargs="+", default=[100, 95], help="of each round")
+    parser.add_argument("--notes", type=Path, default=Path("model_building/README.md"))
+    parser.add_argument("--minutes", type=float, nargs="+", default=[100, 95], help="minutes of each round")
     parser.add_argument(
-        "--steps", type=int, nargs="+", default=None, help="of each round, in place of minutes"
+        "--steps", type=int, nargs="+", default=None, help="steps of each round, in place of minutes"
     )
-    parser.add_argument("--floor", type=float, default=0.0, help="weights below this are left out")
+    parser.add_argument("--floor", type=float, default=0.0, help="lighter weights become 0")
     parser.add_argument("--end-share", type=float, default=None, help="see model_building.export")
     parser.add_argument(
-        "--count-share", type=float, default=0.0, help="what counts add to weights, see LexicalHead"
+        "--count-share", type=float, default=0.0, help="share of BM25's count that a weight gains"
     )
     parser.add_argument(
         "--expanding",
         type=int,
         default=None,
-        help="how many entries expand texts, at most; without it all do",
+        help="maximum number of entries that expand texts; without it all do",
     )
     parser.add_argument(
         "--query-power", type=float, default=None, help="exponent of a query's weights, if not the recipe's"
     )
-    parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick try")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the data to use, for a quick test")
     arguments = parser.parse_args()
     prepared = arguments.out / "data"
     if not (prepared / "sources.json").exists():
@@ -73,24 +74,25 @@ def main() -> None:
     )
     record = arguments.out / "record"
     record.mkdir(exist_ok=True)
-    for kept in (prepared / "sources.json", rounds[-1] / "recipe.json"):
-        shutil.copy(kept, record)
+    for file in (prepared / "sources.json", rounds[-1] / "recipe.json"):
+        shutil.copy(file, record)
     _step("evaluate", evaluation=arguments.evaluation, model=arguments.to, json=record / "quality.json")
     _step(
         "card",
         record=record,
         model=arguments.to,
         docs=arguments.docs,
-        attribution=_if_there(arguments.data / "docs" / "SOURCE.md"),
+        notes=arguments.notes,
+        attribution=_if_exists(arguments.data / "docs" / "SOURCE.md"),
     )
 
 
 def _step(module: str, **options: object) -> None:
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    subprocess.run([sys.executable, "-m", f"model_building.{module}", *given], check=True)
+    arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    subprocess.run([sys.executable, "-m", f"model_building.{module}", *arguments], check=True)
 
 
-def _if_there(file: Path) -> Path | None:
+def _if_exists(file: Path) -> Path | None:
     return file if file.exists() else None
 
 

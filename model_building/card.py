@@ -1,18 +1,20 @@
-"""Write the model card of a trained model: its data, how it was made, and what it reaches.
+"""Write the model card and the lab notes of a trained model.
 
     python -m model_building.card
 
-Everything that it tells comes from the model folder and from a folder of records; that of the bundled model
-is `model_building/record`, so that anyone can write its card again:
+The card is for users: size, quality, data, limits. The lab notes say how the model was made: recipes, curves
+and experiments. Everything in them comes from the model folder and from a folder of records. The records of
+the bundled model are `model_building/record`, so its card can be written again without training:
 
-- `recipe.json`, which a run keeps, `sources.json`, which `prepare` writes, and `quality.json`, by `evaluate`;
-- where they are there, `fp32.json` and `int8.json`, by `evaluate`, too: the same weights in both precisions
-  (of the bundled model's only the mean of some collections was kept, before its floor was raised);
-- where they are there, `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, printed by `expansions`,
-  `ceiling`, `variants` and `ways`.
+- `recipe.json` by a run, `sources.json` by `prepare`, and `quality.json` by `evaluate`;
+- optional: `fp32.json` and `int8.json` by `evaluate`, of the same weights in both precisions (of the bundled
+  model's third version only the mean of some collections was kept, with a lower floor);
+- optional: `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, the output of `expansions` and of
+  `research.ceiling`, `research.variants` and `research.ways`.
 
-The card goes beside the model (`MODEL_CARD.md`) and into the docs (`model.md`); with `--attribution`, the
-table of the `docs` source's repositories goes into `model_data.md`.
+The card is written twice with the same text: beside the model (`MODEL_CARD.md`) and into the docs
+(`model.md`). The lab notes are `model_building/README.md`. With `--attribution`, the table of the `docs`
+source's repositories is written to `docs/model_data.md`.
 """
 
 from __future__ import annotations
@@ -22,85 +24,106 @@ import json
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from model_building.sources import SOURCES
 
+HERE = Path(__file__).parent
+
 LIMITS = """\
-- English only; other languages fall apart into word pieces.
-- 512 tokens; the rest of a longer text is cut and counted (or read in windows by `SpladeIndex`).
-- The data is encyclopaedic, scientific, medical and technical: slang, chat and code are not in it. It carries
-  the views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
+- English only; other languages become word pieces that carry little meaning.
+- 512 tokens; the rest of a longer text is cut and counted (or `SpladeIndex` reads it in windows).
+- The data is encyclopaedic, scientific, medical and technical; it has no slang, chat or code. It has the
+views
+  and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
+ADAPTING = """\
+It can learn from your texts, without labels; the gain is measured on files that are held out:
+
+    pip install "splade-retriever[train]"
+    splade adapt FOLDER --to my-model
+
+`examples/train_your_own.ipynb` shows each step."""
+PUBLISHED = """\
+SciFact is the only one of these collections on which published SPLADE models have a comparable figure (the
+same documents and 300 queries; grades are 0 and 1): nDCG@10 is 0.7041 for SPLADE++
+CoCondenser-EnsembleDistil, which has 110 million parameters, in Anserini's regression
+`beir-v1.0.0-scifact.splade-pp-ed`. The training data is not
+comparable: that model was trained on MS MARCO only, this one also on scientific texts. The mean over the six
+collections has no published counterpart."""
 TABLES = {
     "teachers.md": """\
-## What its teachers know
+## Quality of the teachers
 
-nDCG@10 of each teacher by itself, before quantisation, is the most that a student can learn from it:
+nDCG@10 of each teacher alone, before quantisation; a student can hardly exceed its teacher:
 
     python -m research.ceiling --evaluation EVALUATION_FOLDER --data DATA --run FIRST_ROUND""",
     "expansions.md": """\
-## Which entries expand
+## Entries that expand texts
 
-An expansion is an entry that weighs in a text which does not hold it. A quarter of the vocabulary makes none
-in training texts and queries, and some entries make very few. The decoder has no columns for those; in a text
-that holds one, it weighs by its own place. The last column estimates what texts of a new kind would keep: the
-entries are chosen without one source after the other, and the worst of them is told. Counted on texts and
-queries as training reads them, with all entries and the floor of this model:
+An expansion is an entry that has a weight in a text which does not hold it. A quarter of the vocabulary
+makes none in training texts and queries, and some entries make very few. The decoder has no columns for
+those; in a text that holds one, it has a weight by its own position. The last column estimates the share for
+texts of a new kind: the entries are chosen without one source after the other, and the column shows the
+worst of these. Counted on texts and queries as training reads them, with all entries and the floor of this
+model:
 
     python -m model_building.expansions --model MODEL_WITH_ALL_ENTRIES --data DATA""",
     "steps.md": """\
-## What each step gains
+## Gain of each step
 
-nDCG@10 of each round in int8, as it ended and averaged with what it started from, searched with all weights,
-then with fewer ones, steeper ones, and with counts:
+nDCG@10 of each of the first three rounds in int8, at its end and averaged with its start, searched with all
+weights, then with fewer weights, with a power, and with counts:
 
     python -m research.variants --evaluation EVALUATION_FOLDER --runs FIRST_ROUND SECOND_ROUND ...
 
 `--collections` names those of the table.""",
     "ways.md": """\
-## What each way of training gains
+## Gain of each way of training
 
-nDCG@10 of short first rounds, each with one way of the recipe changed, on the same budget: seven minutes of
-one core. So short a round shows what helps early; that it would help a long one is not said. What two seeds
-differ by is chance. Texts and queries are cut as in training; "with counts" is the last column again, after
-counts are added to the weights.
+nDCG@10 of short first rounds, each with one change of the recipe, on the same budget: seven minutes of one
+core. Such a short round shows which changes help early, not which help a long round. The difference between
+two seeds is chance. Texts and queries are cut as in training. "With counts" is the last column after counts
+are added to the weights.
 
     python -m research.ways --evaluation EVALUATION_FOLDER --data DATA
 
-`--collections` names those of the table. A larger batch is one here; gradient caching (arXiv 2101.06983)
-would give the same gradients in less memory, which was not what was short.""",
+`--collections` names those of the table. A larger batch is one round here; gradient caching (arXiv
+2101.06983) would compute the same gradients in less memory, but memory was not short.""",
 }
-"""A table of the records -> what stands above it."""
+"""File of the records -> the text above its table."""
+_ORIGIN = """
+    Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head that starts from word matching
+    by IDF (`splade_retriever/training/model.py`). The first three rounds learned the in-batch scores of a
+    hybrid teacher (`model_building/teachers.py`): cosines of all-MiniLM-L6-v2, word matches, and from the
+    second round on the model of the earlier round."""
 EXPORTED = {"floor": 0.0, "count_share": 0.0, "expanding": None, "query_power": 1.0, "end_share": 1.0}
-"""What `card.json` says of the export -> what stands for nothing, or None to say nothing."""
+"""Field of `card.json` -> its value if it is missing there; None for an option that is then left out."""
 CURVE = {
     "contrastive": "contrastive loss",
     "distillation": "distillation",
     "softened": "softened",
     "flops": "FLOPS",
-    "text_dims": "dimensions a text",
-    "query_dims": "a query",
+    "text_dims": "dimensions per text",
+    "query_dims": "per query",
 }
-ADAPTING = """\
-It can go on learning from your own texts, without labels; what that gains is measured on files held out.
-`examples/train_your_own.ipynb` shows it step by step, and in one command it is
-
-    python -m model_building.adapt --texts FOLDER --to my-model"""
 
 
 def main() -> None:
-    """Read the command line and write the card."""
+    """Parse the arguments, and write the card and the lab notes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=Path, default=Path(__file__).parent / "record")
+    parser.add_argument("--record", type=Path, default=HERE / "record")
     parser.add_argument("--model", type=Path, default=Path("splade_retriever/bundled"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--notes", type=Path, default=HERE / "README.md", help="file of the lab notes")
     parser.add_argument("--attribution", type=Path, default=None, help="SOURCE.md of the `docs` source")
     arguments = parser.parse_args()
     text = card(arguments.record, arguments.model)
-    (arguments.model / "MODEL_CARD.md").write_text(text, encoding="utf-8")
-    (arguments.docs / "model.md").write_text(text, encoding="utf-8")
+    for file in (arguments.model / "MODEL_CARD.md", arguments.docs / "model.md"):
+        file.write_text(text, encoding="utf-8")
+    arguments.notes.write_text(lab_notes(arguments.record, arguments.model), encoding="utf-8")
     if arguments.attribution is not None:
         page = attribution(arguments.attribution.read_text(encoding="utf-8"))
         (arguments.docs / "model_data.md").write_text(page, encoding="utf-8")
@@ -113,108 +136,165 @@ def card(record: Path, model: Path) -> str:
         record: The folder of records.
         model: The model's folder.
     """
-    told, trained, counts, measured = (
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (
-            model / "card.json",
-            *(record / name for name in ("recipe.json", "sources.json", "quality.json")),
-        )
+    facts, counts, rows = (
+        _json(file) for file in (model / "card.json", record / "sources.json", record / "quality.json")
     )
-    both = [record / f"{precision}.json" for precision in ("fp32", "int8")]
-    precisions = [json.loads(path.read_text(encoding="utf-8")) for path in both if path.exists()]
+    precisions = [_json(file) for name in ("fp32", "int8") if (file := record / f"{name}.json").exists()]
     file = model / "model.onnx"
+    kept, power = facts.get("query_max_active_dims") or "all", facts.get("query_power", 1.0)
+    return _page(
+        {
+            f"The bundled model: {facts['model']}": f"""\
+{_filled(_summary(facts, rows, file))}
+
+- licence of the weights: {facts["license"]}
+- model.onnx: {file.stat().st_size / 1e6:.1f} MB, {facts["precision"]}
+- weights below {facts.get("floor", 0.0):g} are 0
+- a token of the text gains {facts.get("count_share", 0.0):g} x its gain x BM25's count (`LexicalHead`)
+{_expanding(facts)}- a query keeps its {kept} heaviest weights, each to the power of {power:g}
+- sha256: `{sha256(file.read_bytes()).hexdigest()}`
+- how it was made: `model_building/README.md` in the repository""",
+            "Quality": f"{quality_table(rows, precisions)}",
+            "Published models": PUBLISHED,
+            "Data": data_table(counts),
+            "Limits": LIMITS,
+            "Adapting it": ADAPTING,
+        }
+    )
+
+
+def _summary(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path) -> str:
+    mean = next(row for row in rows if row["name"] == "mean")
+    return f"""
+        A learned sparse model (SPLADE, arXiv 2109.10086) for English texts of up to {facts["max_length"]}
+        tokens. It has {file.stat().st_size / 1e6:.0f} MB, ships in the package and works offline. On
+        {len(rows) - 1} collections its mean nDCG@10 is {mean["splade"]:.4f}, {mean["ratio"]:.2f} times that
+        of BM25, with {mean["dims"]:.0f} weights per text and {mean["query_dims"]:.0f} per query on average.
+        `docs/benchmarks.md` has its speed."""
+
+
+def lab_notes(record: Path, model: Path) -> str:
+    """Return how the model was made, as Markdown; the arguments are those of `card`."""
+    facts, trained = _json(model / "card.json"), _json(record / "recipe.json")
     rounds = list(rounds_of(trained))
-    kept, power = told.get("query_max_active_dims") or "all", told.get("query_power", 1.0)
-    steps, minutes = sum(told["steps"] for told in rounds), [f"{told['minutes']:.0f}" for told in rounds]
-    sections = {
-        f"The bundled model: {told['model']}": f"""\
-A learned sparse model (SPLADE, arXiv 2109.10086). {told["description"]}
+    page = _page(
+        {
+            f"How {facts['model']} was made": f"""\
+{_filled(f"{_ORIGIN} {_average(facts)}")}
 
-- licence of the weights: {told["license"]}
-- model.onnx: {file.stat().st_size / 1e6:.1f} MB, {told["precision"]}
-- weights below {told.get("floor", 0.0):g} are left out
-- a token of the text gets {told.get("count_share", 0.0):g} x its gain x BM25's count on top (`LexicalHead`)
-{_expanding(told)}- a query keeps its {kept} heaviest weights, each to the power of {power:g}
-- sha256: `{sha256(file.read_bytes()).hexdigest()}`""",
-        "How it was made": f"""\
-Six layers of 384 from all-MiniLM-L6-v2 (Apache-2.0) with a lexical head, which starts at matching words by
-their IDF (`model_building/model.py`), trained towards the in-batch scores of a hybrid teacher
-(`model_building/teachers.py`): the cosines of all-MiniLM-L6-v2, word matches, and from the second round on
-the model of the round before.{_averages(told)}
+{_schedule(rounds, options(facts))}
 
-{steps:,} steps of {trained["recipe"]["batch"]} pairs in rounds of {", ".join(minutes)} minutes on
-{trained.get("hardware", "unknown hardware")}, beside other work; the schedule followed the minutes.
-The whole pipeline again, from the data to this card:
+{recipes(rounds)}
 
-    python -m model_building --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\
-        --minutes {" ".join(minutes)} {options(told)}
-
-{recipes(rounds)}""",
-        "Training curve": "\n\n".join(curve(number, told) for number, told in enumerate(rounds, 1)),
-        "Quality": quality_table(measured, precisions),
-        "Data": data_table(counts),
-        "Limits": LIMITS,
-        "Adapting it": ADAPTING,
-    }
-    parts = [
-        f"{'#' if n == 0 else '##'} {title}\n\n{body}" for n, (title, body) in enumerate(sections.items())
+`docs/model.md` is the card for users; `model_building/record` has the records behind both pages.""",
+            "Training curve": "\n\n".join(curve(number, each) for number, each in enumerate(rounds, 1)),
+        }
+    )
+    tables = [
+        f"{above}\n\n{(record / name).read_text(encoding='utf-8').strip()}\n"
+        for name, above in TABLES.items()
+        if (record / name).exists()
     ]
-    for name, above in TABLES.items():
-        if (record / name).exists():
-            parts.append(f"{above}\n\n{(record / name).read_text('utf-8').strip()}")
-    return "\n\n".join(parts) + "\n"
+    return "\n".join([page, *tables])
 
 
-def options(told: dict[str, Any]) -> str:
-    """Return what a command line says of the export."""
-    values = {name: told.get(name, base) for name, base in EXPORTED.items()}
-    said = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
-    return " ".join(f"--{name} {value:g}" for name, value in said.items())
+def _page(sections: dict[str, str]) -> str:
+    """Join sections, title -> text, the first of which is the page's."""
+    parts = [
+        f"{'#' if n == 0 else '##'} {title}\n\n{text}\n" for n, (title, text) in enumerate(sections.items())
+    ]
+    return "\n".join(parts)
 
 
-def _expanding(told: dict[str, Any]) -> str:
-    if "expanding" not in told:
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _schedule(rounds: Sequence[dict[str, Any]], exported: str) -> str:
+    """Describe steps, minutes and hardware of the rounds, and the command that runs them again."""
+    in_batch = [each for each in rounds if "shares" not in each]
+    minutes = [f"{each['minutes']:.0f}" for each in in_batch]
+    steps, batch = sum(each["steps"] for each in in_batch), in_batch[-1]["recipe"]["batch"]
+    again = [
+        "    python -m model_building --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\",
+        f"        --minutes {' '.join(minutes)} {exported}",
+    ]
+    text = f"""
+        {steps:,} steps of {batch} pairs in rounds of {", ".join(minutes)} minutes on
+        {in_batch[-1].get("hardware", "unknown hardware")}, beside other work; the schedule followed the
+        minutes. The command:"""
+    parts = [_filled(text), "\n".join(again), *(_mined_round(each) for each in rounds if "shares" in each)]
+    return "\n\n".join(parts)
+
+
+def _mined_round(trained: dict[str, Any]) -> str:
+    """Describe a round over mined candidates."""
+    recipe, shares = trained["recipe"], trained["shares"]
+    text = f"""
+        A further round of {trained["steps"]:,} steps ran in {trained["minutes"]:.0f} minutes on an
+        {trained["hardware"]}. A step had {recipe["queries"]} queries, each with its answer and
+        {recipe["listed"] - 1} mined candidates. The teacher was {shares["dense"]:g} x the cosine of
+        all-mpnet-base-v2 (Apache-2.0) + {shares["words"]:g} x word matches + {shares["model"]:g} x the
+        scores of the model of the round before. All six layers were trained. {trained.get("remark", "")}"""
+    return _filled(text)
+
+
+def options(facts: dict[str, Any]) -> str:
+    """Return the export's command-line options."""
+    values = {name: facts.get(name, default) for name, default in EXPORTED.items()}
+    present = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
+    return " ".join(f"--{name} {value:g}" for name, value in present.items())
+
+
+def _expanding(facts: dict[str, Any]) -> str:
+    if "expanding" not in facts:
         return ""
     return (
-        f"- {told['expanding']:,} of {told['vocab_size']:,} entries expand texts; other words weigh only in "
-        "texts that hold them\n"
+        f"- {facts['expanding']:,} of {facts['vocab_size']:,} entries expand texts; the others have a weight "
+        "only in texts that hold them\n"
     )
 
 
-def _averages(told: dict[str, Any]) -> str:
-    if "end_share" not in told:
+def _average(facts: dict[str, Any]) -> str:
+    if "end_share" not in facts:
         return ""
-    share = told["end_share"]
+    share = facts["end_share"]
     return (
-        f" What a later round has made, and what ships, is an average:\n{share:g} x the weights at its end + "
-        f"{1 - share:g} x those at its start (`model_building.train.finished`)."
+        "The result of a later round, and the model that ships, is an average: "
+        f"{share:g} x the weights at its end + {1 - share:g} x those at its start (`train.finished`)."
     )
+
+
+def _filled(text: str) -> str:
+    """Wrap a paragraph."""
+    return fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False)
 
 
 def rounds_of(trained: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what each round tells of itself, the first one first."""
+    """Yield the record of each round, the first one first."""
     if trained.get("earlier") is not None:
         yield from rounds_of(trained["earlier"])
     yield trained
 
 
 def recipes(rounds: Sequence[dict[str, Any]]) -> str:
-    """Return the first round's recipe, and what is another in each later one.
+    """Return the first round's recipe, and the differences of each later one from the one before.
 
-    A round whose recipe was changed on the way has a `note`, which a person wrote into its `recipe.json`.
+    A round whose recipe was changed while it ran has a `note`, which a person wrote into its `recipe.json`.
     """
-    lines, before = [], {}
-    for number, told in enumerate(rounds, 1):
-        new = {name: value for name, value in told["recipe"].items() if before.get(name) != value}
-        shown = ", ".join(f"{name} {value:g}" for name, value in new.items())
-        lines.append(f"- round {number}, {told['steps']:,} steps: {shown}{told.get('note', '')}.")
-        before = told["recipe"]
+    lines: list[str] = []
+    before: dict[str, Any] = {}
+    for number, trained in enumerate(rounds, 1):
+        changed = {name: value for name, value in trained["recipe"].items() if before.get(name) != value}
+        shown = ", ".join(f"{name} {value:g}" for name, value in changed.items())
+        lines.append(f"- round {number}, {trained['steps']:,} steps: {shown}{trained.get('note', '')}.")
+        before = trained["recipe"]
     return "\n".join(lines)
 
 
-def curve(number: int, told: dict[str, Any]) -> str:
+def curve(number: int, trained: dict[str, Any]) -> str:
     """Return about ten points of a round's losses, each a mean over the steps since the last logged one."""
-    points = told.get("curve") or []
+    points = trained.get("curve") or []
     if not points:
         return f"Round {number}: no curve was kept."
     lines = [
@@ -226,25 +306,31 @@ def curve(number: int, told: dict[str, Any]) -> str:
     chosen = {round(place * (len(points) - 1) / 9) for place in range(10)}
     for point in (points[place] for place in sorted(chosen)):
         figures = (f"{point[name]:.2f}" if name in point else "-" for name in CURVE)
-        lines.append(f"| {point['step']} | {point['minutes']:.0f} | {' | '.join(figures)} |")
+        lines.append(f"| {point['step']} | {point['minutes']:.1f} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
 def quality_table(rows: list[dict[str, Any]], precisions: Sequence[list[dict[str, Any]]] = ()) -> str:
-    """Return nDCG@10 and R@100 against BM25, one line a collection, the mean last.
+    """Return nDCG@10 and R@100 beside BM25, one line per collection, the mean last.
 
     Args:
-        rows: What `evaluate` measured.
-        precisions: The same of an export in fp32 and of one in int8, of the same weights, or nothing.
+        rows: The figures that `evaluate` wrote.
+        precisions: The figures of an export in fp32 and of one in int8, of the same weights, or nothing.
     """
+    measured = """
+        nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4, in
+        the same run. No text or query of these collections is in the training data
+        (`model_building/prepare.py` checks)."""
+    chosen = """
+        The mean of these collections decided the shares of the teacher's parts, the average of the rounds,
+        the floor, the share of the counts, and how many weights a query keeps and to which power. The
+        figures therefore flatter the model a little."""
     lines = [
-        "nDCG@10 (exponential gains) and R@100, exact search; BM25 is bm25s on stemmed words, k1 0.9, b 0.4,",
-        "in the same run. No text or query of these collections is in the training data",
-        "(`model_building/prepare.py` checks).",
+        _filled(measured),
         "",
         "    python -m model_building.evaluate --evaluation EVALUATION_FOLDER",
         "",
-        "| collection | BM25 | this model | ratio | R@100 BM25 | R@100 | dimensions a text | a query |",
+        "| collection | BM25 | this model | ratio | R@100 BM25 | R@100 | dimensions per text | per query |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -254,12 +340,7 @@ def quality_table(rows: list[dict[str, Any]], precisions: Sequence[list[dict[str
         lines.append(f"| {row['name']} | {' | '.join(figures)} |")
     if len(precisions) == 2:
         lines += ["", quantisation_loss(*precisions)]
-    lines += [
-        "",
-        "The shares of the teacher's parts, how the rounds are averaged, the floor, the share of the counts",
-        "and how they saturate, and how many weights a query keeps and to which power were chosen by the",
-        "mean of these collections, so that the figures flatter the model a little.",
-    ]
+    lines += ["", _filled(chosen)]
     below = [row["name"] for row in rows if row["ratio"] < 1]
     if below:
         lines += ["", f"It is below BM25 on: {', '.join(below)}."]
@@ -267,13 +348,13 @@ def quality_table(rows: list[dict[str, Any]], precisions: Sequence[list[dict[str
 
 
 def quantisation_loss(fp32: list[dict[str, Any]], int8: list[dict[str, Any]]) -> str:
-    """Say what int8 costs, on the collections that were measured in both precisions."""
-    whole = {row["name"]: row["splade"] for row in fp32 if row["name"] != "mean"}
-    pairs = [(row["splade"], whole[row["name"]]) for row in int8 if row["name"] in whole]
+    """Return what int8 costs, on the collections that were measured in both precisions."""
+    in_fp32 = {row["name"]: row["splade"] for row in fp32 if row["name"] != "mean"}
+    pairs = [(row["splade"], in_fp32[row["name"]]) for row in int8 if row["name"] in in_fp32]
     after, before = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     return (
-        f"Before quantisation (fp32) the mean over {', '.join(whole)} is {before:.4f}, in int8 {after:.4f}: "
-        f"{after / before - 1:+.1%}."
+        f"Before quantisation (fp32) the mean over {', '.join(in_fp32)} is {before:.4f}, in int8 {after:.4f}"
+        f": {after / before - 1:+.1%}."
     )
 
 
@@ -282,15 +363,15 @@ def data_table(counts: dict[str, dict[str, int]]) -> str:
     lines = [
         "Pairs that share a query or thirteen consecutive words with a collection above are left out.",
         "",
-        "| source | what a pair is | licence, attribution | pairs | left out |",
+        "| source | query, text of a pair | licence, attribution | pairs | left out |",
         "|---|---|---|---|---|",
     ]
     for source in SOURCES:
         if source.name in counts:
-            own = counts[source.name]
-            rows = f"{own['kept']:,} | {own['overlapping']:,}"
-            lines.append(f"| {source.name} | {source.what} | {source.licence} | {rows} |")
-    total, dropped = (sum(own[key] for own in counts.values()) for key in ("kept", "overlapping"))
+            count = counts[source.name]
+            pairs = f"{count['kept']:,} | {count['overlapping']:,}"
+            lines.append(f"| {source.name} | {source.what} | {source.licence} | {pairs} |")
+    total, dropped = (sum(count[key] for count in counts.values()) for key in ("kept", "overlapping"))
     lines.append(f"| all | | | {total:,} | {dropped:,} |")
     return "\n".join(lines)
 
@@ -302,9 +383,7 @@ def attribution(source: str) -> str:
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         if line.startswith("|") and len(cells) == 6 and "/" in cells[0]:
             lines.append(f"| {cells[0]} | {cells[1]} | {cells[2]} | {cells[5]} |")
-    head = (
-        "# Where the training source `docs` comes from\n\nPublic repositories, at the commit that was read."
-    )
+    head = "# Repositories of the training source `docs`\n\nPublic repositories, at the commit that was read."
     return head + "\n\n" + "\n".join(lines) + "\n"
 
 

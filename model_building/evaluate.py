@@ -2,8 +2,8 @@
 
     python -m model_building.evaluate --evaluation EVAL_FOLDER --model splade_retriever/bundled
 
-Prints one line a collection, then their mean: nDCG@10 (exponential gains) and R@100 beside BM25 in the same
-run, active dimensions, and documents encoded a second. What measures is `evaluation.evaluate`.
+Prints one line per collection, then their mean: nDCG@10 (exponential gains) and R@100 beside BM25 in the same
+run, active dimensions, and documents encoded per second. `splade_retriever.evaluation.evaluate` measures.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ COLUMNS = {
     "rate": "texts/s",
 }
 DIGITS = {"ratio": 3, "dims": 0, "query_dims": 0, "rate": 1}
-"""Digits shown, where they are not 4."""
+"""Number of decimal places, if it is not 4."""
 
 
 def main() -> None:
-    """Read the command line and print one line a collection, then the mean."""
+    """Parse the arguments, and print one line per collection, then the mean."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ask_for_collections(parser)
+    add_collection_options(parser)
     parser.add_argument("--model", default=None, help="a model folder; without it the bundled model")
-    parser.add_argument("--json", type=Path, default=None, help="write the table here, too")
+    parser.add_argument("--json", type=Path, default=None, help="also write the table to this file")
     arguments = parser.parse_args()
-    folders = chosen(arguments)
+    folders = chosen_collections(arguments)
     model = SparseTextEmbedding(arguments.model)
     print(f"| collection | {' | '.join(COLUMNS.values())} |")
     print("|---" * (len(COLUMNS) + 1) + "|")
@@ -56,7 +56,8 @@ def main() -> None:
 
 def figures(report: EvaluationReport) -> dict[str, float]:
     """Return one line of the table, by the keys of `COLUMNS`."""
-    assert report.bm25 is not None
+    if report.bm25 is None:
+        raise ValueError("The report has no figures of BM25.")
     return {
         "bm25": report.bm25.ndcg_at_10,
         "splade": report.splade.ndcg_at_10,
@@ -75,8 +76,8 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return means | {"ratio": means["splade"] / means["bm25"]}
 
 
-def ask_for_collections(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `chosen` reads."""
+def add_collection_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_collections` reads."""
     parser.add_argument("--evaluation", type=Path, required=True, help="a folder of collections, BEIR layout")
     parser.add_argument("--collections", nargs="*", default=None, help="only these")
     parser.add_argument(
@@ -89,11 +90,11 @@ def ask_for_collections(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen(arguments: argparse.Namespace) -> dict[Path, int]:
-    """Return the folders that the command line asks for; every how many-th of their queries to ask.
+def chosen_collections(arguments: argparse.Namespace) -> dict[Path, int]:
+    """Return the chosen folders, each with the N of "ask every N-th query".
 
     Raises:
-        SystemExit: If one is not there.
+        SystemExit: If a collection does not exist.
     """
     every_nth = dict(arguments.every_nth)
     folders = collections(arguments.evaluation, arguments.collections)
@@ -101,22 +102,24 @@ def chosen(arguments: argparse.Namespace) -> dict[Path, int]:
 
 
 def collections(root: Path, names: list[str] | None) -> list[Path]:
-    """Return the folders of collections under a folder; `names` keeps some of them.
+    """Return the folders of the collections under a folder, or only of those with the given names.
 
     Raises:
-        SystemExit: If one is not there.
+        SystemExit: If a collection does not exist.
     """
     judged = {file.parent for file in (*root.glob("*/qrels.tsv"), *root.glob("*/qrels"))}
-    found = {folder.name: folder for folder in sorted(judged)}
-    missing = [name for name in names or () if name not in found]
-    if missing or not found:
-        told = ", ".join(missing) or "at all"
-        raise SystemExit(f"No collection {told} under {root}; there are: {', '.join(found) or 'none'}.")
-    return [found[name] for name in names or found]
+    folders = {folder.name: folder for folder in sorted(judged)}
+    missing = [name for name in names or () if name not in folders]
+    if missing or not folders:
+        raise SystemExit(
+            f"Folder {root} has no collection {', '.join(missing) or 'in BEIR layout'} (found: "
+            f"{', '.join(folders) or 'none'})."
+        )
+    return [folders[name] for name in names or folders]
 
 
 def _sampled(argument: str) -> tuple[str, int]:
-    """Read NAME=N of the command line."""
+    """Parse an argument NAME=N."""
     name, _, every = argument.rpartition("=")
     if not name or not every.isdigit():
         raise argparse.ArgumentTypeError(f"{argument!r} is not NAME=N")

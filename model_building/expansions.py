@@ -1,46 +1,41 @@
-"""Which entries of the vocabulary expand texts: those that weigh in texts which do not hold them.
+"""Count which entries of the vocabulary expand the training texts, and how often.
 
     python -m model_building.expansions --model MODEL_FOLDER --data DATA
 
-Prints what share of all expansions the most frequent ones make, in training texts and queries as training
-reads them. A quarter of the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry
-that does not expand needs no column in the decoder, which is half of the model's multiplications: it weighs
-in the texts that hold it, by its own places (`LexicalHead.expanding`).
+An expansion is an entry that has a weight in a text which does not hold it. The table shows the share of all
+expansions that the most frequent entries make, in training texts and queries as training reads them. A
+quarter of the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry that does not
+expand needs no column in the decoder, which is half of the model's multiplications: it has a weight in the
+texts that hold it, by its own positions (`LexicalHead.expanding`).
 
-The last column estimates what texts of a new kind would keep: the entries are chosen without one source after
-the other, and the worst of them is told.
+The last column estimates the share for texts of a new kind: the entries are chosen without one source after
+the other, and the column shows the worst of these.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_building.restore import load_model
 from model_building.train import read_pairs
-from splade_retriever.encoding.batching import TokenBatch, batches
-from splade_retriever.encoding.encode_stream import cores
+from splade_retriever.encoding.onnx.bundled_graph import State
 from splade_retriever.encoding.onnx.graph_builder import BLOCK
-from splade_retriever.encoding.session import Session
-from splade_retriever.encoding.tokenizer import TokenIds
 from splade_retriever.errors import InputError
+from splade_retriever.training.expansions import Counts, count_expansions, expansions_of_state
+from splade_retriever.training.load_model import load_model
 
 SAMPLE = 4_000
-"""Of each source's texts, and of its queries, at most."""
+"""Maximum number of texts of each source, and of its queries."""
 BLOCKS = (24, 32, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76)
 """Rows of the table, in blocks of the decoder."""
 
-Counts: TypeAlias = NDArray[np.int64]
-
 
 def main() -> None:
-    """Read the command line and print the table."""
+    """Parse the arguments and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,21 +43,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     arguments = parser.parse_args()
     if not load_model(arguments.model).head.all_expand():
-        parser.error(f"{arguments.model} has columns for some entries only; export it without --expanding")
+        parser.error(
+            f"Model {arguments.model} has columns for some entries only. Export it without --expanding."
+        )
     counts = count_expansions(arguments.model / "model.onnx", sample(arguments.data))
     print("\n".join(table(counts)))
 
 
 def sample(data: Path) -> dict[str, list[list[int]]]:
-    """Return token ids of texts and queries by source, those that `prepare` wrote, evenly spaced.
+    """Return token ids of evenly spaced texts and queries by source, from a folder that `prepare` wrote.
 
     Raises:
-        InputError: If there are none.
+        InputError: If the folder has none.
     """
     sources = read_pairs(data)
     if not sources:
         raise InputError(
-            f"{data} holds no prepared data to count expansions in. Run model_building.prepare first."
+            f"Folder {data} has no prepared data to count expansions in. Run model_building.prepare first."
         )
     return {
         source.name: [
@@ -74,51 +71,46 @@ def sample(data: Path) -> dict[str, list[list[int]]]:
     }
 
 
-def count_expansions(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> dict[str, Counts]:
-    """Count the texts that each entry weighs in without standing in them, (vocab,), by source.
+def most_expanding(state: State, entries: int, data: Path, floor: float) -> NDArray[np.bool_]:
+    """Mark the entries that expand the training texts and queries most often, (vocab,).
 
     Args:
-        file: A pooled graph; one that leaves columns out has nothing to count there.
-        texts: Token ids by source, special ones included.
+        state: The weights.
+        entries: Maximum number of entries; those that expand no text are not among them.
+        data: The folder of prepared data.
+        floor: Of the export; lighter weights expand nothing.
+
+    Raises:
+        InputError: If `entries` is not at least 1, or there is no prepared data.
     """
-    session = Session(file)
-
-    def expansions(batch: TokenBatch) -> Counts:
-        weights = session.weights(batch.input_ids, batch.attention_mask)
-        np.put_along_axis(weights, batch.input_ids, 0, axis=1)
-        return np.count_nonzero(weights, axis=0)
-
-    with ThreadPoolExecutor(cores()) as pool:
-        return {
-            name: np.sum(list(pool.map(expansions, _batches(own))), axis=0) for name, own in texts.items()
-        }
-
-
-def _batches(texts: Sequence[list[int]]) -> Iterator[TokenBatch]:
-    return batches([TokenIds(text, False) for text in texts], token_budget=2048)
+    if entries < 1:
+        raise InputError(
+            f"At least 1 entry must expand texts, got {entries}. Omit the number to let all expand."
+        )
+    return most_frequent(expansions_of_state(state, sample(data), floor), entries)
 
 
 def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:
-    """Mark the entries that expand most often, (vocab,); of equal ones the first. None that never does."""
+    """Mark the entries that expand most often, (vocab,), the first of equal ones; none that never expands."""
     chosen = np.zeros(len(counts), dtype=bool)
     chosen[np.argsort(-counts, kind="stable")[:entries]] = True
     return chosen & (counts > 0)
 
 
 def table(counts: Mapping[str, Counts]) -> Iterator[str]:
-    """Lay out what share of all expansions the most frequent entries make.
+    """Format the share of all expansions that the most frequent entries make, as Markdown lines.
 
     Raises:
         InputError: If there are fewer than two sources.
     """
     total = sum(counts.values(), start=np.zeros(1, dtype=np.int64))
     if len(counts) < 2:
-        raise InputError(f"{len(counts)} source is too few to leave one out, expected two at least.")
-    yield "| entries that expand | share of all expansions | of those of a source left out, at least |"
+        raise InputError(f"There is {len(counts)} source, expected at least two: one of them is left out.")
+    yield "| entries that expand | share of all expansions | lowest share in a source that was left out |"
     yield "|---|---|---|"
     every = int((total > 0).sum())
     for size in [*(blocks * BLOCK for blocks in BLOCKS if blocks * BLOCK < every), every]:
-        left_out = min(_share(own, most_frequent(total - own, size)) for own in counts.values())
+        left_out = min(_share(each, most_frequent(total - each, size)) for each in counts.values())
         yield f"| {size:,} | {_share(total, most_frequent(total, size)):.2%} | {left_out:.2%} |"
 
 

@@ -1,11 +1,11 @@
-"""Prepare the training data: read, check against the evaluation sets, tokenise, order.
+"""Prepare the training data: read, check against the evaluation collections, tokenise, order.
 
     python -m model_building.prepare --data TRAIN_FOLDER --evaluation EVAL_FOLDER --out runs/data
 
-Every source folder holds `pairs.jsonl.gz` ({"query", "text"}). A pair is dropped when its query equals an
-evaluation query, or its text shares thirteen consecutive words with an evaluation document or query. Rows of
-one source are ordered by topic (k-means over TF-IDF components), so that a batch of neighbours is a batch of
-hard negatives; no text stands twice within reach of one batch.
+Each source is a folder with `pairs.jsonl.gz` ({"query", "text"}). A pair is dropped if its query equals an
+evaluation query, or if its query or text shares thirteen consecutive words with an evaluation document or
+query. The rows of a source are ordered by topic (k-means over TF-IDF components), so that neighbours are
+hard negatives of each other in a batch.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from model_building.model import minilm_folder
+from model_building.minilm import minilm_folder
 from model_building.sources import SOURCES
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 QUERY_TOKENS, TEXT_TOKENS = 48, 160
 OVERLAP_WORDS = 13
 
 
 def main() -> None:
-    """Read the command line and write one `.npz` a source, and the document frequencies."""
+    """Parse the arguments, and write one `.npz` per source and the document frequencies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True)
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: float = 1.0) -> None:
-    """Write the tokenised pairs of every source that `data` holds, and `sources.json`: how many were kept."""
+    """Write the tokenised pairs of every source in `data`, and their numbers in `sources.json`."""
     out.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     guard = Guard(evaluation)
@@ -57,11 +58,11 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
     for source in SOURCES:
         file = data / source.name / "pairs.jsonl.gz"
         if not file.exists():
-            log.info("%s: not in %s, left out", source.name, data)
+            logger.info("%s: skipped, %s does not exist", source.name, file)
             continue
-        everything = list(read_jsonl(file))
-        pairs = [pair for pair in everything if guard.allows(pair["query"], pair["text"])]
-        dropped = len(everything) - len(pairs)
+        rows = list(read_jsonl(file))
+        pairs = [pair for pair in rows if guard.allows(pair["query"], pair["text"])]
+        dropped = len(rows) - len(pairs)
         chosen = random.permutation(len(pairs))[: max(64, int(source.rows * share))]
         pairs = order_by_topic([pairs[i] for i in chosen], random)
         queries = _tokenise(tokenizer, [pair["query"] for pair in pairs], QUERY_TOKENS)
@@ -69,20 +70,19 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
         for text in texts:
             frequency[np.unique(text)] += 1
         documents += len(texts)
-        np.savez(
-            out / f"{source.name}.npz",
-            **_flat("query", queries),
-            **_flat("text", texts),
-            text_key=np.array([hash_of(pair["text"]) for pair in pairs], dtype=np.uint64),
-        )
+        keys = np.array([hash_of(pair["text"]) for pair in pairs], dtype=np.uint64)
+        columns: dict[str, Any] = {**_flat("query", queries), **_flat("text", texts), "text_key": keys}
+        np.savez(out / f"{source.name}.npz", **columns)
         counts[source.name] = {"kept": len(pairs), "overlapping": dropped}
-        log.info("%s: %d pairs kept, %d overlap with the evaluation sets", source.name, len(pairs), dropped)
+        logger.info(
+            "%s: %d pairs kept, %d overlap with the evaluation collections", source.name, len(pairs), dropped
+        )
     np.savez(out / "frequency.npz", frequency=frequency, documents=documents)
     (out / "sources.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
 
 class Guard:
-    """Knows the evaluation sets and refuses training pairs that overlap with them."""
+    """Finds training pairs that overlap with the evaluation collections."""
 
     def __init__(self, evaluation: Path) -> None:
         self._queries: set[str] = set()
@@ -95,11 +95,12 @@ class Guard:
                     self._queries.add(" ".join(words))
         if not self._queries:
             raise SystemExit(
-                f"No evaluation queries under {evaluation}; the overlap check would check nothing."
+                f"Folder {evaluation} has no evaluation queries, so the overlap check would check nothing. "
+                "Pass a folder of collections in BEIR layout."
             )
 
     def allows(self, query: str, text: str) -> bool:
-        """Tell whether the pair shares nothing with an evaluation set."""
+        """Return whether the pair shares nothing with an evaluation collection."""
         words = _words(query)
         if " ".join(words) in self._queries:
             return False
@@ -121,7 +122,7 @@ def hash_of(text: str) -> int:
 
 
 def order_by_topic(pairs: list[dict[str, str]], random: np.random.Generator) -> list[dict[str, str]]:
-    """Order pairs so that neighbours are about the same thing."""
+    """Order pairs so that neighbours have similar topics."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer

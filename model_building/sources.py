@@ -1,6 +1,6 @@
-"""The training data: what each source is, its licence, how much of it is used and how often it is drawn.
+"""The training data: each source with its licence, the number of pairs used, and how often it is drawn.
 
-Question-style sets are used whole and drawn more often; headings and word definitions are thinned.
+Sources of questions are used completely and drawn more often; headings and word definitions are sampled.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class Source:
 
     Attributes:
         name: The folder.
-        what: What a pair is.
-        licence: Of the texts, with the attribution it asks for.
-        rows: Pairs used at most.
-        draw: How often it is drawn, against its share of all rows.
+        what: Query and text of a pair.
+        licence: Licence of the texts, with the attribution that it requires.
+        rows: Maximum number of pairs used.
+        draw: How often the source is drawn, relative to its share of all rows.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""What the model learns from: a hybrid teacher's scores of each query of a batch with each of its texts.
+"""The hybrid teacher: scores of each query of a batch with each of its texts.
 
-Three parts add up, since each finds what the others miss:
+The score is the sum of three parts, because each finds texts that the others miss:
 
-1. the cosine of the dense teacher all-MiniLM-L6-v2 x 20;
-2. word matches, as BM25 counts them, over word pieces;
-3. in a later round, the scores of the model as the round before left it: what the words have taught it about
-   inflections and synonyms goes on to the next one (born-again networks, arXiv 1805.04770).
+1. the cosine of the dense teacher all-MiniLM-L6-v2, times 20;
+2. BM25's word matches, over word pieces;
+3. in a later round, the scores of the model that the earlier round made, which pass on what it learned about
+   inflections and synonyms (born-again networks, arXiv 1805.04770).
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_building.model import LAYERS, Encoder, Splade, saturated
+from model_building.minilm import minilm_encoder
+from splade_retriever.encoding.onnx.bundled_graph import LAYERS
+from splade_retriever.training.model import Splade, saturated
+
+__all__ = ["Dense", "Hybrid", "TeacherInput", "WordMatches"]
 
 
-class Seen(NamedTuple):
-    """Texts as the teacher sees them."""
+class TeacherInput(NamedTuple):
+    """Texts in the form that the teacher scores."""
 
     ids: Tensor
     """Shape (texts, tokens)."""
@@ -29,15 +33,15 @@ class Seen(NamedTuple):
     dense: Tensor
     """Shape (texts, hidden), unit vectors."""
     earlier: Tensor | None
-    """Shape (texts, entries): the earlier model's weights; None in the first round."""
+    """Shape (texts, entries): the weights by the earlier model; None in the first round."""
 
 
 class WordMatches:
-    """BM25 on word pieces, divided by the root of what the query could reach: a long one is no louder.
+    """BM25 over word pieces, divided by the root of the query's summed IDF, so long queries score no higher.
 
     Args:
-        idf: Shape (vocab,), 0 for an entry that does not count.
-        tokens: Tokens of a text on average.
+        idf: Shape (vocab,), 0 for an entry that is not counted.
+        tokens: Mean number of tokens of a text.
     """
 
     k1, b = 0.9, 0.4
@@ -45,45 +49,45 @@ class WordMatches:
     def __init__(self, idf: Tensor, tokens: float) -> None:
         self.idf, self.tokens = idf, tokens
 
-    def scores(self, queries: Seen, texts: Seen) -> Tensor:
+    def scores(self, queries: TeacherInput, texts: TeacherInput) -> Tensor:
         """Return the score of each query with each text, (queries, texts)."""
-        asked = self._counts(queries) * self.idf
-        found = self._counts(texts)
-        found = saturated(found, texts.mask.sum(1, keepdim=True) / self.tokens, k1=self.k1, b=self.b)
-        return asked @ found.T / asked.sum(1, keepdim=True).clamp_min(1.0).sqrt()
+        query_weights = self._counts(queries) * self.idf
+        length = texts.mask.sum(1, keepdim=True) / self.tokens
+        text_weights = saturated(self._counts(texts), length, k1=self.k1, b=self.b)
+        return query_weights @ text_weights.T / query_weights.sum(1, keepdim=True).clamp_min(1.0).sqrt()
 
-    def _counts(self, texts: Seen) -> Tensor:
+    def _counts(self, texts: TeacherInput) -> Tensor:
         counts = torch.zeros(len(texts.ids), len(self.idf), device=self.idf.device)
         return counts.scatter_add_(1, texts.ids, texts.mask.to(counts.dtype))
 
 
 class Dense(nn.Module):
-    """The dense teacher all-MiniLM-L6-v2, on top of the student's frozen lower layers."""
+    """The dense teacher all-MiniLM-L6-v2, which continues from the student's frozen lower layers."""
 
     def __init__(self, frozen: int = 3) -> None:
         super().__init__()
-        self.encoder = Encoder.from_minilm().requires_grad_(False).eval()
+        self.encoder = minilm_encoder().requires_grad_(False).eval()
         self.frozen = frozen
 
     @torch.no_grad()
     def forward(self, lower: Tensor, mask: Tensor) -> Tensor:
-        """Map the output of the frozen layers to unit vectors (batch, hidden): mean over tokens."""
+        """Map the output of the frozen layers to unit vectors, (batch, hidden), by the mean over tokens."""
         hidden = self.encoder.run(lower, mask, self.frozen, LAYERS)
         weight = mask[:, :, None].to(hidden.dtype)
         return functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)
 
 
 class Hybrid(nn.Module):
-    """The three parts together.
+    """The sum of the three parts.
 
     Args:
-        words: Counts the word matches.
-        frozen: How many lower layers teacher and student share.
-        dense_share: What the cosines are multiplied by.
-        word_share: The same for the word matches.
-        earlier_share: The same for the earlier model's scores.
-        earlier: The model of the round before; None in the first round.
-        query_power: Exponent of that model's query weights.
+        words: Scores the word matches.
+        frozen: Number of lower layers that teacher and student share.
+        dense_share: Factor of the cosines.
+        word_share: Factor of the word matches.
+        earlier_share: Factor of the earlier model's scores.
+        earlier: The model of the earlier round; None in the first round.
+        query_power: Exponent of the earlier model's query weights.
     """
 
     def __init__(
@@ -105,13 +109,14 @@ class Hybrid(nn.Module):
 
     @torch.no_grad()
     def forward(self, lower: Tensor, ids: Tensor, mask: Tensor, entries: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the dense vectors, and the earlier model's weights where there is one.
+        """Return the dense vectors, and the weights by the earlier model if there is one.
 
         Args:
             lower: Shape (texts, tokens, hidden), the output of the frozen layers.
             ids: Shape (texts, tokens).
             mask: Shape (texts, tokens), 1 for a token.
-            entries: Vocabulary entries to weigh (of a text only those of the queries count); None is all.
+            entries: Entries to compute weights of, because a text only needs those of the queries; None is
+                all.
         """
         dense = self.dense(lower, mask)
         if self.earlier is None:
@@ -121,10 +126,10 @@ class Hybrid(nn.Module):
         return dense, head.at(*head.unpadded(hidden, ids, mask), entries)
 
     @torch.no_grad()
-    def scores(self, queries: Seen, texts: Seen) -> Tensor:
+    def scores(self, queries: TeacherInput, texts: TeacherInput) -> Tensor:
         """Return the score of each query with each text, (queries, texts)."""
-        found = self.shares["dense"] * queries.dense @ texts.dense.T
-        found = found + self.shares["words"] * self.words.scores(queries, texts)
+        scores = self.shares["dense"] * queries.dense @ texts.dense.T
+        scores = scores + self.shares["words"] * self.words.scores(queries, texts)
         if queries.earlier is not None and texts.earlier is not None:
-            found = found + self.shares["earlier"] * queries.earlier.pow(self.query_power) @ texts.earlier.T
-        return found
+            scores = scores + self.shares["earlier"] * queries.earlier.pow(self.query_power) @ texts.earlier.T
+        return scores

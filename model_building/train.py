@@ -1,28 +1,16 @@
-"""Train the bundled model, on a CPU or a GPU, for a given time; resumable.
+"""Train the bundled model, on a CPU or a GPU, for a given time; an interrupted run resumes.
 
     python -m model_building.train --data runs/data --out runs/first --minutes 90
     python -m model_building.train --data runs/data --out runs/second --minutes 90 --earlier runs/first
 
-One step takes a batch of pairs from one source and adds four losses over the in-batch score matrix S = Q D^T:
+One step takes a batch of pairs from one source. The losses are those of `splade_retriever.training.learner`,
+the teacher is that of `model_building.teachers`.
 
-1. contrastive, both ways: cross-entropy of S against the diagonal (arXiv 1807.03748); no text stands twice;
-2. distillation, both ways: KL divergence from the hybrid teacher's in-batch scores (after arXiv 2010.02666,
-   `model_building/teachers.py`), as they are and softened (arXiv 1503.02531), so that the order of texts
-   far from the answer is learned, too;
-3. FLOPS: sum over the vocabulary of the squared mean weight (arXiv 2004.05665), for documents and queries;
-   weights count without their entry's gain (to the power of `relief`), so that a rare word is pressed less
-   (arXiv 2411.04403);
-4. a little L1 on queries.
+In a share of the batches one part of each text is the query for the rest of it (cropping, arXiv 2112.09118):
+the queries of pairs are short, users ask long ones, too.
 
-A share of the batches asks with a part of each text for the rest of it (cropping, arXiv 2112.09118): pairs
-have short queries only, users ask long ones, too.
-
-Instead of fixed factors, the two regularisers are held at a number of active dimensions: their factors grow
-while a text has more than that and shrink while it has fewer. That number falls from five times its final
-value, quadratically, over the first 30 % of the run (the ramp of arXiv 2109.10086).
-
-A later round starts from the model that an earlier one made, whose scores join the teacher. What a later
-round has made is an average of the weights it ends and starts with (`finished`), which ranks better than
+A later round starts from the model that an earlier one made, whose scores join the teacher. The result of a
+later round is an average of the weights at its end and at its start (`finished`), which ranks better than
 either.
 """
 
@@ -34,7 +22,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,16 +31,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from model_building.model import Splade
+from model_building.minilm import minilm_encoder
 from model_building.sources import SOURCES
-from model_building.teachers import Hybrid, Seen, WordMatches
+from model_building.teachers import Hybrid, TeacherInput, WordMatches
+from splade_retriever.training.batches import in_groups, padded
+from splade_retriever.training.learner import Learner, LearningSettings
+from splade_retriever.training.model import Splade
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-UNUSED = 999  # entries below this id are special or unused
-SHORTEST_CROPPED = 48  # tokens of a text that is cut in two
+UNUSED = 999
+"""Entries below this id are special or unused."""
+MIN_CROPPED = 48
+"""Tokens of a text that is cut in two."""
+LOG_EVERY = 50
+"""Steps between two lines of the log, each with the mean of its figures since the line before."""
+SAVE_EVERY = 120
+"""Seconds between two checkpoints."""
 
 Tokens = Sequence[NDArray[np.uint16]]
 """The token ids of texts."""
@@ -60,33 +56,54 @@ Tokens = Sequence[NDArray[np.uint16]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result, beside the data."""
+    """All settings that decide the result, besides the data.
+
+    `LearningSettings` describes the fields that it shares with this class.
+
+    Attributes:
+        seed: Decides the batches.
+        batch: Pairs per step.
+        groups: Groups of texts of similar length that a batch is encoded in.
+        frozen: Number of lower layers that keep their weights.
+        keep_text: Weights of a text that training sees, the heaviest.
+        keep_query: The same of a query.
+        dense_share: Factor of the dense teacher's cosines.
+        word_share: Factor of the word matches in the teacher.
+        earlier_share: Factor of the earlier model's scores in the teacher.
+        crops: Share of the batches that are cropped.
+        earlier_end: Share of the weights at the end of the earlier round in the model that a later one
+            starts from.
+    """
 
     seed: int = 13
     batch: int = 48
     groups: int = 4
-    head_rate: float = 2e-3
-    layer_rate: float = 1e-4
-    warm_up: float = 0.03
+    head_rate: float = LearningSettings.head_rate
+    layer_rate: float = LearningSettings.layer_rate
+    warm_up: float = LearningSettings.warm_up
     frozen: int = 3
     keep_text: int = 512
     keep_query: int = 256
     dense_share: float = 20.0
     word_share: float = 1.0
     earlier_share: float = 0.0
-    distillation: float = 2.0
-    softened: float = 0.0
-    temperature: float = 3.0
+    distillation: float = LearningSettings.distillation
+    softened: float = LearningSettings.softened
+    temperature: float = LearningSettings.temperature
     crops: float = 0.0
-    flops_text: float = 5e-3
-    flops_query: float = 5e-3
-    l1_query: float = 1e-3
-    relief: float = 1.0
-    dims_text: float = 120.0
-    dims_query: float = 26.0
-    ramp: float = 0.3
-    query_power: float = 1.0
+    flops_text: float = LearningSettings.flops_text
+    flops_query: float = LearningSettings.flops_query
+    l1_query: float = LearningSettings.l1_query
+    relief: float = LearningSettings.relief
+    dims_text: float = LearningSettings.dims_text
+    dims_query: float = LearningSettings.dims_query
+    ramp: float = LearningSettings.ramp
+    query_power: float = LearningSettings.query_power
     earlier_end: float = 0.6
+
+    def learning(self) -> LearningSettings:
+        """Return the settings of the learner."""
+        return LearningSettings(**{each.name: getattr(self, each.name) for each in fields(LearningSettings)})
 
 
 LATER = replace(
@@ -103,33 +120,28 @@ LATER = replace(
     ramp=0.0,
     query_power=1.5,
 )
-"""A round that goes on from an earlier one."""
-
-EVERY = 50
-"""Steps between two lines of the log, each with the mean of its figures since the line before."""
+"""The recipe of a round that starts from an earlier one."""
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/model"))
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument(
-        "--steps", type=int, default=None, help="stop after this many steps instead of by time"
-    )
+    parser.add_argument("--steps", type=int, default=None, help="number of steps, in place of minutes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="run the layers in bfloat16"
     )
-    parser.add_argument("--earlier", type=Path, default=None, help="the run to go on from, in a new round")
+    parser.add_argument("--earlier", type=Path, default=None, help="the run that this round starts from")
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=None)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    given = {name: value for name in asdict(Recipe()) if (value := getattr(arguments, name)) is not None}
+    changed = {name: value for name in asdict(Recipe()) if (value := getattr(arguments, name)) is not None}
     run = Run(
-        replace(LATER if arguments.earlier else Recipe(), **given),
+        replace(LATER if arguments.earlier else Recipe(), **changed),
         arguments.data,
         arguments.out,
         earlier=arguments.earlier,
@@ -140,13 +152,13 @@ def main() -> None:
 
 
 def finished(run: Path, end_share: float = Recipe.earlier_end, device: str = "cpu") -> dict[str, Tensor]:
-    """Return the weights that a run has made, by name (after arXiv 2109.01903).
+    """Return the weights that a run made, by name (after arXiv 2109.01903).
 
     Args:
         run: The run's folder.
-        end_share: Of the weights at its end; the rest is the share of those at its start. A first round has
-            no model to start with: its weights are those at its end.
-        device: Where the weights go.
+        end_share: Share of the weights at the end of the run; the rest is those at its start. The result of a
+            first round, which starts from no model, is its weights at the end.
+        device: The device of the weights.
     """
     end: dict[str, Tensor] = torch.load(run / "checkpoint.pt", map_location=device)["model"]
     if not (run / "start.pt").exists():
@@ -167,15 +179,15 @@ class Pairs:
         self._ids = {name: stored[name] for name in ("query", "text")}
         self._ends = {name: stored[f"{name}_end"] for name in ("query", "text")}
         self.keys = stored["text_key"]
-        """Of each text; two that are equal have the same."""
+        """Key of each text, equal for equal texts."""
         self.tokens = int(self._ends["text"][-1])
-        """Of all texts together."""
+        """Number of tokens of all texts."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def draw(self, size: int, random: np.random.Generator) -> NDArray[np.int64]:
-        """Pick `size` neighbours with different texts, from a random place."""
+        """Draw `size` neighbouring rows with different texts, from a random start."""
         start = int(random.integers(len(self)))
         window = (start + np.arange(min(len(self), size * 3))) % len(self)
         _, first = np.unique(self.keys[window], return_index=True)
@@ -188,205 +200,55 @@ class Pairs:
 
 
 def read_pairs(data: Path) -> list[Pairs]:
-    """Read the pairs of all sources that `model_building.prepare` wrote."""
+    """Read the pairs of all sources in a folder that `model_building.prepare` wrote."""
     return [Pairs(file) for file in sorted(data.glob("*.npz")) if file.stem != "frequency"]
 
 
 def mean_tokens(sources: Sequence[Pairs]) -> float:
-    """Return the tokens of a text on average."""
+    """Return the mean number of tokens of a text."""
     return sum(source.tokens for source in sources) / sum(map(len, sources))
 
 
 def cropped(
     query: NDArray[np.uint16], text: NDArray[np.uint16], random: np.random.Generator
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Cut a text in two somewhere in its middle; either part may ask for the other. A short one stays a pair.
+    """Cut a text in two near its middle; one part becomes the query. A short text is not cut.
 
     Args:
-        query: Token ids of the pair's query, between the two special tokens.
-        text: Token ids of its text, the same.
-        random: Decides where, and which part asks.
+        query: Token ids of the pair's query, special tokens included.
+        text: Token ids of its text, special tokens included.
+        random: Decides where to cut, and which part is the query.
     """
-    if len(text) < SHORTEST_CROPPED:
+    if len(text) < MIN_CROPPED:
         return query, text
     at = int(len(text) * random.uniform(0.3, 0.7))
     front, back = np.append(text[:at], text[-1]), np.append(text[0], text[at:])
     return (front, back) if random.random() < 0.5 else (back, front)
 
 
-def padded(texts: Sequence[Sequence[int] | NDArray[np.uint16]], device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return token ids and mask, (texts, tokens), padded with 0."""
-    ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for place, text in enumerate(texts):
-        ids[place, : len(text)] = text
-        mask[place, : len(text)] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
-def in_groups(
-    ids: Tensor, mask: Tensor, groups: int, forward: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
-    """Call `forward` on groups of texts of like length, each cut to its longest; rows come back in order.
-
-    Args:
-        ids: Shape (texts, tokens).
-        mask: Shape (texts, tokens), 1 for a token.
-        groups: How many groups.
-        forward: Maps ids and mask of a group to tensors with a row a text.
-    """
-    lengths = mask.sum(1)
-    rows_of = [rows for rows in lengths.argsort().tensor_split(groups) if len(rows)]
-    made = []
-    for rows in rows_of:
-        longest = int(lengths[rows].max())
-        made.append(forward(ids[rows, :longest], mask[rows, :longest]))
-    back = torch.cat(rows_of).argsort()
-    return tuple(torch.cat(parts)[back] for parts in zip(*made, strict=True))
-
-
 def word_idf(frequency: NDArray[np.int64], documents: int) -> Tensor:
-    """Return the IDF of BM25 of each vocabulary entry, 0 for special and unused ones."""
+    """Return the IDF of each vocabulary entry, as BM25 defines it; 0 for special and unused entries."""
     idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
     idf[:UNUSED] = 0
     return torch.tensor(idf, dtype=torch.float32)
 
 
 def start_weights(idf: Tensor) -> Tensor:
-    """Return the weight that each vocabulary entry gives itself before training; 0 bars it.
+    """Return the weight of each vocabulary entry in a text that holds it, before training; 0 bars the entry.
 
-    The product of the query's and the document's weight starts at 0.17 x IDF: beside 20 x the cosine of the
-    dense teacher that is the share which ranks best.
+    The product of a query's and a document's weight starts at 0.17 x IDF, which ranks best in a sum with
+    20 x the cosine of the dense teacher.
     """
     return (0.17 * idf).sqrt()
 
 
-class Pressure:
-    """Holds the active dimensions of texts and of queries at a number, by the factor of their regulariser."""
-
-    rate, start, longest = 0.05, 4.0, 1.0
-    """Largest change of a step, as a share; how far above the goal it starts; the largest excess heeded."""
-
-    def __init__(self, goals: dict[str, float], ramp: float) -> None:
-        self.goals, self.ramp = goals, ramp
-        self.factors = dict.fromkeys(goals, 1.0)
-
-    def see(self, dims: dict[str, float], done: float) -> None:
-        """Adjust the factors to what a step had, at the share `done` of the run."""
-        slack = 1 + self.start * (1 - min(1.0, done / self.ramp)) ** 2 if self.ramp else 1.0
-        for name, goal in self.goals.items():
-            excess = min(self.longest, max(-self.longest, dims[name] / (goal * slack) - 1))
-            self.factors[name] = min(1e3, max(1e-2, self.factors[name] * (1 + self.rate * excess)))
-
-
-def losses(
-    queries: Tensor,
-    texts: Tensor,
-    *,
-    gain: Tensor,
-    teacher: Tensor,
-    recipe: Recipe,
-    pressure: dict[str, float],
-) -> dict[str, Tensor]:
-    """Return the weighted losses of one batch by name.
-
-    Args:
-        queries: Shape (batch, vocab), weights before they are raised to the recipe's power.
-        texts: Shape (texts, vocab), weights; row i answers query i, those after the queries' answer none.
-        gain: Shape (vocab,), the head's gains: the regularisers see weights without them.
-        teacher: Shape (batch, texts), the teacher's scores.
-        recipe: The factors.
-        pressure: "text" and "query" -> what their regulariser is multiplied by.
-    """
-    scores = queries.pow(recipe.query_power) @ texts.T
-    diagonal = torch.arange(len(scores), device=scores.device)
-    back, taught_back = (matrix[:, : len(matrix)].T for matrix in (scores, teacher))
-    relief = gain.pow(recipe.relief)
-    mean = {"text": texts.mean(0) / relief, "query": queries.mean(0) / relief}
-    heavy = {name: weights.square().sum() for name, weights in mean.items()}
-    return {
-        "contrastive": (functional.cross_entropy(scores, diagonal) + functional.cross_entropy(back, diagonal))
-        / 2,
-        "distillation": recipe.distillation
-        * (_divergence(scores, teacher) + _divergence(back, taught_back))
-        / 2,
-        "softened": recipe.softened
-        * (
-            _divergence(scores, teacher, recipe.temperature)
-            + _divergence(back, taught_back, recipe.temperature)
-        )
-        / 2,
-        "flops": pressure["text"] * recipe.flops_text * heavy["text"]
-        + pressure["query"] * recipe.flops_query * heavy["query"],
-        "l1": pressure["query"] * recipe.l1_query * mean["query"].sum(),
-    }
-
-
-def _divergence(scores: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return KL(teacher || scores) over each row, x temperature^2, so that gradients keep their size."""
-    wanted = functional.softmax(teacher / temperature, dim=1)
-    found = functional.log_softmax(scores / temperature, dim=1)
-    return temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
-
-
-class Learner:
-    """What a batch changes: the model, its optimiser and the pressure on active dimensions."""
-
-    def __init__(self, recipe: Recipe, model: Splade) -> None:
-        self.recipe, self.model = recipe, model
-        self.pressure = Pressure({"text": recipe.dims_text, "query": recipe.dims_query}, recipe.ramp)
-        layers = [p for p in model.encoder.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": layers, "rate": recipe.layer_rate},
-                {"params": list(model.head.parameters()), "rate": recipe.head_rate},
-            ],
-            weight_decay=0.0,
-        )
-
-    def update(self, queries: Tensor, texts: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
-        """Take one step, at the share `done` of the run; returns the losses and what else a log shows.
-
-        Args:
-            queries: Shape (batch, vocab), weights by the model, with gradients.
-            texts: Shape (texts, vocab), the same; row i answers query i, as in `losses`.
-            teacher: Shape (batch, texts), the teacher's scores.
-            done: From 0 to 1; the learning rate rises over the warm-up, then falls to 0 at 1.
-        """
-        rate = min(1.0, done / self.recipe.warm_up) * (1 - done)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["rate"] * rate
-        parts = losses(
-            queries,
-            texts,
-            gain=self.model.head.gain(),
-            teacher=teacher,
-            recipe=self.recipe,
-            pressure=self.pressure.factors,
-        )
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimiser.step()
-        dims = {
-            name: float((weights > self.model.head.floor).sum(1).float().mean())
-            for name, weights in (("query", queries), ("text", texts))
-        }
-        self.pressure.see(dims, done)
-        return (
-            {name: float(value.detach()) for name, value in parts.items()}
-            | {f"{name}_dims": value for name, value in dims.items()}
-            | {f"{name}_pressure": value for name, value in self.pressure.factors.items()}
-        )
-
-
 class Run:
-    """One training run: data, teacher, what learns, checkpoint.
+    """One training run: its data, teacher, model and checkpoint.
 
     Args:
         recipe: The sizes, rates and shares.
-        data: What `model_building.prepare` wrote.
-        out: The folder of the checkpoint; a run that is there goes on.
+        data: The folder that `model_building.prepare` wrote.
+        out: The folder of the checkpoint; a run in it resumes.
         earlier: The folder of a finished run to start from, whose model joins the teacher.
         device: "cpu" or "cuda".
         bf16: Run the layers in bfloat16.
@@ -408,19 +270,19 @@ class Run:
         counted = np.load(data / "frequency.npz")
         idf = word_idf(counted["frequency"], int(counted["documents"]))
         self.sources = read_pairs(data)
-        often = {source.name: source.draw for source in SOURCES}
-        draw = np.array([often[source.name] * len(source) for source in self.sources])
+        factors = {source.name: source.draw for source in SOURCES}
+        draw = np.array([factors[source.name] * len(source) for source in self.sources])
         self.draw = draw / draw.sum()
         self.model = self._untrained(idf).to(device)
-        self.learner = Learner(recipe, self.model)
-        before = self._go_on_from(earlier, idf) if earlier is not None else None
+        self.learner = Learner(recipe.learning(), self.model)
+        earlier_model = self._start_from(earlier, idf) if earlier is not None else None
         self.teacher = Hybrid(
             WordMatches(idf.to(device), mean_tokens(self.sources)),
             recipe.frozen,
             dense_share=recipe.dense_share,
             word_share=recipe.word_share,
             earlier_share=recipe.earlier_share,
-            earlier=before,
+            earlier=earlier_model,
             query_power=recipe.query_power,
         ).to(device)
         self.earlier = (
@@ -432,92 +294,93 @@ class Run:
             self._load()
 
     def _untrained(self, idf: Tensor) -> Splade:
-        """Return what learns, as it starts."""
-        return Splade(start_weights(idf), self.recipe.frozen)
+        """Return the model before training."""
+        return Splade(minilm_encoder(), start_weights(idf), self.recipe.frozen)
 
-    def _go_on_from(self, earlier: Path, idf: Tensor) -> Splade:
-        """Give the student the weights that an earlier run has made, and return that model."""
-        begun = self.out / "start.pt"
-        if not begun.exists():
-            _save(finished(earlier, self.recipe.earlier_end), begun)
-        weights = torch.load(begun, map_location=self.device)
+    def _start_from(self, earlier: Path, idf: Tensor) -> Splade:
+        """Load the weights that an earlier run made into the student, and return a model with them."""
+        start = self.out / "start.pt"
+        if not start.exists():
+            _save(finished(earlier, self.recipe.earlier_end), start)
+        weights = torch.load(start, map_location=self.device)
         self.model.load_state_dict(weights)
-        told = torch.load(earlier / "checkpoint.pt", map_location="cpu")
-        self.learner.pressure.factors = told["pressure"]
-        before = Splade(start_weights(idf), self.recipe.frozen).to(self.device)
-        before.load_state_dict(weights)
-        return before
+        checkpoint = torch.load(earlier / "checkpoint.pt", map_location="cpu")
+        self.learner.pressure.factors = checkpoint["pressure"]
+        model = Splade(minilm_encoder(), start_weights(idf), self.recipe.frozen)
+        model.load_state_dict(weights)
+        model.to(self.device)
+        return model
 
     def train(
         self, *, seconds: float, steps: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Train until the time or the steps are used up; a checkpoint every two minutes and at the end.
+        """Train for a time or a number of steps; write a checkpoint every two minutes and at the end.
 
         Args:
-            seconds: How long, by the clock.
-            steps: How many steps instead.
-            clock: Tells the seconds.
+            seconds: The time, by the clock.
+            steps: The number of steps, in place of the time.
+            clock: Returns seconds.
         """
-        begun = saved = clock() - self.spent
-        seen: list[dict[str, float]] = []
-        while (done := self.step / steps if steps else (clock() - begun) / seconds) < 1:
-            seen.append(self._one_step(done))
+        start = saved = clock() - self.spent
+        recent: list[dict[str, float]] = []
+        while (done := self.step / steps if steps else (clock() - start) / seconds) < 1:
+            recent.append(self._one_step(done))
             self.step += 1
-            if self.step % EVERY == 0:
-                point = {name: fmean(parts[name] for parts in seen) for name in seen[0]}
-                self.curve.append({"step": self.step, "minutes": (clock() - begun) / 60, **point})
-                seen.clear()
-                log.info(self._line(self.curve[-1]))
-            if clock() - saved > 120:
+            if self.step % LOG_EVERY == 0:
+                point = {name: fmean(parts[name] for parts in recent) for name in recent[0]}
+                self.curve.append({"step": self.step, "minutes": (clock() - start) / 60, **point})
+                recent.clear()
+                logger.info(self._line(self.curve[-1]))
+            if clock() - saved > SAVE_EVERY:
                 saved = clock()
-                self._save(saved - begun)
-        self._save(clock() - begun)
-        log.info("finished: %d steps, %.1f minutes", self.step, self.spent / 60)
+                self._save(saved - start)
+        self._save(clock() - start)
+        logger.info("finished: %d steps, %.1f minutes", self.step, self.spent / 60)
 
     def _one_step(self, done: float) -> dict[str, float]:
-        queries, texts = self._drawn(np.random.default_rng((self.recipe.seed, self.step)))
-        asked, asking = self._ask(queries)
-        entries = None if asking.earlier is None else asking.earlier.amax(0).nonzero()[:, 0]
-        found, answering = self._forward(texts, self.recipe.keep_text, entries)
-        if asking.earlier is not None:
-            asking = asking._replace(earlier=asking.earlier[:, entries])
-        return self._learn(asked, found, self.teacher.scores(asking, answering), done)
+        queries, texts = self._draw_batch(np.random.default_rng((self.recipe.seed, self.step)))
+        query_weights, query_input = self._encode_queries(queries)
+        entries = None if query_input.earlier is None else query_input.earlier.amax(0).nonzero()[:, 0]
+        text_weights, text_input = self._encode(texts, self.recipe.keep_text, entries)
+        if query_input.earlier is not None:
+            query_input = query_input._replace(earlier=query_input.earlier[:, entries])
+        return self._update(query_weights, text_weights, self.teacher.scores(query_input, text_input), done)
 
-    def _drawn(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-        """Draw the queries of a batch and texts, the first of which answer them in their order."""
-        source, rows = self._batch(random)
+    def _draw_batch(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+        """Draw queries and texts; text i answers query i, further texts answer no query."""
+        source, rows = self._draw_rows(random)
         queries, texts = source.rows("query", rows), source.rows("text", rows)
         if random.random() < self.recipe.crops:
             parts = [cropped(*pair, random) for pair in zip(queries, texts, strict=True)]
-            queries, texts = [asking for asking, _ in parts], [answering for _, answering in parts]
+            queries, texts = [query for query, _ in parts], [text for _, text in parts]
         return queries, texts
 
-    def _batch(self, random: np.random.Generator) -> tuple[Pairs, NDArray[np.int64]]:
+    def _draw_rows(self, random: np.random.Generator) -> tuple[Pairs, NDArray[np.int64]]:
         """Draw a source and the rows of a batch."""
         source = self.sources[random.choice(len(self.sources), p=self.draw)]
         return source, source.draw(self.recipe.batch, random)
 
-    def _ask(self, queries: Tokens) -> tuple[Tensor, Seen]:
-        """Weigh queries, as `_forward` does."""
-        return self._forward(queries, self.recipe.keep_query)
+    def _encode_queries(self, queries: Tokens) -> tuple[Tensor, TeacherInput]:
+        """Encode queries, as `_encode` does."""
+        return self._encode(queries, self.recipe.keep_query)
 
-    def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
+    def _update(self, queries: Tensor, texts: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
         """Take the step, see `Learner.update`."""
-        return self.learner.update(asked, found, teacher, done)
+        return self.learner.update(queries, texts, teacher, done)
 
-    def _forward(self, texts: Tokens, keep: int, entries: Tensor | None = None) -> tuple[Tensor, Seen]:
-        """Return sparse weights, (texts, vocab), and what the teacher sees; see `Hybrid.forward`."""
+    def _encode(self, texts: Tokens, keep: int, entries: Tensor | None = None) -> tuple[Tensor, TeacherInput]:
+        """Return sparse weights, (texts, vocab), and the teacher's input, see `Hybrid.forward`."""
 
         def both(ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
             with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
                 lower = self.model.lower(ids, mask)
-                taught = self.teacher(lower, ids, mask, entries)
+                teacher = self.teacher(lower, ids, mask, entries)
                 weights = self.model.head(self.model.upper(lower, mask), ids, mask, keep)
-            return weights.float(), *(part.float() for part in taught)
+            return weights.float(), *(part.float() for part in teacher)
 
         ids, mask = padded(texts, self.device)
         weights, dense, *earlier = in_groups(ids, mask, self.recipe.groups, both)
-        return weights, Seen(ids, mask, dense, earlier[0] if earlier else None)
+        return weights, TeacherInput(ids, mask, dense, earlier[0] if earlier else None)
 
     def _line(self, point: dict[str, float]) -> str:
         shown = " ".join(
@@ -529,12 +392,12 @@ class Run:
     def _save(self, spent: float) -> None:
         self.spent = spent
         _save(self._state(), self.out / "checkpoint.pt")
-        told: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
-        told |= {"curve": self.curve, "earlier": self.earlier, "hardware": self._hardware()}
-        (self.out / "recipe.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        record: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
+        record |= {"curve": self.curve, "earlier": self.earlier, "hardware": self._hardware()}
+        (self.out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.learner.optimiser.state_dict(),
@@ -547,17 +410,19 @@ class Run:
 
     def _hardware(self) -> str:
         if self.device == "cuda":
-            return torch.cuda.get_device_name()
+            return str(torch.cuda.get_device_name())
         return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
 
     def _load(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
         if state["recipe"] != asdict(self.recipe):
-            raise SystemExit(f"{self.out} was begun with another recipe; give another --out to start anew.")
+            raise SystemExit(
+                f"The run in {self.out} has another recipe. Pass another --out to start a new run."
+            )
         self._resume(state)
 
     def _resume(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint held."""
+        """Restore the content of a checkpoint."""
         self.model.load_state_dict(state["model"])
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.learner.pressure.factors = state["pressure"]
@@ -565,10 +430,10 @@ class Run:
 
 
 def _save(state: dict[str, Any], file: Path) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    waiting = file.with_suffix(".tmp")
-    torch.save(state, waiting)
-    waiting.replace(file)
+    """Write a file so that an interruption leaves either the old file or the new one."""
+    temporary = file.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(file)
 
 
 if __name__ == "__main__":

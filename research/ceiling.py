@@ -1,10 +1,10 @@
-"""Measure how well a teacher ranks by itself: the most that a student can learn from it.
+"""Measure how well each teacher ranks alone, which a student can hardly exceed.
 
     python -m research.ceiling --evaluation EVAL_FOLDER --data runs/data --run runs/first
 
-Prints one line a teacher: its parts alone, then the teachers of a first and of a later round, whose earlier
-model is that of `--run`. The texts are cut at 512 tokens. With `--vectors` a folder keeps what was encoded,
-as that takes most of the time: about 20 minutes on two cores for 18,000 documents.
+Prints one line per teacher: each part alone, then the teachers of a first and of a later round, whose earlier
+model is that of `--run`. Texts are cut at 512 tokens. With `--vectors` a folder keeps the encoded texts,
+because encoding takes most of the time: about 20 minutes on two cores for 18,000 documents.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from tokenizers import Tokenizer
 
-from model_building.evaluate import ask_for_collections, chosen
-from model_building.model import Splade, minilm_folder
-from model_building.teachers import Dense, Seen, WordMatches
+from model_building.evaluate import add_collection_options, chosen_collections
+from model_building.minilm import minilm_encoder, minilm_folder
+from model_building.teachers import Dense, TeacherInput, WordMatches
 from model_building.train import (
     LATER,
     Recipe,
     finished,
     mean_tokens,
-    padded,
     read_pairs,
     start_weights,
     word_idf,
@@ -37,6 +36,8 @@ from model_building.train import (
 from splade_retriever.evaluation.baselines import Bm25, best_rows
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import score_rankings
+from splade_retriever.training.batches import padded
+from splade_retriever.training.model import Splade
 
 MAX_LENGTH = 512
 TOKENS_AT_ONCE = 6_000
@@ -49,22 +50,22 @@ SHARES = {
     "first round: dense + words": (Recipe().dense_share, Recipe().word_share, 0.0),
     "later round: dense + words + earlier": (LATER.dense_share, LATER.word_share, LATER.earlier_share),
 }
-"""Teacher -> shares of the cosine, the word matches and the earlier model's scores."""
+"""Teacher -> factors of the cosine, the word matches and the earlier model's scores."""
 
 
 def main() -> None:
-    """Read the command line and print the table."""
+    """Parse the arguments and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ask_for_collections(parser)
-    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="what `prepare` wrote")
+    add_collection_options(parser)
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="the prepared data")
     parser.add_argument("--run", type=Path, required=True, help="the run with the earlier model")
-    parser.add_argument("--vectors", type=Path, default=None, help="keep what is encoded here")
+    parser.add_argument("--vectors", type=Path, default=None, help="folder that keeps the encoded texts")
     arguments = parser.parse_args()
     parts = Parts(arguments.data, arguments.run)
-    found: dict[str, dict[str, float]] = {}
-    for folder, every_nth in chosen(arguments).items():
+    results: dict[str, dict[str, float]] = {}
+    for folder, every_nth in chosen_collections(arguments).items():
         collection = BeirCollection.read(folder, every_nth=every_nth)
         kept = None if arguments.vectors is None else arguments.vectors / folder.name
         scores = parts.scores(collection, kept)
@@ -74,22 +75,22 @@ def main() -> None:
         }
         for name, rows in rankings.items():
             quality = score_rankings(rows, collection.judgements, gains="exponential")
-            found.setdefault(name, {})[collection.name] = quality["ndcg_at_10"]
-    print("\n".join(table(found)))
+            results.setdefault(name, {})[collection.name] = quality["ndcg_at_10"]
+    print("\n".join(table(results)))
 
 
 class Parts:
     """Scores of a collection's queries with its documents, by each part of a teacher.
 
     Args:
-        data: What `model_building.prepare` wrote.
+        data: The folder that `model_building.prepare` wrote.
         run: The run with the earlier model.
     """
 
     def __init__(self, data: Path, run: Path) -> None:
         counted = np.load(data / "frequency.npz")
         idf = word_idf(counted["frequency"], int(counted["documents"]))
-        self.model = Splade(start_weights(idf)).eval()
+        self.model = Splade(minilm_encoder(), start_weights(idf)).eval()
         self.model.load_state_dict(finished(run))
         self.dense = Dense(self.model.frozen)
         self.words = WordMatches(idf, mean_tokens(read_pairs(data)))
@@ -99,17 +100,21 @@ class Parts:
 
     def scores(self, collection: BeirCollection, kept: Path | None) -> list[NDArray[np.float32]]:
         """Return three arrays (queries, documents): cosines, word matches, the earlier model's scores."""
-        asked = self._seen(list(collection.queries.values()), kept and kept.with_suffix(".queries.npz"))
-        found = self._seen(list(collection.documents.values()), kept and kept.with_suffix(".documents.npz"))
+        queries = self._encoded(list(collection.queries.values()), kept and kept.with_suffix(".queries.npz"))
+        documents = self._encoded(
+            list(collection.documents.values()), kept and kept.with_suffix(".documents.npz")
+        )
         words = [
-            self.words.scores(_tokens(asked["ids"]), _tokens(found["ids"][start : start + DOCUMENTS_AT_ONCE]))
-            for start in range(0, len(found["ids"]), DOCUMENTS_AT_ONCE)
+            self.words.scores(
+                _tokens(queries["ids"]), _tokens(documents["ids"][start : start + DOCUMENTS_AT_ONCE])
+            )
+            for start in range(0, len(documents["ids"]), DOCUMENTS_AT_ONCE)
         ]
-        weights = (asked["weights"].power(LATER.query_power) @ found["weights"].T).toarray()
-        return [asked["dense"] @ found["dense"].T, torch.cat(words, 1).numpy(), weights]
+        weights = (queries["weights"].power(LATER.query_power) @ documents["weights"].T).toarray()
+        return [queries["dense"] @ documents["dense"].T, torch.cat(words, 1).numpy(), weights]
 
-    def _seen(self, texts: list[str], kept: Path | None) -> dict[str, Any]:
-        """Encode texts, or read what was kept of them: ids, dense vectors and the model's weights."""
+    def _encoded(self, texts: list[str], kept: Path | None) -> dict[str, Any]:
+        """Encode texts, or read the kept file: ids, dense vectors and the model's weights."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         if kept is not None and kept.exists():
             stored = np.load(kept)
@@ -131,16 +136,18 @@ class Parts:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 lower = self.model.lower(batch, mask)
                 vectors = self.dense(lower, mask).float().numpy()
-                # Keeping every entry computes them in column blocks, which bounds the memory.
+                # Keeping all entries computes them in blocks of columns, which bounds the memory.
                 entries = len(self.words.idf)
-                own = self.model.head(self.model.upper(lower, mask), batch, mask, entries).float().numpy()
-            for row, vector, weight in zip(rows, vectors, own, strict=True):
+                batch_weights = (
+                    self.model.head(self.model.upper(lower, mask), batch, mask, entries).float().numpy()
+                )
+            for row, vector, weight in zip(rows, vectors, batch_weights, strict=True):
                 dense[row], weights[row] = vector, csr_matrix(weight)
         return np.stack(dense), vstack(weights).tocsr()
 
 
 def batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield rows of texts of like length, the shortest first."""
+    """Yield rows of texts of similar length, the shortest first."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     while order:
         size = max(1, TOKENS_AT_ONCE // len(ids[order[0]]))
@@ -148,9 +155,9 @@ def batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         del order[: min(size, 64)]
 
 
-def _tokens(ids: Sequence[Sequence[int]]) -> Seen:
+def _tokens(ids: Sequence[Sequence[int]]) -> TeacherInput:
     batch, mask = padded(ids)
-    return Seen(batch, mask, dense=torch.empty(0), earlier=None)
+    return TeacherInput(batch, mask, dense=torch.empty(0), earlier=None)
 
 
 def bm25(collection: BeirCollection) -> dict[str, list[str]]:
@@ -160,24 +167,24 @@ def bm25(collection: BeirCollection) -> dict[str, list[str]]:
 
 
 def ranked(collection: BeirCollection, scores: Any) -> dict[str, list[str]]:
-    """Return each query's ten best documents by scores (queries, documents)."""
+    """Return the ten best documents of each query by scores (queries, documents)."""
     ids = list(collection.documents)
     rows = zip(collection.queries, scores, strict=True)
     return {query: [ids[place] for place in best_rows(row, 10)] for query, row in rows}
 
 
-def table(found: Mapping[str, Mapping[str, float]], *, heading: str = "ranking by") -> Iterator[str]:
-    """Lay out nDCG@10 by collection, the mean and its ratio to that of the first line last, which is BM25.
+def table(results: Mapping[str, Mapping[str, float]], *, heading: str = "ranking by") -> Iterator[str]:
+    """Format nDCG@10 by collection, the mean, and its ratio to the mean of the first line, which is BM25.
 
     Args:
-        found: System -> collection -> nDCG@10; a system may be several cells, parted by bars.
-        heading: Of those cells.
+        results: System -> collection -> nDCG@10; a system may be several cells, separated by bars.
+        heading: Heading of those cells.
     """
-    first = next(iter(found.values()))
+    first = next(iter(results.values()))
     names, base = list(first), fmean(first.values())
     yield f"| {heading} | {' | '.join(names)} | mean | against BM25 |"
     yield "|---" * (len(names) + 3 + heading.count("|")) + "|"
-    for system, row in found.items():
+    for system, row in results.items():
         mean = fmean(row.values())
         figures = " | ".join(f"{row[name]:.4f}" for name in names)
         yield f"| {system} | {figures} | {mean:.4f} | {mean / base:.3f} |"

@@ -1,15 +1,15 @@
-"""Measure each way of training alone, on a fixed budget of processor time.
+"""Measure each change of the training recipe alone, on a fixed budget of processor time.
 
     python -m research.ways --data runs/data --evaluation EVAL_FOLDER --out runs/ways \
         --collections cacm cisi cranfield squad-dev
 
-Every way is a first round of its own, from the starting weights, which differs from the first line's in what
-its name says. It runs on one core for `--minutes` of processor time, so that others on the machine cost it
-nothing, and a way whose steps are dearer takes fewer of them. Then queries and texts, cut as in training, are
-ranked by all their weights. Seeds are among the ways: what two of them differ by is chance. Lines that begin
-with "…" are made of the weights of the line above.
+Each way is a first round from the starting weights that differs from the base recipe in the change that its
+name states. It runs on one core for `--minutes` of processor time, so other load on the machine does not
+matter, and a way with slower steps takes fewer of them. Queries and texts, cut as in training, are then
+ranked by all their weights. One way changes only the seed: its difference from the base is chance. Lines
+that begin with "…" use the weights of the line above.
 
-A way that is done is read from `--out`; one that was stopped goes on. `--jobs` run side by side.
+The results of finished ways are read from `--out`; an interrupted way resumes. `--jobs` ways run in parallel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import multiprocessing
 import re
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,48 +35,50 @@ from scipy.sparse import csr_matrix, vstack
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from model_building.evaluate import ask_for_collections, chosen
-from model_building.model import TOKENS, LexicalHead, Splade, minilm_folder
+from model_building.evaluate import add_collection_options, chosen_collections
+from model_building.minilm import minilm_folder
 from model_building.prepare import QUERY_TOKENS, TEXT_TOKENS
-from model_building.restore import bundled_folder, load_model
-from model_building.teachers import Hybrid, Seen, WordMatches
+from model_building.teachers import Hybrid, TeacherInput, WordMatches
 from model_building.train import (
     LATER,
     Pairs,
     Recipe,
     Run,
     Tokens,
-    padded,
     start_weights,
 )
 from research.ceiling import batches, table
 from research.variants import bm25_line, heaviest, ndcg, ranked, saturated_counts
+from splade_retriever.encoding.onnx.bundled_graph import SATURATION, Saturation
 from splade_retriever.evaluation.beir import BeirCollection
+from splade_retriever.training.batches import padded
+from splade_retriever.training.load_model import bundled_folder, load_model
+from splade_retriever.training.model import Splade
 
 HEADINGS = ("arxiv", "docs", "openstax", "oewn", "stackexchange")
 """Sources whose queries are titles, headings or terms."""
 SAMPLE = 300
-"""Texts of each source that tell which entries fire."""
+"""Number of texts of each source that decide which entries have weights."""
 AVERAGED_FROM = 0.6
 """The share of a run after which its weights join the average."""
 COUNT_SHARE = 0.8
-"""What counts add to weights where they do, as in the bundled model."""
+"""Share of BM25's count that weights gain."""
 
 
 def main() -> None:
-    """Read the command line, run what is not done yet and print the table."""
+    """Parse the arguments, run the unfinished ways and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ask_for_collections(parser)
-    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="what `prepare` wrote")
+    add_collection_options(parser)
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="the prepared data")
     parser.add_argument("--out", type=Path, default=Path("runs/ways"))
-    parser.add_argument("--minutes", type=float, default=7, help="of processor time, for each way")
-    parser.add_argument("--steps", type=int, default=None, help="this many steps each, whatever they take")
+    parser.add_argument("--minutes", type=float, default=7, help="processor time of each way")
+    parser.add_argument("--steps", type=int, default=None, help="steps of each way, in place of minutes")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), metavar="WAY")
-    parser.add_argument("--jobs", type=int, default=2, help="ways at a time, a core for each")
+    parser.add_argument("--jobs", type=int, default=2, help="number of ways in parallel, one core each")
     arguments = parser.parse_args()
-    measured = chosen(arguments)
+    measured = chosen_collections(arguments)
     one = partial(
         tried,
         data=arguments.data,
@@ -88,7 +90,7 @@ def main() -> None:
     found = bm25_line((BeirCollection.read(path, every_nth=n) for path, n in measured.items()), HEADING)
     (base,) = (fmean(row.values()) for row in found.values())
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_alone) as pool:
+    with ProcessPoolExecutor(arguments.jobs, mp_context=context, initializer=_use_one_thread) as pool:
         for results in pool.map(one, arguments.ways):
             for result in results:
                 found[result.line(base)] = result.ndcg
@@ -100,12 +102,12 @@ HEADING = "way | steps | dimensions a text | a query | with counts"
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a way.
+    """Figures of a way.
 
     Attributes:
-        name: Of the way.
-        steps: That it took.
-        dims: Of a text and of a query, the mean of the collections.
+        name: Name of the way.
+        steps: Number of its steps.
+        dims: Active dimensions of a text and of a query, the mean of the collections.
         ndcg: Collection -> nDCG@10.
         counted: The same with BM25's counts added to the weights of texts and queries.
     """
@@ -117,7 +119,7 @@ class Result:
     counted: dict[str, float]
 
     def line(self, bm25: float) -> str:
-        """Return the cells that tell it apart; `bm25` is what its mean with counts is divided by."""
+        """Return the cells that identify it; its mean with counts is divided by `bm25`."""
         text, query = (f"{dims:.0f}" for dims in self.dims)
         return f"{self.name} | {self.steps} | {text} | {query} | {fmean(self.counted.values()) / bm25:.3f}"
 
@@ -125,37 +127,37 @@ class Result:
 def tried(
     name: str, *, data: Path, out: Path, collections: Mapping[Path, int], seconds: float, steps: int | None
 ) -> list[Result]:
-    """Run a way and measure what it makes, or read what came of it.
+    """Run a way and measure it, or read its kept results.
 
     Args:
-        name: Of the way.
-        data: What `model_building.prepare` wrote.
-        out: Its folder is made in here.
-        collections: Folder -> every how many-th of its queries to ask.
-        seconds: Of processor time.
-        steps: How many steps instead.
+        name: Name of the way.
+        data: The folder that `model_building.prepare` wrote.
+        out: The folder of all ways; the way has a subfolder.
+        collections: Folder -> N of "ask every N-th query".
+        seconds: Processor time.
+        steps: Number of steps, in place of the time.
     """
     folder = out / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     kept = folder / "results.json"
     every_nth = {path.name: n for path, n in collections.items()}
-    asked = {"collections": every_nth, "seconds": seconds, "steps": steps}
+    budget = {"collections": every_nth, "seconds": seconds, "steps": steps}
     if kept.exists():
-        told = json.loads(kept.read_text(encoding="utf-8"))
-        if told["asked"] != asked:
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        if stored["asked"] != budget:
             raise SystemExit(
-                f"{kept} is of {told['asked']}, not of {asked}; give another --out to start anew."
+                f"The results in {kept} are of {stored['asked']}, not of {budget}. Pass another --out."
             )
-        return [Result(**row) for row in told["results"]]
+        return [Result(**row) for row in stored["results"]]
     trial = WAYS[name](name, data, folder)
     trial.train(seconds=seconds, steps=steps, clock=time.process_time)
     measured = [BeirCollection.read(path, every_nth=n) for path, n in collections.items()]
     results = [trial.measured(label, measured) for label in trial.made()]
-    told = {"asked": asked, "results": [vars(result) for result in results]}
-    kept.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    stored = {"asked": budget, "results": [vars(result) for result in results]}
+    kept.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     return results
 
 
-def _alone() -> None:
+def _use_one_thread() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(1)
 
@@ -164,13 +166,13 @@ def _alone() -> None:
 
 
 class Trial(Run):
-    """A first round that is measured when its budget is used up.
+    """A first round that is measured at the end of its budget.
 
     Args:
-        name: Of the way.
-        data: What `model_building.prepare` wrote.
+        name: Name of the way.
+        data: The folder that `model_building.prepare` wrote.
         out: The folder of the checkpoint and of the results.
-        changed: What its recipe has in place of the first round's.
+        changed: Fields of the recipe that differ from the first round's.
     """
 
     def __init__(self, name: str, data: Path, out: Path, **changed: Any) -> None:
@@ -178,11 +180,11 @@ class Trial(Run):
         self.name = name
 
     def made(self) -> Iterator[str]:
-        """Yield the label of each set of weights that came of it, after setting the model to them."""
+        """Yield the label of each set of weights to measure, after loading them into the model."""
         yield self.name
 
     def measured(self, name: str, collections: Sequence[BeirCollection]) -> Result:
-        """Rank the collections by the model as it is."""
+        """Rank the collections by the current weights."""
         tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
         tokenizer.no_padding()
 
@@ -192,12 +194,12 @@ class Trial(Run):
 
         dims, plain, counted = [], {}, {}
         for each in collections:
-            asking, answering = ids(each.queries, QUERY_TOKENS), ids(each.documents, TEXT_TOKENS)
-            asked, found = self.weighed_queries(asking), self.weighed(answering)
-            dims.append((found.getnnz() / found.shape[0], asked.getnnz() / asked.shape[0]))
-            plain[each.name] = ndcg(each, ranked(each, asked.power(self.recipe.query_power), found))
-            more = [self._counted(*pair) for pair in ((asked, asking), (found, answering))]
-            counted[each.name] = ndcg(each, ranked(each, more[0].power(self.recipe.query_power), more[1]))
+            query_ids, text_ids = ids(each.queries, QUERY_TOKENS), ids(each.documents, TEXT_TOKENS)
+            queries, texts = self.weighed_queries(query_ids), self.weighed(text_ids)
+            dims.append((texts.getnnz() / texts.shape[0], queries.getnnz() / queries.shape[0]))
+            plain[each.name] = ndcg(each, ranked(each, queries.power(self.recipe.query_power), texts))
+            queries, texts = self._counted(queries, query_ids), self._counted(texts, text_ids)
+            counted[each.name] = ndcg(each, ranked(each, queries.power(self.recipe.query_power), texts))
         text, query = np.mean(dims, axis=0)
         return Result(name, self.step, (float(text), float(query)), plain, counted)
 
@@ -209,25 +211,25 @@ class Trial(Run):
             batch, mask = padded([ids[row] for row in place])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 weights = self.model(batch, mask).float().numpy()
-            for row, own in zip(place, weights, strict=True):
-                rows[row] = csr_matrix(own)
+            for row, text in zip(place, weights, strict=True):
+                rows[row] = csr_matrix(text)
         return vstack(rows).tocsr()
 
     def weighed_queries(self, ids: Sequence[Sequence[int]]) -> Any:
-        """Return the weights of queries, of which the heaviest are kept, as in training."""
+        """Return the heaviest weights of queries, as in training."""
         return heaviest(self.weighed(ids), self.recipe.keep_query)
 
     def _counted(self, weights: Any, ids: Sequence[Sequence[int]]) -> Any:
-        """Add BM25's counts to weights (texts, entries), as the head does where it counts."""
+        """Add BM25's counts to weights (texts, entries), unless the head has added them."""
         if self.model.head.count_share:
             return weights
-        counts = saturated_counts(ids, weights.shape[1], tokens=TOKENS, k1=LexicalHead.k1, b=LexicalHead.b)
+        counts = saturated_counts(ids, weights.shape[1], SATURATION)
         added = counts.multiply(COUNT_SHARE * self.model.head.gain().detach().numpy())
         return (weights + added.multiply(weights > 0)).tocsr()
 
 
 class Base(Trial):
-    """What the others are compared with, and what can be made of its weights afterwards."""
+    """The base that the others are compared with, and two changes of its weights after training."""
 
     def __init__(self, name: str, data: Path, out: Path, **changed: Any) -> None:
         self._sum: dict[str, Tensor] = {}
@@ -241,16 +243,16 @@ class Base(Trial):
         super()._resume(state)
         self._sum, self._summed = state["sum"], state["summed"]
 
-    def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
-        told = super()._learn(asked, found, teacher, done)
+    def _update(self, queries: Tensor, texts: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
+        figures = super()._update(queries, texts, teacher, done)
         if done >= AVERAGED_FROM:
             trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
             self._sum = {name: self._sum.get(name, 0) + value.detach() for name, value in trained}
             self._summed += 1
-        return told
+        return figures
 
     def made(self) -> Iterator[str]:
-        """Yield the weights at the end, without the entries that never fire, and the average."""
+        """Yield the weights at the end, those without the entries that have no weight, and the average."""
         yield self.name
         seen = [
             source.rows("text", np.arange(0, len(source), 1 + len(source) // SAMPLE))
@@ -269,14 +271,14 @@ class Base(Trial):
 
 
 class Untrained(Trial):
-    """The start: no step is taken."""
+    """The model before training: no step is taken."""
 
     def train(self, **_: Any) -> None:
-        """Leave the weights as they are."""
+        """Leave the weights unchanged."""
 
 
 class NoLexicalStart(Trial):
-    """A head whose input token does not skip into it: every match has to be learned."""
+    """A head without the skip of the input token: every match has to be learned."""
 
     def _untrained(self, idf: Tensor) -> Splade:
         model = super()._untrained(idf)
@@ -286,7 +288,7 @@ class NoLexicalStart(Trial):
 
 
 class Counting(Trial):
-    """Counts are added in training, not afterwards."""
+    """Counts are added in training, not after it."""
 
     def _untrained(self, idf: Tensor) -> Splade:
         model = super()._untrained(idf)
@@ -295,18 +297,18 @@ class Counting(Trial):
 
 
 class FromSources(Trial):
-    """Only some of the sources are drawn from: those of `of`."""
+    """Batches come from the sources in `of` only."""
 
-    def __init__(self, name: str, data: Path, out: Path, *, of: Container[str], **changed: Any) -> None:
+    def __init__(self, name: str, data: Path, out: Path, *, of: Collection[str], **changed: Any) -> None:
         super().__init__(name, data, out, **changed)
         drawn = self.draw * [source.name in of for source in self.sources]
         if not drawn.any():
-            raise SystemExit(f"{data} has none of the sources that are drawn from in the way {name!r}.")
+            raise SystemExit(f"Folder {data} has none of the sources of the way {name!r}: {sorted(of)}.")
         self.draw = drawn / drawn.sum()
 
 
 class TaughtByBundled(Trial):
-    """The teacher of a later round: the bundled model, which several rounds have made, joins it."""
+    """The bundled model, which several rounds trained, joins the teacher."""
 
     def __init__(self, name: str, data: Path, out: Path, **changed: Any) -> None:
         super().__init__(name, data, out, **changed)
@@ -328,16 +330,16 @@ class InferenceFree(Trial):
         model.head.table = nn.Parameter(start_weights(idf))
         return model
 
-    def _ask(self, queries: Tokens) -> tuple[Tensor, Seen]:
+    def _encode_queries(self, queries: Tokens) -> tuple[Tensor, TeacherInput]:
         ids, mask = padded(queries, self.device)
         with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
             dense, *_ = self.teacher(self.model.lower(ids, mask), ids, mask, None)
-        return self._looked_up(ids, mask), Seen(ids, mask, dense.float(), None)
+        return self._looked_up(ids, mask), TeacherInput(ids, mask, dense.float(), None)
 
     def _looked_up(self, ids: Tensor, mask: Tensor) -> Tensor:
         head = self.model.head
-        there = torch.zeros(len(ids), len(head.table)).scatter_add(1, ids, mask.float()) > 0
-        return (there & ~head.barred) * head.table.clamp_min(0)
+        present = torch.zeros(len(ids), len(head.table)).scatter_add(1, ids, mask.float()) > 0
+        return (present & ~head.barred) * head.table.clamp_min(0)
 
     @torch.no_grad()
     def weighed_queries(self, ids: Sequence[Sequence[int]]) -> Any:
@@ -346,17 +348,17 @@ class InferenceFree(Trial):
 
 
 class HardNegatives(Trial):
-    """Each query gets a text beside that BM25 finds for it and the teacher does not hold for an answer."""
+    """Each query has a further text that BM25 ranks high and the teacher does not score like an answer."""
 
     nearest, margin = 20, 0.95
-    """Among how many of BM25's best it is drawn; the share of the answer's score that makes it one, too."""
+    """Number of best texts to draw from; share of the answer's score from which a text is an answer, too."""
 
     def __init__(self, name: str, data: Path, out: Path, **changed: Any) -> None:
         self._found: dict[str, Any] = {}
         super().__init__(name, data, out, **changed)
 
-    def _drawn(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-        source, rows = self._batch(random)
+    def _draw_batch(self, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+        source, rows = self._draw_rows(random)
         queries = source.rows("query", rows)
         mined = self._mined(source, queries, rows, random)
         return queries, source.rows("text", np.concatenate([rows, mined]))
@@ -368,20 +370,21 @@ class HardNegatives(Trial):
         idf = self.teacher.words.idf.numpy()
         if source.name not in self._found:
             texts, length = source.rows("text", np.arange(len(source))), source.tokens / len(source)
-            counts = saturated_counts(texts, len(idf), tokens=length, k1=WordMatches.k1, b=WordMatches.b)
+            saturation = Saturation(k1=WordMatches.k1, b=WordMatches.b, tokens=length)
+            counts = saturated_counts(texts, len(idf), saturation)
             self._found[source.name] = counts.multiply(idf).T.tocsr()
-        words = saturated_counts(queries, len(idf), tokens=1.0, k1=0.0, b=0.0)
+        words = saturated_counts(queries, len(idf), Saturation(k1=0.0, b=0.0, tokens=1.0))
         scores = (words @ self._found[source.name]).toarray()
         scores[:, np.isin(source.keys, source.keys[rows])] = -1
         nearest = min(self.nearest, len(source) - 1)
         best = np.argpartition(-scores, nearest, axis=1)[:, :nearest]
         return np.take_along_axis(best, random.integers(nearest, size=(len(rows), 1)), axis=1)[:, 0]
 
-    def _learn(self, asked: Tensor, found: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
+    def _update(self, queries: Tensor, texts: Tensor, teacher: Tensor, done: float) -> dict[str, float]:
         pairs = len(teacher)
         wrong = teacher[:, pairs:].diagonal() < self.margin * teacher[:, :pairs].diagonal()
         kept = torch.cat([torch.ones_like(wrong), wrong])
-        return super()._learn(asked, found[kept], teacher[:, kept], done)
+        return super()._update(queries, texts[kept], teacher[:, kept], done)
 
 
 BASE = "the first round's recipe"
@@ -404,7 +407,7 @@ WAYS: dict[str, Callable[..., Trial]] = {
     "five layers frozen": partial(Trial, frozen=5),
     "counts in training": Counting,
 }
-"""Name -> what makes the trial, from the name, the data, its folder and changes of the recipe."""
+"""Name -> function of the name, the data, the folder and changes of the recipe that returns the trial."""
 
 
 if __name__ == "__main__":

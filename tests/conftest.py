@@ -27,6 +27,7 @@ _ORACLES = ("torch", "transformers", "sentence_transformers")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run tests that download from the model hub")
     parser.addoption("--slow", action="store_true", help="run tests of more than 20 seconds")
+    parser.addoption("--research", action="store_true", help="run the tests of the experiments")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,6 +50,8 @@ def _reasons(config: pytest.Config) -> dict[str, str]:
         reasons["own_server"] = f"starts Qdrant servers: {HOW_TO_GET_ONE}"
         if given_server() is None:
             reasons["server"] = f"needs a Qdrant server: {HOW_TO_GET_ONE}, or set QDRANT_URL"
+    if not config.getoption("--research"):
+        reasons["research"] = "tests an experiment; run with --research"
     missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
     if missing:
         reasons["oracle"] = f"{missing[0]} is not installed; pip install 'splade-retriever[oracle]'"

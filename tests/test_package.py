@@ -28,7 +28,7 @@ HEAVY = (
     "llama_index",
 )
 PUBLIC = ("splade_retriever", "splade_retriever.langchain", "splade_retriever.llama_index")
-DOCUMENTED = {*PUBLIC, "splade_retriever.errors"}
+DOCUMENTED = {*PUBLIC, "splade_retriever.errors", "splade_retriever.training"}
 
 
 def test_importing_the_package_loads_no_heavy_dependency() -> None:

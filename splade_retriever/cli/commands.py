@@ -19,6 +19,7 @@ from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
 from splade_retriever.cli.output import print_error, print_warnings_of_the_package, use_any_encoding
 from splade_retriever.cli.search_commands import encode, explain, models, search
+from splade_retriever.cli.training_commands import adapt
 from splade_retriever.errors import SpladeError
 
 __all__ = ["app", "main"]
@@ -52,6 +53,7 @@ app = typer.Typer(
 for _command in (index, search, explain, encode, models, info, migrate, reindex, doctor):
     app.command()(_command)
 app.command("eval")(evaluate)
+app.command()(adapt)
 
 
 def _print_version(requested: bool) -> None:

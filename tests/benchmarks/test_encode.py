@@ -56,7 +56,7 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32() -> None:
     assert "failed" in rows["FastEmbed, batch 8"]
 
 
-def test_contenders_run_in_turn_and_the_median_is_told() -> None:
+def test_contenders_run_in_turn_and_the_median_is_reported() -> None:
     one, two = encode.Contender("one", "package", rounds=1), encode.Contender("two", "package")
     assert list(encode.in_turn([one, two], quick=False)) == [one, two, two, two]
     assert list(encode.in_turn([one, two], quick=True)) == [one, two]
@@ -65,7 +65,7 @@ def test_contenders_run_in_turn_and_the_median_is_told() -> None:
     assert encode.median([None, *runs]) is None
 
 
-def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(
+def test_a_warm_stream_of_the_complete_sample_is_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock, calls = [0.0], []
@@ -91,7 +91,7 @@ def test_what_is_measured_is_a_warm_stream_of_the_whole_sample(
     assert calls == [2, 6]
 
 
-def test_texts_come_from_a_file_of_the_users(tmp_path: Path) -> None:
+def test_texts_come_from_the_users_file(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(9)), encoding="utf-8")
     assert len(set(encode.from_file(path, 5))) == 5

@@ -19,5 +19,5 @@ def test_the_report_adds_up() -> None:
         assert parts["all"] == sum(size for name, size in parts.items() if name != "all")
         # 8 bytes of id and weight a posting, and the text, in the log and in the storage.
         assert parts["all"] > 12_000 * 8 + 300 * 2000
-        assert found[state]["memory"]["own"] > 0
+        assert found[state]["memory"]["anonymous"] > 0
         assert found[state]["query_ms"]["p95"] >= found[state]["query_ms"]["p50"] > 0

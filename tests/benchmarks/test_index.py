@@ -76,7 +76,7 @@ def test_our_layers_are_timed_beside_the_bare_call(vectors: Path, tmp_path: Path
 
 
 def test_more_documents_than_there_are_vectors_are_refused(vectors: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="has 120 documents, asked for 500"):
+    with pytest.raises(SystemExit, match="has 120 documents, expected 500"):
         index.main(["--documents", "500", "--vectors", str(vectors), "--folder", str(tmp_path)])
 
 
@@ -132,7 +132,9 @@ def test_the_whole_benchmark_writes_its_report(
     assert not list(tmp_path.glob("index-*"))
 
 
-def test_a_step_that_dies_is_told(vectors: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_dies_is_reported(
+    vectors: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(index.StepDiedError, match="search of edge with 100 documents died"):
-        index.told("search", "edge", tmp_path / "nothing", vectors, 100)
+        index.run_step("search", "edge", tmp_path / "nothing", vectors, 100)
     assert "Collection 'docs' does not exist" in capfd.readouterr().err

@@ -31,14 +31,14 @@ def test_expected_products_are_the_mean_number_of_shared_tokens() -> None:
     assert np.isclose(expected_products(documents, queries), np.mean(shared))
 
 
-def test_a_file_of_vectors_gives_them_back_whole_and_by_pieces(tmp_path: Path) -> None:
+def test_a_file_of_vectors_is_read_completely_and_in_parts(tmp_path: Path) -> None:
     vectors = list(splade_like(50, 30, spread=0.25))
     file = VectorFile.write(tmp_path / "vectors", iter(vectors))
     assert len(file) == 50
     assert file.read() == vectors
     assert file.read(7, 9) == vectors[7:9]
-    assert [len(piece) for piece in file.pieces(20, most=45)] == [20, 20, 5]
-    assert [vector for piece in file.pieces(20) for vector in piece] == vectors
+    assert [len(part) for part in file.parts(20, limit=45)] == [20, 20, 5]
+    assert [vector for part in file.parts(20) for vector in part] == vectors
 
 
 def test_a_report_replaces_the_one_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

