@@ -142,6 +142,7 @@ def _sync_data(report: SyncReport, *, location: str, collection: str, total: int
         "changed": report.changed,
         "unchanged": report.unchanged,
         "removed": report.removed,
+        "replaced": report.replaced,
         "total": total,
         "skipped": listed(report.skipped),
         "warnings": listed(report.warnings),

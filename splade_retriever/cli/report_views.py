@@ -29,6 +29,7 @@ def sync_view(report: SyncReport, *, location: str, total: int) -> RenderableTyp
         (report.changed, "changed"),
         (report.unchanged, "unchanged"),
         (report.removed, "removed"),
+        (report.replaced, "replaced by a later one of the same id"),
     ]
     lines = [
         Text.assemble(

@@ -26,6 +26,8 @@ from splade_retriever.validation import text_fault
 __all__ = ["read_file"]
 
 _ID_FIELDS: Final = ("id", "_id")
+_MAX_NAMES: Final = 10
+"""Field names in a message."""
 _CHUNK: Final = 2**20
 _BINARY_CHECK: Final = 8192
 """Bytes at the start of a file; a NUL in them means that the file is not text."""
@@ -36,8 +38,8 @@ _MAX_TEXT: Final = 2**28
 def read_file(path: Path, options: ReadOptions, splitter: Splitter) -> Iterator[Passage | FileIssue]:
     """Read a file into passages by its extension; a file of an unknown kind is read as plain text.
 
-    Issues carry the file's name, and for a record its line. A record that the model reads without truncation
-    stays whole and keeps its id; a longer one becomes several passages, `id#1`, `id#2`, and so on.
+    Issues carry the file's name, and for a record its line. A record becomes one passage, `file#id`, if the
+    model reads it without truncation; a longer one becomes several, `file#id#1`, `file#id#2`, and so on.
     """
     place = printable_path(path)
     try:
@@ -170,42 +172,40 @@ def _record_passages(
     records: Iterable[Record], path: Path, options: ReadOptions, splitter: Splitter
 ) -> Iterator[Passage | FileIssue]:
     source = options.source_of(path)
-    line_of_id: dict[str, int] = {}
     for record in records:
         place = f"{printable_path(path)}:{record.line}" if record.line else printable_path(path)
         if record.fields is None:
             yield FileIssue(place, record.fault)
             continue
         fields = dict(record.fields)
-        text = fields.pop(options.text_field, None)
-        fault = _fault_in(text, options)
+        text = fields.get(options.text_field)
+        fault = _fault_in(text, fields, options)
         if fault is not None:
             yield FileIssue(place, fault)
             continue
-        id = _pop_id(fields, options) or f"{source}#{record.line}"
-        if id in line_of_id:
-            reason = f"has the id {id!r} of line {line_of_id[id]}, which it replaces"
-            yield FileIssue(place, reason, skipped=False)
-        line_of_id[id] = record.line
+        id = f"{source}#{_record_id(fields, options) or f'line {record.line}'}"
+        del fields[options.text_field]
         metadata = {"source": source, "line": record.line} | _without_empty(fields)
         yield from _passages_of_record(str(text), id, metadata, splitter)
 
 
-def _fault_in(text: object, options: ReadOptions) -> str | None:
+def _fault_in(text: object, fields: dict[str, Any], options: ReadOptions) -> str | None:
     """Return why the text of a record cannot be used, or None."""
+    if text is None and options.text_field not in fields:
+        names = ", ".join(repr(name) for name in list(fields)[:_MAX_NAMES]) or "no field"
+        return f"has no text: field {options.text_field!r} is missing (found: {names}). Pass --text-field"
     if isinstance(text, str) and text.strip():
         return text_fault("its text", text)
     if isinstance(text, int | float) and not isinstance(text, bool):
         return None
-    found = "empty" if isinstance(text, str) else "missing" if text is None else f"a {type(text).__name__}"
+    found = "empty" if isinstance(text, str) else "null" if text is None else f"a {type(text).__name__}"
     return f"has no text: field {options.text_field!r} is {found}"
 
 
-def _pop_id(fields: dict[str, Any], options: ReadOptions) -> str | None:
+def _record_id(fields: dict[str, Any], options: ReadOptions) -> str | None:
     for name in _ID_FIELDS if options.id_field is None else (options.id_field,):
         id = fields.get(name)
         if isinstance(id, str | int) and not isinstance(id, bool) and str(id).strip():
-            del fields[name]
             return str(id)
     return None
 

@@ -15,7 +15,7 @@ class Passage:
     """A part of a file that is short enough to be encoded without truncation."""
 
     id: str
-    """The record's own id, or the source and the passage's number: "guide.md#3"."""
+    """The source with the passage's number, "guide.md#3", or with the record's id, "rows.csv#a"."""
     text: str
     metadata: dict[str, Any]
     """`source`, `line`, `passage`, `heading` for text; a record's other fields, with `source` and `line`."""
@@ -43,7 +43,8 @@ class ReadOptions:
     text_field: str = "text"
     """Field or column of a record that holds its text."""
     id_field: str | None = None
-    """Field or column of a record that holds its id; None for "id" or "_id" if it has one of them."""
+    """Field or column of a record that holds its id; None for "id" or "_id" if it has one of them. An id need
+    be unique in its file only."""
     include: tuple[str, ...] = ()
     """Shell patterns of file names in folders that are read as text in addition to the known kinds."""
     base: Path | None = None

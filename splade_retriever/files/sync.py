@@ -12,7 +12,7 @@ from typing import Final
 
 from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import read_file
-from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions, printable_path
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.index.documents import BadInput
 from splade_retriever.index.payload import PACKAGE_KEY, package_fields
@@ -40,6 +40,8 @@ class SyncReport:
     unchanged: int = 0
     removed: int = 0
     """Passages that are no longer in their file, or whose file is gone."""
+    replaced: int = 0
+    """Passages that a later passage of the run with the same id replaced."""
     seconds: float = 0.0
     issues: list[FileIssue] = field(default_factory=list)
 
@@ -142,6 +144,7 @@ class _SyncRun:
         self._options, self._splitter, self._strict = options, splitter, strict
         self._on_written = on_written
         self._place = ""
+        self._place_of_id: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._passages_written = 0
         self._characters_written = 0
@@ -160,8 +163,8 @@ class _SyncRun:
                     self._add_issue(passage)
                     continue
                 count += 1
-                self.ids.add(passage.id)
-                self._place = f"{item}:{passage.metadata.get('line', '?')}"
+                self._place = f"{printable_path(item)}:{passage.metadata.get('line', '?')}"
+                self._note_id(passage)
                 self._sizes[passage.id] = len(passage.text)
                 yield passage
             if available:
@@ -179,6 +182,14 @@ class _SyncRun:
         self._characters_written += sum(self._sizes.pop(id, 0) for id in ids)
         if self._on_written is not None:
             self._on_written(self._passages_written, self._characters_written)
+
+    def _note_id(self, passage: Passage) -> None:
+        if passage.id in self._place_of_id:
+            self.report.replaced += 1
+            reason = f"has the id {passage.id!r} of {self._place_of_id[passage.id]}, which it replaces"
+            self._add_issue(FileIssue(self._place, reason, skipped=False))
+        self._place_of_id[passage.id] = self._place
+        self.ids.add(passage.id)
 
     def _add_issue(self, issue: FileIssue) -> None:
         if self._strict and issue.skipped:
@@ -209,7 +220,7 @@ def _is_gone(file: str, folders: Sequence[Path], options: ReadOptions) -> bool:
     if not any(path.is_relative_to(os.path.abspath(folder)) for folder in folders):
         return False
     try:
-        path.lstat()
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:  # its folder cannot be read, so nothing is known

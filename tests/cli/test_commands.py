@@ -178,8 +178,9 @@ def test_a_search_as_json_has_hits_whose_contributions_sum_to_the_score(indexed:
     found = indexed.json("search", "rover", "-i", "index", "--filter", '{"year": {"$gte": 2020}}')
 
     (hit,) = found["hits"]
-    assert (hit["rank"], hit["id"], hit["metadata"]["year"]) == (1, "b", 2023)
+    assert (hit["rank"], hit["metadata"]["id"], hit["metadata"]["year"]) == (1, "b", 2023)
     assert hit["source"] == str(indexed.folder / "docs/new.csv")
+    assert hit["id"] == f"{hit['source']}#b"
     assert sum(c["score"] for c in hit["contributions"]) == pytest.approx(hit["score"], abs=1e-3)
     assert [hit["text"][start:end] for start, end in hit["spans"]].count("rover") == 1
 

@@ -1,13 +1,16 @@
 """Files in folders: which are taken, and what is reported about the others."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from splade_retriever.errors import InputError
 from splade_retriever.files.discovery import find_files
-from splade_retriever.files.passages import ReadOptions
-from tests.files.reading import issues_of
+from splade_retriever.files.loaders import read_file
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.splitter import Splitter
+from tests.files.reading import WORDS, issues_of
 
 
 def test_hidden_files_and_the_index_are_skipped(tmp_path: Path) -> None:
@@ -26,3 +29,45 @@ def test_hidden_files_and_the_index_are_skipped(tmp_path: Path) -> None:
 def test_a_missing_path_raises_with_its_name() -> None:
     with pytest.raises(InputError, match="'nowhere'"):
         list(find_files([Path("nowhere")], ReadOptions()))
+
+
+def test_files_that_cannot_be_read_are_reported_and_the_others_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "good.txt").write_text("moon")
+    (folder / "dangling.txt").symlink_to("nowhere")
+    (folder / "loop.txt").symlink_to("loop.txt")
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "outside.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "inside.txt").symlink_to("good.txt")
+    (folder / "zero.txt").symlink_to("/dev/zero")
+    (folder / "up").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.txt")
+
+    found = list(find_files([folder], ReadOptions()))
+
+    assert [item.name for item in found if isinstance(item, Path)] == ["good.txt"]
+    assert dict(issues_of(found)) == {
+        "dangling.txt": "cannot be read: No such file or directory",
+        "loop.txt": "cannot be read: Too many levels of symbolic links",
+        "outside.txt": "is a link that leads out of the folder; name its target to read it",
+        "pipe.txt": "is not a regular file",
+        "up": "is a link that leads out of the folder; name its target to read it",
+        "zero.txt": "is a link that leads out of the folder; name its target to read it",
+    }
+
+
+def test_a_file_whose_name_is_not_utf_8_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("moon")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("sun")
+
+    items = [
+        item
+        for found in find_files([tmp_path], ReadOptions())
+        for item in (
+            [found] if isinstance(found, FileIssue) else read_file(found, ReadOptions(), Splitter(WORDS))
+        )
+    ]
+
+    assert [item.text for item in items if isinstance(item, Passage)] == ["moon"]
+    assert issues_of(items) == [("caf\\xe9.txt", "has a name that is not UTF-8; rename it")]

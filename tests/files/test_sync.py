@@ -1,5 +1,8 @@
 """A collection in step with a folder of files."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,52 @@ def test_a_passage_is_found_by_the_words_of_its_heading(desk: Desk) -> None:
     (hit,) = desk.index.search("moon")
 
     assert hit.text == "It has craters."
+
+
+def test_equal_ids_in_two_files_are_two_documents(desk: Desk) -> None:
+    desk.write("a.csv", "id,text\n1,moon\n2,sun\n")
+    desk.write("b.csv", "id,text\n1,mars\n2,venus\n")
+
+    report = desk.run()
+
+    assert desk.texts() == {"moon", "sun", "mars", "venus"}
+    assert (report.passages, report.replaced, report.issues) == (4, 0, [])
+
+
+def test_equal_ids_in_one_file_are_counted_and_the_last_record_counts(desk: Desk) -> None:
+    desk.write("a.csv", "id,text\n1,moon\n1,sun\n")
+
+    report = desk.run()
+
+    assert desk.texts() == {"sun"}
+    assert (report.passages, report.replaced) == (1, 1)
+    (issue,) = report.warnings
+    assert issue.place.endswith("a.csv:3")
+    assert "a.csv:2, which it replaces" in issue.reason
+    assert figures(desk.run()) == (1, 0, 0, 1, 0)
+
+
+def test_an_unreadable_folder_keeps_the_passages_of_its_files(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (desk.folder / "sub").mkdir()
+    desk.write("sub/a.txt", "moon")
+    desk.run()
+    monkeypatch.setattr(os, "scandir", _refusing(os.scandir, desk.folder / "sub"))
+    monkeypatch.setattr(os, "lstat", _refusing(os.lstat, desk.folder / "sub"))
+
+    report = desk.run()
+
+    assert [issue.reason for issue in report.skipped] == ["cannot be read: Permission denied"]
+    assert desk.texts() == {"moon"}
+
+
+def _refusing(call: Callable[[Any], Any], folder: Path) -> Callable[[Any], Any]:
+    """Root, who may run these tests, can read every folder, so the refusal is made here."""
+
+    def refuse(path: Any) -> Any:
+        if Path(path).is_relative_to(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return call(path)
+
+    return refuse
