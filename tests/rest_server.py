@@ -79,6 +79,7 @@ def _query_batch(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
 
 _CALLS: Final[dict[tuple[str, str], Call]] = {
     ("GET", "/collections"): lambda client, name, body: client.get_collections(),
+    ("GET", "/aliases"): lambda client, name, body: {"aliases": []},
     ("GET", "/collections/*/exists"): lambda client, name, body: {"exists": client.collection_exists(name)},
     ("GET", "/collections/*"): lambda client, name, body: client.get_collection(name),
     ("PUT", "/collections/*"): _create,

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -12,7 +14,12 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
-from splade_retriever.errors import IndexClosedError, NotSupportedError
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    IndexClosedError,
+    NotSupportedError,
+    StorageError,
+)
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import call_with_retry, run_concurrently
 from splade_retriever.index.payload import Layout
@@ -27,6 +34,9 @@ _POINTS_PER_REQUEST: Final = 64
 _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
 2,000 documents, which load in 30 ms."""
+
+_READS_CHECKED_EVERY_S: Final = 1.0
+"""How often a read checks that the collection's name still stands for the same collection."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +53,8 @@ class Collection:
     def __init__(self, client: QdrantBase, name: str, location: str, *, owned: bool) -> None:
         self.client = client
         self.name = name
+        self.target = name
+        """The collection that requests name: where `name` is an alias, what it pointed to on opening."""
         self.location = location
         self.owned = owned
         self.closed = False
@@ -52,6 +64,8 @@ class Collection:
         self.settings: CollectionSettings | None = None
         """What the collection stores about how it was made; None for one of another program."""
         self._remote = _is_remote(client)
+        self._has_aliases = self._remote or self.single_thread
+        self._checked_at = -math.inf
         self._lock = threading.Lock()
         self._moving = threading.Lock()
         self._can_move = owned and not is_url(location)
@@ -62,9 +76,78 @@ class Collection:
         """Return whether the store has this collection."""
         return self._request("look for", lambda client: bool(client.collection_exists(self.name)))
 
+    def resolve_alias(self) -> None:
+        """Send all requests from now on to the collection that the name is an alias of."""
+        if self._has_aliases:
+            answer = self._send("list the aliases of", lambda client: client.get_aliases())
+            targets = {alias.alias_name: alias.collection_name for alias in answer.aliases}
+            self.target = targets.get(self.name, self.name)
+            self._checked_at = time.monotonic()
+
+    def check_before_read(self) -> None:
+        """Check as `confirmed_write` does, at most once in a second."""
+        if time.monotonic() - self._checked_at > _READS_CHECKED_EVERY_S:
+            self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Check that the name still stands for the collection that was opened.
+
+        Another process may switch an alias to a collection of another model, or delete the collection and
+        make its name an alias.
+
+        Raises:
+            CollectionMismatchError: The name stands for another collection.
+        """
+        if not self._has_aliases:
+            return
+        if self.target == self.name:
+            unchanged = self._has_stored_settings()
+        else:
+            unchanged = self.name in self._aliases_of_target()
+        if not unchanged:
+            raise CollectionMismatchError(
+                f"{self.name!r} does not stand for the collection that this index opened any more: its alias "
+                "was switched, or the collection was replaced. Nothing was written to the new one. Open the "
+                "index again."
+            )
+        self._checked_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def confirmed_write(self) -> Iterator[None]:
+        """Check on a write that the name still stands for the collection that was opened.
+
+        An alias is checked after the write, which goes to the collection that the alias pointed to: what is
+        acknowledged was written while the alias still pointed there.
+
+        Raises:
+            CollectionMismatchError: The name stands for another collection.
+        """
+        is_alias = self.target != self.name
+        if not is_alias:
+            self._check_unchanged()
+        yield
+        if is_alias:
+            self._check_unchanged()
+
+    def _has_stored_settings(self) -> bool:
+        try:
+            config = self._send("describe", lambda client: client.get_collection(self.name)).config
+        except StorageError:  # it does not exist, which the request to come reports in its own words
+            return True
+        return CollectionSettings.from_metadata(config.metadata, self.name) == self.settings
+
+    def _aliases_of_target(self) -> list[str]:
+        try:
+            answer = self._send(
+                "list the aliases of", lambda client: client.get_collection_aliases(self.target)
+            )
+        except StorageError:  # the collection is gone
+            return []
+        return [alias.alias_name for alias in answer.aliases]
+
     def describe(self) -> models.CollectionInfo:
         """Read its configuration and state."""
-        return self._request("describe", lambda client: client.get_collection(self.name))
+        return self._request("describe", lambda client: client.get_collection(self.target))
 
     def create(self, **arguments: Any) -> None:
         """Create it; `arguments` are those of `QdrantClient.create_collection`."""
@@ -72,17 +155,19 @@ class Collection:
 
     def drop(self) -> None:
         """Delete it with all it holds."""
-        self._request("delete", lambda client: client.delete_collection(self.name))
+        self._request("delete", lambda client: client.delete_collection(self.target))
 
     def update(self, **changes: Any) -> None:
         """Change its parameters; `changes` are the arguments of `QdrantClient.update_collection`."""
-        self._request("change the settings of", lambda client: client.update_collection(self.name, **changes))
+        self._request(
+            "change the settings of", lambda client: client.update_collection(self.target, **changes)
+        )
 
     def create_payload_index(self, path: str, schema: Any) -> None:
         """Index a path of the payload; `schema` is what `QdrantClient.create_payload_index` takes."""
         self._request(
             "index a field of",
-            lambda client: client.create_payload_index(self.name, field_name=path, field_schema=schema),
+            lambda client: client.create_payload_index(self.target, field_name=path, field_schema=schema),
         )
 
     @property
@@ -111,7 +196,7 @@ class Collection:
                 call()
 
     def _upsert(self, points: Sequence[models.PointStruct]) -> None:
-        self._request("write to", lambda client: client.upsert(self.name, points=list(points), wait=True))
+        self._request("write to", lambda client: client.upsert(self.target, points=list(points), wait=True))
 
     def set_payload(
         self, payload: Mapping[str, Any], points: Sequence[models.ExtendedPointId], *, key: str | None = None
@@ -121,7 +206,7 @@ class Collection:
         self._request(
             "change metadata in",
             lambda client: client.set_payload(
-                self.name, payload=dict(payload), points=list(points), wait=True, **inside
+                self.target, payload=dict(payload), points=list(points), wait=True, **inside
             ),
         )
 
@@ -136,7 +221,7 @@ class Collection:
 
     def _delete(self, selector: models.PointsSelector) -> None:
         self._request(
-            "delete from", lambda client: client.delete(self.name, points_selector=selector, wait=True)
+            "delete from", lambda client: client.delete(self.target, points_selector=selector, wait=True)
         )
 
     # -- reading points --------------------------------------------------------------------------------------
@@ -160,7 +245,7 @@ class Collection:
         return self._request(
             "read from",
             lambda client: client.retrieve(
-                self.name, ids=list(points), with_payload=payload, with_vectors=vectors
+                self.target, ids=list(points), with_payload=payload, with_vectors=vectors
             ),
         )
 
@@ -183,7 +268,7 @@ class Collection:
 
         def page(client: QdrantBase) -> tuple[list[models.Record], Any]:
             return client.scroll(
-                self.name,
+                self.target,
                 scroll_filter=filter,
                 limit=batch_size,
                 offset=offset,
@@ -202,18 +287,27 @@ class Collection:
         """Count points, all or those that match a filter."""
         return self._request(
             "count the documents of",
-            lambda client: int(client.count(self.name, count_filter=filter, exact=True).count),
+            lambda client: int(client.count(self.target, count_filter=filter, exact=True).count),
         )
 
     def query_batch(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
         """Run several queries in one request; the answers have the order of the queries."""
         return self._request(
-            "search", lambda client: client.query_batch_points(self.name, requests=list(requests))
+            "search", lambda client: client.query_batch_points(self.target, requests=list(requests))
         )
 
     # -- the client ------------------------------------------------------------------------------------------
 
     def _request(self, verb: str, send: Callable[[QdrantBase], T]) -> T:
+        """Send a request; where it fails because an alias was switched, say so."""
+        try:
+            return self._send(verb, send)
+        except StorageError:
+            if self.target != self.name:
+                self._check_unchanged()
+            raise
+
+    def _send(self, verb: str, send: Callable[[QdrantBase], T]) -> T:
         """Send a request; try again where that can help.
 
         Args:
@@ -229,7 +323,7 @@ class Collection:
                 with self._moving:  # until the engine has moved, if that is why
                     if self.client is client:
                         raise
-        return self._request(verb, send)
+        return self._send(verb, send)
 
     def engine_in_subprocess(self) -> None:
         """Move the embedded engine of a large collection to a child process, where it stops no thread here.

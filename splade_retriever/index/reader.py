@@ -21,6 +21,7 @@ class Reader:
 
     def get(self, ids: Iterable[str], *, with_vectors: bool) -> list[Hit]:
         """Read documents by id, in that order; missing ones are skipped."""
+        self._collection.check_before_read()
         hits: list[Hit] = []
         for batch in in_batches(checked_ids(ids)):
             points = [point_id(id, self._collection.layout) for id in batch]
@@ -35,6 +36,7 @@ class Reader:
 
     def scroll(self, filter: models.Filter | None, *, batch_size: int, with_vectors: bool) -> Iterator[Hit]:
         """Read all documents that match a filter, in the engine's order."""
+        self._collection.check_before_read()
         firsts = first_points(self._collection, filter)
         for record in self._collection.scroll(
             firsts, batch_size=batch_size, vectors=self._vectors(with_vectors)
@@ -43,6 +45,7 @@ class Reader:
 
     def count(self, filter: models.Filter | None) -> int:
         """Count documents, all or those that match a filter."""
+        self._collection.check_before_read()
         return self._collection.count(first_points(self._collection, filter))
 
     def _document(self, first: models.Record) -> Hit:

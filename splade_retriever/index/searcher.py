@@ -49,6 +49,7 @@ class Searcher:
 
         A search whose last score is shared beyond its page costs a further call.
         """
+        self._collection.check_before_read()
         encoded = self._encode(requests)
         queries = {n: query for n, query in enumerate(encoded) if query is not None}
         limits = {n: requests[n].depth + 1 for n in queries}

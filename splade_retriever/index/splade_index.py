@@ -153,6 +153,7 @@ class SpladeIndex:
     def _open(self, *, create: bool, adopt: bool) -> None:
         options, collection = self._options, self._collection
         if collection.exists():
+            collection.resolve_alias()
             load_settings(
                 collection,
                 requested=options.vectors.set(),

@@ -19,7 +19,7 @@ from splade_retriever.index.documents import (
     in_batches,
     read_documents,
 )
-from splade_retriever.index.ingest import OnError, ingest
+from splade_retriever.index.ingest import Batch, OnError, ingest
 from splade_retriever.index.payload import content_hash
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.stored_documents import (
@@ -113,12 +113,16 @@ class Writer:
                 hash_of=lambda document: content_hash(document, recipe),
                 lookup=partial(lookup, collection),
                 encode=lambda batch: to_points(batch, settings, collection.layout, encoder, self._dense),
-                write=partial(write_batch, collection),
+                write=self._write_batch,
                 on_error=options.on_error,
                 on_written=written,
                 stop=stop,
                 overlap=not collection.single_thread,
             )
+
+    def _write_batch(self, batch: Batch) -> None:
+        with self._collection.confirmed_write():
+            write_batch(self._collection, batch)
 
     def _settings(self) -> CollectionSettings:
         if self._collection.settings is None:
@@ -137,7 +141,8 @@ class Writer:
         stored = read_stored(self._collection, [id]).get(id)
         if stored is None:
             return False
-        set_metadata(self._collection, id, metadata, stored.windows)
+        with self._collection.confirmed_write():
+            set_metadata(self._collection, id, metadata, stored.windows)
         return True
 
     def delete(self, ids: Iterable[str] | None, filter: models.Filter | None) -> None:
@@ -147,14 +152,17 @@ class Writer:
                 "delete takes either ids or a filter that is not empty. To delete all use clear()."
             )
         if filter is not None:
-            self._collection.delete_matching(filter)
+            with self._collection.confirmed_write():
+                self._collection.delete_matching(filter)
             return
         for batch in in_batches(checked_ids(ids or ())):
-            delete_documents(self._collection, batch)
+            with self._collection.confirmed_write():
+                delete_documents(self._collection, batch)
 
     def clear(self) -> None:
         """Delete all documents."""
-        self._collection.delete_matching(models.Filter())
+        with self._collection.confirmed_write():
+            self._collection.delete_matching(models.Filter())
 
 
 def _check_documents(inputs: Sequence[Any]) -> None:

@@ -1,0 +1,77 @@
+"""An index over a real Qdrant server: what only a server has, such as aliases, ports and limits."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from splade_retriever.errors import CollectionMismatchError
+from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.maintenance.reindex import reindex
+from tests.qdrant_server import ServerAddress
+from tests.words import WordEncoder
+
+pytestmark = pytest.mark.server
+
+Opened = Callable[..., SpladeIndex]
+
+
+@pytest.fixture
+def opened(empty_server: ServerAddress) -> Opened:
+    """Open an index on the server, with a connection of its own as another process has it."""
+
+    def open_index(**options: Any) -> SpladeIndex:
+        options = {"model": WordEncoder(), "api_key": empty_server.api_key, **options}
+        return SpladeIndex(empty_server.url, **options)
+
+    return open_index
+
+
+def set_alias(client: QdrantClient, alias: str, collection: str) -> None:
+    create = models.CreateAlias(collection_name=collection, alias_name=alias)
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+
+
+# -- aliases -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_alias", [True, False])
+def test_an_open_index_reports_that_its_name_stands_for_another_collection(
+    opened: Opened, server_client: QdrantClient, is_alias: bool
+) -> None:
+    first = "docs.1" if is_alias else "docs"
+    with opened(collection=first) as index:
+        index.add(["a moon rock"], ids=["old"])
+    if is_alias:
+        set_alias(server_client, "docs", "docs.1")
+    with opened(collection="docs") as index:
+        assert [hit.id for hit in index.search("moon")] == ["old"]
+
+        report = reindex(server_client, WordEncoder("other words"), collection="docs")
+        if not is_alias:
+            server_client.delete_collection("docs")
+            set_alias(server_client, "docs", report.new_collection)
+
+        writes: list[Callable[[], object]] = [
+            lambda: index.add(["another moon rock"], ids=["lost"]),
+            lambda: index.delete(["old"]),
+            index.clear,
+        ]
+        for write in writes:
+            with pytest.raises(CollectionMismatchError, match="Open the index again"):
+                write()
+        time.sleep(1.1)
+        reads: list[Callable[[], object]] = [
+            lambda: index.search("moon"),
+            lambda: index.get(["old"]),
+            lambda: [*index.scroll()],
+            index.count,
+        ]
+        for read in reads:
+            with pytest.raises(CollectionMismatchError, match="Open the index again"):
+                read()
+
+    with opened(collection="docs", model=WordEncoder("other words")) as index:
+        assert [hit.id for hit in index.search("moon")] == ["old"]
