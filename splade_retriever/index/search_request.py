@@ -156,13 +156,13 @@ def _fusion_query(
 
 
 def _just_below(score: float) -> float:
-    """Return the largest 32-bit number below a score.
+    """Return a 32-bit number below a score, one place lower than the 32-bit number closest to it.
 
     Engines keep what is above the threshold in a single ranking, and what is not below it in a fused one.
-    With this threshold both return every score that is not below the one meant.
+    With this threshold both return every score that is not below the one meant. Over REST a score is the
+    shortest decimal of a 32-bit number, which may be above that number or below it.
     """
-    rounded = np.float32(score)
-    return float(rounded if float(rounded) < score else np.nextafter(rounded, np.float32(-np.inf)))
+    return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
 
 
 def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[Any, dict[str, Branch]]:
