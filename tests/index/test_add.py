@@ -277,7 +277,7 @@ def test_a_long_stream_runs_in_bounded_memory() -> None:
     for count in (2_000, 8_000):
         gc.collect()
         tracemalloc.start()
-        index.add((f"text {n} " + "word " * 200 for n in range(count)), batch_size=64)
+        index.add((f"text {n} " + "x" * 1_000 for n in range(count)), batch_size=64)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     index.client.close()
