@@ -12,6 +12,7 @@ SpladeError
 ├── CollectionMismatchError (ValueError)     the collection was made with another encoder or layout
 ├── IndexLockedError (BlockingIOError)       another process has the folder open
 ├── IndexClosedError (RuntimeError)          the index was used after close()
+├── ForkedProcessError (RuntimeError)        used in a fork of the process that opened it
 ├── StorageError (OSError)                   the folder or the engine failed: read-only, full, damaged
 ├── ServerError (ConnectionError)            the server is unreachable, timed out or refused
 ├── NotSupportedError (NotImplementedError)  the engine cannot do that; the message names one that can
@@ -25,6 +26,7 @@ __all__ = [
     "CollectionMismatchError",
     "CollectionNotFoundError",
     "FilterError",
+    "ForkedProcessError",
     "IndexClosedError",
     "IndexLockedError",
     "InputError",
@@ -91,6 +93,10 @@ class IndexLockedError(SpladeError, BlockingIOError):
 
 class IndexClosedError(SpladeError, RuntimeError):
     """The index was used after `close()`."""
+
+
+class ForkedProcessError(SpladeError, RuntimeError):
+    """An object was used in a fork of the process that opened it."""
 
 
 class StorageError(SpladeError, OSError):

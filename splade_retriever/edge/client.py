@@ -28,7 +28,10 @@ class EdgeClient(QdrantBase):
     """qdrant-client's interface on a folder of Qdrant Edge shards: an index without a server.
 
     Takes the same arguments and returns the same types as `QdrantClient`, so code written for one works with
-    the other. Safe to use from several threads. A folder is open in one client at a time.
+    the other. Safe to use from several threads. Clients of one process that open the same folder share its
+    engine; across processes, one opens a folder to write, and any number may open it with read_only=True.
+
+    A client belongs to the process that opened it: in a fork, its methods raise ForkedProcessError.
 
     A write is in the engine's log when its method returns, and survives a killed process. The log is applied
     every 256 calls and on `close`. A process killed during an upsert of up to 1,024 points leaves all of them
@@ -41,7 +44,13 @@ class EdgeClient(QdrantBase):
     """
 
     def __init__(
-        self, location: str | Path = ":memory:", *, temporary: bool = False, holder: int | None = None
+        self,
+        location: str | Path = ":memory:",
+        *,
+        temporary: bool = False,
+        holder: int | None = None,
+        create: bool = True,
+        read_only: bool = False,
     ) -> None:
         """Open a folder, or create it.
 
@@ -51,13 +60,21 @@ class EdgeClient(QdrantBase):
             temporary: Remove this folder, too.
             holder: Id of the process for which the folder is held, named in the error that another process
                 gets when it opens the folder; None for this process.
+            create: Whether a folder that does not exist, or is empty, becomes an index. With False nothing
+                is written to such a folder.
+            read_only: Open a private copy of the folder, and refuse writes. Works on a folder that cannot be
+                written, and in several processes at once. The copy does not show later writes of other
+                processes: open the folder again for these. If this process has the folder open already, the
+                client shares its engine and shows every write.
 
         Raises:
-            IndexLockedError: If the folder is already open, here or in another process.
-            StorageError: If it cannot be read or written, or holds something else.
+            IndexLockedError: If another process has the folder open to write.
+            StorageError: If the folder cannot be read or written, or is not an index.
         """
         super().__init__()
-        self._folder: Final = EdgeFolder(location, temporary=temporary, holder=holder)
+        self._folder: Final = EdgeFolder(
+            location, temporary=temporary, holder=holder, create=create, read_only=read_only
+        )
         self._collections: Final = CollectionManager(self._folder)
         self._writer: Final = PointWriter(self._folder)
         self._reader: Final = PointReader(self._folder)
@@ -82,6 +99,10 @@ class EdgeClient(QdrantBase):
 
         Returns:
             The folder, and whether it is a temporary one, which the next client must remove.
+
+        Raises:
+            NotSupportedError: If the client is read-only, or another client of this process shares the
+                folder.
         """
         return self._folder.hand_over()
 

@@ -1,7 +1,7 @@
 """The files of an index folder: one Qdrant Edge shard per collection. A kill at any moment loses nothing.
 
     folder/
-      .lock                     locked by the one client that has the folder open; names its process
+      .lock                     locked by the one process that has the folder open; names it
       edge.json                 marks the folder as an index, with the format's version
       collections/
         docs-1f2e3d4c/          a readable part of the name, and its hash
@@ -9,16 +9,20 @@
           collection.json       name, settings, metadata, payload indexes
           shard/                the engine's files
 
-A collection is created in a folder whose name starts with a dot, and renamed when it is complete; one that
-is deleted is renamed first. Folders with such names are left by killed processes and removed on opening. A
+A collection is created in a folder named .new-*, and renamed when it is complete; one that is deleted is
+renamed to .old-* first. Folders with such names are left by killed processes and removed on opening. A
 collection that replaces another says so in its collection.json first; from then on, an opening completes a
 replacement that was interrupted.
+
+A folder may come from somebody else, so nothing below it is followed if it is a link, and nothing is removed
+or overwritten whose name and content are not this module's.
 """
 
 import json
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 import uuid
@@ -31,14 +35,20 @@ from qdrant_client import models
 
 from splade_retriever.edge.checksums import Checksums, json_checksum
 from splade_retriever.edge.convert_config import Shard
-from splade_retriever.errors import InputError, SpladeError, StorageError
+from splade_retriever.errors import InputError, StorageError
 
 __all__ = [
     "StoredCollection",
     "check_mark",
     "check_name",
+    "check_regular",
+    "complete_replacements",
     "folder_name",
+    "is_marked",
+    "mark_folder",
     "move_into_place",
+    "new_folder",
+    "old_folder",
     "read_all",
     "remove_leftovers",
     "sync_folder",
@@ -46,7 +56,15 @@ __all__ = [
 
 _FORMAT: Final = 1
 _MARK: Final = "edge.json"
+_SETTINGS: Final = "collection.json"
+_CHECKSUMS: Final = "checksums.json"
+_SHARD: Final = "shard"
 _NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
+_LEFTOVER: Final = re.compile(r"\.(new|old)-[a-z0-9-]{1,40}-[0-9a-f]{8}-[0-9a-f]{8}")
+_UNFINISHED: Final = re.compile(r"\.(edge|collection)\.json\.[0-9a-f]{16}\.new|checksums\.json\.\d+\.tmp")
+_IN_COLLECTIONS: Final = re.compile(rf"{_SETTINGS}|{_CHECKSUMS}|{_SHARD}|{_UNFINISHED.pattern}")
+_OF_FILE_MANAGERS: Final = frozenset({"lost+found", "Thumbs.db", "desktop.ini"})
+"""Names that systems put into folders, besides those that start with a dot."""
 _FOREIGN: Final = {
     "meta.json": "a folder of qdrant-client's local mode; open it with QdrantClient(path=...)",
     "edge_config.json": "a bare Qdrant Edge shard; open it with qdrant_edge.EdgeShard.load",
@@ -73,24 +91,24 @@ class StoredCollection:
     @property
     def shard_folder(self) -> Path:
         """The folder of the engine's files."""
-        return self.folder / "shard"
+        return self.folder / _SHARD
 
     @property
     def checksums(self) -> Checksums:
         """The checksums of the engine's files."""
-        return Checksums(self.shard_folder, self.folder / "checksums.json")
+        return Checksums(self.shard_folder, self.folder / _CHECKSUMS)
 
     def save(self) -> None:
         """Write the settings; after a kill the file holds the old ones or the new ones."""
-        written = {
+        settings = {
             "format": _FORMAT,
             "name": self.name,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "payload_indexes": self.indexes,
             **({} if self.replaces is None else {"replaces": self.replaces}),
         }
-        written["checksum"] = json_checksum(written)
-        _write_atomically(self.folder / "collection.json", json.dumps(written, indent=1))
+        settings["checksum"] = json_checksum(settings)
+        _write_atomically(self.folder / _SETTINGS, json.dumps(settings, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "StoredCollection":
@@ -99,22 +117,25 @@ class StoredCollection:
         Raises:
             StorageError: If they are damaged, or of a newer version.
         """
-        path = folder / "collection.json"
+        path = folder / _SETTINGS
         try:
-            found = json.loads(path.read_text("utf-8"))
-            if found.pop("checksum") != json_checksum(found):
+            settings = json.loads(_read_text(path))
+            if settings.pop("checksum") != json_checksum(settings):
                 raise ValueError("its checksum does not match")
-            if found["format"] != _FORMAT:
+            if settings["format"] != _FORMAT:
                 raise StorageError(
-                    f"{path} has format {found['format']!r}, this version reads {_FORMAT}. Upgrade "
+                    f"{path} has format {settings['format']!r}, this version reads {_FORMAT}. Upgrade "
                     "splade-retriever."
                 )
-            config = models.CreateCollection(**found["config"])
-            return cls(
-                found["name"], folder, config, found["payload_indexes"], replaces=found.get("replaces")
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, SpladeError):
+            name, indexes, replaces = settings["name"], settings["payload_indexes"], settings.get("replaces")
+            config = models.CreateCollection(**settings["config"])
+            if not isinstance(indexes, dict):
+                raise TypeError(f"payload_indexes is a {type(indexes).__name__}, expected an object")
+            for one in (name, *([] if replaces is None else [replaces])):
+                check_name(one)
+            return cls(name, folder, config, indexes, replaces=replaces)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, StorageError):
                 raise
             raise StorageError(
                 f"{path} is damaged ({error}), expected a collection's settings. Restore it from a backup, "
@@ -124,7 +145,7 @@ class StoredCollection:
 
 def check_name(name: str) -> None:
     """Raise InputError for a name that a collection cannot have."""
-    if set(name) & _NOT_IN_NAMES or name in ("", ".", "..") or len(name) > 255:
+    if not isinstance(name, str) or set(name) & _NOT_IN_NAMES or name in ("", ".", "..") or len(name) > 255:
         raise InputError(
             f"Collection name {name!r} is not valid, expected 1 to 255 characters other than "
             f"{''.join(sorted(_NOT_IN_NAMES - set(chr(0) + chr(31))))} and control characters, and neither "
@@ -138,43 +159,96 @@ def folder_name(name: str) -> str:
     return f"{readable}-{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
 
 
-def check_mark(path: Path) -> None:
-    """Check that a folder is an index, or empty; an empty one is marked as an index.
+def new_folder(place: Path) -> Path:
+    """Return the folder in which to create the collection of a place."""
+    return place.with_name(f".new-{place.name}-{uuid.uuid4().hex[:8]}")
+
+
+def old_folder(place: Path) -> Path:
+    """Return the folder to which to rename a deleted collection."""
+    return place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}")
+
+
+# -- the mark ------------------------------------------------------------------------------------------------
+
+
+def check_mark(path: Path) -> bool:
+    """Return whether a folder is an index; False for an empty one. Changes nothing.
 
     Raises:
-        StorageError: If it is neither.
+        StorageError: If the folder is something else, or an index of another format.
+    """
+    if is_marked(path):
+        collections = path / "collections"
+        if collections.is_symlink() or (collections.exists() and not collections.is_dir()):
+            raise StorageError(
+                f"{str(collections)!r} is not a folder but a link or a file. Nothing was changed. Replace it "
+                "with the folder itself if the index is yours."
+            )
+        return True
+    names = sorted(
+        item.name
+        for item in path.iterdir()
+        if not item.name.startswith(".") and item.name not in _OF_FILE_MANAGERS
+    )
+    if names:
+        known = next((text for name, text in _FOREIGN.items() if name in names), None)
+        what = known or f"not an index (it holds {', '.join(map(repr, names[:5]))})"
+        raise StorageError(f"The folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
+    return False
+
+
+def is_marked(path: Path) -> bool:
+    """Return whether a folder has the mark of an index.
+
+    Raises:
+        StorageError: If the mark is of another format.
     """
     mark = path / _MARK
-    if mark.is_file():
-        try:
-            found = json.loads(mark.read_text("utf-8")).get("format")
-        except (ValueError, AttributeError):
-            found = "unreadable"
-        if found != _FORMAT:
-            raise StorageError(
-                f"{mark} has format {found!r}, this version reads {_FORMAT}. Upgrade splade-retriever."
-            )
-    else:
-        names = sorted(item.name for item in path.iterdir() if not item.name.startswith("."))
-        if names and names != ["lost+found"]:
-            known = next((text for name, text in _FOREIGN.items() if name in names), None)
-            what = known or f"not an index (it holds {', '.join(map(repr, names[:5]))})"
-            raise StorageError(f"The folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
-        _write_atomically(mark, json.dumps({"format": _FORMAT}))
-    (path / "collections").mkdir(exist_ok=True)
+    if not mark.is_symlink() and not mark.exists():
+        return False
+    try:
+        found = json.loads(_read_text(mark)).get("format")
+    except (ValueError, AttributeError, RecursionError):
+        found = "unreadable"
+    if found != _FORMAT:
+        raise StorageError(
+            f"{mark} has format {found!r}, this version reads {_FORMAT}. Upgrade splade-retriever."
+        )
+    return True
+
+
+def mark_folder(path: Path) -> None:
+    """Mark an empty folder as an index."""
+    _write_atomically(path / _MARK, json.dumps({"format": _FORMAT}))
+
+
+# -- collections ---------------------------------------------------------------------------------------------
 
 
 def read_all(folder: Path) -> dict[str, StoredCollection]:
-    """Read all collections by name, and complete the replacements that a killed process began."""
-    found = [StoredCollection.read(item) for item in sorted(folder.iterdir())]
-    moving = [collection for collection in found if collection.replaces is not None]
-    named = {collection.name: collection for collection in found if collection.replaces is None}
-    for collection in moving:
+    """Read all collections by name; folders without settings or a shard are skipped."""
+    found = {}
+    for item in sorted(folder.iterdir()):
+        if item.name.startswith(".") or not item.is_dir() or not _has_collection(item):
+            continue
+        if item.is_symlink():
+            raise _link_error(item)
+        collection = StoredCollection.read(item)
+        found[collection.name] = collection
+    return found
+
+
+def _has_collection(folder: Path) -> bool:
+    return any((folder / name).is_symlink() or (folder / name).exists() for name in (_SETTINGS, _SHARD))
+
+
+def complete_replacements(folder: Path) -> bool:
+    """Complete the replacements that a killed process began. Returns whether there were any."""
+    interrupted = [one for one in read_all(folder).values() if one.replaces is not None]
+    for collection in interrupted:
         move_into_place(collection)
-        named[collection.name] = collection
-    if moving:
-        remove_leftovers(folder)
-    return named
+    return bool(interrupted)
 
 
 def move_into_place(collection: StoredCollection) -> None:
@@ -183,7 +257,7 @@ def move_into_place(collection: StoredCollection) -> None:
     place = collection.folder.with_name(folder_name(collection.replaces))
     if place != collection.folder:
         if place.exists():
-            os.rename(place, place.with_name(f".old-{place.name}-{uuid.uuid4().hex[:8]}"))
+            os.rename(place, old_folder(place))
         os.rename(collection.folder, place)
         sync_folder(place.parent)
     collection.folder = place
@@ -192,19 +266,80 @@ def move_into_place(collection: StoredCollection) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was creating or deleting."""
+    """Remove what a killed process was creating or deleting.
+
+    Only folders that have the name and the content of such are removed, and only files of unfinished writes.
+    """
     for item in folder.iterdir():
-        if item.name.startswith("."):
-            shutil.rmtree(item)
+        if item.is_symlink() or not item.is_dir():
+            continue
+        if _LEFTOVER.fullmatch(item.name):
+            if all(_IN_COLLECTIONS.fullmatch(part.name) for part in item.iterdir()):
+                shutil.rmtree(item)
+        elif not item.name.startswith("."):
+            _remove_unfinished(item)
+    _remove_unfinished(folder.parent)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for item in folder.iterdir():
+        if _UNFINISHED.fullmatch(item.name) and item.is_file() and not item.is_symlink():
+            item.unlink()
+
+
+def check_regular(folder: Path, *, hard_links: bool = False) -> None:
+    """Raise StorageError if a folder holds anything but folders and regular files.
+
+    Args:
+        folder: The folder.
+        hard_links: Whether files may have several names. The engine changes files in place, and so would
+            change the content under the other names.
+    """
+    if folder.is_symlink():
+        raise _link_error(folder)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode):
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                raise _link_error(path)
+            if found.st_nlink > 1 and not hard_links:
+                raise StorageError(
+                    f"{str(path)!r} has {found.st_nlink} hard links, and writing to the index would change "
+                    "all of them. Nothing was changed. Copy the folder, or open it with read_only=True."
+                )
+
+
+def _link_error(path: Path) -> StorageError:
+    return StorageError(
+        f"{str(path)!r} is a link or a special file. Nothing was changed. Replace it with the file or folder "
+        "itself if the index is yours."
+    )
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def _read_text(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        raise _link_error(path) if path.is_symlink() else ValueError("it is missing, or not a file")
+    return path.read_text("utf-8")
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.new")
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        with open(opened, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

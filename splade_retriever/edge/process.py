@@ -35,6 +35,7 @@ from qdrant_client.client_base import QdrantBase
 from splade_retriever.edge.arguments import check_options
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.delegation import Method
+from splade_retriever.edge.forks import check_process, detach_in_child, replace_descriptors
 from splade_retriever.edge.point_rows import rows_of_columns, rows_of_points
 from splade_retriever.edge.write import write_stream
 from splade_retriever.errors import (
@@ -67,15 +68,20 @@ def _forward(method: Callable[Concatenate[Any, P], R]) -> Method[P, R]:
     return cast("Method[P, R]", call)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class _Child:
-    """What must be released, even if nobody calls `close`."""
+    """A child process, which must be ended even if nobody calls `close`."""
 
     process: "subprocess.Popen[bytes]"
     temporary: Path | None = None
     """A folder to remove if the child did not."""
     parent: int = field(default_factory=os.getpid)
     closed: bool = False
+
+    def detach(self) -> None:
+        """Leave the child to the parent process; called in a forked child."""
+        pipes = (self.process.stdin, self.process.stdout)
+        replace_descriptors(pipe.fileno() for pipe in pipes if pipe is not None and not pipe.closed)
 
 
 class EdgeProcess(QdrantBase):
@@ -86,21 +92,25 @@ class EdgeProcess(QdrantBase):
     wait for it hold nothing.
     """
 
-    def __init__(self, location: str | Path = ":memory:") -> None:
+    def __init__(
+        self, location: str | Path = ":memory:", *, create: bool = True, read_only: bool = False
+    ) -> None:
         """Start the child, and open or create a folder in it.
 
         Args:
             location: The folder, or ":memory:" for a temporary one, which is removed on `close`, or when this
                 process ends, however it ends.
+            create: Whether a folder that does not exist, or is empty, becomes an index.
+            read_only: Open a private copy of the folder, and refuse writes; see `EdgeClient`.
 
         Raises:
             IndexLockedError: If the folder is already open, here or in another process.
-            StorageError: If it cannot be read or written, or holds something else.
+            StorageError: If the folder cannot be read or written, or is not an index.
             NotSupportedError: If no child process can be started here.
         """
         super().__init__()
         self._attach(_start(), str(location))
-        self._open(location, temporary=False)
+        self._open(location, create=create, read_only=read_only)
 
     @classmethod
     def taking_over(cls, client: EdgeClient) -> Self:
@@ -119,7 +129,7 @@ class EdgeProcess(QdrantBase):
         try:
             path, temporary = client.hand_over()
         except BaseException:
-            taken.close()
+            taken._finalizer()
             raise
         taken._child.temporary = path if temporary else None
         taken._open(path, temporary=temporary)
@@ -128,12 +138,13 @@ class EdgeProcess(QdrantBase):
     def _attach(self, process: "subprocess.Popen[bytes]", location: str) -> None:
         self._location = location
         self._child = _Child(process)
+        detach_in_child(self._child)
         self._finalizer = weakref.finalize(self, _end, self._child)
         self._lock = threading.Lock()
 
-    def _open(self, folder: str | Path, *, temporary: bool) -> None:
+    def _open(self, folder: str | Path, **options: bool) -> None:
         try:
-            self._request("open", (folder,), {"temporary": temporary, "holder": os.getpid()})
+            self._request("open", (folder,), {"holder": os.getpid(), **options})
         except BaseException:
             self._finalizer()
             raise
@@ -159,11 +170,13 @@ class EdgeProcess(QdrantBase):
         Raises:
             StorageError: If the engine could not write everything.
         """
+        if self._child.parent != os.getpid():  # where the lock may be held by a thread of the parent
+            return
         with self._lock:
             if self._child.closed:
                 return
             try:
-                if self._child.parent == os.getpid() and self._child.process.poll() is None:
+                if self._child.process.poll() is None:
                     self._exchange("close", (), {})
             finally:
                 self._finalizer()
@@ -317,16 +330,12 @@ class EdgeProcess(QdrantBase):
     get_optimizations = EdgeClient.get_optimizations
 
     def _request(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        check_process(self._child.parent, f"The EdgeProcess at {self.location!r}")
         with self._lock:
             if self._child.closed:
                 raise IndexClosedError(
                     f"The EdgeProcess at {self.location!r} is closed. Open the folder again with "
                     "EdgeProcess(...)."
-                )
-            if self._child.parent != os.getpid():
-                raise IndexClosedError(
-                    f"The EdgeProcess at {self.location!r} belongs to process {self._child.parent}, of which "
-                    "this one is a fork. Open indexes after forking, or share a Qdrant server."
                 )
             return self._exchange(method, args, kwargs)
 
@@ -358,9 +367,12 @@ class EdgeProcess(QdrantBase):
                 "again; acknowledged writes are kept."
             )
         succeeded, value = pickle.loads(answer)
-        if not succeeded:
-            raise value
-        return value
+        try:
+            if not succeeded:
+                raise value
+            return value
+        finally:
+            del value  # an error in a variable of its own frame would keep this client
 
 
 def _start() -> "subprocess.Popen[bytes]":

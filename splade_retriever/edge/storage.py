@@ -1,43 +1,42 @@
 """An open folder of Qdrant Edge shards: its collections, and the calls to their shards.
 
-`layout` describes the files, and how a killed process leaves them consistent.
+`layout` describes the files, and how a killed process leaves them consistent; `folders` opens and releases
+them.
 """
 
 import contextlib
 import itertools
 import os
 import shutil
-import tempfile
-import threading
-import time
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from qdrant_client import models
 
 from splade_retriever.edge.convert_config import Shard, create_shard, load_shard
 from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.edge.engine_errors import os_errors, translated
+from splade_retriever.edge.folders import open_folder, open_snapshot, release
+from splade_retriever.edge.forks import check_process
 from splade_retriever.edge.layout import (
     StoredCollection,
-    check_mark,
     check_name,
+    check_regular,
     folder_name,
     move_into_place,
-    read_all,
+    new_folder,
+    old_folder,
     remove_leftovers,
     sync_folder,
 )
 from splade_retriever.edge.load_guard import load_fault
-from splade_retriever.edge.lock import take_lock
 from splade_retriever.errors import (
     CollectionNotFoundError,
     IndexClosedError,
     InputError,
+    NotSupportedError,
     SpladeError,
     StorageError,
 )
@@ -54,10 +53,6 @@ code but a signal that ends the process, so the last bytes stay unused."""
 _WRITES_PER_FLUSH: Final = 256
 """Calls after which the log is applied: after a kill at most this many (16,384 points of the upserts of
 `EdgeClient`, about 7 s) are repeated on opening. A flush takes 0.1 to 0.2 s."""
-_CLOSING_TIMEOUT_S: Final = 30.0
-"""Longest wait for another thread's call in a shard that is being closed."""
-_MIN_FREE_MEMORY: Final = 2**30
-"""Bytes that must be free on a disk in memory (containers often have one of 64 MiB) for a temporary index."""
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -67,20 +62,11 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-@dataclass(slots=True)
-class _Open:
-    """What an open folder holds and must release, even if nobody calls `close`."""
-
-    path: Path
-    temporary: bool
-    lock_file: IO[str]
-    process: int = field(default_factory=os.getpid)
-    collections: dict[str, StoredCollection] = field(default_factory=dict)
-    closed: bool = False
-
-
 class EdgeFolder:
-    """An open folder. Safe to use from several threads; one client of one process has it at a time."""
+    """A client's view of an open folder. Safe to use from several threads.
+
+    The clients of one process share the engine; the last one to close closes it.
+    """
 
     def __init__(
         self,
@@ -88,6 +74,8 @@ class EdgeFolder:
         *,
         temporary: bool = False,
         holder: int | None = None,
+        create: bool = True,
+        read_only: bool = False,
         ignore_damage: bool = False,
     ) -> None:
         """Open a folder, or create it; ":memory:" is a temporary one, removed on close.
@@ -96,41 +84,40 @@ class EdgeFolder:
             location: The folder, or ":memory:".
             temporary: Remove this folder, too, on close.
             holder: The process for which the folder is held; None for this one.
-            ignore_damage: Open collections whose files differ from their checksums, too, to save what can be
+            create: Whether a folder that does not exist, or is empty, becomes an index.
+            read_only: Open a copy of the folder, and refuse writes.
+            ignore_damage: Open also collections whose files differ from their checksums, to save what can be
                 read.
 
         Raises:
-            IndexLockedError: If it is already open, here or in another process.
+            IndexLockedError: If another process has the folder open.
             StorageError: If it cannot be read or written, or is not an index.
         """
         if not isinstance(location, str | Path):
             raise InputError(f"Location is a {type(location).__name__}, expected a folder or ':memory:'.")
+        if read_only and str(location) == ":memory:":
+            raise InputError("A folder in memory cannot be opened with read_only=True. Name a folder.")
         self.location = str(location)
+        self.read_only = read_only
         self._ignore_damage = ignore_damage
         with os_errors(f"open the index folder {self.location!r}"):
-            if self.location == ":memory:":
-                temporary = True
-                path = Path(tempfile.mkdtemp(prefix="splade-edge-", dir=_memory_disk()))
-            else:
-                path = Path(location).absolute()
-            path.mkdir(parents=True, exist_ok=True)
-            lock_file = take_lock(path, os.getpid() if holder is None else holder)
-        self._open = _Open(path, temporary, lock_file)
-        self._finalizer = weakref.finalize(self, _release, self._open)
-        self._lock = threading.RLock()
-        try:
-            with os_errors(f"open the index folder {self.location!r}"):
-                check_mark(path)
-                remove_leftovers(path / "collections")
-                self._open.collections.update(read_all(path / "collections"))
-        except BaseException:
-            self.close()
-            raise
+            self._open = (
+                open_snapshot(location)
+                if read_only
+                else open_folder(location, temporary=temporary, holder=holder, create=create)
+            )
+        self._finalizer = weakref.finalize(self, release, self._open)
+        self._lock = self._open.lock
+
+    @property
+    def path(self) -> Path:
+        """The folder of the files; a temporary one for ":memory:" and for a copy."""
+        return self._open.path
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._open.closed
+        return not self._finalizer.alive
 
     @property
     def names(self) -> list[str]:
@@ -139,10 +126,20 @@ class EdgeFolder:
         return sorted(self._open.collections)
 
     def check_open(self) -> None:
-        """Raise IndexClosedError after `close`."""
-        if self._open.closed:
+        """Raise IndexClosedError after `close`, and ForkedProcessError in a forked process."""
+        check_process(self._open.process, f"The EdgeClient at {self.location!r}")
+        if self.closed:
             raise IndexClosedError(
                 f"The EdgeClient at {self.location!r} is closed. Open the folder again with EdgeClient(...)."
+            )
+
+    def check_writable(self) -> None:
+        """Raise NotSupportedError if the folder is opened to read only."""
+        self.check_open()
+        if self.read_only:
+            raise NotSupportedError(
+                f"The EdgeClient at {self.location!r} is read-only. Open the folder without read_only=True "
+                "to write to it."
             )
 
     def get(self, name: str) -> StoredCollection:
@@ -173,16 +170,17 @@ class EdgeFolder:
             InputError: If the name is not valid, or taken.
             StorageError: If the engine or the disk failed.
         """
+        self.check_writable()
+        check_name(name)
         with self._lock:
             self.check_open()
-            check_name(name)
             if name in self._open.collections:
                 raise InputError(
                     f"Collection {name!r} already exists at {self.location!r}. Delete it first, or use "
                     "another name."
                 )
             folder = self._open.path / "collections" / folder_name(name)
-            building = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
+            building = new_folder(folder)
             made = StoredCollection(name, building, config)
             try:
                 with os_errors(f"create collection {name!r} at {self.location!r}"):
@@ -193,7 +191,7 @@ class EdgeFolder:
                     )
                     # The engine keeps the paths of its files, so it is closed before they move.
                     self.translate_errors(f"create collection {name!r}", shard.close)
-                    if not self._open.temporary:
+                    if self._open.checked:
                         made.checksums.write()
                     made.save()
                     os.rename(building, folder)
@@ -207,13 +205,14 @@ class EdgeFolder:
 
     def delete(self, name: str) -> bool:
         """Delete a collection. Returns False if it does not exist."""
+        self.check_writable()
         with self._lock:
             self.check_open()
             found = self._open.collections.get(name)
             if found is None:
                 return False
             with found.lock, os_errors(f"delete collection {name!r} at {self.location!r}"):
-                going = found.folder.with_name(f".old-{found.folder.name}-{uuid.uuid4().hex[:8]}")
+                going = old_folder(found.folder)
                 if found.shard is not None:
                     self.translate_errors(f"close collection {name!r}", found.shard.close)
                 os.rename(found.folder, going)
@@ -232,9 +231,10 @@ class EdgeFolder:
             CollectionNotFoundError: If there is no collection `by`.
             StorageError: If the disk failed.
         """
+        self.check_writable()
+        check_name(name)
         with self._lock:
             taking, going = self.get(by), self._open.collections.get(name)
-            check_name(name)
             if taking is going:
                 raise InputError(f"Collection {name!r} cannot replace itself. Name two collections.")
             with (
@@ -247,7 +247,7 @@ class EdgeFolder:
                         shard, collection.shard = collection.shard, None
                         self.translate_errors(f"flush collection {collection.name!r}", shard.flush)
                         self.translate_errors(f"close collection {collection.name!r}", shard.close)
-                        if not self._open.temporary:
+                        if self._open.checked:
                             collection.checksums.write()
                 before = taking.config
                 taking.config = before.model_copy(update={"metadata": metadata})
@@ -268,11 +268,13 @@ class EdgeFolder:
         Raises:
             StorageError: If they cannot be written. The old ones stay.
         """
+        self.check_writable()
         with os_errors(f"write the settings of collection {collection.name!r}"):
             collection.save()
 
     def reload(self, collection: StoredCollection) -> None:
         """Close a shard and open it with the collection's changed settings."""
+        self.check_writable()
         with collection.lock:
             if collection.shard is not None:
                 shard, collection.shard = collection.shard, None
@@ -295,6 +297,7 @@ class EdgeFolder:
             InputError: If the request is not valid.
             StorageError: If the engine failed.
         """
+        self.check_open()
         shard = collection.shard
         if shard is None:
             shard = self._load(collection)
@@ -307,6 +310,7 @@ class EdgeFolder:
         Raises:
             StorageError: If the disk is nearly full. Nothing was written.
         """
+        self.check_writable()
         with os_errors(f"{doing} collection {collection.name!r}"):
             self.check_space()
         answer = self.read(collection, doing, call)
@@ -327,10 +331,13 @@ class EdgeFolder:
         except SpladeError:
             raise
         except BaseException as error:
-            translation = translated(error, doing, location=self.location, closed=self._open.closed)
+            translation = translated(error, doing, location=self.location, closed=self.closed)
             if translation is None:
                 raise
-            raise translation from error
+            try:
+                raise translation from error
+            finally:
+                del translation  # an error in a variable of its own frame would keep the folder open
 
     def check_space(self, *, beside: int = 0) -> None:
         """Raise StorageError if the disk is nearly full, or would be with this many bytes more."""
@@ -345,26 +352,31 @@ class EdgeFolder:
     def _load(self, collection: StoredCollection) -> Shard:
         with collection.lock:
             if collection.shard is None:
-                self.check_open()
                 if self.get(collection.name) is not collection:  # it may have been deleted while we waited
                     raise CollectionNotFoundError(
                         f"Collection {collection.name!r} at {self.location!r} was replaced meanwhile by a "
                         "new one of that name. Open its index again."
                     )
-                if not self._open.temporary:
-                    self._check_files(collection)
+                self._check_files(collection)
                 collection.shard = self.translate_errors(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
+                if self._open.closed:  # meanwhile, by another thread
+                    shard, collection.shard = collection.shard, None
+                    shard.close()
+                    self.check_open()
             return collection.shard
 
     def _check_files(self, collection: StoredCollection) -> None:
         """Check a shard's files before the engine maps them into this process.
 
         Raises:
-            StorageError: A file is damaged, or the engine cannot open the shard.
+            StorageError: If a file is damaged or a link, or the engine cannot open the shard.
         """
+        if not self._open.checked:
+            return
         with os_errors(f"check the files of collection {collection.name!r}"):
+            check_regular(collection.folder)
             damaged = collection.checksums.damaged()
             if damaged and not self._ignore_damage:
                 more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
@@ -395,68 +407,21 @@ class EdgeFolder:
 
         Raises:
             IndexClosedError: After `close`.
+            NotSupportedError: If the folder is read-only, or open in another client, too.
         """
+        self.check_writable()
         with self._lock:
             self.check_open()
+            if self._open.clients > 1:
+                raise NotSupportedError(
+                    f"The engine at {self.location!r} cannot be moved while {self._open.clients} clients of "
+                    "this process use it. Close the others first."
+                )
             path, temporary = self._open.path, self._open.temporary
             self._open.temporary = False
             self._finalizer()
             return path, temporary
 
     def close(self) -> None:
-        """Flush and close every shard, and release the folder. A second call does nothing."""
-        with self._lock:
-            self._finalizer()
-
-
-def _memory_disk() -> str | None:
-    """Return a disk in memory with room for an index; None to use the system's temporary folder."""
-    path = "/dev/shm"
-    if os.access(path, os.W_OK) and shutil.disk_usage(path).free >= _MIN_FREE_MEMORY:
-        return path
-    return None
-
-
-def _close(shard: Shard) -> None:
-    """Close a shard, after another thread's call in it, if there is one.
-
-    No new call begins, since the collection no longer refers to the shard. PyO3 refuses to close a shard
-    during a call.
-    """
-    deadline = time.monotonic() + _CLOSING_TIMEOUT_S
-    while True:
-        try:
-            shard.close()
-        except RuntimeError as error:
-            if "borrowed" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.001)
-        else:
-            return
-
-
-def _release(opened: _Open) -> None:
-    """Release a folder; also called when its client is garbage, and when the interpreter ends."""
-    if opened.closed or opened.process != os.getpid():  # a forked child must not touch its parent's folder
-        return
-    opened.closed = True
-    faults: list[Exception] = []
-    for collection in opened.collections.values():
-        shard, collection.shard = collection.shard, None
-        if shard is not None:
-            try:
-                if not opened.temporary:
-                    shard.flush()
-                _close(shard)
-                if not opened.temporary:
-                    collection.checksums.write()
-            except Exception as error:  # noqa: BLE001 - the others must be closed all the same
-                faults.append(error)
-    opened.lock_file.close()
-    if opened.temporary:
-        shutil.rmtree(opened.path, ignore_errors=True)
-    elif faults:
-        raise StorageError(
-            f"Could not close the index folder {str(opened.path)!r}: {faults[0]}. Acknowledged writes are in "
-            "its log and come back when it is opened."
-        ) from faults[0]
+        """Release the folder; the last client flushes and closes every shard. A second call does nothing."""
+        self._finalizer()

@@ -399,14 +399,17 @@ class PointWriter:
         size: int,
     ) -> None:
         """Write in calls of `size` items. If a point does not exist, the others are written nevertheless."""
-        missing: InputError | None = None
+        missing: list[InputError] = []
         for some in batched(items, size):
             try:
                 self._folder.update(collection, "write to", partial(operation, some))
             except InputError as error:
-                missing = missing or error
-        if missing is not None:
-            raise missing
+                missing.append(error)
+        try:
+            if missing:
+                raise missing[0]
+        finally:
+            missing.clear()  # an error in a variable of its own frame would keep the folder open
 
 
 def write_stream(

@@ -25,7 +25,6 @@ from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
     CollectionNotFoundError,
     IndexClosedError,
-    IndexLockedError,
     InputError,
     NotSupportedError,
     StorageError,
@@ -499,17 +498,6 @@ def run(script: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_a_folder_opens_once_per_process_and_again_after_close(tmp_path: Path) -> None:
-    first = EdgeClient(tmp_path)
-    with pytest.raises(IndexLockedError, match="already open in this process"):
-        EdgeClient(tmp_path)
-    first.create_collection("c", DENSE)
-    first.close()
-
-    with EdgeClient(tmp_path) as second:
-        assert second.collection_exists("c")
 
 
 def test_a_closed_client_raises(client: EdgeClient) -> None:
