@@ -358,13 +358,13 @@ class EdgeFolder:
                         "new one of that name. Open its index again."
                     )
                 self._check_files(collection)
-                collection.shard = self.translate_errors(
+                shard = self.translate_errors(
                     f"open collection {collection.name!r}", lambda: load_shard(collection.shard_folder)
                 )
                 if self._open.closed:  # meanwhile, by another thread
-                    shard, collection.shard = collection.shard, None
                     shard.close()
                     self.check_open()
+                collection.shard = shard
             return collection.shard
 
     def _check_files(self, collection: StoredCollection) -> None:

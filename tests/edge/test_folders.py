@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from qdrant_client import models
 
+from splade_retriever.edge.checksums import json_checksum
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
@@ -205,11 +206,17 @@ def test_a_folder_without_write_permission_can_be_read(tmp_path: Path) -> None:
 
 def test_a_read_only_mount_can_be_read(tmp_path: Path) -> None:
     fill(tmp_path / "index")
+    program = tmp_path / "read.py"
+    program.write_text(
+        "import sys\n"
+        "from splade_retriever.edge.client import EdgeClient\n"
+        "print(EdgeClient(sys.argv[1], read_only=True).count('c').count)\n"
+        "EdgeClient(sys.argv[1])\n"
+    )
+    index = tmp_path / "index"
     script = (
-        f"mount --bind {tmp_path}/index {tmp_path}/index && mount -o remount,bind,ro {tmp_path}/index && "
-        f"exec {sys.executable} -c 'from splade_retriever.edge.client import EdgeClient\n"
-        f'print(EdgeClient("{tmp_path}/index", read_only=True).count("c").count)\n'
-        f'EdgeClient("{tmp_path}/index")\''
+        f"mount --bind {index} {index} && mount -o remount,bind,ro {index} && "
+        f"exec {sys.executable} {program} {index}"
     )
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
@@ -369,7 +376,9 @@ def test_only_those_who_can_write_the_folder_can_lock_it(tmp_path: Path) -> None
 def test_settings_of_wrong_types_are_reported_as_damaged(tmp_path: Path, changed: dict[str, Any]) -> None:
     fill(tmp_path)
     (path,) = tmp_path.glob("collections/*/collection.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    settings = {**json.loads(path.read_text()), **changed}
+    del settings["checksum"]
+    path.write_text(json.dumps({**settings, "checksum": json_checksum(settings)}))
 
     with pytest.raises(StorageError, match="damaged"):
         EdgeClient(tmp_path)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ USES: dict[str, Callable[[Any], object]] = {
 
 def test_every_call_in_a_forked_child_raises_at_once(opened: Any) -> None:
     for name, use in USES.items():
-        assert in_child(lambda use=use: use(opened)) == 7, name
+        assert in_child(partial(use, opened)) == 7, name
     assert opened.count("c").count == 100
 
 

@@ -248,20 +248,6 @@ for number in range(1_000_000):
     assert set(acknowledged) <= stored
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_cannot_use_its_parents_child(process: EdgeProcess) -> None:
-    fork = os.fork()
-    if fork == 0:
-        try:
-            process.count("docs")
-        except IndexClosedError:
-            os._exit(7)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 7
-    assert process.count("docs").count == 300
-
-
 # -- an index and its event loop -----------------------------------------------------------------------------
 
 

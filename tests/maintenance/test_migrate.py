@@ -15,6 +15,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -264,9 +265,9 @@ def test_a_missing_source_raises_and_nothing_is_created(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_raises(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1)
-    with EdgeClient(tmp_path / "a"), pytest.raises(IndexLockedError, match="already open"):
+    with EdgeProcess(tmp_path / "a"), pytest.raises(IndexLockedError, match="already open"):
         migrate(tmp_path / "a", tmp_path / "b")
-    with EdgeClient(tmp_path / "b"), pytest.raises(IndexLockedError, match="already open"):
+    with EdgeProcess(tmp_path / "b"), pytest.raises(IndexLockedError, match="already open"):
         migrate(tmp_path / "a", tmp_path / "b")
 
 
