@@ -118,9 +118,9 @@ def change_settings(
     there = names_in(config)
     for name in [*vectors, *sparse]:
         if name not in there or isinstance(there[name], models.SparseVectorParams) != (name in sparse):
-            told = ", ".join(map(repr, there)) or "none"
+            existing = ", ".join(map(repr, there)) or "none"
             raise InputError(
-                f"update_collection names the vector {name!r}, there are: {told}. Nothing was changed."
+                f"update_collection names the vector {name!r}, existing: {existing}. Nothing was changed."
             )
     _change(config, settings)
     for name, diff in [*vectors.items(), *sparse.items()]:
@@ -216,7 +216,7 @@ def index_schema(field_name: str, given: Any) -> Any:
         allowed = ", ".join(kind.value for kind in models.PayloadSchemaType)
         raise InputError(
             f"the index of field {field_name!r} has the schema {given!r}, expected one of {allowed}, or "
-            "models.KeywordIndexParams(...) and the like."
+            "an object such as models.KeywordIndexParams(...)."
         )
     return schema
 

@@ -28,7 +28,7 @@ def load_encoder(
             that is None counts as not passed.
 
     Raises:
-        InputError: If `model` is none of these, or `settings` are passed with an encoder.
+        InputError: If `model` has another type, or `settings` are passed with an encoder.
         SpladeError: What `SparseTextEmbedding` raises.
     """
     check_model_argument(model)

@@ -233,7 +233,7 @@ class LexicalHead(nn.Module):
         return best * self.log_scale.exp() + self.entry_bias(), where
 
     def _at_own_tokens(self, products: Tensor, ids: Tensor) -> Tensor:
-        """Return the largest product of each entry with the states of its own tokens, (batch, vocab).
+        """Return the largest product of each entry with the states of the entry's tokens, (batch, vocab).
 
         The product is far below any threshold where a text does not hold the entry.
         """

@@ -1,4 +1,4 @@
-"""An index takes in documents: in lists and streams, told apart, and refused where they are bad."""
+"""An index takes in documents: from lists and streams, and bad input is refused."""
 
 import gc
 import tracemalloc
@@ -14,7 +14,7 @@ from tests.index.parts import MOON, client_of
 from tests.words import WordEncoder
 
 
-def test_what_is_added_is_found_with_its_text_metadata_and_score(index: SpladeIndex) -> None:
+def test_an_added_document_is_found_with_its_text_metadata_and_score(index: SpladeIndex) -> None:
     index.add(MOON, [{"n": 0}, {"n": 1}, {"n": 2}], ["a", "b", "c"])
 
     hits = index.search("rover lander", k=2)
@@ -25,7 +25,7 @@ def test_what_is_added_is_found_with_its_text_metadata_and_score(index: SpladeIn
     ]
 
 
-def test_ids_come_back_in_order_and_are_made_where_none_are_given(index: SpladeIndex) -> None:
+def test_ids_are_returned_in_order_and_created_if_none_are_passed(index: SpladeIndex) -> None:
     ids = index.add(MOON)
 
     assert len(set(ids)) == 3
@@ -38,13 +38,13 @@ def test_two_equal_texts_without_ids_are_two_documents(index: SpladeIndex) -> No
     assert index.count() == 2
 
 
-def test_a_text_of_its_own_is_encoded_and_the_text_is_what_comes_back(index: SpladeIndex) -> None:
+def test_an_encoded_text_is_encoded_and_the_text_is_returned(index: SpladeIndex) -> None:
     index.add(["It landed."], ids=["a"], encoded_texts=["Chandrayaan-3: It landed."])
 
     assert [(hit.id, hit.text) for hit in index.search("chandrayaan")] == [("a", "It landed.")]
 
 
-def test_another_encoded_text_is_encoded_again_and_the_same_is_not(client: Any) -> None:
+def test_a_changed_encoded_text_is_encoded_again_and_an_unchanged_one_is_not(client: Any) -> None:
     model = WordEncoder()
     index = SpladeIndex(client=client, model=model)
     for title in ("Moon", "Moon", "Mars"):
@@ -77,7 +77,7 @@ def test_a_collection_of_windows_refuses_vectors_and_encoded_texts(client: Any, 
     assert index.count() == 0
 
 
-def test_what_is_no_vector_is_bad_input(index: SpladeIndex) -> None:
+def test_a_value_that_is_not_a_vector_is_bad_input(index: SpladeIndex) -> None:
     with pytest.raises(InputError, match="vector is a list, expected a SparseEmbedding"):
         index.add(["text"], vectors=[[0.5]])  # type: ignore[list-item]
 
@@ -93,7 +93,7 @@ def test_any_string_is_an_id(index: SpladeIndex, id: str) -> None:
     assert [hit.id for hit in index.search("text")] == [id]
 
 
-def test_the_same_id_replaces(index: SpladeIndex) -> None:
+def test_a_document_with_a_stored_id_replaces_the_old_one(index: SpladeIndex) -> None:
     index.add(["first words"], [{"a": 1, "b": 2}], ["x"])
     index.add(["second words"], [{"a": 3}], ["x"])
 
@@ -104,7 +104,7 @@ def test_the_same_id_replaces(index: SpladeIndex) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 256])
-def test_of_an_id_given_twice_in_one_call_the_last_wins(index: SpladeIndex, batch_size: int) -> None:
+def test_the_last_document_with_an_id_in_one_call_is_kept(index: SpladeIndex, batch_size: int) -> None:
     ids = index.add(
         ["one", "two", "one", "other", "three"], ids=["x", "x", "x", "y", "x"], batch_size=batch_size
     )
@@ -113,7 +113,7 @@ def test_of_an_id_given_twice_in_one_call_the_last_wins(index: SpladeIndex, batc
     assert {hit.id: hit.text for hit in index.scroll()} == {"x": "three", "y": "other"}
 
 
-def test_a_text_given_again_after_another_under_its_id_is_not_taken_for_unchanged(index: SpladeIndex) -> None:
+def test_a_text_that_is_restored_after_another_in_one_call_is_written(index: SpladeIndex) -> None:
     index.add(["one"], ids=["x"])
 
     index.add(["two", "one", "two", "one"], ids=["x"] * 4, batch_size=1)
@@ -121,7 +121,7 @@ def test_a_text_given_again_after_another_under_its_id_is_not_taken_for_unchange
     assert index.get(["x"])[0].text == "one"
 
 
-def test_generators_are_read_in_step_and_once(index: SpladeIndex) -> None:
+def test_generators_are_read_together_and_once(index: SpladeIndex) -> None:
     ids = index.add(
         (f"text {n}" for n in range(700)), ({"n": n} for n in range(700)), (f"id {n}" for n in range(700))
     )
@@ -131,7 +131,7 @@ def test_generators_are_read_in_step_and_once(index: SpladeIndex) -> None:
     assert index.get(["id 699"])[0].metadata == {"n": 699}
 
 
-def test_unchanged_text_is_not_encoded_again_and_its_metadata_is_brought_up_to_date(client: Any) -> None:
+def test_an_unchanged_text_is_not_encoded_again_and_its_metadata_is_updated(client: Any) -> None:
     encoder = WordEncoder()
     index = SpladeIndex(client=client, model=encoder)
     index.add(MOON, [{"v": 1}] * 3, ["a", "b", "c"])
@@ -143,7 +143,7 @@ def test_unchanged_text_is_not_encoded_again_and_its_metadata_is_brought_up_to_d
     assert [hit.metadata for hit in index.get(["a", "b", "c"])] == [{"v": 2}, {"v": 1}, {}]
 
 
-def test_metadata_comes_back_equal(index: SpladeIndex) -> None:
+def test_metadata_is_returned_equal(index: SpladeIndex) -> None:
     metadata = {
         "": 1,
         "a.b": [1, 2.5, None, True, "x", {"deep": [[], {}]}],
@@ -166,7 +166,7 @@ def test_metadata_comes_back_equal(index: SpladeIndex) -> None:
     }
 
 
-def test_later_changes_of_the_callers_metadata_do_not_reach_the_index(index: SpladeIndex) -> None:
+def test_later_changes_of_the_callers_metadata_do_not_change_the_index(index: SpladeIndex) -> None:
     metadata = {"list": [1]}
 
     def texts() -> Iterator[str]:
@@ -186,16 +186,16 @@ def test_extras_stay_out_of_the_metadata(index: SpladeIndex) -> None:
     assert (hit.metadata, hit.extra) == ({"a": 1}, {"node": "json"})
 
 
-def test_written_batches_are_told_in_order(index: SpladeIndex) -> None:
-    told: list[str] = []
+def test_on_written_is_called_with_the_ids_in_order(index: SpladeIndex) -> None:
+    acknowledged: list[str] = []
 
-    ids = index.add((f"text {n}" for n in range(25)), batch_size=10, on_written=told.extend)
+    ids = index.add((f"text {n}" for n in range(25)), batch_size=10, on_written=acknowledged.extend)
 
-    assert told == ids
+    assert acknowledged == ids
 
 
 @pytest.mark.parametrize(
-    ("texts", "metadatas", "ids", "told"),
+    ("texts", "metadatas", "ids", "message"),
     [
         ("one string", None, None, "texts is one str"),
         (None, None, None, "texts is None"),
@@ -213,15 +213,15 @@ def test_written_batches_are_told_in_order(index: SpladeIndex) -> None:
     ],
 )
 def test_bad_input_in_lists_is_an_error_before_anything_is_written(
-    index: SpladeIndex, texts: Any, metadatas: Any, ids: Any, told: str
+    index: SpladeIndex, texts: Any, metadatas: Any, ids: Any, message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         index.add(texts, metadatas, ids, batch_size=1)
 
     assert index.count() == 0
 
 
-def test_bad_input_in_a_stream_is_told_with_its_position_and_all_before_it_is_written(
+def test_bad_input_in_a_stream_is_an_error_with_its_position_and_everything_before_it_is_written(
     index: SpladeIndex,
 ) -> None:
     stream: Any = ("text" if n != 37 else None for n in range(100))
@@ -234,7 +234,7 @@ def test_bad_input_in_a_stream_is_told_with_its_position_and_all_before_it_is_wr
     assert index.count() == 37
 
 
-def test_a_stream_that_ends_before_the_others_is_told(index: SpladeIndex) -> None:
+def test_a_stream_that_ends_before_the_others_is_an_error(index: SpladeIndex) -> None:
     with pytest.raises(
         InputError, match=r"ids ended after 3, but texts has more.*The 3 before it are written"
     ):
@@ -254,10 +254,10 @@ def test_bad_inputs_can_be_collected_while_the_rest_is_stored(index: SpladeIndex
     assert index.count() == 3
 
 
-def test_an_error_of_the_stream_itself_passes_through_and_all_before_it_is_written(
+def test_an_error_of_the_stream_is_raised_unchanged_and_everything_before_it_is_written(
     index: SpladeIndex,
 ) -> None:
-    told: list[str] = []
+    acknowledged: list[str] = []
 
     def texts() -> Iterator[str]:
         for n in range(25):
@@ -265,9 +265,9 @@ def test_an_error_of_the_stream_itself_passes_through_and_all_before_it_is_writt
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        index.add(texts(), ids=(str(n) for n in range(25)), batch_size=10, on_written=told.extend)
+        index.add(texts(), ids=(str(n) for n in range(25)), batch_size=10, on_written=acknowledged.extend)
 
-    assert told == [str(n) for n in range(25)]
+    assert acknowledged == [str(n) for n in range(25)]
     assert index.count() == 25
 
 

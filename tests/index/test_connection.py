@@ -80,7 +80,7 @@ def ask(url: str, waits_s: tuple[float, ...] = (0.01, 0.01)) -> bool:
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 @pytest.mark.parametrize("script", [[], [503], [429, 502], [0], [0, 504], [500], [408]])
-def test_what_passes_is_tried_again(answers: type[Answers], script: list[int]) -> None:
+def test_a_temporary_error_is_retried(answers: type[Answers], script: list[int]) -> None:
     tries = len(script) + 1
     answers.script[:] = script
 
@@ -90,7 +90,7 @@ def test_what_passes_is_tried_again(answers: type[Answers], script: list[int]) -
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 @pytest.mark.parametrize(("status", "error"), [(401, ServerError), (403, ServerError), (400, StorageError)])
-def test_what_does_not_pass_is_told_at_once(
+def test_a_permanent_error_is_raised_at_once(
     answers: type[Answers], status: int, error: type[Exception]
 ) -> None:
     answers.script[:] = [status]
@@ -101,14 +101,14 @@ def test_what_does_not_pass_is_told_at_once(
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
-def test_a_server_that_stays_busy_is_given_up(answers: type[Answers]) -> None:
+def test_a_server_that_stays_busy_is_an_error_after_six_attempts(answers: type[Answers]) -> None:
     answers.script[:] = [503] * 10
 
     with pytest.raises(ServerError, match=r"did not answer.*in 3 tries"):
         ask(answers.url)
 
 
-def test_a_server_that_is_not_there_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_WAITS_S", (0.01,))
     with socket.socket() as taken:  # a port that is bound and does not listen refuses
         taken.bind(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ def test_a_server_that_is_not_there_is_told_in_plain_words(monkeypatch: pytest.M
             SpladeIndex(url, model=WordEncoder())
 
 
-def test_errors_of_this_package_pass_through() -> None:
+def test_errors_of_this_package_are_raised_unchanged() -> None:
     def refuse() -> None:
         raise InputError("no")
 
@@ -143,7 +143,7 @@ def once(error: Exception) -> Callable[[], str]:
     return call
 
 
-def test_a_server_that_asks_for_a_pause_gets_it() -> None:
+def test_the_retry_waits_as_long_as_the_server_says() -> None:
     started = time.perf_counter()
 
     assert (
@@ -152,7 +152,7 @@ def test_a_server_that_asks_for_a_pause_gets_it() -> None:
     assert time.perf_counter() - started >= 1.0
 
 
-def test_an_answer_that_makes_no_sense_is_told_at_once() -> None:
+def test_an_answer_that_is_not_valid_is_raised_at_once() -> None:
     with pytest.raises(ValidationError) as fault:
         models.CountResult(count="many")
     calls = []
@@ -196,7 +196,7 @@ def ask_by_grpc(port: int) -> bool:
         client.close()
 
 
-def test_grpc_errors_pass_or_are_told_in_the_servers_words(
+def test_grpc_errors_are_retried_or_raised_with_the_servers_message(
     grpc_server: tuple[int, list[grpc.StatusCode]],
 ) -> None:
     port, script = grpc_server
@@ -219,7 +219,7 @@ def test_grpc_errors_pass_or_are_told_in_the_servers_words(
 # -- many points at once -------------------------------------------------------------------------------------
 
 
-def test_four_writes_are_under_way_at_once() -> None:
+def test_four_writes_run_at_once() -> None:
     together = threading.Barrier(4, timeout=20)
     with RestServer() as rest:
 
@@ -233,7 +233,7 @@ def test_four_writes_are_under_way_at_once() -> None:
             assert index.count() == 512
 
 
-def test_of_several_calls_the_others_are_made_though_one_fails() -> None:
+def test_the_other_calls_are_made_if_one_fails() -> None:
     made: list[int] = []
 
     def call(n: int) -> None:

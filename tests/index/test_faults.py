@@ -1,5 +1,4 @@
-"""Faults, made for real: killed processes, a locked, read-only or full folder, a server that goes away,
-poisoned streams."""
+"""Real faults: killed processes, a locked, read-only or full folder, a server that stops, bad streams."""
 
 import os
 import random
@@ -32,7 +31,7 @@ import sys
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.words import WordEncoder
 
-def told(ids):
+def acknowledged(ids):
     print(*ids, flush=True)
 
 start = int(sys.argv[2])
@@ -43,7 +42,7 @@ with SpladeIndex(sys.argv[1], model=WordEncoder()) as index:
         ({"n": n} for n in range(start, 1_000_000)),
         (f"id {n}".replace(" ", "_") for n in range(start, 1_000_000)),
         batch_size=16,
-        on_written=told,
+        on_written=acknowledged,
     )
 """
 
@@ -69,7 +68,7 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_killed_at_any_moment_the_index_opens_with_every_acknowledged_document(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_moment_the_index_opens_with_every_acknowledged_document(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
     acknowledged: list[str] = []
     moments = random.Random(7)
@@ -83,7 +82,7 @@ def test_killed_at_any_moment_the_index_opens_with_every_acknowledged_document(t
             time.sleep(moments.uniform(0.0, 0.3))
         finally:
             process.kill()
-        # A line that the kill cut short was not told in whole.
+        # The kill may have cut the last line short.
         acknowledged += [id for line in process.stdout if line.endswith("\n") for id in line.split()]
         process.wait()
         process.stdout.close()
@@ -96,7 +95,7 @@ def test_killed_at_any_moment_the_index_opens_with_every_acknowledged_document(t
             assert all(hit.text == f"moon text {hit.metadata['n']}" for hit in found.values())
             assert len(index.search("moon", k=len(acknowledged))) == len(acknowledged)
             assert index.count() >= len(acknowledged)
-            # What was written and not yet told may be there too, but whole.
+            # Documents that were written and not yet acknowledged may be stored too, but completely.
             assert all(hit.text.startswith("moon text") and hit.metadata for hit in index.scroll())
     assert len(acknowledged) >= 64
 
@@ -141,7 +140,7 @@ with EdgeClient(sys.argv[1]) as client:
 """
 
 
-def test_killed_while_optimising_every_document_is_there_and_found_as_before(tmp_path: Path) -> None:
+def test_after_a_kill_during_optimize_every_document_is_found_as_before(tmp_path: Path) -> None:
     with EdgeClient(tmp_path / "0") as client:
         index = SpladeIndex(client=client, model=WordEncoder())
         index.add((f"moon text {n} of {n % 7}" for n in range(3000)), ids=(str(n) for n in range(3000)))
@@ -181,7 +180,7 @@ def windows(count: int, word: str) -> str:
 
 @pytest.mark.parametrize(("before", "after"), [(0, 70), (3, 2), (100, 70), (70, 100), (100, 1)], ids=str)
 @pytest.mark.parametrize("again", ["before", "after"])
-def test_killed_between_any_two_writes_the_next_add_leaves_no_window_out_and_none_over(
+def test_after_a_kill_between_two_writes_the_next_add_completes_and_cleans_all_windows(
     monkeypatch: pytest.MonkeyPatch, before: int, after: int, again: str
 ) -> None:
     texts = {"before": windows(before, "old") or "old", "after": windows(after, "new")}
@@ -223,7 +222,7 @@ def test_killed_between_any_two_writes_the_next_add_leaves_no_window_out_and_non
     assert moment == (3 if before > after else 1)  # writes: forget the hash, delete what is over, upsert
 
 
-def test_a_second_process_is_told_in_plain_words_that_the_folder_is_taken(tmp_path: Path) -> None:
+def test_opening_a_folder_in_a_second_process_is_an_error_that_names_the_first(tmp_path: Path) -> None:
     process = start(HOLDING, str(tmp_path / "index"))
     assert process.stdout is not None
     try:
@@ -261,7 +260,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_read_only_folder_is_told_and_harms_nothing(small_disk: Path) -> None:
+def test_a_read_only_folder_is_an_error_and_is_not_changed(small_disk: Path) -> None:
     with SpladeIndex(small_disk / "index", model=WordEncoder()) as index:
         index.add(["moon"], ids=["a"])
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -289,21 +288,21 @@ with SpladeIndex(disk / "index", model=WordEncoder()) as index:
     free = os.statvfs(disk)
     with open(disk / "ballast", "wb") as ballast:
         ballast.write(b"x" * max(0, free.f_bavail * free.f_frsize - 3_000_000))
-    told = []
+    acknowledged = []
     try:
         index.add(
             ("moon " + " ".join(f"w{n}x{i}" for i in range(300)) for n in range(100, 100_000)),
             ids=(str(n) for n in range(100, 100_000)),
             batch_size=64,
-            on_written=told.extend,
+            on_written=acknowledged.extend,
         )
     except StorageError as error:
-        print("StorageError", len(told), error, flush=True)
+        print("StorageError", len(acknowledged), error, flush=True)
     os._exit(0)
 """
 
 
-def test_a_full_disk_is_told_and_loses_nothing_acknowledged(small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_and_loses_nothing_acknowledged(small_disk: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FILLING, str(small_disk)],
         cwd=ROOT,
@@ -314,17 +313,17 @@ def test_a_full_disk_is_told_and_loses_nothing_acknowledged(small_disk: Path) ->
         check=False,
     )
     assert "StorageError" in done.stdout, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    told = int(done.stdout.split()[1])
+    acknowledged = int(done.stdout.split()[1])
 
     (small_disk / "ballast").unlink()
     with SpladeIndex(small_disk / "index", model=WordEncoder()) as index:
-        found = {hit.id for hit in index.get([str(n) for n in range(100 + told)])}
-        assert len(found) == 100 + told
+        found = {hit.id for hit in index.get([str(n) for n in range(100 + acknowledged)])}
+        assert len(found) == 100 + acknowledged
         index.add(["moon again"], ids=["after"])
         assert index.get(["after"])[0].text == "moon again"
 
 
-def test_a_disk_without_room_for_optimising_is_told_before_it_begins(small_disk: Path) -> None:
+def test_a_disk_without_space_for_optimize_is_an_error_before_it_starts(small_disk: Path) -> None:
     with EdgeClient(small_disk / "index") as client:
         index = SpladeIndex(client=client, model=WordEncoder())
         index.add([f"moon text {n}" for n in range(300)])
@@ -351,44 +350,46 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[CuttingProxy, Res
 
 
 @pytest.mark.parametrize("cut", ["request", "answer"])
-def test_a_connection_that_is_cut_in_the_middle_of_a_write_loses_and_doubles_nothing(
+def test_a_connection_that_is_cut_during_a_write_loses_and_duplicates_nothing(
     proxied: tuple[CuttingProxy, RestServer], cut: str
 ) -> None:
     proxy, rest = proxied
-    told: list[str] = []
+    acknowledged: list[str] = []
     ids = [f"id {n}" for n in range(600)]
     with SpladeIndex(proxy.url, model=WordEncoder(), timeout=20) as index:
         proxy.cuts = ["pass", cut, "pass", "pass", cut, cut]
-        index.add((f"moon text {n}" for n in range(600)), ids=ids, batch_size=150, on_written=told.extend)
+        index.add(
+            (f"moon text {n}" for n in range(600)), ids=ids, batch_size=150, on_written=acknowledged.extend
+        )
 
         assert proxy.cuts == []
         assert proxy.upserts == 15, "12 calls of at most 64, 3 of them made again"
-        assert told == ids
+        assert acknowledged == ids
         assert rest.store.count("splade").count == 600
         assert len(index.search("moon", k=1000)) == 600
 
 
-def test_a_server_that_goes_away_is_told_and_what_was_acknowledged_is_there_when_it_is_back(
+def test_a_server_that_stops_is_an_error_and_acknowledged_documents_are_stored_when_it_is_back(
     proxied: tuple[CuttingProxy, RestServer],
 ) -> None:
     proxy, rest = proxied
-    told: list[str] = []
+    acknowledged: list[str] = []
 
     def written(ids: list[str]) -> None:
-        told.extend(ids)
-        if len(told) >= 300:
+        acknowledged.extend(ids)
+        if len(acknowledged) >= 300:
             proxy.go_away()
 
     ids = [f"id {n}" for n in range(1000)]
     index = SpladeIndex(proxy.url, model=WordEncoder(), timeout=20)
     with index, pytest.raises(ServerError, match=r"Could not .*collection 'splade'.*in 4 tries"):
         index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50, on_written=written)
-    assert 300 <= len(told) < 1000
+    assert 300 <= len(acknowledged) < 1000
 
     proxy.come_back()
     encoder = WordEncoder()
     with SpladeIndex(proxy.url, model=encoder) as index:
-        assert {hit.id for hit in index.get(told)} == set(told)
+        assert {hit.id for hit in index.get(acknowledged)} == set(acknowledged)
         there = index.count()
         index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50)
         assert encoder.encoded == 1000 - there
@@ -398,7 +399,7 @@ def test_a_server_that_goes_away_is_told_and_what_was_acknowledged_is_there_when
 # -- bad input -----------------------------------------------------------------------------------------------
 
 
-def test_a_poisoned_stream_is_stored_but_for_the_poison(tmp_path: Path) -> None:
+def test_a_stream_with_bad_inputs_is_stored_without_them(tmp_path: Path) -> None:
     poison: list[Any] = [None, b"bytes", "\ud800", 5, ["list"], float("nan")]
     texts: Any = (poison[n % len(poison)] if n % 10 == 3 else f"moon {n}" for n in range(500))
     bad: list[Any] = []
@@ -410,7 +411,7 @@ def test_a_poisoned_stream_is_stored_but_for_the_poison(tmp_path: Path) -> None:
         assert len(ids) == index.count() == 450
 
 
-def test_an_encoder_that_fails_in_the_middle_leaves_whole_documents(tmp_path: Path) -> None:
+def test_an_encoder_that_fails_during_add_leaves_complete_documents(tmp_path: Path) -> None:
     class Failing(WordEncoder):
         def passage_embed(self, texts: Any) -> Any:
             for vector in super().passage_embed(texts):
@@ -418,14 +419,14 @@ def test_an_encoder_that_fails_in_the_middle_leaves_whole_documents(tmp_path: Pa
                     raise RuntimeError("out of memory")
                 yield vector
 
-    told: list[str] = []
+    acknowledged: list[str] = []
     with SpladeIndex(tmp_path, model=Failing()) as index:
         with pytest.raises(RuntimeError, match="out of memory"):
-            index.add([f"moon {n}" for n in range(300)], batch_size=32, on_written=told.extend)
-        assert len(told) == index.count() == 128
+            index.add([f"moon {n}" for n in range(300)], batch_size=32, on_written=acknowledged.extend)
+        assert len(acknowledged) == index.count() == 128
 
 
-def test_an_encoder_that_gives_too_few_vectors_is_told(tmp_path: Path) -> None:
+def test_an_encoder_that_returns_too_few_vectors_is_an_error(tmp_path: Path) -> None:
     class Short(WordEncoder):
         def passage_embed(self, texts: Any) -> Any:
             return iter(list(super().passage_embed(texts))[1:])
@@ -436,14 +437,14 @@ def test_an_encoder_that_gives_too_few_vectors_is_told(tmp_path: Path) -> None:
         assert index.count() == 0
 
 
-def test_closing_while_another_thread_adds_ends_that_add_with_our_own_error(tmp_path: Path) -> None:
+def test_closing_while_another_thread_adds_ends_that_add_with_an_index_closed_error(tmp_path: Path) -> None:
     index = SpladeIndex(tmp_path, model=WordEncoder())
     faults: list[BaseException] = []
-    told: list[str] = []
+    acknowledged: list[str] = []
     begun = threading.Event()
 
     def written(ids: list[str]) -> None:
-        told.extend(ids)
+        acknowledged.extend(ids)
         begun.set()
 
     def adding() -> None:
@@ -461,4 +462,4 @@ def test_closing_while_another_thread_adds_ends_that_add_with_our_own_error(tmp_
     assert len(faults) == 1
     assert isinstance(faults[0], SpladeError)
     with SpladeIndex(tmp_path, model=WordEncoder()) as again:
-        assert len(again.get(told)) == len(told)
+        assert len(again.get(acknowledged)) == len(acknowledged)

@@ -27,7 +27,7 @@ def test_equal_scores_are_ordered_by_id_whatever_the_order_of_adding(client: Any
     assert [hit.id for hit in index.search("same", k=10, offset=25)] == names[25:35]
 
 
-def test_pages_join_into_the_whole_ranking(index: SpladeIndex) -> None:
+def test_pages_join_to_the_complete_ranking(index: SpladeIndex) -> None:
     index.add(["moon " * (1 + n % 7) for n in range(40)])
 
     whole = [hit.id for hit in index.search("moon", k=40)]
@@ -56,7 +56,7 @@ class MarkedEncoder(WordEncoder):
         return SparseEmbedding.from_dict({**vector.as_dict(), 2**30: 0.5})
 
 
-def test_a_blank_query_finds_nothing_whatever_the_model_weighs() -> None:
+def test_a_blank_query_finds_nothing_even_if_the_model_weighs_it() -> None:
     with SpladeIndex(model=MarkedEncoder(), dense=LetterEncoder()) as index:
         index.add(MOON)
 
@@ -66,21 +66,21 @@ def test_a_blank_query_finds_nothing_whatever_the_model_weighs() -> None:
             assert [len(hits) for hits in index.search_batch(["", "rover"], mode=mode)] == [0, len(MOON)]
 
 
-def test_a_text_without_tokens_is_kept_and_never_found(index: SpladeIndex) -> None:
+def test_a_text_without_tokens_is_stored_and_never_found(index: SpladeIndex) -> None:
     index.add(["", "moon"], ids=["empty", "moon"])
 
     assert [hit.text for hit in index.get(["empty"])] == [""]
     assert [hit.id for hit in index.search("moon")] == ["moon"]
 
 
-def test_a_ready_vector_is_a_query(index: SpladeIndex) -> None:
+def test_a_vector_can_be_the_query(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
     vector = next(WordEncoder().query_embed("rover lander"))
 
     assert index.search(vector) == index.search("rover lander")
 
 
-def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
+def test_a_score_threshold_drops_lower_hits(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
 
     assert [(hit.id, hit.score) for hit in index.search("rover lander")] == [("b", 2.0), ("c", 1.0)]
@@ -91,7 +91,7 @@ def test_a_score_threshold_cuts_the_ranking(index: SpladeIndex) -> None:
             index.search("rover lander", score_threshold=refused)  # type: ignore[arg-type]
 
 
-def test_a_fusion_is_a_fusion(index: SpladeIndex) -> None:
+def test_a_fusion_of_another_type_is_refused(index: SpladeIndex) -> None:
     with pytest.raises(InputError, match="fusion is 'rrf', expected a Fusion"):
         index.search("rover", fusion="rrf")  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ def test_only_the_text_of_a_query_can_be_explained(index: SpladeIndex) -> None:
         index.explain(vector, hit)  # type: ignore[arg-type]
 
 
-def test_hits_bring_their_vectors_on_request(index: SpladeIndex) -> None:
+def test_hits_have_their_vectors_on_request(index: SpladeIndex) -> None:
     index.add(MOON[:1], ids=["a"])
     expected = next(WordEncoder().passage_embed(MOON[:1]))
 
@@ -128,7 +128,7 @@ def test_search_filters_by_metadata_or_by_the_engines_own_filter(index: SpladeIn
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"k": 0}, "k is 0"),
         ({"k": 2.0}, "k is 2.0"),
@@ -139,12 +139,12 @@ def test_search_filters_by_metadata_or_by_the_engines_own_filter(index: SpladeIn
         ({"mode": "hybrid"}, "no dense encoder"),
     ],
 )
-def test_bad_arguments_of_a_search_are_named(index: SpladeIndex, arguments: Any, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_arguments_of_a_search_are_named(index: SpladeIndex, arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         index.search(**{"query": "moon", **arguments})
 
 
-def test_several_queries_are_answered_in_one_go_as_each_alone(index: SpladeIndex) -> None:
+def test_search_batch_returns_the_same_as_single_searches(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
     queries: list[str | SparseEmbedding] = [
         "moon",
@@ -168,7 +168,7 @@ def hybrid(client: Any) -> SpladeIndex:
     return index
 
 
-def test_hybrid_tells_each_branchs_rank_and_score(hybrid: SpladeIndex) -> None:
+def test_hybrid_hits_have_the_rank_and_score_of_each_branch(hybrid: SpladeIndex) -> None:
     hits = hybrid.search("moon rover")
 
     assert hits[0].id == "both"
@@ -194,7 +194,7 @@ def test_the_fused_score_is_reciprocal_rank_fusion_with_k_and_weights(hybrid: Sp
     assert sparse_only[0].score == pytest.approx(1 / 60, rel=0.02)
 
 
-def test_the_dense_encoders_of_both_frameworks_fit_as_they_are(client: Any) -> None:
+def test_the_dense_encoders_of_both_frameworks_can_be_passed(client: Any) -> None:
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from llama_index.core.embeddings import BaseEmbedding
 
@@ -242,11 +242,11 @@ def test_a_hybrid_query_without_tokens_is_ranked_by_the_dense_side_on_the_same_s
     assert [hit.score for hit in hits] == pytest.approx([1 / 60, 1 / 61, 1 / 62, 1 / 63])
 
 
-def test_dbsf_is_the_other_fusion(hybrid: SpladeIndex) -> None:
+def test_dbsf_is_available(hybrid: SpladeIndex) -> None:
     assert hybrid.search("moon rover", fusion=Fusion("dbsf"))[0].id == "both"
 
 
-def test_hybrid_pages_do_not_run_dry_beyond_k(client: Any) -> None:
+def test_hybrid_pages_continue_beyond_k(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
     index.add([f"moon {n}" for n in range(50)])
 
@@ -256,7 +256,7 @@ def test_hybrid_pages_do_not_run_dry_beyond_k(client: Any) -> None:
     assert [hit.id for hit in index.search("moon", k=5, offset=10)] == whole[10:15]
 
 
-def test_how_deep_the_sides_are_read_does_not_depend_on_the_page(client: Any) -> None:
+def test_the_depth_of_each_branch_does_not_depend_on_the_page(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
     # Every text has "moon"; letters and words rank them otherwise.
     index.add([f"moon {'o' * (n % 13)} {'x ' * (n % 7)}" for n in range(90)], ids=[str(n) for n in range(90)])
@@ -284,7 +284,7 @@ def test_how_deep_the_sides_are_read_does_not_depend_on_the_page(client: Any) ->
         {"method": "dbsf", "weights": (1.0, 1.0)},
     ],
 )
-def test_a_fusion_that_makes_no_sense_is_refused(arguments: Any) -> None:
+def test_a_fusion_that_is_not_valid_is_refused(arguments: Any) -> None:
     with pytest.raises(InputError):
         Fusion(**arguments)
 

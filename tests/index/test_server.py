@@ -20,7 +20,7 @@ Opened = Callable[..., SpladeIndex]
 
 @pytest.fixture
 def opened(empty_server: ServerAddress) -> Opened:
-    """Open an index on the server, with a connection of its own as another process has it."""
+    """Open an index on the server, with a separate connection, as in another process."""
 
     def open_index(**options: Any) -> SpladeIndex:
         options = {"model": WordEncoder(), "api_key": empty_server.api_key, **options}

@@ -32,7 +32,7 @@ def test_opening_counting_and_reading_do_not_open_the_model(client: Any) -> None
     assert index.count() == 2
 
 
-def test_the_wrong_model_is_refused_with_both_named_before_anything_is_written(client: Any) -> None:
+def test_another_model_is_refused_before_anything_is_written_and_the_message_names_both(client: Any) -> None:
     SpladeIndex(client=client, model=WordEncoder("first", precision="fp32")).add(MOON)
 
     with pytest.raises(
@@ -43,7 +43,7 @@ def test_the_wrong_model_is_refused_with_both_named_before_anything_is_written(c
     assert SpladeIndex(client=client, model=WordEncoder("first", precision="fp32")).count() == 3
 
 
-def test_settings_that_shape_vectors_are_remembered_and_compared(client: Any) -> None:
+def test_settings_that_shape_vectors_are_stored_and_compared(client: Any) -> None:
     SpladeIndex(client=client, model=WordEncoder(), max_active_dims=3, min_weight=1.5)
 
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
@@ -55,7 +55,7 @@ def test_settings_that_shape_vectors_are_remembered_and_compared(client: Any) ->
     "settings",
     [{"windows": "all"}, {"window_overlap": -1}, {"max_active_dims": 0}, {"min_weight": float("nan")}],
 )
-def test_settings_that_make_no_sense_are_refused_and_nothing_is_created(client: Any, settings: Any) -> None:
+def test_settings_that_are_not_valid_are_refused_and_nothing_is_created(client: Any, settings: Any) -> None:
     with pytest.raises(InputError):
         SpladeIndex(client=client, model=WordEncoder(), **settings)
 
@@ -79,7 +79,7 @@ def test_queries_are_pruned_by_their_own_setting(client: Any) -> None:
     assert [hit.id for hit in index.search("rover rover moon")] == ["rover"]
 
 
-def test_a_missing_collection_is_an_error_where_none_may_be_made(client: Any, tmp_path: Path) -> None:
+def test_a_missing_collection_is_an_error_if_it_must_not_be_created(client: Any, tmp_path: Path) -> None:
     with pytest.raises(CollectionNotFoundError, match="'nothing'"):
         SpladeIndex(client=client, collection="nothing", create=False)
     with pytest.raises(CollectionNotFoundError, match="no index folder"):
@@ -87,7 +87,7 @@ def test_a_missing_collection_is_an_error_where_none_may_be_made(client: Any, tm
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_missing_vector_name_is_told_with_those_that_are_there(client: Any) -> None:
+def test_a_missing_vector_name_is_an_error_that_lists_the_existing_names(client: Any) -> None:
     SpladeIndex(client=client, model=WordEncoder())
 
     with pytest.raises(CollectionMismatchError, match=r"no sparse vector named 'text' \(found: 'splade'\)"):
@@ -96,7 +96,7 @@ def test_a_missing_vector_name_is_told_with_those_that_are_there(client: Any) ->
         SpladeIndex(client=client, model=WordEncoder(), dense=LetterEncoder())
 
 
-def test_collections_of_one_store_are_apart(client: Any) -> None:
+def test_collections_of_one_store_are_separate(client: Any) -> None:
     first = SpladeIndex(client=client, collection="first", model=WordEncoder("a"))
     second = SpladeIndex(client=client, collection="second", model=WordEncoder("b"))
     first.add(["moon"])
@@ -110,7 +110,7 @@ def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "message"),
     [
         ({"location": None}, "location is a NoneType"),
         ({"location": ""}, "location is ''"),
@@ -127,17 +127,17 @@ def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
         ({"min_weight": "light"}, "min_weight is 'light'"),
     ],
 )
-def test_an_argument_that_makes_no_sense_is_refused_and_nothing_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], told: str
+def test_an_argument_that_is_not_valid_is_refused_and_nothing_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         SpladeIndex(**{"model": WordEncoder(), **argument})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_index_says_so_and_closes_again_in_peace() -> None:
+def test_a_closed_index_raises_and_can_be_closed_again() -> None:
     with SpladeIndex(model=WordEncoder()) as index:
         index.add(MOON)
     index.close()
@@ -147,7 +147,7 @@ def test_a_closed_index_says_so_and_closes_again_in_peace() -> None:
             use()
 
 
-def test_a_client_that_was_given_stays_open(client: Any) -> None:
+def test_a_client_that_was_passed_stays_open(client: Any) -> None:
     SpladeIndex(client=client, model=WordEncoder()).close()
 
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
@@ -163,13 +163,13 @@ def test_a_folder_keeps_everything(tmp_path: Path) -> None:
         assert again.count() == 3
 
 
-def test_repr_tells_place_collection_and_model(client: Any) -> None:
+def test_repr_shows_location_collection_and_model(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
 
     assert repr(index) == f"SpladeIndex(client={type(client).__name__}, collection='splade', model='words')"
 
 
-def test_a_tenant_field_gets_the_engines_index_for_tenants_and_parts_them(client: Any) -> None:
+def test_a_tenant_field_has_the_engines_tenant_index_and_separates_tenants(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder(), tenant_field="org.id")
     for org in ("a", "b"):
         index.add([f"moon {n}" for n in range(20)], [{"org": {"id": org}}] * 20)
@@ -222,7 +222,7 @@ def test_declared_fields_get_an_index(client: Any) -> None:
 # -- get, scroll, count, delete, update ----------------------------------------------------------------------
 
 
-def test_get_keeps_the_order_asked_for_and_passes_over_missing_ids(index: SpladeIndex) -> None:
+def test_get_returns_the_requested_order_and_skips_missing_ids(index: SpladeIndex) -> None:
     index.add(MOON, ids=["a", "b", "c"])
 
     assert [hit.id for hit in index.get(["c", "nothing", "a", "c"])] == ["c", "a", "c"]
@@ -240,7 +240,7 @@ def test_delete_by_ids_and_by_filter(index: SpladeIndex) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"filter": {}}, {"ids": ["a"], "filter": {"n": 1}}])
-def test_delete_without_a_clear_word_deletes_nothing(index: SpladeIndex, arguments: Any) -> None:
+def test_delete_without_ids_or_filter_deletes_nothing(index: SpladeIndex, arguments: Any) -> None:
     index.add(MOON, ids=["a", "b", "c"])
 
     with pytest.raises(InputError, match="clear"):
@@ -248,7 +248,7 @@ def test_delete_without_a_clear_word_deletes_nothing(index: SpladeIndex, argumen
     assert index.count() == 3
 
 
-def test_clear_empties_the_index_and_keeps_its_memory(client: Any) -> None:
+def test_clear_empties_the_index_and_keeps_its_settings(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     index.add(MOON)
     index.clear()
@@ -258,7 +258,7 @@ def test_clear_empties_the_index_and_keeps_its_memory(client: Any) -> None:
         SpladeIndex(client=client, model=WordEncoder("other"))
 
 
-def test_scroll_walks_over_everything(index: SpladeIndex) -> None:
+def test_scroll_returns_all_documents(index: SpladeIndex) -> None:
     index.add([f"text {n}" for n in range(30)], [{"even": n % 2 == 0} for n in range(30)])
 
     assert {hit.text for hit in index.scroll(batch_size=7)} == {f"text {n}" for n in range(30)}
@@ -304,7 +304,7 @@ def foreign(client: Any) -> None:
     )
 
 
-def test_a_collection_in_langchains_layout_is_read_as_it_is(client: Any) -> None:
+def test_a_collection_in_langchains_layout_can_be_read(client: Any) -> None:
     foreign(client)
     index = SpladeIndex(client=client, collection="theirs", model=WordEncoder())
 
@@ -330,7 +330,7 @@ def test_a_collection_of_unknown_origin_is_written_only_when_adopted(client: Any
         SpladeIndex(client=client, collection="theirs", model=WordEncoder("other"))
 
 
-def test_a_collection_in_llama_indexs_layout_is_read_as_it_is(client: Any) -> None:
+def test_a_collection_in_llama_indexs_layout_can_be_read(client: Any) -> None:
     client.create_collection(
         "nodes", vectors_config={}, sparse_vectors_config={"splade": models.SparseVectorParams()}
     )
@@ -348,7 +348,7 @@ def test_a_collection_in_llama_indexs_layout_is_read_as_it_is(client: Any) -> No
     assert (hit.id, hit.text, hit.metadata) == ("7", "moon", {"lang": "en"})
 
 
-def test_another_layout_can_be_named(client: Any) -> None:
+def test_another_layout_can_be_set(client: Any) -> None:
     layout = Layout(content_key="text", metadata_key="about")
     index = SpladeIndex(client=client, model=WordEncoder(), layout=layout)
     index.add(["moon"], [{"a": 1}], ["x"])

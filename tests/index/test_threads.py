@@ -48,7 +48,7 @@ def test_eight_threads_search_while_one_adds() -> None:
     assert min(searches) > 0
 
 
-def test_the_async_methods_give_what_the_others_give() -> None:
+def test_the_async_methods_return_the_same_as_the_others() -> None:
     async def run() -> None:
         with SpladeIndex(model=WordEncoder()) as index:
             ids = await index.aadd(MOON, ids=["a", "b", "c"])
@@ -62,14 +62,14 @@ def test_the_async_methods_give_what_the_others_give() -> None:
     asyncio.run(run())
 
 
-def test_a_cancelled_add_ends_soon_and_keeps_what_was_acknowledged() -> None:
-    told: list[str] = []
+def test_a_cancelled_add_ends_soon_and_keeps_acknowledged_documents() -> None:
+    acknowledged: list[str] = []
 
     async def run(index: SpladeIndex) -> None:
         task = asyncio.create_task(
-            index.aadd((f"text {n}" for n in range(1_000_000)), batch_size=10, on_written=told.extend)
+            index.aadd((f"text {n}" for n in range(1_000_000)), batch_size=10, on_written=acknowledged.extend)
         )
-        while not told:
+        while not acknowledged:
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -79,7 +79,7 @@ def test_a_cancelled_add_ends_soon_and_keeps_what_was_acknowledged() -> None:
         started = time.monotonic()
         asyncio.run(run(index))
         assert time.monotonic() - started < 20
-        assert index.count() >= len(told)
+        assert index.count() >= len(acknowledged)
 
 
 def test_searches_that_wait_at_the_same_time_are_encoded_together() -> None:
@@ -105,7 +105,7 @@ def test_searches_that_wait_at_the_same_time_are_encoded_together() -> None:
     assert len(sizes) <= 4
 
 
-def test_a_search_that_fails_spoils_no_other_that_waits_with_it() -> None:
+def test_a_search_that_fails_does_not_fail_others_in_its_batch() -> None:
     class Picky(WordEncoder):
         def query_embed(self, query: Any) -> Any:
             time.sleep(0.02)

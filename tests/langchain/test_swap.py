@@ -66,7 +66,7 @@ def our_stack(folder: Path, documents: list[Document]) -> Stack:
     return ours(folder, documents)
 
 
-# What langchain-community, where it is installed, says of itself and of its own code.
+# langchain-community, if it is installed, warns about itself.
 @pytest.mark.filterwarnings("ignore:.langchain-community. is being sunset", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", list(CHAINS))
 def test_a_chain_returns_the_same_after_the_swap(name: str, their_stack: Stack, our_stack: Stack) -> None:

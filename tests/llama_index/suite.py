@@ -49,7 +49,7 @@ def sparse_query(text: str, k: int = 10, **rest: Any) -> VectorStoreQuery:
 
 
 def uuid_of(n: int) -> str:
-    """Make ids that every store takes; that any string is an id has a test of its own."""
+    """Make ids that every store takes; a separate test shows that any string is an id."""
     return f"00000000-0000-4000-8000-{n:012d}"
 
 

@@ -119,7 +119,7 @@ def test_an_async_method_does_not_block_the_event_loop(
         await CALLS[name](parts)
 
     asyncio.run(main())
-    assert seen  # the model or the store was at work
+    assert seen  # the model or the store was running
     assert not any(seen)
 
 

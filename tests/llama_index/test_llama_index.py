@@ -126,15 +126,21 @@ def test_an_index_queries_in_every_mode_of_its_store(client: QdrantClient) -> No
 def test_an_index_refreshes_changed_documents_and_can_be_reopened(
     store: SpladeVectorStore, tmp_path: Path, use_async: bool
 ) -> None:
-    told = [Document(id_="lander", text="The lander stood."), Document(id_="rover", text="The rover drove.")]
+    documents = [
+        Document(id_="lander", text="The lander stood."),
+        Document(id_="rover", text="The rover drove."),
+    ]
     made = VectorStoreIndex.from_documents(
-        told,
+        documents,
         storage_context=StorageContext.from_defaults(vector_store=store),
         embed_model=SparseOnly(),
         use_async=use_async,
     )
 
-    assert made.refresh_ref_docs([told[0], Document(id_="rover", text="The rover slept.")]) == [False, True]
+    assert made.refresh_ref_docs([documents[0], Document(id_="rover", text="The rover slept.")]) == [
+        False,
+        True,
+    ]
     made.storage_context.persist(str(tmp_path))
     context = StorageContext.from_defaults(vector_store=store, persist_dir=str(tmp_path))
     opened = load_index_from_storage(context, embed_model=SparseOnly())

@@ -1,4 +1,4 @@
-"""The vector store for LlamaIndex: what it keeps, gives back and refuses."""
+"""The vector store for LlamaIndex: what it stores, returns and refuses."""
 
 import asyncio
 from typing import Any

@@ -60,7 +60,7 @@ def test_the_table_and_the_card_come_out_at_the_end(
     assert notes.endswith("| walking |\n")
 
 
-def test_an_unknown_collection_is_told(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_collection_is_reported(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"evaluate --evaluation {made.evaluation} --model {made.model} --collections huge"
     monkeypatch.setattr(sys, "argv", command.split())
 

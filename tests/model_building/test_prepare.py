@@ -28,7 +28,7 @@ def test_pairs_that_overlap_with_the_evaluation_are_left_out(made: Made) -> None
     assert len(Pairs(made.prepared / "squad-part.npz")) == 88
 
 
-def test_no_text_stands_twice_in_a_batch(made: Made) -> None:
+def test_no_text_appears_twice_in_a_batch(made: Made) -> None:
     pairs = Pairs(made.prepared / "qamr.npz")
     random = np.random.default_rng(0)
 

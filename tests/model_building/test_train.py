@@ -93,10 +93,10 @@ def test_a_later_round_starts_from_the_earlier_one_and_records_it(made: Made, tm
 
     later.train(seconds=600, steps=2)
 
-    told = json.loads((tmp_path / "recipe.json").read_text())
-    assert told["steps"] == 2
-    assert told["earlier"]["steps"] == STEPS
-    assert told["recipe"]["keep_query"] == LATER.keep_query
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    assert written["steps"] == 2
+    assert written["earlier"]["steps"] == STEPS
+    assert written["recipe"]["keep_query"] == LATER.keep_query
     assert later.teacher.earlier is not None
     assert all(torch.equal(value, begun[name]) for name, value in later.teacher.earlier.state_dict().items())
     assert any(not torch.equal(value, begun[name]) for name, value in later.model.state_dict().items())

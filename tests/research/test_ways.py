@@ -1,4 +1,4 @@
-"""Measuring ways of training: each is a run of its own, and does what its name says."""
+"""Measuring ways of training: each is a separate run and does what its name says."""
 
 # ruff: noqa: E402  (a missing package skips this file before the imports that need it)
 
