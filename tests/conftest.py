@@ -58,6 +58,17 @@ def _reasons(config: pytest.Config) -> dict[str, str]:
     return reasons
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the graphs that the tests rewrite out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        # huggingface_hub's cache stays where the user has it, for tests that need the hub.
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        patch.setenv("HF_HOME", os.environ.get("HF_HOME") or os.path.join(home, "huggingface"))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Let PyTorch use one thread, which is faster for small matrices."""

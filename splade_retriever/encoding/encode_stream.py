@@ -11,6 +11,7 @@ from typing import Final
 
 from splade_retriever.encoding.batching import TokenBatch, batches
 from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
+from splade_retriever.errors import NotSupportedError
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["cores", "encode_stream"]
@@ -35,12 +36,18 @@ class _Window:
 
     texts: int
     batches: list[tuple[Sequence[int], Future[list[SparseEmbedding]]]] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
 
     def results(self) -> Iterator[SparseEmbedding]:
         """Wait for all batches and yield the vectors in the order of the texts."""
         # A text without any token, if the model adds no special ones, has no batch and no weights.
         vectors = [_EMPTY] * self.texts
         for rows, future in self.batches:
+            if os.getpid() != self.process:
+                raise NotSupportedError(
+                    "This iterator of embeddings was started before the process was forked, and its threads "
+                    "exist only in the parent. Call embed() in this process."
+                )
             for row, vector in zip(rows, future.result(), strict=True):
                 vectors[row] = vector
         yield from vectors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
@@ -148,17 +147,15 @@ class Catalogue:
     """Models by name: the published ones and custom ones; safe to share between threads."""
 
     def __init__(self, cards: Iterator[ModelCard]) -> None:
+        # Only single dictionary operations, which are atomic: a lock could stay locked in a forked child.
         self._cards = {card.model.lower(): card for card in cards}
-        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[ModelCard]:
-        with self._lock:
-            return iter(list(self._cards.values()))
+        return iter(list(self._cards.values()))
 
     def find(self, name: str) -> ModelCard | None:
         """Return the card of a name, in any case; None if there is none."""
-        with self._lock:
-            return self._cards.get(name.lower())
+        return self._cards.get(name.lower())
 
     def add(self, card: ModelCard) -> None:
         """Add a model.
@@ -166,8 +163,7 @@ class Catalogue:
         Raises:
             InputError: If a model of that name has another card.
         """
-        with self._lock:
-            known = self._cards.setdefault(card.model.lower(), card)
+        known = self._cards.setdefault(card.model.lower(), card)
         if known != card:
             raise InputError(
                 f"A model named {known.model!r} is registered already, with other settings. Use another name."
@@ -175,8 +171,7 @@ class Catalogue:
 
     def unknown(self, name: str) -> UnknownModelError:
         """Return the error for a name that is neither a model nor a folder."""
-        with self._lock:
-            names = {key: card.model for key, card in self._cards.items()}
+        names = {card.model.lower(): card.model for card in self}
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
         hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""
         return UnknownModelError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 
 from splade_retriever.encoding.model_cards import Catalogue, ModelCard
 from splade_retriever.encoding.model_folder import DIGEST, ModelFolder, export_help, find_model, open_folder
+from splade_retriever.encoding.model_root import ContentStamp, ModelRoot, content_stamp, sha256
 from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
 
 __all__ = ["ModelFiles", "ModelSource", "bundled_folder", "locate"]
@@ -95,17 +95,26 @@ class ModelFiles:
         self.folder, self.card = folder, folder.card
         self._source, self._commit = source, commit
         self._digest: str | None = None
-        self._lock = threading.Lock()
+        self._stamps: dict[Path, ContentStamp] = {}
+        self._small_files = {
+            path: sha256(path) for path in (folder.tokenizer, folder.query_weights) if path is not None
+        }
 
     @property
     def revision(self) -> str:
-        """The commit of a downloaded model, or a digest of the files of a folder."""
+        """The commit of a downloaded model, or a digest of the files of a folder.
+
+        Raises:
+            ModelFilesError: If a file changed since the model was opened.
+        """
         if self._commit is not None:
             return self._commit
-        with self._lock:
-            if self._digest is None:
-                self._digest = self.folder.digest()
-            return self._digest
+        if self._digest is None:
+            stamps = self._current_stamps()
+            digest = self.folder.digest()
+            self._check_small_files()
+            self._stamps, self._digest = stamps, digest
+        return self._digest
 
     def onnx_file(self) -> Path:
         """Return the path of the ONNX file, and download it where that was left for later.
@@ -117,7 +126,37 @@ class ModelFiles:
             return self.folder.model
         # The commit was resolved with the first files; the ONNX file comes from that very commit.
         folder, _ = _fetch(self.card, self.card.files, replace(self._source, revision=self._commit))
-        return find_model(folder, [self.card.model_file])
+        return find_model(ModelRoot(folder), [self.card.model_file])
+
+    def check_unchanged(self) -> None:
+        """Check that the files are still those of the revision.
+
+        Raises:
+            ModelFilesError: If a file changed since the model was opened.
+        """
+        if self._commit is not None:
+            return
+        revision = self.revision
+        stamps = self._current_stamps()
+        if stamps == self._stamps:
+            return
+        # A new link or new permissions change the stamp too: the content decides.
+        if self.folder.digest() != revision:
+            raise self._changed()
+        self._stamps = stamps
+
+    def _current_stamps(self) -> dict[Path, ContentStamp]:
+        return {path: content_stamp(path) for path in self.folder.weight_files}
+
+    def _check_small_files(self) -> None:
+        if any(sha256(path) != digest for path, digest in self._small_files.items()):
+            raise self._changed()
+
+    def _changed(self) -> ModelFilesError:
+        return ModelFilesError(
+            f"The model folder {self.folder.tokenizer.parent} changed after the model was opened, so its "
+            f"vectors would not have the recorded revision. Open the model again."
+        )
 
 
 def _published(card: ModelCard, source: ModelSource, *, lazy: bool) -> ModelFiles:

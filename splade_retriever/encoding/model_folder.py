@@ -8,15 +8,21 @@ Supported are folders of this package (`card.json`), folders that sentence-trans
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from splade_retriever.encoding.model_cards import Activation, ModelCard
-from splade_retriever.encoding.onnx.onnx_wire import read_summary
-from splade_retriever.errors import ModelFilesError, ModelGraphError
+from splade_retriever.encoding.model_root import (
+    MAX_TABLE_BYTES,
+    MAX_TOKENIZER_BYTES,
+    MAX_WEIGHTS_BYTES,
+    ModelRoot,
+    sha256,
+)
+from splade_retriever.encoding.onnx.onnx_wire import external_files
+from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
 
 __all__ = ["DIGEST", "ModelFolder", "export_help", "find_model", "open_folder"]
 
@@ -25,8 +31,6 @@ DIGEST: Final = "sha256:"
 _PLACES: Final = ("", "onnx/")
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": "log1p", "log1p_relu": "log1p_log1p"}
 _STATIC: Final = ("SparseStaticEmbedding", "IDF")
-_POOLED: Final = ".pooled-"
-"""Part of the names of the graphs that this package caches beside a model."""
 _NO_LIMIT: Final = 1_000_000
 """transformers writes 1e30 for "no limit"; no model reads a million tokens."""
 _PADDED_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -52,47 +56,48 @@ class ModelFolder:
     query_weights: Path | None = None
     finished: bool = False
 
+    @property
+    def weight_files(self) -> list[Path]:
+        """The ONNX file and the files beside it that hold its weights; empty before it is downloaded.
+
+        Raises:
+            ModelFilesError: If a weight file is missing, or not a regular file of the folder.
+            ModelGraphError: If the ONNX file is damaged.
+        """
+        return [] if self.model is None else [self.model, *external_files(self.model)]
+
     def digest(self) -> str:
         """Return a digest of the files, which changes with every byte that decides a vector."""
         combined = hashlib.sha256()
-        weights = [] if self.model is None else [self.model, *_external_files(self.model)]
-        for path in (*weights, self.tokenizer, self.query_weights):
+        for path in (*self.weight_files, self.tokenizer, self.query_weights):
             if path is not None:
-                with path.open("rb") as file:
-                    combined.update(hashlib.file_digest(file, "sha256").digest())
+                combined.update(sha256(path))
         return f"{DIGEST}{combined.hexdigest()[:32]}"
 
 
-def _external_files(model: Path) -> list[Path]:
-    """Return the files beside an ONNX file that hold its weights; missing ones are left out."""
-    files = (model.parent / name for name in sorted(read_summary(model).external_files))
-    return [path for path in files if path.is_file()]
-
-
-def find_model(folder: Path, names: Sequence[str]) -> Path:
+def find_model(root: ModelRoot, names: Sequence[str], *, inner: str = "") -> Path:
     """Find the ONNX file of a folder.
 
     Args:
-        folder: The model's folder.
+        root: The model's folder.
         names: File names in order of preference; each is looked up in the folder, then in `onnx/`.
+        inner: A folder inside it to search instead.
 
     Raises:
         ModelFilesError: If there is none, or several of other names; the message lists them.
     """
+    places = [Path(inner) / place for place in _PLACES]
     for name in names:
-        for place in _PLACES:
-            if (folder / place / name).is_file():
-                return folder / place / name
-    others = sorted(
-        path for place in _PLACES for path in (folder / place).glob("*.onnx") if _POOLED not in path.name
-    )
-    if len(others) == 1:
-        return others[0]
-    listed = ", ".join(str(path.relative_to(folder)) for path in others) or "none"
+        for place in places:
+            if (path := root.find(place / name, max_bytes=MAX_WEIGHTS_BYTES)) is not None:
+                return path
+    others = sorted(place / path.name for place in places for path in (root.path / place).glob("*.onnx"))
+    if len(others) == 1 and (path := root.find(others[0], max_bytes=MAX_WEIGHTS_BYTES)) is not None:
+        return path
     raise ModelFilesError(
-        f"The model folder {folder} has no {' or '.join(names)}, neither directly nor under onnx/ (ONNX "
-        f"files found: {listed}). Name the file with model_file in a card.json, or export the model: "
-        f"{_EXPORT}"
+        f"The model folder {root.path / inner} has no {' or '.join(names)}, neither directly nor under onnx/ "
+        f"(ONNX files found: {', '.join(map(str, others)) or 'none'}). Name the file with model_file in a "
+        f"card.json, or export the model: {_EXPORT}"
     )
 
 
@@ -125,85 +130,118 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
     """
     if not folder.is_dir():
         raise ModelFilesError(f"There is no model folder {folder}. Check the path.")
-    card_file = _read_json(folder / "card.json")
+    root = ModelRoot(folder)
+    card_file = root.read_json("card.json")
     finished = card_file is not None and "precision" in card_file
-    routes = _Routes.read(folder)
-    root = routes.document or folder
+    routes = _Routes.read(root)
     if card is None:
-        card = _detect(folder, card_file, routes)
-    elif limit := _positions(_read_json(folder / "config.json") or _read_json(root / "config.json") or {}):
+        card = _detect(root, card_file, routes)
+    elif limit := _positions(_config(root, routes)):
         card = replace(card, max_length=min(card.max_length, limit))
+    model_file = Path(card.model_file.replace("\\", "/")).name
     return ModelFolder(
         card=card,
-        model=find_model(root, list(dict.fromkeys([Path(card.model_file).name, "model.onnx"]))),
+        model=find_model(root, list(dict.fromkeys([model_file, "model.onnx"])), inner=routes.document),
         tokenizer=_first(
-            [folder / "tokenizer.json", root / "tokenizer.json"],
+            root,
+            [Path("tokenizer.json"), Path(routes.document, "tokenizer.json")],
             f"The model folder {folder} has no tokenizer.json. Save it with "
             f"`AutoTokenizer.from_pretrained(NAME).save_pretrained({str(folder)!r})`.",
+            max_bytes=MAX_TOKENIZER_BYTES,
         ),
-        query_weights=_query_weights(folder, card, routes),
+        query_weights=_query_weights(root, card, routes),
         finished=finished,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Routes:
-    """The routes of a `router_config.json`: a folder for documents, and how queries are encoded."""
+    """The routes of a `router_config.json`: folders for documents, pooling and queries.
 
-    document: Path | None = None
-    pooling: Path | None = None
-    query: Path | None = None
+    Attributes:
+        document: The folder of the document network; "" is the model folder.
+        pooling: The folder of the pooling's `config.json`.
+        query: The folder of the table of query weights.
+    """
+
+    document: str = ""
+    pooling: str | None = None
+    query: str | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> _Routes:
-        """Read a folder of sentence-transformers; without a router all routes are None.
+    def read(cls, root: ModelRoot) -> _Routes:
+        """Read a folder of sentence-transformers; without a router only the pooling is looked up.
 
         Raises:
+            ModelFilesError: If the router is not of sentence-transformers' format.
             ModelGraphError: If queries have a separate network.
         """
-        router = _read_json(folder / "router_config.json")
+        router = root.read_json("router_config.json")
         if router is None:
-            pooling = sorted(folder.glob("*_SpladePooling/config.json"))
+            pooling = sorted(path.parent.name for path in root.path.glob("*_SpladePooling/config.json"))
             return cls(pooling=pooling[0] if pooling else None)
-        types, structure = router.get("types", {}), router.get("structure", {})
-        document, query = structure.get("document", []), structure.get("query", [])
+        types, document, query = _parsed_router(root, router)
         kind = {name: str(types.get(name, "")).rpartition(".")[2] for name in [*document, *query]}
         static = [name for name in query if kind[name] in _STATIC]
         if query and not static and query[:1] != document[:1]:
             raise ModelGraphError(
-                f"The model in {folder} encodes queries with a separate network ({query[0]}), which is not "
-                f"supported. Open the folder of each network as a separate model."
+                f"The model in {root.path} encodes queries with a separate network ({query[0]}), which is "
+                f"not supported. Open the folder of each network as a separate model."
             )
-        pooling_name = next((name for name in document if kind[name] == "SpladePooling"), None)
-        inner = folder / document[0] if document else folder
+        inner = root.path / document[0] if document else root.path
         return cls(
-            document=inner if inner.is_dir() and any(inner.glob("**/*.onnx")) else None,
-            pooling=folder / pooling_name / "config.json" if pooling_name else None,
-            query=folder / static[0] if static else None,
+            document=document[0] if document and inner.is_dir() and _holds_onnx(inner) else "",
+            pooling=next((name for name in document if kind[name] == "SpladePooling"), None),
+            query=static[0] if static else None,
         )
 
 
-def _detect(folder: Path, card_file: Mapping[str, Any] | None, routes: _Routes) -> ModelCard:
+def _parsed_router(
+    root: ModelRoot, router: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], list[str], list[str]]:
+    """Return the types by name, and the names of the document and the query route."""
+    types, structure = router.get("types", {}), router.get("structure", {})
+    if isinstance(types, dict) and isinstance(structure, dict):
+        routes = [structure.get(side, []) for side in ("document", "query")]
+        if all(isinstance(route, list) and all(isinstance(name, str) for name in route) for route in routes):
+            for name in (*routes[0], *routes[1]):
+                root.check_name(name)
+            return types, routes[0], routes[1]
+    raise ModelFilesError(
+        f"{root.path / 'router_config.json'} has no types and structure as sentence-transformers writes "
+        f"them. Download or save the model again."
+    )
+
+
+def _holds_onnx(folder: Path) -> bool:
+    return any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx"))
+
+
+def _config(root: ModelRoot, routes: _Routes) -> dict[str, Any]:
+    return root.read_json("config.json") or root.read_json(Path(routes.document, "config.json")) or {}
+
+
+def _detect(root: ModelRoot, card_file: Mapping[str, Any] | None, routes: _Routes) -> ModelCard:
     """Make a card from the files of a folder; the fields of a `card.json` win."""
     stated = ModelCard.known_fields(card_file or {})
-    inner = routes.document or folder
-    config = _read_json(folder / "config.json") or _read_json(inner / "config.json") or {}
-    _check_architecture(folder, config)
-    asymmetric = routes.query is not None or (folder / "idf.json").is_file()
+    config = _config(root, routes)
+    _check_architecture(root.path, config)
+    asymmetric = routes.query is not None or root.find("idf.json", max_bytes=MAX_TABLE_BYTES) is not None
+    vocab_size = config.get("vocab_size", 0)
     detected: dict[str, Any] = {
-        "model": folder.resolve().name,
-        "vocab_size": int(config.get("vocab_size", 0)),
-        "max_length": _max_length(folder, inner, config),
+        "model": root.path.resolve().name,
+        "vocab_size": vocab_size if _is_int(vocab_size) and vocab_size > 0 else 0,
+        "max_length": _max_length(root, routes, config),
         "query_side": "idf" if asymmetric else "symmetric",
         "zero_special_tokens": asymmetric,
     }
     if "activation" not in stated:
-        detected["activation"] = _activation(folder, routes, asymmetric=asymmetric)
+        detected["activation"] = _activation(root, routes, asymmetric=asymmetric)
     try:
         return ModelCard(**{**detected, **stated})
-    except TypeError as error:
+    except InputError as error:
         raise ModelFilesError(
-            f"The card {folder / 'card.json'} is not valid: {error}. Correct it."
+            f"The card {root.path / 'card.json'} is not valid: {error} Correct that file."
         ) from error
 
 
@@ -216,82 +254,79 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _activation(folder: Path, routes: _Routes, *, asymmetric: bool) -> Activation:
+def _activation(root: ModelRoot, routes: _Routes, *, asymmetric: bool) -> Activation:
     if routes.pooling is None:
         if asymmetric:
             raise ModelFilesError(
-                f"The model in {folder} has a table of query weights, and no file states its activation, "
-                f"which "
-                f'decides the ranking. Add a card.json with {{"activation": "log1p"}} or "log1p_log1p" (the '
-                f"third OpenSearch series), or open it by name with specific_model_path={str(folder)!r}."
+                f"The model in {root.path} has a table of query weights, and no file states its activation, "
+                f'which decides the ranking. Add a card.json with {{"activation": "log1p"}} or '
+                f'"log1p_log1p" (the third OpenSearch series), or open it by name with '
+                f"specific_model_path={str(root.path)!r}."
             )
         return "log1p"
-    pooling = _read_json(routes.pooling) or {}
-    if pooling.get("pooling_strategy", "max") != "max":
+    pooling = root.read_json(Path(routes.pooling, "config.json")) or {}
+    strategy, function = pooling.get("pooling_strategy", "max"), pooling.get("activation_function", "relu")
+    if strategy != "max":
         raise ModelGraphError(
-            f"The model in {folder} pools by {pooling['pooling_strategy']!r}, expected 'max'. Use a "
-            f"model of SPLADE v2 or later."
+            f"The model in {root.path} pools by {strategy!r}, expected 'max'. Use a model of SPLADE v2 or "
+            f"later."
         )
-    name = str(pooling.get("activation_function", "relu"))
-    if name not in _ACTIVATIONS:
+    if not isinstance(function, str) or function not in _ACTIVATIONS:
         raise ModelGraphError(
-            f"The model in {folder} has the activation {name!r}, expected {' or '.join(_ACTIVATIONS)}. "
-            f"Use another model."
+            f"The model in {root.path} has the activation {function!r}, expected "
+            f"{' or '.join(_ACTIVATIONS)}. Use another model."
         )
-    return _ACTIVATIONS[name]
+    return _ACTIVATIONS[function]
 
 
-def _max_length(folder: Path, inner: Path, config: Mapping[str, Any]) -> int:
+def _max_length(root: ModelRoot, routes: _Routes, config: Mapping[str, Any]) -> int:
     """Return the smallest limit that any file states; 512 if none does."""
-    limits = [_positions(config)]
-    for place in dict.fromkeys((folder, inner)):
-        limits.append((_read_json(place / "sentence_bert_config.json") or {}).get("max_seq_length"))
-        limits.append((_read_json(place / "tokenizer_config.json") or {}).get("model_max_length"))
-    usable = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
+    limits: list[object] = [_positions(config)]
+    for folder in dict.fromkeys(("", routes.document)):
+        for name, key in (
+            ("sentence_bert_config.json", "max_seq_length"),
+            ("tokenizer_config.json", "model_max_length"),
+        ):
+            limits.append((root.read_json(Path(folder, name)) or {}).get(key))
+    usable = [
+        int(limit)
+        for limit in limits
+        if isinstance(limit, int | float) and not isinstance(limit, bool) and 1 <= limit < _NO_LIMIT
+    ]
     return min(usable, default=512)
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions < 1:
+    if not _is_int(positions) or positions < 1:
         return None
-    return positions - (2 if config.get("model_type") in _PADDED_POSITIONS else 0)
+    return max(1, positions - (2 if config.get("model_type") in _PADDED_POSITIONS else 0))
 
 
-def _query_weights(folder: Path, card: ModelCard, routes: _Routes) -> Path | None:
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _query_weights(root: ModelRoot, card: ModelCard, routes: _Routes) -> Path | None:
     if card.query_side != "idf":
         return None
+    inside = []
     if routes.query is not None:
-        stated = (_read_json(routes.query / "config.json") or {}).get("path")
-        inside = [routes.query / "model.safetensors"]
-        if isinstance(stated, str):
-            inside.insert(0, routes.query / Path(stated).name)
-    else:
-        inside = []
+        inside = [Path(routes.query, "model.safetensors")]
+        stated = (root.read_json(Path(routes.query, "config.json")) or {}).get("path")
+        if isinstance(stated, str) and Path(stated).name:
+            inside.insert(0, Path(routes.query, Path(stated).name))
     return _first(
-        [*inside, folder / "idf.json"],
-        f"Model {card.model!r} needs a table of query weights, and {folder} has no idf.json. Download that "
-        f"file from the model's repository.",
+        root,
+        [*inside, Path("idf.json")],
+        f"Model {card.model!r} needs a table of query weights, and {root.path} has no idf.json. Download "
+        f"that file from the model's repository.",
+        max_bytes=MAX_TABLE_BYTES,
     )
 
 
-def _first(paths: Sequence[Path], message: str) -> Path:
-    for path in paths:
-        if path.is_file():
+def _first(root: ModelRoot, names: Sequence[Path], message: str, *, max_bytes: int) -> Path:
+    for name in names:
+        if (path := root.find(name, max_bytes=max_bytes)) is not None:
             return path
     raise ModelFilesError(message)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFilesError(f"{path} is not valid JSON: {error}. Download or write it again.") from error
-    if not isinstance(content, dict):
-        raise ModelFilesError(
-            f"{path} holds a {type(content).__name__}, expected a JSON object. Download or write it again."
-        )
-    return content

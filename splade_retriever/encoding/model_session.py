@@ -1,46 +1,91 @@
-"""The ONNX session of a model's files, at a precision."""
+"""Opens the ONNX session of a model's files, and shares it within the process."""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
 
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.encoding.model_files import ModelFiles
-from splade_retriever.encoding.session import PROCESSOR, Session, checked_providers
+from splade_retriever.encoding.model_root import content_stamp
+from splade_retriever.encoding.onnx.onnx_wire import external_files
 from splade_retriever.errors import ModelGraphError
 
-__all__ = ["open_session"]
+if TYPE_CHECKING:
+    from splade_retriever.encoding.session import Session
+
+__all__ = ["SharedSessions"]
 
 logger = logging.getLogger(__name__)
 
+_Key: TypeAlias = tuple[object, ...]
 
-def open_session(
-    files: ModelFiles,
-    *,
-    precision: Precision,
-    threads: int | None = None,
-    providers: Sequence[str] | None = None,
-) -> Session:
-    """Open the session of a model; the graph of a published one is rewritten once before.
 
-    Args:
-        files: The model's files; the ONNX file is downloaded if that was left for later.
-        precision: "fp32" or "int8".
-        threads: Calls that the caller will run at once; None means one per core.
-        providers: ONNX Runtime execution providers, used exactly as given.
+class SharedSessions:
+    """The open sessions: encoders of the same file and settings share a session, and its copy of the weights.
 
-    Raises:
-        InputError: If `threads` or `providers` are not valid.
-        ModelFilesError: If a file is missing and could not be downloaded.
-        ModelGraphError: If the ONNX file cannot be opened or quantised.
+    A session is closed with the last encoder that uses it. A forked child opens its own: the threads of the
+    parent, which may hold the locks of its sessions, do not exist in the child.
     """
-    chosen = checked_providers(providers)
-    card, source = files.card, files.onnx_file()
-    if not (files.folder.finished and precision == card.precision):
-        source = _pooled(source, files, precision, screened=chosen == [PROCESSOR])
-    return Session(source, threads=threads, providers=chosen, activation=card.activation)
+
+    def __init__(self) -> None:
+        # By process id; setdefault is atomic, so this needs no lock, which a fork could leave locked.
+        self._by_process: dict[int, _ProcessSessions] = {}
+
+    def open(
+        self, files: ModelFiles, *, precision: Precision, providers: Sequence[str] | None = None
+    ) -> Session:
+        """Return the session of a model; the graph of a published one is rewritten once before.
+
+        Args:
+            files: The model's files; the ONNX file is downloaded if that was left for later.
+            precision: "fp32" or "int8".
+            providers: ONNX Runtime execution providers, used exactly as given.
+
+        Raises:
+            InputError: If `providers` are not valid.
+            ModelFilesError: If a file is missing, could not be downloaded, or changed since the model was
+                opened.
+            ModelGraphError: If the ONNX file cannot be opened or quantised.
+        """
+        from splade_retriever.encoding.session import PROCESSOR, Session, checked_providers
+
+        chosen = checked_providers(providers)
+        card, graph = files.card, files.onnx_file()
+        process = self._by_process.setdefault(os.getpid(), _ProcessSessions())
+        # Threads that open the same model wait for one of them to rewrite and load it.
+        with process.opening((graph, card.activation, precision, *chosen)):
+            if not (files.folder.finished and precision == card.precision):
+                graph = _pooled(graph, files, precision, screened=chosen == [PROCESSOR])
+            files.check_unchanged()
+            key = (_identity(graph), card.activation, *chosen)
+            session = process.sessions.get(key)
+            if session is None:
+                session = Session(graph, providers=chosen, activation=card.activation)
+                files.check_unchanged()
+                process.sessions[key] = session
+            return session
+
+
+class _ProcessSessions:
+    """The open sessions of one process, and a lock for each model that is being opened."""
+
+    def __init__(self) -> None:
+        self.sessions: WeakValueDictionary[_Key, Session] = WeakValueDictionary()
+        self._opening: dict[_Key, threading.Lock] = {}
+
+    def opening(self, key: _Key) -> threading.Lock:
+        return self._opening.setdefault(key, threading.Lock())
+
+
+def _identity(graph: Path) -> _Key:
+    """Return what identifies the content of a graph and its weight files, without reading them."""
+    return tuple((str(path), content_stamp(path)) for path in (graph, *external_files(graph)))
 
 
 def _pooled(source: Path, files: ModelFiles, precision: Precision, *, screened: bool) -> Path:

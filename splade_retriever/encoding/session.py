@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from splade_retriever.encoding.encode_stream import cores
 from splade_retriever.encoding.model_cards import Activation
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 
@@ -33,12 +32,11 @@ class Session:
         path: An ONNX file that maps `input_ids` and `attention_mask` to (batch, vocab) weights, or to logits
             (batch, tokens, vocab), which are then pooled here, text by text. A graph of
             `pooled_graph` returns the same in less time and memory.
-        threads: Calls that the caller will run at once; None means one per core.
         providers: ONNX Runtime execution providers, used exactly as given.
         activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
 
     Raises:
-        InputError: If `threads` is not positive, or `providers` are not valid.
+        InputError: If `providers` are not valid.
         ModelFilesError: If there is no such file.
         ModelGraphError: If the file cannot be opened, or its inputs are not those of an encoder.
     """
@@ -47,13 +45,9 @@ class Session:
         self,
         path: Path,
         *,
-        threads: int | None = None,
         providers: Sequence[str] | None = None,
         activation: Activation = "log1p",
     ) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, expected 1 or more. Leave it out for one per core.")
-        self.threads = threads or cores()
         self._activation = activation
         self._backend = _open(path, providers)
         self._inputs: dict[str, type[np.generic]] = {

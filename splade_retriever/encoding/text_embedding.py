@@ -21,6 +21,7 @@ from splade_retriever.encoding.model_cards import (
     published,
 )
 from splade_retriever.encoding.model_files import ModelFiles, ModelSource, bundled_folder, locate
+from splade_retriever.encoding.model_session import SharedSessions
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
@@ -55,6 +56,7 @@ class SparseTextEmbedding:
     """
 
     _catalogue: ClassVar[Catalogue] = Catalogue(published())
+    _sessions: ClassVar[SharedSessions] = SharedSessions()
 
     def __init__(
         self,
@@ -121,8 +123,7 @@ class SparseTextEmbedding:
         self.vocab_size = card.vocab_size or self.tokenizer.vocab_size
         self.truncated = 0
         self._query_weights = _query_weights(self._files, self.tokenizer)
-        self._session: Session | None = None
-        self._opening, self._counting = threading.Lock(), threading.Lock()
+        self._processes: dict[int, _ProcessState] = {}
         if not lazy_load:
             self._opened_session()
 
@@ -358,7 +359,7 @@ class SparseTextEmbedding:
                 texts,
                 encode,
                 tokenizer=self.tokenizer,
-                workers=workers or session.threads,
+                workers=workers or self._threads or cores(),
                 max_texts=max_texts if batch_size is None else min(batch_size, max_texts),
                 on_window=count,
             )
@@ -377,7 +378,7 @@ class SparseTextEmbedding:
             yield weights.embed(content.ids)
 
     def _count_truncated(self, texts: int) -> None:
-        with self._counting:
+        with self._this_process().counting:
             first = self.truncated == 0
             self.truncated += texts
         if first:
@@ -401,14 +402,27 @@ class SparseTextEmbedding:
                 bar.update()
 
     def _opened_session(self) -> Session:
-        with self._opening:
-            if self._session is None:
-                from splade_retriever.encoding.model_session import open_session
-
-                self._session = open_session(
-                    self._files, precision=self.precision, threads=self._threads, providers=self._providers
+        process = self._this_process()
+        with process.opening:
+            if process.session is None:
+                process.session = self._sessions.open(
+                    self._files, precision=self.precision, providers=self._providers
                 )
-            return self._session
+            return process.session
+
+    def _this_process(self) -> _ProcessState:
+        # setdefault is atomic. The parent's state stays in a forked child: its session is never used there.
+        return self._processes.setdefault(os.getpid(), _ProcessState())
+
+
+class _ProcessState:
+    """The session of one encoder in one process, and its locks."""
+
+    __slots__ = ("counting", "opening", "session")
+
+    def __init__(self) -> None:
+        self.opening, self.counting = threading.Lock(), threading.Lock()
+        self.session: Session | None = None
 
 
 def _query_weights(files: ModelFiles, tokenizer: Tokenizer) -> QueryWeights | None:

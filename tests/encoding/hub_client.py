@@ -27,7 +27,9 @@ class Client:
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {
-            name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HTTP"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith(("HF_", "HTTP", "XDG_"))
         }
         # A proxy of this machine must not be used for localhost.
         local = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")

@@ -157,7 +157,7 @@ def test_the_onnx_file_is_found_in_every_place_that_exporters_use(tmp_path: Path
     folder = write_tiny_model(tmp_path / "tiny", name=name)
 
     assert open_folder(folder).model == folder / name
-    SparseTextEmbedding(folder)  # writes its pooled graph beside the model
+    SparseTextEmbedding(folder)
     assert open_folder(folder).model == folder / name
 
 

@@ -1,6 +1,5 @@
 """The session: pooled and unpooled graphs, threads, and errors."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -92,11 +91,6 @@ def test_several_threads_get_the_same_vectors_as_one(model: Path, pooled: Sessio
             np.testing.assert_array_equal(weights, once)
 
 
-def test_threads_default_to_the_cores_of_this_process(model: Path) -> None:
-    assert Session(model).threads == len(os.sched_getaffinity(0))
-    assert Session(model, threads=3).threads == 3
-
-
 # max_pool
 
 
@@ -133,12 +127,6 @@ def test_providers_must_be_a_list_of_names(model: Path, providers: Any) -> None:
 def test_a_provider_that_is_not_available_is_named(model: Path) -> None:
     with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
         Session(model, providers=["CudaExecutor"])
-
-
-@pytest.mark.parametrize("threads", [0, -2])
-def test_threads_must_be_positive(model: Path, threads: Any) -> None:
-    with pytest.raises(InputError, match=f"threads is {threads}, expected 1 or more"):
-        Session(model, threads=threads)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

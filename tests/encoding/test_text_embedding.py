@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from splade_retriever import SparseEmbedding, SparseTextEmbedding
 from splade_retriever.encoding.model_cards import ModelCard
 from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.windows import WindowTokenizer
-from splade_retriever.errors import InputError, ModelGraphError, ModelOutputError
+from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 from splade_retriever.protocols import Encoder
 from tests.tiny import VOCABULARY, tiny_logits, write_json, write_tiny_model
 
@@ -306,13 +307,33 @@ def test_the_constructor_takes_fastembeds_arguments_by_name() -> None:
 
 def test_lazy_load_opens_the_session_with_the_first_text_only(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
-    model = SparseTextEmbedding(folder, lazy_load=True)
     (folder / "model.onnx").write_bytes(b"no graph")
+    model = SparseTextEmbedding(folder, lazy_load=True)
 
     with pytest.raises(ModelGraphError):
         next(model.embed("moon"))
     with pytest.raises(ModelGraphError):
         SparseTextEmbedding(folder)
+
+
+def test_a_file_replaced_after_a_lazy_open_is_an_error(tmp_path: Path) -> None:
+    folder, other = (write_tiny_model(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1)))
+    model = SparseTextEmbedding(folder, lazy_load=True)
+    fingerprint = model.fingerprint
+    os.link(folder / "model.onnx", tmp_path / "a second link")
+    assert len(next(model.embed("moon")))  # a link changes the file's change time and not its content
+
+    model = SparseTextEmbedding(folder, lazy_load=True)
+    assert model.fingerprint == fingerprint
+    os.replace(other / "model.onnx", folder / "model.onnx")
+    with pytest.raises(ModelFilesError, match="changed after the model was opened"):
+        next(model.embed("moon"))
+
+    model = SparseTextEmbedding(folder, lazy_load=True)
+    tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer.replace("##z", "##Z"), encoding="utf-8")
+    with pytest.raises(ModelFilesError, match="changed after the model was opened"):
+        _ = model.fingerprint
 
 
 def test_fastembeds_device_arguments_are_refused_with_the_argument_to_use() -> None:
@@ -337,13 +358,14 @@ def test_an_unknown_argument_is_an_error() -> None:
     ],
 )
 def test_the_decoder_is_screened_on_a_processor_only(
-    tmp_path: Path, providers: list[str] | None, screened: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: list[str] | None, screened: bool
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_tiny_model(tmp_path)
 
     SparseTextEmbedding(str(tmp_path), providers=providers)
 
-    (graph,) = tmp_path.glob("model.pooled-*.onnx")
+    (graph,) = tmp_path.glob("cache/splade_retriever/graphs/*.onnx")
     assert graph.stem.endswith("-fp32-screened" if screened else "-fp32")
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from splade_retriever.encoding.model_root import MAX_WEIGHTS_BYTES, ModelRoot
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 
-__all__ = ["Field", "OnnxSummary", "iter_fields", "read_summary"]
+__all__ = ["Field", "OnnxSummary", "external_files", "iter_fields", "read_summary"]
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER = 5
@@ -85,6 +86,25 @@ def read_summary(path: Path) -> OnnxSummary:
     if not ranks:
         raise ModelGraphError(f"{path} is not an ONNX model: it holds no graph with an output.")
     return OnnxSummary(output_ranks=ranks, external_files=list(external))
+
+
+def external_files(model: Path) -> list[Path]:
+    """Return the files beside an ONNX model that hold its weights, in the order of their names.
+
+    Raises:
+        ModelFilesError: If one is missing, is not a regular file, or is a link out of the model's folder.
+        ModelGraphError: If the model is damaged, or names weights outside its own folder.
+    """
+    root, paths = ModelRoot(model.parent), []
+    for name in sorted(read_summary(model).external_files):
+        path = root.find(name, max_bytes=MAX_WEIGHTS_BYTES)
+        if path is None:
+            raise ModelFilesError(
+                f"{model} keeps weights in {name!r}, which is not in {model.parent}. "
+                f"Download or copy all files of the model."
+            )
+        paths.append(path)
+    return paths
 
 
 def iter_fields(file: BinaryIO, start: int, stop: int) -> Iterator[Field]:
