@@ -1,4 +1,4 @@
-"""What an index needs of an encoder: small protocols, so that any encoder of that shape fits."""
+"""What an index needs of an encoder: small protocols, which any encoder with these methods satisfies."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["DenseEncoder", "Encoder", "NodeEncoder", "as_dense"]
+__all__ = ["BatchQueryEncoder", "DenseEncoder", "Encoder", "NodeEncoder", "as_dense"]
 
 
 @runtime_checkable
@@ -15,24 +15,27 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, str | int | None]:
-        """Everything that decides a vector: model, revision, precision, activation, and so on."""
+        """Everything that determines a vector: model, revision, precision, activation, and so on."""
         ...
 
     def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseEmbedding]:
-        """Encode documents, one vector a text, in order."""
+        """Encode documents, one vector per text, in order."""
         ...
 
     def query_embed(self, query: str | Iterable[str]) -> Iterator[SparseEmbedding]:
-        """Encode queries, one vector a text, in order."""
+        """Encode queries, one vector per text, in order."""
         ...
 
 
 @runtime_checkable
 class DenseEncoder(Protocol):
-    """A dense encoder for hybrid search: LangChain's `Embeddings` has this shape as it is."""
+    """A dense encoder for hybrid search; LangChain's `Embeddings` is one.
+
+    An async method `aembed_query` is used where there is one.
+    """
 
     def embed_documents(self, texts: list[str]) -> Sequence[Sequence[float]]:
-        """Encode documents, one vector of a fixed length a text, in order."""
+        """Encode documents, one vector of a fixed length per text, in order."""
         ...
 
     def embed_query(self, text: str) -> Sequence[float]:
@@ -42,10 +45,13 @@ class DenseEncoder(Protocol):
 
 @runtime_checkable
 class NodeEncoder(Protocol):
-    """The same by other names: LlamaIndex's `BaseEmbedding` has this shape."""
+    """A dense encoder with other method names; LlamaIndex's `BaseEmbedding` is one.
+
+    An async method `aget_query_embedding` is used where there is one.
+    """
 
     def get_text_embedding_batch(self, texts: list[str]) -> Sequence[Sequence[float]]:
-        """Encode documents, one vector of a fixed length a text, in order."""
+        """Encode documents, one vector of a fixed length per text, in order."""
         ...
 
     def get_query_embedding(self, query: str) -> Sequence[float]:
@@ -53,23 +59,32 @@ class NodeEncoder(Protocol):
         ...
 
 
-def as_dense(given: DenseEncoder | NodeEncoder) -> DenseEncoder:
-    """Take a dense encoder of either framework.
+@runtime_checkable
+class BatchQueryEncoder(Protocol):
+    """A dense encoder that encodes several queries in one call."""
+
+    def embed_queries(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        """Encode queries, one vector per text, in order."""
+        ...
+
+
+def as_dense(encoder: DenseEncoder | NodeEncoder) -> DenseEncoder:
+    """Return a dense encoder with LangChain's method names.
 
     Raises:
-        InputError: If it has neither shape.
+        InputError: The object has neither framework's methods.
     """
-    if isinstance(given, DenseEncoder):
-        return given
-    if isinstance(given, NodeEncoder):
-        return _Renamed(given)
+    if isinstance(encoder, DenseEncoder):
+        return encoder
+    if isinstance(encoder, NodeEncoder):
+        return _NodeEncoderAdapter(encoder)
     raise InputError(
-        f"dense is a {type(given).__name__}, expected an encoder with embed_documents and embed_query "
+        f"dense is a {type(encoder).__name__}, expected an encoder with embed_documents and embed_query "
         "(LangChain's Embeddings), or with get_text_embedding_batch and get_query_embedding (LlamaIndex's)."
     )
 
 
-class _Renamed:
+class _NodeEncoderAdapter:
     def __init__(self, encoder: NodeEncoder) -> None:
         self._encoder = encoder
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
@@ -23,6 +23,7 @@ from splade_retriever.errors import (
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import call_with_retry, run_concurrently
 from splade_retriever.index.payload import Layout
+from splade_retriever.index.per_process import PerProcess
 from splade_retriever.validation import is_url
 
 __all__ = ["Collection"]
@@ -51,7 +52,10 @@ class Collection:
     """
 
     def __init__(self, client: QdrantBase, name: str, location: str, *, owned: bool) -> None:
-        self.client = client
+        self._client = client
+        self._connections = (
+            PerProcess(partial(_reconnected, client), first=client) if _is_remote(client) else None
+        )
         self.name = name
         self.target = name
         """The collection that requests name: where `name` is an alias, what it pointed to on opening."""
@@ -63,12 +67,16 @@ class Collection:
         self.layout = Layout()
         self.settings: CollectionSettings | None = None
         """What the collection stores about how it was made; None for one of another program."""
-        self._remote = _is_remote(client)
-        self._has_aliases = self._remote or self.single_thread
+        self._has_aliases = self._connections is not None or self.single_thread
         self._checked_at = -math.inf
-        self._lock = threading.Lock()
-        self._moving = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
+        self._moving = PerProcess(threading.Lock)
         self._can_move = owned and not is_url(location)
+
+    @property
+    def client(self) -> QdrantBase:
+        """The store's client. In a forked child, that of a server is a new one with the same arguments."""
+        return self._client if self._connections is None else self._connections.get()
 
     # -- the collection --------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Collection:
                 requests.append([])
             requests[-1].extend(reversed(points))
         calls = [partial(self._upsert, points) for points in requests if points]
-        if self._remote:
+        if self._connections is not None:
             run_concurrently(calls)
         else:
             for call in calls:
@@ -316,11 +324,11 @@ class Collection:
         """
         self.check_open()
         client = self.client
-        with self._lock if self.single_thread else contextlib.nullcontext():
+        with self._lock.get() if self.single_thread else contextlib.nullcontext():
             try:
                 return call_with_retry(lambda: send(client), doing=f"{verb} collection {self.name!r}")
             except IndexClosedError:
-                with self._moving:  # until the engine has moved, if that is why
+                with self._moving.get():  # until the engine has moved, if that is why
                     if self.client is client:
                         raise
         return self._send(verb, send)
@@ -335,7 +343,7 @@ class Collection:
             return
         from splade_retriever.edge.client import EdgeClient
 
-        with self._moving:
+        with self._moving.get():
             client = self.client
             if not self._can_move or self.closed or not isinstance(client, EdgeClient):
                 return
@@ -345,7 +353,7 @@ class Collection:
             from splade_retriever.edge.process import EdgeProcess
 
             try:
-                self.client = EdgeProcess.taking_over(client)
+                self._client = EdgeProcess.taking_over(client)
             except NotSupportedError as error:
                 logger.warning(
                     "The engine stays in this process, where its calls stop all threads: %s", error
@@ -363,12 +371,16 @@ class Collection:
         if not self.closed:
             self.closed = True
             if self.owned:
-                with self._moving:
+                with self._moving.get():
                     self.client.close()
 
 
 def _is_remote(client: QdrantBase) -> bool:
     return isinstance(getattr(client, "_client", None), QdrantRemote)
+
+
+def _reconnected(client: QdrantBase) -> QdrantBase:
+    return QdrantClient(**{**client.init_options, "check_compatibility": False})  # type: ignore[attr-defined]
 
 
 def _is_local_mode(client: QdrantBase) -> bool:

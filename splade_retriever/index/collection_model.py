@@ -7,6 +7,7 @@ from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, UnknownModelError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import check_encoder, differences
+from splade_retriever.index.per_process import PerProcess
 from splade_retriever.protocols import Encoder
 
 __all__ = ["CollectionModel"]
@@ -30,7 +31,7 @@ class CollectionModel:
         self._argument = model
         self._encoder: Encoder | None = None
         self._checked = False
-        self._lock = threading.RLock()
+        self._lock = PerProcess(threading.RLock)
 
     @property
     def is_passed(self) -> bool:
@@ -54,7 +55,7 @@ class CollectionModel:
     @property
     def unchecked(self) -> Encoder:
         """The encoder, whatever the collection's settings say."""
-        with self._lock:
+        with self._lock.get():
             if self._encoder is None:
                 self._encoder = (
                     self._stored_model() if self._argument is None else load_encoder(self._argument)

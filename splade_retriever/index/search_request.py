@@ -37,6 +37,8 @@ class SearchRequest:
     k: int = 10
     filter: models.Filter | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
+    dense_vector: Sequence[float] | None = None
+    """The query's dense vector, where it is encoded already."""
 
     def __post_init__(self) -> None:
         check_int("k", self.k, minimum=1)
@@ -62,6 +64,11 @@ class SearchRequest:
         A model may give weight to its special tokens even in a blank text.
         """
         return self.query if isinstance(self.query, str) and self.query.strip() else None
+
+    @property
+    def needs_dense(self) -> bool:
+        """Whether the query is yet to be encoded by the dense encoder."""
+        return self.text is not None and self.mode != "sparse" and self.dense_vector is None
 
     @property
     def depth(self) -> int:

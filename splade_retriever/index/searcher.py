@@ -1,7 +1,7 @@
 """Searches of a collection: encode the queries, query the engine, read the answer."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
@@ -9,6 +9,7 @@ from qdrant_client import models
 from splade_retriever.errors import ModelOutputError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
+from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.documents import Branch, Hit
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import to_hit
@@ -20,7 +21,6 @@ from splade_retriever.index.search_request import (
     engine_query,
     rank_documents,
 )
-from splade_retriever.protocols import DenseEncoder
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Searcher"]
@@ -35,7 +35,7 @@ class Searcher:
         self,
         collection: Collection,
         model: CollectionModel,
-        dense: DenseEncoder | None,
+        dense: DenseQueries | None,
         options: IndexOptions,
     ) -> None:
         self._collection = collection
@@ -73,11 +73,12 @@ class Searcher:
             limits = {n: limit for n, limit in ranked.items() if isinstance(limit, int)}
         return answers
 
-    def search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | Exception]:
+    def search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | BaseException]:
         """Answer searches of different callers together; one that fails does not fail the others."""
         try:
             return [*self.search(requests)]
-        except Exception as error:
+        except BaseException as error:
+            # Also CancelledError, or the panic of a Rust library: it belongs to one of the searches.
             if len(requests) == 1:
                 return [error]
             logger.debug(
@@ -121,25 +122,32 @@ class Searcher:
 
     def _encode(self, requests: Sequence[SearchRequest]) -> list[EncodedQuery | None]:
         """Encode queries, texts as one batch; None for one that can find nothing."""
-        texts = [request.text for request in requests if request.text and request.mode != "dense"]
+        dense = iter(self._dense_vectors([request.text or "" for request in requests if request.needs_dense]))
+        sparse = iter(
+            self._sparse_vectors(
+                [request.text for request in requests if request.text and request.mode != "dense"]
+            )
+        )
+        queries: list[EncodedQuery | None] = []
+        for request in requests:
+            vector = request.query if isinstance(request.query, SparseEmbedding) else None
+            if request.text and request.mode != "dense":
+                vector = next(sparse)
+            if vector is not None:
+                vector = prune(vector, self._max_active_dims) or None
+            dense_vector = next(dense) if request.needs_dense else request.dense_vector
+            is_empty = vector is None and dense_vector is None
+            queries.append(None if is_empty else EncodedQuery(sparse=vector, dense=dense_vector))
+        return queries
+
+    def _sparse_vectors(self, texts: list[str]) -> list[SparseEmbedding]:
         vectors = list(self._model.encoder.query_embed(texts)) if texts else []
         if len(vectors) != len(texts):
             raise ModelOutputError(
                 f"The model returned {len(vectors)} vectors for {len(texts)} queries, expected one per "
                 "query. Fix the encoder."
             )
-        remaining = iter(vectors)
-        return [self._encoded(request, remaining) for request in requests]
+        return vectors
 
-    def _encoded(self, request: SearchRequest, vectors: Iterator[SparseEmbedding]) -> EncodedQuery | None:
-        sparse: SparseEmbedding | None = None
-        dense: Sequence[float] | None = None
-        if isinstance(request.query, SparseEmbedding):
-            sparse = request.query
-        elif request.text:
-            sparse = next(vectors) if request.mode != "dense" else None
-            if request.mode != "sparse" and self._dense is not None:
-                dense = self._dense.embed_query(request.text)
-        if sparse is not None:
-            sparse = prune(sparse, self._max_active_dims) or None
-        return None if sparse is None and dense is None else EncodedQuery(sparse=sparse, dense=dense)
+    def _dense_vectors(self, texts: list[str]) -> list[Sequence[float]]:
+        return self._dense.embed(texts) if texts and self._dense is not None else []

@@ -16,10 +16,11 @@ from splade_retriever.encoding.model_loading import ModelArgument, check_model_a
 from splade_retriever.errors import CollectionNotFoundError, InputError
 from splade_retriever.explanation import Explanation
 from splade_retriever.filters import FilterLike, to_qdrant_filter
-from splade_retriever.index.batcher import Batcher
+from splade_retriever.index.batcher import Batcher, without_stop_iteration
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import CollectionSettings
+from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.documents import BadInput, Branch, Hit
 from splade_retriever.index.explainer import Explainer
 from splade_retriever.index.opening import (
@@ -132,7 +133,7 @@ class SpladeIndex:
         check_model_argument(model)
         self.collection = collection
         self._location = str(location)
-        self._dense_argument = dense
+        self._dense_queries = None if dense is None else DenseQueries(dense)
         self._dense = None if dense is None else as_dense(dense)
         opened = client or open_client(self._location, create=create, server=self._options.server)
         self._collection = Collection(opened, collection, self._location, owned=client is None)
@@ -147,7 +148,7 @@ class SpladeIndex:
             raise
         self._writer = Writer(self._collection, self._model, self._dense)
         self._reader = Reader(self._collection, self._options.vector_name)
-        self._searcher = Searcher(self._collection, self._model, self._dense, self._options)
+        self._searcher = Searcher(self._collection, self._model, self._dense_queries, self._options)
         self._explainer = Explainer(self._collection, self._model, self._options)
 
     def _open(self, *, create: bool, adopt: bool) -> None:
@@ -398,11 +399,8 @@ class SpladeIndex:
         layout = self._collection.layout
         return to_qdrant_filter(filter, metadata_key=layout.metadata_key, content_key=layout.content_key)
 
-    def _search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | Exception]:
-        try:
-            self._collection.engine_in_subprocess()
-        except Exception as error:  # noqa: BLE001 - each caller gets it
-            return [error] * len(requests)
+    def _search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | BaseException]:
+        self._collection.engine_in_subprocess()
         return self._searcher.search_each(requests)
 
     def explain(self, query: str, hit: Hit) -> Explanation:
@@ -481,9 +479,16 @@ class SpladeIndex:
         options: SearchOptions | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> list[Hit]:
-        """Run `search` in a thread; searches that wait at the same time are answered together."""
+        """Search without stopping the event loop; searches that wait at the same time are answered together.
+
+        Dense vectors of queries come from the dense encoder's async method where it has one
+        (`aembed_query`, `aget_query_embedding`), else from a thread.
+        """
         self._collection.check_open()
         request = self._request(query, k, filter, _changed(options, keywords))
+        if self._dense_queries is not None and request.needs_dense and request.text is not None:
+            vector = await self._dense_queries.aembed(request.text)
+            request = replace(request, dense_vector=vector)
         return await asyncio.wrap_future(self._batcher.submit(request))
 
     async def aexplain(self, query: str, hit: Hit) -> Explanation:
@@ -517,7 +522,7 @@ class SpladeIndex:
 
         def work() -> T:
             self._collection.engine_in_subprocess()
-            return call(*args, **kwargs)
+            return without_stop_iteration(call, *args, **kwargs)
 
         return await asyncio.to_thread(work)
 
@@ -544,6 +549,8 @@ class SpladeIndex:
         """Close the store, if this index opened it; a second call does nothing."""
         self._collection.close()
         self._batcher.close()
+        if self._dense_queries is not None:
+            self._dense_queries.close()
 
     def __enter__(self) -> Self:
         return self
