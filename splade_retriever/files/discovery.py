@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from splade_retriever.errors import InputError
+from splade_retriever.files.ignore_rules import IgnoreRules
 from splade_retriever.files.passages import FileIssue, ReadOptions, printable_path
 
 __all__ = ["JSON_LINES", "MARKDOWN", "TABLES", "TEXT", "find_files"]
@@ -19,15 +20,38 @@ TEXT: Final = frozenset({".txt", ".text", ".rst", ".adoc", ".org", ".log"})
 JSON_LINES: Final = frozenset({".jsonl", ".ndjson"})
 TABLES: Final = frozenset({".csv", ".tsv"})
 
+_DOCUMENTS: Final = frozenset(
+    {".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods"}
+)
+_NOT_TEXT: Final = frozenset(
+    {".png", ".jpg", ".jpeg", ".gif", ".webp", ".ico", ".bmp", ".tif", ".tiff", ".heic", ".mp3", ".wav"}
+    | {".flac", ".ogg", ".mp4", ".mov", ".avi", ".mkv", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".tar"}
+    | {".rar", ".exe", ".dll", ".so", ".dylib", ".bin", ".o", ".a", ".pyc", ".class", ".jar", ".whl"}
+    | {
+        ".onnx",
+        ".safetensors",
+        ".pt",
+        ".npy",
+        ".npz",
+        ".parquet",
+        ".sqlite",
+        ".db",
+        ".ttf",
+        ".woff",
+        ".woff2",
+    }
+)
+_PACKAGE_FOLDERS: Final = frozenset({"node_modules", "__pycache__"})
+
 
 def find_files(
     paths: Iterable[Path], options: ReadOptions, *, excluded_folder: Path | None = None
 ) -> Iterator[Path | FileIssue]:
     """Yield the files among `paths` and in folders among them, each file once, in order of their names.
 
-    In a folder, files of the known kinds and those that `options.include` names are taken; hidden files and
-    folders are skipped. A file in `paths` is taken whatever its kind. An issue is yielded for each other
-    file, for what is not a regular file, and for a link that leads out of its folder.
+    In a folder, files of the known kinds and those that `options.include` names are taken. A file in `paths`
+    is taken whatever its kind. An issue is yielded for each other file: for one that is hidden, ignored or
+    excluded, for what is not a regular file, and for a link that leads out of its folder.
 
     Args:
         paths: Files and folders.
@@ -55,26 +79,53 @@ def find_files(
 
 
 def _walk(folder: Path, options: ReadOptions, excluded_folder: Path | None) -> Iterator[Path | FileIssue]:
+    folder = Path(folder)
     root = os.path.realpath(folder)
-    excluded = None if excluded_folder is None else os.path.realpath(excluded_folder)
+    index = None if excluded_folder is None else os.path.realpath(excluded_folder)
+    excluded = IgnoreRules().with_lines(options.exclude, folder)
+    ignored = {str(folder): IgnoreRules.of_repository(folder)} if options.use_gitignore else {}
     failures: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=failures.append):
-        linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in linked
-            and os.path.realpath(os.path.join(parent, name)) != excluded
-        )
-        for name in sorted([*names, *linked]):
-            if not name.startswith("."):
-                path = Path(parent, name)
+        rules = ignored.get(parent, IgnoreRules())
+        if options.use_gitignore:
+            rules = rules.with_file_of(Path(parent))
+        walked: list[str] = []
+        for name in sorted([*names, *folders]):
+            path = Path(parent, name)
+            is_folder = name in folders
+            if is_folder and os.path.realpath(path) == index:
+                continue
+            reason = _ignored_because(path, rules, excluded, options, is_folder=is_folder)
+            if reason is not None:
+                yield FileIssue(printable_path(path), reason, ignored=True)
+            elif is_folder and not path.is_symlink():
+                walked.append(name)
+                ignored[str(path)] = rules
+            else:
                 issue = _issue_with(path, options, root)
                 yield path if issue is None else issue
+        folders[:] = walked
     for error in failures:
         reason = f"cannot be read: {error.strerror or error}"
         yield FileIssue(printable_path(error.filename), reason, unavailable=True)
+
+
+def _ignored_because(
+    path: Path, rules: IgnoreRules, excluded: IgnoreRules, options: ReadOptions, *, is_folder: bool
+) -> str | None:
+    """Return why a file or folder is skipped on purpose, or None."""
+    pattern = excluded.match(path, is_folder=is_folder)
+    if pattern is not None:
+        return f"is excluded by --exclude {pattern}"
+    if path.name.startswith(".") and not options.hidden:
+        return "is hidden; --hidden reads it"
+    if options.use_gitignore:
+        if is_folder and path.name in _PACKAGE_FOLDERS:
+            return "is a folder of installed packages; --no-ignore reads it"
+        origin = rules.match(path, is_folder=is_folder)
+        if origin is not None:
+            return f"is ignored by {origin}; --no-ignore reads it"
+    return None
 
 
 def _issue_with(path: Path, options: ReadOptions, root: str) -> FileIssue | None:
@@ -92,11 +143,21 @@ def _issue_with(path: Path, options: ReadOptions, root: str) -> FileIssue | None
     elif not stat.S_ISREG(mode):
         reason = "is not a regular file"
     elif not _is_included(path, options):
-        kind = f"{path.suffix} files are" if path.suffix else "files without an extension are"
-        reason = f"{kind} not read; --include '*{path.suffix}' reads them as text"
+        reason = _kind_not_read(path)
     return None if reason is None else FileIssue(place, reason)
 
 
 def _is_included(path: Path, options: ReadOptions) -> bool:
     known = path.suffix.lower() in MARKDOWN | TEXT | JSON_LINES | TABLES
     return known or any(fnmatch(path.name, pattern) for pattern in options.include)
+
+
+def _kind_not_read(path: Path) -> str:
+    suffix = path.suffix
+    if suffix.lower() in _DOCUMENTS:
+        return f"{suffix} files are not plain text; convert them to text or Markdown first"
+    if suffix.lower() in _NOT_TEXT:
+        return f"{suffix} files are not text"
+    if not suffix:
+        return f"files without an extension are not read; --include '{path.name}' reads them as text"
+    return f"{suffix} files are not read; --include '*{suffix}' reads them as text"

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 from splade_retriever.files.discovery import JSON_LINES, MARKDOWN, TABLES
 from splade_retriever.files.markdown import Section, sections
-from splade_retriever.files.passages import FileIssue, Passage, ReadOptions, printable_path
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.records import Record, json_records, table_records
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.validation import text_fault
@@ -41,7 +41,7 @@ def read_file(path: Path, options: ReadOptions, splitter: Splitter) -> Iterator[
     Issues carry the file's name, and for a record its line. A record becomes one passage, `file#id`, if the
     model reads it without truncation; a longer one becomes several, `file#id#1`, `file#id#2`, and so on.
     """
-    place = printable_path(path)
+    place = options.place_of(path)
     try:
         with _opened(path) as file:
             yield from _read(file, path, options, splitter)
@@ -68,7 +68,7 @@ def _opened(path: Path) -> BinaryIO:
 def _read(
     file: BinaryIO, path: Path, options: ReadOptions, splitter: Splitter
 ) -> Iterator[Passage | FileIssue]:
-    place = printable_path(path)
+    place = options.place_of(path)
     fault = text_fault("its name", options.source_of(path))
     if fault is not None:
         yield FileIssue(place, "has a name that is not UTF-8; rename it")
@@ -162,7 +162,7 @@ def _text_passages(
                 metadata["heading"] = heading
             yield Passage(f"{source}#{number}", body[start:end], metadata, heading)
     if number == 0:
-        yield FileIssue(printable_path(path), "has no text")
+        yield FileIssue(options.place_of(path), "has no text")
 
 
 # -- records -------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _record_passages(
 ) -> Iterator[Passage | FileIssue]:
     source = options.source_of(path)
     for record in records:
-        place = f"{printable_path(path)}:{record.line}" if record.line else printable_path(path)
+        place = options.place_of(path) + (f":{record.line}" if record.line else "")
         if record.fields is None:
             yield FileIssue(place, record.fault)
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class FileIssue:
     """False if it was read in spite of the problem."""
     unavailable: bool = False
     """True if the file could not be read this time, so that nothing is known about its passages."""
+    ignored: bool = False
+    """True if it was skipped on purpose: it is hidden, ignored or excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,25 @@ class ReadOptions:
     be unique in its file only."""
     include: tuple[str, ...] = ()
     """Shell patterns of file names in folders that are read as text in addition to the known kinds."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders in folders that are not read, written as in a .gitignore file."""
+    hidden: bool = False
+    """Read hidden files and folders."""
+    use_gitignore: bool = True
+    """Skip what .gitignore files name, and folders of installed packages (node_modules)."""
     base: Path | None = None
     """Folder that sources are relative to; None for absolute sources."""
+    names: Mapping[Path, str] = field(default_factory=dict)
+    """Names of files that have no lasting path, such as a copy of stdin."""
+
+    def place_of(self, path: Path) -> str:
+        """Return the name of a file in messages."""
+        return self.names.get(path) or printable_path(path)
 
     def source_of(self, path: Path) -> str:
         """Return the name of a file in ids and metadata, which does not depend on the working folder."""
+        if path in self.names:
+            return self.names[path]
         absolute = Path(os.path.abspath(path))
         if self.base is None:
             return absolute.as_posix()

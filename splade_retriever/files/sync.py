@@ -12,13 +12,13 @@ from typing import Final
 
 from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import read_file
-from splade_retriever.files.passages import FileIssue, Passage, ReadOptions, printable_path
+from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.index.documents import BadInput
 from splade_retriever.index.payload import PACKAGE_KEY, package_fields
 from splade_retriever.index.splade_index import SpladeIndex
 
-__all__ = ["SyncReport", "sync_files"]
+__all__ = ["StoredPassage", "SyncReport", "stored_passages", "sync_files"]
 
 _FILE: Final = "file"
 """Key of a document's extra data that names the file it came from."""
@@ -52,8 +52,13 @@ class SyncReport:
 
     @property
     def skipped(self) -> list[FileIssue]:
-        """Files and lines that were not read."""
-        return [issue for issue in self.issues if issue.skipped]
+        """Files and lines that were not read, though they were not skipped on purpose."""
+        return [issue for issue in self.issues if issue.skipped and not issue.ignored]
+
+    @property
+    def ignored(self) -> list[FileIssue]:
+        """Files and folders that were skipped on purpose: hidden, ignored or excluded ones."""
+        return [issue for issue in self.issues if issue.ignored]
 
     @property
     def warnings(self) -> list[FileIssue]:
@@ -62,9 +67,13 @@ class SyncReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredPassage:
+class StoredPassage:
+    """A passage that the index has from a file."""
+
     file: str
+    """The source: the file's path, as `ReadOptions.source_of` returns it."""
     hash: str | None
+    """Its content hash."""
 
 
 def sync_files(
@@ -98,7 +107,7 @@ def sync_files(
     """
     started = time.perf_counter()
     run = _SyncRun(options, splitter, strict=strict, on_written=on_written)
-    before = _stored_passages(index)
+    before = stored_passages(index)
     passages = tee(run.passages(files), 5)
     index.add(
         (passage.text for passage in passages[0]),
@@ -116,7 +125,7 @@ def sync_files(
         if id not in run.ids and (stored.file in run.files_read or _is_gone(stored.file, folders, options))
     ]
     index.delete(gone)
-    after = _stored_passages(index)
+    after = stored_passages(index)
     report = run.report
     report.passages, report.removed = len(run.ids), len(gone)
     report.new = sum(1 for id in run.ids if id not in before)
@@ -163,7 +172,7 @@ class _SyncRun:
                     self._add_issue(passage)
                     continue
                 count += 1
-                self._place = f"{printable_path(item)}:{passage.metadata.get('line', '?')}"
+                self._place = f"{self._options.place_of(item)}:{passage.metadata.get('line', '?')}"
                 self._note_id(passage)
                 self._sizes[passage.id] = len(passage.text)
                 yield passage
@@ -192,7 +201,7 @@ class _SyncRun:
         self.ids.add(passage.id)
 
     def _add_issue(self, issue: FileIssue) -> None:
-        if self._strict and issue.skipped:
+        if self._strict and issue.skipped and not issue.ignored:
             raise InputError(f"{issue.place} {issue.reason}. Fix it, or leave out --strict to skip it.")
         self.report.issues.append(issue)
 
@@ -201,15 +210,15 @@ def _with_context(passage: Passage) -> str | None:
     return f"{passage.context}\n{passage.text}" if passage.context else None
 
 
-def _stored_passages(index: SpladeIndex) -> dict[str, _StoredPassage]:
+def stored_passages(index: SpladeIndex) -> dict[str, StoredPassage]:
     """Read the id, file and content hash of each document that came from a file."""
-    stored: dict[str, _StoredPassage] = {}
+    stored: dict[str, StoredPassage] = {}
     records = index.store.scroll(batch_size=_IDS_PER_PAGE, payload=[PACKAGE_KEY])
     for record in records:
         own = package_fields(record)
         file = (own.get("extra") or {}).get(_FILE)
         if file is not None:
-            stored[str(own.get("id", record.id))] = _StoredPassage(file, own.get("hash"))
+            stored[str(own.get("id", record.id))] = StoredPassage(file, own.get("hash"))
     return stored
 
 

@@ -1,6 +1,7 @@
 """Files in folders: which are taken, and what is reported about the others."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ def test_hidden_files_and_the_index_are_skipped(tmp_path: Path) -> None:
     found = list(find_files([tmp_path, tmp_path / "b.md"], ReadOptions(), excluded_folder=tmp_path / "index"))
 
     assert [item.name for item in found if isinstance(item, Path)] == ["b.md", "z.txt"]
-    assert issues_of(found) == [("code.py", ".py files are not read; --include '*.py' reads them as text")]
+    assert issues_of(found) == [
+        (".git", "is hidden; --hidden reads it"),
+        (".hidden.md", "is hidden; --hidden reads it"),
+        ("code.py", ".py files are not read; --include '*.py' reads them as text"),
+    ]
     included = find_files([tmp_path / "a"], ReadOptions(include=("*.py",)))
     assert [item.name for item in included if isinstance(item, Path)] == ["code.py", "z.txt"]
 
@@ -71,3 +76,59 @@ def test_a_file_whose_name_is_not_utf_8_is_reported(tmp_path: Path) -> None:
 
     assert [item.text for item in items if isinstance(item, Passage)] == ["moon"]
     assert issues_of(items) == [("caf\\xe9.txt", "has a name that is not UTF-8; rename it")]
+
+
+def test_ignored_and_excluded_files_are_reported_and_can_be_read(tmp_path: Path) -> None:
+    for name in ("a.md", "drafts/b.md", "build/c.md", "node_modules/x/d.md", ".e.md", "sub/f.md", "sub/g.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text("build/\n*.tmp\n")
+    (tmp_path / "sub" / ".gitignore").write_text("f.md\n")
+
+    found = list(find_files([tmp_path], ReadOptions(exclude=("drafts",))))
+    everything = find_files(
+        [tmp_path], ReadOptions(hidden=True, use_gitignore=False, include=(".gitignore",))
+    )
+
+    assert [item.name for item in found if isinstance(item, Path)] == ["a.md", "g.md"]
+    assert dict(issues_of(found)) == {
+        ".e.md": "is hidden; --hidden reads it",
+        ".gitignore": "is hidden; --hidden reads it",
+        "build": "is ignored by .gitignore; --no-ignore reads it",
+        "drafts": "is excluded by --exclude 'drafts'",
+        "f.md": "is ignored by .gitignore; --no-ignore reads it",
+        "node_modules": "is a folder of installed packages; --no-ignore reads it",
+    }
+    assert all(item.ignored for item in found if isinstance(item, FileIssue))
+    assert len([item for item in everything if isinstance(item, Path)]) == 9
+
+
+def test_the_gitignore_files_of_the_repository_above_a_folder_count(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / ".gitignore").write_text("/docs/a.md\n")
+    for name in ("a.md", "b.md"):
+        (tmp_path / "docs" / name).write_text("x")
+
+    found = find_files([tmp_path / "docs"], ReadOptions())
+
+    assert [item.name for item in found if isinstance(item, Path)] == ["b.md"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.pdf", ".pdf files are not plain text; convert them to text or Markdown first"),
+        ("a.PNG", ".PNG files are not text"),
+        ("a.py", ".py files are not read; --include '*.py' reads them as text"),
+        ("README", "files without an extension are not read; --include 'README' reads them as text"),
+    ],
+)
+def test_the_advice_for_a_kind_that_is_not_read_works(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).write_text("x")
+
+    assert issues_of(find_files([tmp_path], ReadOptions())) == [(name, reason)]
+    advised = re.findall("--include '(.*?)'", reason)
+    if advised:
+        (found,) = find_files([tmp_path], ReadOptions(include=tuple(advised)))
+        assert found == tmp_path / name
