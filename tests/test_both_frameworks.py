@@ -20,7 +20,7 @@ from qdrant_client import models
 from splade_retriever import SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
-from splade_retriever.errors import CollectionMismatchError, NotSupportedError
+from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
 from tests.index.parts import opened_store
 from tests.llama_index.suite import rich_nodes, uuid_of
 from tests.words import WordEncoder
@@ -304,3 +304,29 @@ def test_llama_indexs_qdrant_store_reads_nodes_written_to_an_adopted_collection(
     )
     (read,) = qdrant_store.get_nodes([comet.node_id])
     assert read == comet
+
+
+def test_a_tenants_documents_are_read_and_deleted_by_id_and_tenant(client: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder(), tenant_field="org")
+    index.add(["a moon", "a sun"], [{"org": "acme"}, {"org": "globex"}], [A, A])
+    langchain = for_langchain.SpladeVectorStore(index=index)
+    llama_index = for_llama_index.SpladeVectorStore(index=index)
+    of_acme = MetadataFilters(filters=[MetadataFilter(key="org", value="acme")])
+
+    assert [found.page_content for found in langchain.get_by_ids([A], tenant="acme")] == ["a moon"]
+    (node,) = llama_index.get_nodes([A], of_acme)
+    assert node.get_content() == "a moon"
+    for refused in (
+        lambda: langchain.get_by_ids([A]),
+        lambda: langchain.delete([A]),
+        lambda: langchain.delete(tenant="acme"),
+        lambda: llama_index.delete(A),
+        lambda: llama_index.delete_nodes([A]),
+    ):
+        with pytest.raises(InputError):
+            refused()
+    assert index.count() == 2
+    langchain.delete([A], tenant="globex")
+    assert [hit.text for hit in index.scroll()] == ["a moon"]
+    llama_index.delete_nodes([A], of_acme)
+    assert index.count() == 0

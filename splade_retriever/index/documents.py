@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
@@ -15,6 +15,7 @@ __all__ = [
     "BadInput",
     "Branch",
     "Document",
+    "DocumentKey",
     "Hit",
     "check_inputs",
     "checked_ids",
@@ -57,6 +58,13 @@ class Hit:
     """What was added with `extras`: an adapter's data, kept out of the metadata."""
 
 
+class DocumentKey(NamedTuple):
+    """Which document of a collection: an id, and whose where the collection separates tenants."""
+
+    id: str
+    tenant: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One checked input of `add`."""
@@ -70,6 +78,13 @@ class Document:
     """The text that is encoded instead, where it differs."""
     vector: SparseEmbedding | None = None
     """The sparse vector, where it was computed before."""
+    tenant: str | None = None
+    """Whose it is, where the collection separates tenants."""
+
+    @property
+    def key(self) -> DocumentKey:
+        """Which document of the collection it is."""
+        return DocumentKey(self.id, self.tenant)
 
 
 @dataclass(frozen=True, slots=True)

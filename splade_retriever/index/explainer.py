@@ -7,7 +7,7 @@ from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
-from splade_retriever.index.documents import Hit
+from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import point_id, to_hit
 from splade_retriever.index.point_encoding import prune
@@ -76,11 +76,12 @@ class Explainer:
         Of a document stored as windows: the hit's window, or, for a hit that is the complete document, the
         window with the highest score.
         """
-        stored = read_stored(self._collection, [hit.id]).get(hit.id)
-        windows = range(0 if stored is None else stored.windows)
         layout = self._collection.layout
+        key = DocumentKey(hit.id, layout.tenant_of(hit.metadata))
+        stored = read_stored(self._collection, [key]).get(key)
+        windows = range(0 if stored is None else stored.windows)
         records = self._collection.retrieve(
-            [point_id(hit.id, layout, n) for n in windows], vectors=[self._vector_name]
+            [point_id(key, layout, n) for n in windows], vectors=[self._vector_name]
         )
         stored_windows = [to_hit(record, layout, self._vector_name) for record in records]
         candidates = [window for window in stored_windows if hit.window in (None, window.window)]

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from qdrant_client import models
 
 from splade_retriever.errors import InputError
-from splade_retriever.index.documents import BadInput, Document
+from splade_retriever.index.documents import BadInput, Document, DocumentKey
 
 __all__ = ["Batch", "OnError", "Stored", "ingest"]
 
@@ -52,7 +52,7 @@ def ingest(
     *,
     batch_size: int,
     hash_of: Callable[[Document], str],
-    lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
+    lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
     encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
     write: Callable[[Batch], None],
     on_error: OnError,
@@ -66,7 +66,7 @@ def ingest(
         documents: Checked inputs, read as they are needed.
         batch_size: Documents to encode and write together.
         hash_of: Returns the content hash that a document would be stored with.
-        lookup: Returns what the collection holds of these documents, by id.
+        lookup: Returns what the collection holds of these documents, by key.
         encode: Returns the points of each of these documents, in order.
         write: Writes a batch and returns when the engine has acknowledged it.
         on_error: "raise", or a function that is called with each input that cannot be stored.
@@ -88,7 +88,7 @@ def ingest(
                 break
             ids.extend(document.id for document in batch)
             # Of an id that appears twice the last counts: within a batch here, else by the order of writes.
-            latest = list({document.id: document for document in batch}.values())
+            latest = list({document.key: document for document in batch}.values())
             if any(document.id in writer.in_flight for document in latest):
                 writer.drain()  # a lookup does not see documents that wait to be written
             writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
@@ -132,7 +132,7 @@ def _plan(
     documents: Sequence[Document],
     acknowledged: list[str],
     hash_of: Callable[[Document], str],
-    lookup: Callable[[Sequence[Document]], Mapping[str, Stored]],
+    lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
     encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
 ) -> Batch:
     """Sort a batch into new documents, which are encoded, those with new metadata only, and known ones."""
@@ -140,14 +140,14 @@ def _plan(
     stored = lookup(documents)
     new = []
     for document in documents:
-        known = stored.get(document.id)
+        known = stored.get(document.key)
         if known is None or known.hash != hash_of(document):
             new.append(document)
         elif known.metadata != document.metadata:
             batch.metadata.append((document, known))
     batch.points = encode(new) if new else []
     for document, points in zip(new, batch.points, strict=True):
-        known = stored.get(document.id)
+        known = stored.get(document.key)
         if known is not None and known.windows > len(points):
             batch.surplus.append((document, len(points), known.windows))
     return batch

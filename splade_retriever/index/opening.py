@@ -1,6 +1,7 @@
 """Opening a collection, or creating it: its store, its settings, its payload indexes."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,15 @@ from splade_retriever.validation import is_url
 __all__ = [
     "adopt_collection",
     "check_client",
+    "check_tenant_field",
     "create_collection",
     "index_fields",
     "index_paths",
     "load_settings",
     "open_client",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def check_client(client: object) -> None:
@@ -156,6 +160,29 @@ def adopt_collection(collection: Collection, settings: CollectionSettings) -> No
     adopted = replace(settings, layout=collection.layout)
     collection.update(metadata=adopted.to_metadata())
     collection.settings = adopted
+
+
+def check_tenant_field(collection: Collection, tenant_field: str | None) -> None:
+    """Check that a collection separates tenants by the requested field; warn where it does not at all.
+
+    Raises:
+        CollectionMismatchError: It separates them by another field.
+    """
+    stored = collection.layout.tenant_field
+    if tenant_field is None or tenant_field == stored:
+        return
+    if stored is None:
+        logger.warning(
+            "Collection %r was created without tenant_field=%r: documents of two tenants with the same id "
+            "overwrite each other. Use ids that differ, or add the documents to a new collection.",
+            collection.name,
+            tenant_field,
+        )
+        return
+    raise CollectionMismatchError(
+        f"Collection {collection.name!r} separates tenants by {stored!r}, but tenant_field={tenant_field!r} "
+        "was requested. Leave it out, or use a new collection."
+    )
 
 
 def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field: str | None) -> None:

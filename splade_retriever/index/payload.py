@@ -1,6 +1,7 @@
 """Document -> payload of a point, and payload -> hit; ids and hashes that are stored with it."""
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from splade_retriever.errors import StorageError
-from splade_retriever.index.documents import Branch, Document, Hit
+from splade_retriever.errors import InputError, StorageError
+from splade_retriever.index.documents import Branch, Document, DocumentKey, Hit
 from splade_retriever.index.llama_index_payload import read_node, write_node
 from splade_retriever.sparse import SparseEmbedding
 
@@ -19,6 +20,7 @@ __all__ = [
     "WINDOW_NUMBER_PATH",
     "Layout",
     "content_hash",
+    "document_key",
     "joined_windows",
     "package_fields",
     "point_id",
@@ -31,6 +33,7 @@ PACKAGE_KEY: Final = "_splade"
 """The payload key of this package: the user's id, the content hash, the window, an adapter's extra."""
 WINDOW_NUMBER_PATH: Final = f"{PACKAGE_KEY}.window.n"
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
+_TENANTS_NAMESPACE: Final = uuid.uuid5(_NAMESPACE, "tenants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,26 @@ class Layout:
     metadata_key: str | None = "metadata"
     native_ids: bool = False
     """True where another program made the collection: its point ids are the documents' ids."""
+    tenant_field: str | None = None
+    """Metadata key whose value says whose a document is: two tenants may use the same id."""
+
+    def tenant_of(self, metadata: Mapping[str, Any]) -> str | None:
+        """Return whose a document is; None where the collection does not separate tenants.
+
+        Raises:
+            InputError: The collection separates tenants, and the metadata has none.
+        """
+        if self.tenant_field is None:
+            return None
+        value: object = metadata
+        for name in re.findall(r'"[^"]*"|[^.]+', self.tenant_field):
+            value = value.get(name.strip('"')) if isinstance(value, Mapping) else None
+        if not isinstance(value, str) or not value:
+            raise InputError(
+                f"metadata has {value!r} at {self.tenant_field!r}, expected the tenant as a string: the "
+                "collection separates tenants by this key"
+            )
+        return value
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any]) -> "Layout":
@@ -143,14 +166,23 @@ def window_count(point: models.ScoredPoint | models.Record) -> int:
     return int((package_fields(point).get("window") or {}).get("of", 1))
 
 
-def point_id(id: str, layout: Layout, window: int = 0) -> str | int:
+def document_key(point: models.ScoredPoint | models.Record, layout: Layout) -> DocumentKey:
+    """Return which document a point belongs to."""
+    hit = to_hit(point, layout, "")
+    return DocumentKey(hit.id, layout.tenant_of(hit.metadata))
+
+
+def point_id(key: DocumentKey, layout: Layout, window: int = 0) -> str | int:
     """Return the engine's id of a document, or of one of its windows.
 
     Qdrant takes UUIDs and integers only; UUIDv5 in a namespace of this package makes one of any string, the
-    same on every machine and in every run.
+    same on every machine and in every run. Each tenant has a namespace.
     """
+    id, tenant = key
     base: str | int
-    if layout.native_ids and (native := _native_id(id)) is not None:
+    if tenant is not None:
+        base = str(uuid.uuid5(uuid.uuid5(_TENANTS_NAMESPACE, tenant), id))
+    elif layout.native_ids and (native := _native_id(id)) is not None:
         base = native
     else:
         base = str(uuid.uuid5(_NAMESPACE, id))

@@ -66,7 +66,7 @@ def to_points(
             )
             points[-1].append(
                 models.PointStruct(
-                    id=point_id(document.id, layout, n),
+                    id=point_id(document.key, layout, n),
                     payload=to_payload(document, layout, hash, window),
                     vector=point_vectors,
                 )

@@ -7,7 +7,7 @@ from qdrant_client import models
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.documents import Hit, checked_ids, in_batches
 from splade_retriever.index.payload import joined_windows, point_id, to_hit
-from splade_retriever.index.stored_documents import first_points, window_records
+from splade_retriever.index.stored_documents import document_keys, first_points, window_records
 
 __all__ = ["Reader"]
 
@@ -19,12 +19,13 @@ class Reader:
         self._collection = collection
         self._vector_name = vector_name
 
-    def get(self, ids: Iterable[str], *, with_vectors: bool) -> list[Hit]:
+    def get(self, ids: Iterable[str], *, tenant: str | None, with_vectors: bool) -> list[Hit]:
         """Read documents by id, in that order; missing ones are skipped."""
         self._collection.check_before_read()
         hits: list[Hit] = []
         for batch in in_batches(checked_ids(ids)):
-            points = [point_id(id, self._collection.layout) for id in batch]
+            keys = document_keys(self._collection, batch, tenant)
+            points = [point_id(key, self._collection.layout) for key in keys]
             records = {
                 record.id: record
                 for record in self._collection.retrieve(

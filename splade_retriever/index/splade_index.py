@@ -26,6 +26,7 @@ from splade_retriever.index.explainer import Explainer
 from splade_retriever.index.opening import (
     adopt_collection,
     check_client,
+    check_tenant_field,
     create_collection,
     index_fields,
     index_paths,
@@ -109,7 +110,8 @@ class SpladeIndex:
                 replication_factor: Copies of each shard on a cluster.
                 indexed_fields: Metadata key -> "keyword", "integer", "float", "bool", "datetime", "text" or
                     "uuid": fields that filters use often get a payload index.
-                tenant_field: Metadata key whose values separate tenants.
+                tenant_field: Metadata key whose values separate tenants. In a new collection every document
+                    must have it, and two tenants may use the same id: pass `tenant=` with ids.
 
                 How to connect:
 
@@ -175,13 +177,14 @@ class SpladeIndex:
             )
         if self._model.is_passed:
             _ = self._model.encoder  # reports a mismatch now
+        check_tenant_field(collection, options.tenant_field)
         index_fields(collection, options.indexed_fields, options.tenant_field)
 
     def _new_settings(self) -> CollectionSettings:
         settings = CollectionSettings(
             encoder=dict(self._model.unchecked.fingerprint),
             vector_name=self._options.vector_name,
-            layout=self._options.layout or Layout(),
+            layout=replace(self._options.layout or Layout(), tenant_field=self._options.tenant_field),
             dense_name=None if self._dense is None else self._options.dense_name,
             dense_size=None if self._dense is None else len(self._dense.embed_query("how long is a vector?")),
             **self._options.vectors.set(),
@@ -318,13 +321,25 @@ class SpladeIndex:
         """
         index_paths(self._collection, dict.fromkeys(paths, models.PayloadSchemaType.KEYWORD))
 
-    def delete(self, ids: Iterable[str] | None = None, *, filter: FilterLike | None = None) -> None:
+    def delete(
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: FilterLike | None = None,
+        tenant: str | None = None,
+    ) -> None:
         """Delete documents by id, or all that match a filter; ids that are not stored are skipped.
 
+        Args:
+            ids: Their ids.
+            filter: See `splade_retriever.filters`.
+            tenant: Whose ids they are, where the collection has a `tenant_field`.
+
         Raises:
-            InputError: Without ids and filter, or with both; to delete everything use `clear`.
+            InputError: Without ids and filter, or with both; to delete everything use `clear`. Or the tenant
+                is missing.
         """
-        self._writer.delete(ids, self._engine_filter(filter))
+        self._writer.delete(ids, self._engine_filter(filter), tenant=tenant)
 
     def clear(self) -> None:
         """Delete every document; the collection and its settings stay."""
@@ -426,9 +441,18 @@ class SpladeIndex:
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    def get(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
-        """Read documents by id, in the order of the ids; ids that are not stored are skipped."""
-        return self._reader.get(ids, with_vectors=with_vectors)
+    def get(self, ids: Iterable[str], *, tenant: str | None = None, with_vectors: bool = False) -> list[Hit]:
+        """Read documents by id, in the order of the ids; ids that are not stored are skipped.
+
+        Args:
+            ids: Their ids.
+            tenant: Whose ids they are, where the collection has a `tenant_field`.
+            with_vectors: Return each hit's stored sparse vector.
+
+        Raises:
+            InputError: The ids are not strings, or the tenant is missing.
+        """
+        return self._reader.get(ids, tenant=tenant, with_vectors=with_vectors)
 
     def scroll(
         self, filter: FilterLike | None = None, *, batch_size: int = 256, with_vectors: bool = False
@@ -499,13 +523,21 @@ class SpladeIndex:
         """Run `explain_all` in a thread."""
         return await self.run_in_thread(self.explain_all, query, hits)
 
-    async def aget(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Hit]:
+    async def aget(
+        self, ids: Iterable[str], *, tenant: str | None = None, with_vectors: bool = False
+    ) -> list[Hit]:
         """Run `get` in a thread."""
-        return await self.run_in_thread(self.get, ids, with_vectors=with_vectors)
+        return await self.run_in_thread(self.get, ids, tenant=tenant, with_vectors=with_vectors)
 
-    async def adelete(self, ids: Iterable[str] | None = None, *, filter: FilterLike | None = None) -> None:
+    async def adelete(
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: FilterLike | None = None,
+        tenant: str | None = None,
+    ) -> None:
         """Run `delete` in a thread."""
-        await self.run_in_thread(self.delete, ids, filter=filter)
+        await self.run_in_thread(self.delete, ids, filter=filter, tenant=tenant)
 
     async def acount(self, filter: FilterLike | None = None) -> int:
         """Run `count` in a thread."""

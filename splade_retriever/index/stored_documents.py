@@ -9,13 +9,14 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.errors import NotSupportedError
+from splade_retriever.errors import InputError, NotSupportedError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.documents import Document
+from splade_retriever.index.documents import Document, DocumentKey
 from splade_retriever.index.ingest import Batch, Stored
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
     WINDOW_NUMBER_PATH,
+    document_key,
     package_fields,
     point_id,
     window_count,
@@ -23,6 +24,7 @@ from splade_retriever.index.payload import (
 
 __all__ = [
     "delete_documents",
+    "document_keys",
     "first_points",
     "lookup",
     "read_stored",
@@ -40,18 +42,40 @@ def first_points(collection: Collection, filter: models.Filter | None) -> models
     return models.Filter(must=None if filter is None else [filter], must_not=[later])
 
 
-def lookup(collection: Collection, documents: Sequence[Document]) -> dict[str, Stored]:
-    """Read what is stored of these documents, by id."""
-    return read_stored(collection, [document.id for document in documents])
+def document_keys(collection: Collection, ids: Sequence[str], tenant: str | None) -> list[DocumentKey]:
+    """Return which documents are meant by ids, and by a tenant where the collection separates tenants.
+
+    Raises:
+        InputError: The tenant is missing, or the collection does not separate tenants.
+    """
+    tenant_field = collection.layout.tenant_field
+    if tenant is None and tenant_field is not None:
+        raise InputError(
+            f"Collection {collection.name!r} separates tenants by {tenant_field!r}, and two tenants may use "
+            "the same id. Pass tenant=... with the ids, or a filter instead of ids."
+        )
+    if tenant is not None and tenant_field is None:
+        raise InputError(
+            f"tenant={tenant!r} is passed, but collection {collection.name!r} does not separate tenants. "
+            "Leave it out, or use a new collection with tenant_field=."
+        )
+    return [DocumentKey(id, tenant) for id in ids]
 
 
-def read_stored(collection: Collection, ids: Sequence[str]) -> dict[str, Stored]:
-    """Read what is stored under these ids; missing ones are left out."""
-    points: dict[models.ExtendedPointId, str] = {point_id(id, collection.layout): id for id in ids}
+def lookup(collection: Collection, documents: Sequence[Document]) -> dict[DocumentKey, Stored]:
+    """Read what is stored of these documents, by key."""
+    return read_stored(collection, [document.key for document in documents])
+
+
+def read_stored(collection: Collection, keys: Sequence[DocumentKey]) -> dict[DocumentKey, Stored]:
+    """Read what is stored under these keys; missing ones are left out."""
+    points: dict[models.ExtendedPointId, DocumentKey] = {
+        point_id(key, collection.layout): key for key in keys
+    }
     metadata_key = collection.layout.metadata_key
-    keys = [PACKAGE_KEY] if metadata_key is None else [PACKAGE_KEY, metadata_key]
-    stored: dict[str, Stored] = {}
-    for record in collection.retrieve(list(points), payload=keys):
+    fields = [PACKAGE_KEY] if metadata_key is None else [PACKAGE_KEY, metadata_key]
+    stored: dict[DocumentKey, Stored] = {}
+    for record in collection.retrieve(list(points), payload=fields):
         metadata = None if metadata_key is None else (record.payload or {}).get(metadata_key)
         stored[points[record.id]] = Stored(
             package_fields(record).get("hash"), metadata or {}, window_count(record)
@@ -64,8 +88,8 @@ def window_records(collection: Collection, first: models.Record) -> list[models.
     count = window_count(first)
     if count == 1:
         return [first]
-    id = str(package_fields(first).get("id", first.id))
-    points = [point_id(id, collection.layout, n) for n in range(1, count)]
+    key = document_key(first, collection.layout)
+    points = [point_id(key, collection.layout, n) for n in range(1, count)]
     records = {record.id: record for record in collection.retrieve(points)}
     return [first, *(records.get(point) for point in points)]
 
@@ -77,25 +101,25 @@ def write_batch(collection: Collection, batch: Batch) -> None:
     interrupted write is not taken for a finished one.
     """
     if batch.surplus:
-        _forget_hashes(collection, [document.id for document, _, _ in batch.surplus])
+        _forget_hashes(collection, [document.key for document, _, _ in batch.surplus])
         collection.delete_points(
             [
-                point_id(document.id, collection.layout, n)
+                point_id(document.key, collection.layout, n)
                 for document, first, end in batch.surplus
                 for n in range(first, end)
             ]
         )
     collection.upsert(batch.points)
     for document, stored in batch.metadata:
-        set_metadata(collection, document.id, document.metadata, stored.windows)
+        set_metadata(collection, document.key, document.metadata, stored.windows)
 
 
-def _forget_hashes(collection: Collection, ids: Sequence[str]) -> None:
-    points = [point_id(id, collection.layout) for id in ids]
+def _forget_hashes(collection: Collection, keys: Sequence[DocumentKey]) -> None:
+    points = [point_id(key, collection.layout) for key in keys]
     collection.set_payload({"hash": None}, points, key=PACKAGE_KEY)
 
 
-def set_metadata(collection: Collection, id: str, metadata: Mapping[str, Any], windows: int) -> None:
+def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str, Any], windows: int) -> None:
     """Replace the metadata of a document in all its points.
 
     Raises:
@@ -106,16 +130,16 @@ def set_metadata(collection: Collection, id: str, metadata: Mapping[str, Any], w
             f"Collection {collection.name!r} keeps metadata inside LlamaIndex nodes, which are not rewritten "
             "in place. Add the document again."
         )
-    points = [point_id(id, collection.layout, n) for n in reversed(range(windows))]
+    points = [point_id(key, collection.layout, n) for n in reversed(range(windows))]
     collection.set_payload({collection.layout.metadata_key: dict(metadata)}, points)
 
 
-def delete_documents(collection: Collection, ids: Sequence[str]) -> None:
-    """Delete documents with all their points; ids that are not stored are skipped."""
+def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> None:
+    """Delete documents with all their points; those that are not stored are skipped."""
     collection.delete_points(
         [
-            point_id(id, collection.layout, n)
-            for id, stored in read_stored(collection, ids).items()
+            point_id(key, collection.layout, n)
+            for key, stored in read_stored(collection, keys).items()
             for n in reversed(range(stored.windows))
         ]
     )

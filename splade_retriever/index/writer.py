@@ -1,8 +1,8 @@
 """Writing documents to a collection: adding, changing metadata, deleting."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypedDict
 
@@ -14,6 +14,8 @@ from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import (
     BadInput,
+    Document,
+    DocumentKey,
     check_inputs,
     checked_ids,
     in_batches,
@@ -24,6 +26,7 @@ from splade_retriever.index.payload import content_hash
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.stored_documents import (
     delete_documents,
+    document_keys,
     lookup,
     read_stored,
     set_metadata,
@@ -94,7 +97,7 @@ class Writer:
         collection.check_open()
         check_inputs(inputs)
         if options.on_error == "raise" and all(part is None or isinstance(part, Sequence) for part in inputs):
-            _check_documents(inputs)
+            self._check_documents(inputs)
         settings = self._settings()
         encoder = self._model.encoder  # a mismatch is reported before anything is read
         recipe = settings.recipe()
@@ -108,7 +111,7 @@ class Writer:
                     options.on_written(ids)
 
             return ingest(
-                read_documents(inputs),
+                self._read_documents(inputs),
                 batch_size=options.batch_size,
                 hash_of=lambda document: content_hash(document, recipe),
                 lookup=partial(lookup, collection),
@@ -119,6 +122,24 @@ class Writer:
                 stop=stop,
                 overlap=not collection.single_thread,
             )
+
+    def _check_documents(self, inputs: Sequence[Any]) -> None:
+        """Find a bad input before the first write, in inputs that can be read twice."""
+        for document in self._read_documents(inputs):
+            if isinstance(document, BadInput):
+                raise InputError(f"input {document.position} of add: {document.reason}. Nothing was written.")
+
+    def _read_documents(self, inputs: Sequence[Any]) -> Iterator[Document | BadInput]:
+        """Read inputs, and of each document whose it is."""
+        layout = self._collection.layout
+        for document in read_documents(inputs):
+            if layout.tenant_field is None or isinstance(document, BadInput):
+                yield document
+                continue
+            try:
+                yield replace(document, tenant=layout.tenant_of(document.metadata))
+            except InputError as error:
+                yield BadInput(document.position, document.id, str(error))
 
     def _write_batch(self, batch: Batch) -> None:
         with self._collection.confirmed_write():
@@ -138,38 +159,36 @@ class Writer:
         fault = json_fault("metadata", metadata)
         if fault or not isinstance(metadata, Mapping):
             raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")
-        stored = read_stored(self._collection, [id]).get(id)
+        key = DocumentKey(id, self._collection.layout.tenant_of(metadata))
+        stored = read_stored(self._collection, [key]).get(key)
         if stored is None:
             return False
         with self._collection.confirmed_write():
-            set_metadata(self._collection, id, metadata, stored.windows)
+            set_metadata(self._collection, key, metadata, stored.windows)
         return True
 
-    def delete(self, ids: Iterable[str] | None, filter: models.Filter | None) -> None:
+    def delete(
+        self, ids: Iterable[str] | None, filter: models.Filter | None, *, tenant: str | None = None
+    ) -> None:
         """Delete documents by id, or all that match a filter."""
         if (ids is None) == (filter is None):
             raise InputError(
                 "delete takes either ids or a filter that is not empty. To delete all use clear()."
             )
+        if filter is not None and tenant is not None:
+            raise InputError("delete takes tenant= with ids. Put the tenant into the filter.")
         if filter is not None:
             with self._collection.confirmed_write():
                 self._collection.delete_matching(filter)
             return
         for batch in in_batches(checked_ids(ids or ())):
             with self._collection.confirmed_write():
-                delete_documents(self._collection, batch)
+                delete_documents(self._collection, document_keys(self._collection, batch, tenant))
 
     def clear(self) -> None:
         """Delete all documents."""
         with self._collection.confirmed_write():
             self._collection.delete_matching(models.Filter())
-
-
-def _check_documents(inputs: Sequence[Any]) -> None:
-    """Find a bad input before the first write, in inputs that can be read twice."""
-    for document in read_documents(inputs):
-        if isinstance(document, BadInput):
-            raise InputError(f"input {document.position} of add: {document.reason}. Nothing was written.")
 
 
 def _progress_bar(total: int | None, *, show: bool) -> Any:

@@ -202,11 +202,16 @@ class SpladeVectorStore(VectorStore):
         return await self.index.aadd(*columns(documents, ids), **settings)
 
     def delete(  # type: ignore[override] # no **kwargs, which would ignore a misspelt filter=
-        self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: LangChainFilter | None = None,
+        tenant: str | None = None,
     ) -> bool:
         """Delete documents by id or by filter; without either, as LangChain defines it, all documents.
 
-        Ids that are not stored are skipped.
+        Ids that are not stored are skipped. Where the collection separates tenants, `tenant` says whose ids
+        they are.
 
         Returns:
             True.
@@ -214,27 +219,34 @@ class SpladeVectorStore(VectorStore):
         Raises:
             InputError: If both ids and a filter are passed, or the filter is empty.
         """
-        if ids is None and filter is None:
+        if ids is None and filter is None and tenant is None:
             self.index.clear()
         else:
-            self.index.delete(ids, filter=to_index_filter(filter))
+            self.index.delete(ids, filter=to_index_filter(filter), tenant=tenant)
         return True
 
     async def adelete(  # type: ignore[override]
-        self, ids: Iterable[str] | None = None, *, filter: LangChainFilter | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        filter: LangChainFilter | None = None,
+        tenant: str | None = None,
     ) -> bool:
         """Async version of `delete`."""
-        return await self.index.run_in_thread(self.delete, ids, filter=filter)
+        return await self.index.run_in_thread(self.delete, ids, filter=filter, tenant=tenant)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Read documents by id, in the order of the ids; ids that are not stored are skipped."""
-        return [to_document(hit) for hit in self.index.get(ids)]
+    def get_by_ids(self, ids: Sequence[str], /, *, tenant: str | None = None) -> list[Document]:
+        """Read documents by id, in the order of the ids; ids that are not stored are skipped.
 
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        Where the collection separates tenants, `tenant` says whose ids they are.
+        """
+        return [to_document(hit) for hit in self.index.get(ids, tenant=tenant)]
+
+    async def aget_by_ids(self, ids: Sequence[str], /, *, tenant: str | None = None) -> list[Document]:
         """Async version of `get_by_ids`."""
-        return [to_document(hit) for hit in await self.index.aget(ids)]
+        return [to_document(hit) for hit in await self.index.aget(ids, tenant=tenant)]
 
     # -- searching -------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from llama_index.core.vector_stores.types import (
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
+from splade_retriever.index.documents import DocumentKey
 from splade_retriever.index.llama_index_payload import NODE_KEY
 from splade_retriever.index.payload import PACKAGE_KEY, Layout, point_id
 
@@ -118,10 +119,11 @@ class NodeFilters:
     def nodes(self, ids: Sequence[str]) -> models.Filter:
         """Return a filter for nodes by id, whichever program wrote them."""
         condition: models.Condition
-        if self.windows:  # the number of points of each node is unknown here
+        if self.windows or self.layout.tenant_field is not None:
+            # The number of points of each node, and whose it is, are unknown here.
             condition = _any_of(_ID_PATH, ids)
         else:
-            condition = models.HasIdCondition(has_id=[point_id(id, self.layout) for id in ids])
+            condition = models.HasIdCondition(has_id=[point_id(DocumentKey(id), self.layout) for id in ids])
         return models.Filter(must=[condition])
 
     def sources(self, ref_doc_ids: Sequence[str]) -> models.Filter:
@@ -131,7 +133,8 @@ class NodeFilters:
     @property
     def paths(self) -> list[str]:
         """Payload paths with strings that these filters compare."""
-        return [self._source_path, _ID_PATH] if self.windows else [self._source_path]
+        by_id = self.windows or self.layout.tenant_field is not None
+        return [self._source_path, _ID_PATH] if by_id else [self._source_path]
 
     @property
     def _source_path(self) -> str:

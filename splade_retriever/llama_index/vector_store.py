@@ -207,6 +207,13 @@ class SpladeVectorStore(BasePydanticVectorStore):
             raise InputError(
                 f"delete got ref_doc_id={ref_doc_id!r}, expected the id of one source document as a string."
             )
+        tenant_field = self._index.layout.tenant_field
+        if tenant_field is not None:
+            raise InputError(
+                f"delete got ref_doc_id={ref_doc_id!r}, but the collection separates tenants by "
+                f"{tenant_field!r}, and two tenants may use the same id. Use delete_nodes with filters that "
+                "name the tenant."
+            )
         return self._node_filters.sources([ref_doc_id])
 
     def delete_nodes(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from splade_retriever.errors import StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import CollectionSettings
-from splade_retriever.index.documents import Document, Hit
+from splade_retriever.index.documents import Document, DocumentKey, Hit
 from splade_retriever.index.ingest import Batch, Stored, ingest
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
     content_hash,
+    document_key,
     joined_windows,
     package_fields,
     point_id,
@@ -112,31 +113,32 @@ class Reencoding:
             hit = _whole_document(source, record)
             own = package_fields(record)
             extra = own.get("extra", hit.extra or None)
-            document = Document(position, hit.id, hit.text, hit.metadata, extra)
+            tenant = source.layout.tenant_of(hit.metadata)
+            document = Document(position, hit.id, hit.text, hit.metadata, extra, tenant=tenant)
             encoded_text, known = _encoded_text(document, own.get("hash"), recipe)
             report.other_text += not known
             yield replace(document, encoded_text=encoded_text)
 
-    def _lookup(self, batch: Sequence[Document]) -> dict[str, Stored]:
+    def _lookup(self, batch: Sequence[Document]) -> dict[DocumentKey, Stored]:
         """Read what the target has of these documents."""
         layout = self.target.layout
         if layout.metadata_key is not None:
             return lookup(self.target, batch)
         # Metadata inside a LlamaIndex node is not changed in place: such a document is written again.
         document_of: dict[models.ExtendedPointId, Document] = {
-            point_id(document.id, layout): document for document in batch
+            point_id(document.key, layout): document for document in batch
         }
-        stored: dict[str, Stored] = {}
+        stored: dict[DocumentKey, Stored] = {}
         for record in self.target.retrieve(list(document_of)):
             document, hit = document_of[record.id], to_hit(record, layout, "")
             if hit.metadata == document.metadata:
                 hash = package_fields(record).get("hash")
-                stored[document.id] = Stored(hash, hit.metadata, window_count(record))
+                stored[document.key] = Stored(hash, hit.metadata, window_count(record))
         return stored
 
     def _encode(self, batch: Sequence[Document], report: PassReport) -> "list[list[models.PointStruct]]":
         """Make the new points; payload keys of other programs are copied."""
-        ids = [point_id(document.id, self.source.layout) for document in batch]
+        ids = [point_id(document.key, self.source.layout) for document in batch]
         copied_name = self.old.dense_name if self.dense is None else None
         old_points = {
             record.id: record
@@ -160,11 +162,11 @@ class Reencoding:
     def _remove_gone(self) -> int:
         """Delete the documents that the source lacks from the target, and return their number."""
         target = self.target
-        gone: list[str] = []
+        gone: list[DocumentKey] = []
         for record in target.scroll(first_points(target, None), batch_size=_BATCH):
-            hit = to_hit(record, target.layout, "")
-            if not read_stored(self.source, [hit.id]):
-                gone.append(hit.id)
+            key = document_key(record, target.layout)
+            if not read_stored(self.source, [key]):
+                gone.append(key)
         delete_documents(target, gone)
         return len(gone)
 

@@ -185,6 +185,65 @@ def test_a_tenant_field_has_the_engines_tenant_index_and_separates_tenants(clien
         assert (schema[1].data_type, schema[1].params.is_tenant, schema[1].points) == ("keyword", True, 20)
 
 
+@pytest.fixture
+def of_tenants(client: Any) -> SpladeIndex:
+    """An index in which two tenants have a document "1" each, of several windows."""
+    index = SpladeIndex(
+        client=client, model=WordEncoder(max_length=6), windows="points", window_overlap=0, tenant_field="org"
+    )
+    index.add(["moon rock of the lunar highlands far away"], [{"org": "acme"}], ["1"])
+    index.add(["moon dust of the lunar lowlands near by"], [{"org": "globex"}], ["1"])
+    return index
+
+
+def test_two_tenants_may_use_the_same_id(of_tenants: SpladeIndex) -> None:
+    index = of_tenants
+    assert index.count() == 2
+    assert [hit.text[:9] for hit in index.get(["1"], tenant="acme")] == ["moon rock"]
+    assert [hit.text[:9] for hit in index.get(["1"], tenant="globex")] == ["moon dust"]
+    assert index.get(["1"], tenant="initech") == []
+    for org, word in (("acme", "highlands"), ("globex", "lowlands")):
+        (hit,) = index.search(word, filter={"org": org})
+        assert index.explain(word, hit).contributions[0].token == word
+    both = index.add(["moon", "sun"], [{"org": "acme"}, {"org": "globex"}], ["2", "2"])
+    assert both == ["2", "2"]
+    assert [hit.text for org in ("acme", "globex") for hit in index.get(["2"], tenant=org)] == ["moon", "sun"]
+
+    assert index.update_metadata("1", {"org": "acme", "year": 1969})
+    index.delete(["1"], tenant="globex")
+
+    assert [hit.metadata for hit in index.scroll({"year": 1969})] == [{"org": "acme", "year": 1969}]
+    assert index.get(["1"], tenant="globex") == []
+    assert index.count() == 3
+
+
+def test_ids_without_their_tenant_are_refused(of_tenants: SpladeIndex, client: Any) -> None:
+    index = of_tenants
+    for call in (lambda: index.get(["1"]), lambda: index.delete(["1"])):
+        with pytest.raises(InputError, match="Pass tenant="):
+            call()
+    with pytest.raises(InputError, match="input 0 of add: metadata has None at 'org'"):
+        index.add(["moon"], ids=["3"])
+    with pytest.raises(InputError, match="Put the tenant into the filter"):
+        index.delete(filter={"org": "acme"}, tenant="acme")
+    plain = SpladeIndex(client=client, collection="plain", model=WordEncoder())
+    with pytest.raises(InputError, match="does not separate tenants"):
+        plain.get(["1"], tenant="acme")
+    assert index.count() == 2
+
+
+def test_a_collection_separates_tenants_by_the_field_it_was_created_with(
+    of_tenants: SpladeIndex, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = SpladeIndex(client=client, model=WordEncoder(max_length=6))
+    assert len(again.get(["1"], tenant="acme")) == 1
+    with pytest.raises(CollectionMismatchError, match="separates tenants by 'org', but tenant_field='firm'"):
+        SpladeIndex(client=client, tenant_field="firm")
+    SpladeIndex(client=client, collection="plain", model=WordEncoder())
+    SpladeIndex(client=client, collection="plain", tenant_field="org", model=WordEncoder())
+    assert "created without tenant_field='org'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
