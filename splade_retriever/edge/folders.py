@@ -57,7 +57,7 @@ class OpenFolder:
         shards = [collection for collection in self.collections.values() if collection.shard is not None]
         for collection in shards:
             keep_forever(collection.shard)
-        # The engine holds a lock of its own, on the folder of its log.
+        # The engine holds another lock, on the folder of its log.
         replace_descriptors(
             [] if self.closed else [self.lock_file], [one.shard_folder / "wal" for one in shards]
         )

@@ -372,7 +372,7 @@ class EdgeProcess(QdrantBase):
                 raise value
             return value
         finally:
-            del value  # an error in a variable of its own frame would keep this client
+            del value  # a traceback that refers to itself would keep this client
 
 
 def _start() -> "subprocess.Popen[bytes]":

@@ -1,6 +1,6 @@
 """Copy an index folder, so that it can be read without writing to it.
 
-The engine writes to its files even when it only reads, so a reader needs files of its own. Hard links would
+The engine writes to its files even when it only reads, so a reader needs separate files. Hard links would
 share their content.
 """
 

@@ -337,7 +337,7 @@ class EdgeFolder:
             try:
                 raise translation from error
             finally:
-                del translation  # an error in a variable of its own frame would keep the folder open
+                del translation  # a traceback that refers to itself would keep the folder open
 
     def check_space(self, *, beside: int = 0) -> None:
         """Raise StorageError if the disk is nearly full, or would be with this many bytes more."""

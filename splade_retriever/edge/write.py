@@ -409,7 +409,7 @@ class PointWriter:
             if missing:
                 raise missing[0]
         finally:
-            missing.clear()  # an error in a variable of its own frame would keep the folder open
+            missing.clear()  # a traceback that refers to itself would keep the folder open
 
 
 def write_stream(

@@ -278,9 +278,9 @@ def _measured(system: _System, collection: BeirCollection, gains: Gains) -> Qual
     seconds = []
     for id, text in collection.queries.items():
         is_document = id in collection.queries_in_corpus
-        begun = time.perf_counter()
+        started = time.perf_counter()
         ranked = system.rank(text, _DEPTH + is_document)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
         rankings[id] = [document for document in ranked if not (is_document and document == id)][:_DEPTH]
     return Quality(
         system=system.name,
@@ -330,9 +330,9 @@ class _Splade:
         max_active_dims, min_weight = self._settings["max_active_dims"], self._settings["min_weight"]
         vectors = iter(self._encoder.passage_embed(texts))
         while True:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             vector = next(vectors, None)
-            self._encoding_s += time.perf_counter() - begun
+            self._encoding_s += time.perf_counter() - started
             if vector is None:
                 return
             self._documents.add(prune(vector, max_active_dims, min_weight))
@@ -340,12 +340,12 @@ class _Splade:
 
     def rank(self, query: str, k: int) -> list[str]:
         """Return the ids of the best `k` documents, best first."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         (vector,) = self._encoder.query_embed([query])
         encoded = time.perf_counter()
         hits = self._index.search(vector, k=k)
         searched = time.perf_counter()
-        self._encode_s.append(encoded - begun)
+        self._encode_s.append(encoded - started)
         self._search_s.append(searched - encoded)
         self._queries.add(prune(vector, self._settings["query_max_active_dims"]))
         return [hit.id for hit in hits]

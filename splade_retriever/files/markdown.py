@@ -43,15 +43,15 @@ def sections(text: str) -> list[Section]:
     """
     title, start = _front_matter(text)
     above: list[tuple[int, str]] = [(0, title)] if title else []
-    found: list[Section] = []
+    sections: list[Section] = []
     for heading in _headings(text, start):
-        found.append(Section(tuple(words for _, words in above), start, heading.start))
+        sections.append(Section(tuple(words for _, words in above), start, heading.start))
         above = [(level, words) for level, words in above if level < heading.level]
         if heading.words:
             above.append((heading.level, heading.words))
         start = heading.end
-    found.append(Section(tuple(words for _, words in above), start, len(text)))
-    return found
+    sections.append(Section(tuple(words for _, words in above), start, len(text)))
+    return sections
 
 
 def _front_matter(text: str) -> tuple[str, int]:

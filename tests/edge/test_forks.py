@@ -188,7 +188,7 @@ def test_a_child_opens_the_folder_after_the_parent_closed_it(opened: Any, tmp_pa
     assert in_child(count) == 0
 
 
-def test_a_child_opens_folders_of_its_own(opened: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_child_can_open_other_folders(opened: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
 
     def use() -> None:
