@@ -583,6 +583,7 @@ for n in range(10_000):
 """
 
 
+@pytest.mark.faults
 def test_a_folder_opens_with_complete_collections_after_a_kill_during_create_and_delete(
     tmp_path: Path,
 ) -> None:

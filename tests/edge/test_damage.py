@@ -15,6 +15,8 @@ from splade_retriever.edge.checksums import Checksums
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import StorageError
 
+pytestmark = pytest.mark.faults
+
 NAME = "docs"
 QUERY = models.SparseVector(indices=[1, 2, 3], values=[1.0, 2.0, 3.0])
 FLIPS = 150

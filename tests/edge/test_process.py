@@ -211,6 +211,7 @@ def test_a_child_that_does_not_start_leaves_the_client_open(monkeypatch: pytest.
 # -- killed processes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_a_killed_child_raises_and_loses_nothing(tmp_path: Path) -> None:
     client = EdgeProcess(tmp_path / "store")
     client.create_collection("docs", sparse_vectors_config=SPARSE)
@@ -223,6 +224,7 @@ def test_a_killed_child_raises_and_loses_nothing(tmp_path: Path) -> None:
         assert again.count("docs").count == 200
 
 
+@pytest.mark.faults
 def test_a_killed_parent_ends_its_child_and_loses_nothing(tmp_path: Path) -> None:
     script = f"""
 import time

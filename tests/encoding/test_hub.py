@@ -113,6 +113,7 @@ def test_a_download_that_the_server_interrupts_continues_in_the_next_process(
     assert Path(snapshot["folder"], "model.onnx").read_bytes() == large
 
 
+@pytest.mark.faults
 def test_a_download_whose_process_is_killed_continues_in_the_next_process(
     hub: HubServer, client: Client, large: bytes
 ) -> None:

@@ -149,6 +149,7 @@ migrate(sys.argv[1], sys.argv[2], on_progress=lambda done, total: print(done, fl
 """
 
 
+@pytest.mark.faults
 def test_after_a_kill_the_second_run_copies_only_what_is_missing(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1500)
     process = subprocess.Popen(

@@ -249,6 +249,7 @@ def states_of_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     return [*states, tmp_path / "a"]
 
 
+@pytest.mark.faults
 def test_a_kill_at_any_step_of_the_switch_leaves_a_complete_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +280,7 @@ reindex(sys.argv[1], DoublingEncoder(), batch_size=16, on_progress=lambda done, 
 """
 
 
+@pytest.mark.faults
 def test_after_a_kill_nothing_is_lost_and_the_second_run_continues(tmp_path: Path) -> None:
     folder(tmp_path / "a", 600)
     process = subprocess.Popen(

@@ -627,6 +627,7 @@ def test_processes_that_start_at_once_share_one_valid_graph(copied: Path, cache:
     assert names_in(cache) == entry(answer)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("moment", KILLED_WHILE)
 def test_a_process_killed_while_writing_leaves_no_graph(copied: Path, cache: Path, moment: str) -> None:
     program = f"{ASK}{HANG}{KILLED_WHILE[moment]}\npooled_graph(Path(sys.argv[1]))"
