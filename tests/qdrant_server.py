@@ -31,6 +31,7 @@ __all__ = [
     "QdrantServer",
     "ServerAddress",
     "emptied",
+    "free_ports",
     "given_server",
     "program",
 ]

@@ -1,4 +1,4 @@
-"""Connects to a store, repeats requests that may succeed later, and translates the store's errors."""
+"""Repeats requests that may succeed later, and translates the store's errors."""
 
 import json
 import logging
@@ -6,15 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from splade_retriever.errors import ServerError, SpladeError, StorageError
-from splade_retriever.index.options import ServerOptions
 
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-
-__all__ = ["call_with_retry", "connect", "run_concurrently"]
+__all__ = ["call_with_retry", "run_concurrently"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,19 +24,6 @@ _BUSY_STATUS: Final = (408, 429, 500, 502, 503, 504)
 _BUSY_CODES: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL")
 _REFUSED_CODES: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")
 _MAX_CONCURRENT: Final = 4
-
-
-def connect(url: str, server: ServerOptions) -> "QdrantClient":
-    """Create a client of a Qdrant server or cluster; no request is sent yet."""
-    from qdrant_client import QdrantClient
-
-    return QdrantClient(
-        url=url,
-        api_key=server.api_key,
-        prefer_grpc=server.prefer_grpc,
-        timeout=server.timeout,
-        check_compatibility=False,
-    )
 
 
 def run_concurrently(calls: Sequence[Callable[[], object]]) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
-from splade_retriever.index.connection import connect
 from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.index.payload import WINDOW_NUMBER_PATH, Layout
+from splade_retriever.index.server_client import check_same_server, connect
 from splade_retriever.validation import is_url
 
 __all__ = [
@@ -61,7 +61,13 @@ def open_client(location: str, *, create: bool, server: ServerOptions) -> Qdrant
     if not location or ("://" in location and not is_url(location)):
         raise InputError(f"location is {location!r}, expected a folder, ':memory:', or an http(s) URL.")
     if is_url(location):
-        return connect(location, server)
+        remote = connect(location, server)
+        try:
+            check_same_server(remote, location, server)
+        except BaseException:
+            remote.close()
+            raise
+        return remote
     if not create and location != ":memory:" and not Path(location).is_dir():
         raise CollectionNotFoundError(
             f"There is no index folder at {location!r}. Check the path, or pass create=True."
@@ -101,16 +107,33 @@ def load_settings(
         check_settings(collection.settings, requested, collection.name)
 
 
-def create_collection(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> None:
+def create_collection(
+    collection: Collection,
+    settings: CollectionSettings,
+    options: CreateOptions,
+    *,
+    check_created: Callable[[], object] = lambda: None,
+) -> None:
     """Create a collection that stores its settings.
 
     Where another process creates it first, that collection is opened by the rules of `load_settings`.
+
+    Args:
+        collection: The collection, which does not exist.
+        settings: How its vectors are made.
+        options: How the engine stores it.
+        check_created: Called when this call has created it; what it raises undoes the creation.
 
     Raises:
         NotSupportedError: The store does not keep the metadata of collections.
         CollectionMismatchError: Another process created it with other settings.
     """
     if _created(collection, settings, options):
+        try:
+            check_created()
+        except BaseException:
+            collection.drop()
+            raise
         stored = CollectionSettings.from_metadata(collection.describe().config.metadata, collection.name)
         if stored is None:
             collection.drop()

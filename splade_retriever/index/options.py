@@ -41,11 +41,14 @@ class ServerOptions:
     api_key: str | None = field(default=None, repr=False)
     prefer_grpc: bool = False
     """Send requests over gRPC."""
+    grpc_port: int | None = None
+    """The server's gRPC port; None for the REST port + 1, for a URL without a port 6334."""
     timeout: int | None = None
     """Seconds after which a request fails; None for qdrant-client's default."""
 
     def __post_init__(self) -> None:
         check_int("timeout", self.timeout, minimum=1, optional=True)
+        check_int("grpc_port", self.grpc_port, minimum=1, optional=True)
 
     def without_key(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, but for the key."""
@@ -156,6 +159,7 @@ class IndexKeywords(TypedDict, total=False):
     replication_factor: int | None
     api_key: str | None
     prefer_grpc: bool
+    grpc_port: int | None
     timeout: int | None
     engine_in_subprocess: bool
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
@@ -38,9 +38,11 @@ from splade_retriever.index.payload import Layout
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import SearchRequest
 from splade_retriever.index.searcher import Searcher
+from splade_retriever.index.server_client import check_same_server
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import is_url
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -74,7 +76,8 @@ class SpladeIndex:
 
         Args:
             location: A folder (embedded engine on disk), ":memory:" (embedded engine in a temporary folder,
-                deleted on close), or the http(s) URL of a Qdrant server.
+                deleted on close), or the http(s) URL of a Qdrant server. A URL without a port means port
+                6333 for http, 443 for https.
             collection: Name of the collection.
             model: An encoder, a model's name or folder, or None: the model that the collection stores, for a
                 new one the bundled model.
@@ -117,6 +120,8 @@ class SpladeIndex:
 
                 api_key: API key of the server.
                 prefer_grpc: Send requests to the server over gRPC.
+                grpc_port: The server's gRPC port. None for the port of the URL + 1; for a URL without a port
+                    6334.
                 timeout: Seconds after which a request to the server fails.
                 engine_in_subprocess: Open a large embedded index in a child process at once, see
                     `run_in_thread`; without it the first async call moves it there.
@@ -169,7 +174,9 @@ class SpladeIndex:
             if adopt and collection.settings is None:
                 adopt_collection(collection, self._new_settings())
         elif create:
-            create_collection(collection, self._new_settings(), options.create)
+            create_collection(
+                collection, self._new_settings(), options.create, check_created=self._check_server
+            )
         else:
             raise CollectionNotFoundError(
                 f"There is no collection {self.collection!r} at {self._location!r}. Check both names, or "
@@ -179,6 +186,10 @@ class SpladeIndex:
             _ = self._model.encoder  # reports a mismatch now
         check_tenant_field(collection, options.tenant_field)
         index_fields(collection, options.indexed_fields, options.tenant_field)
+
+    def _check_server(self) -> None:
+        if self._collection.owned and isinstance(self.client, QdrantClient) and is_url(self._location):
+            check_same_server(self.client, self._location, self._options.server)
 
     def _new_settings(self) -> CollectionSettings:
         settings = CollectionSettings(

@@ -18,8 +18,9 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 
 from splade_retriever.errors import InputError, ServerError, StorageError
 from splade_retriever.index import connection as server
-from splade_retriever.index.connection import call_with_retry, connect, run_concurrently
+from splade_retriever.index.connection import call_with_retry, run_concurrently
 from splade_retriever.index.options import ServerOptions
+from splade_retriever.index.server_client import connect
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import RestServer
 from tests.words import WordEncoder

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from splade_retriever.errors import CollectionMismatchError
+from splade_retriever.errors import CollectionMismatchError, ServerError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
-from tests.qdrant_server import ServerAddress
+from tests.qdrant_server import QdrantServer, ServerAddress, free_ports
 from tests.words import WordEncoder
 
 pytestmark = pytest.mark.server
@@ -75,3 +75,51 @@ def test_an_open_index_reports_that_its_name_stands_for_another_collection(
 
     with opened(collection="docs", model=WordEncoder("other words")) as index:
         assert [hit.id for hit in index.search("moon")] == ["old"]
+
+
+# -- ports and proxies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.own_server
+def test_requests_over_grpc_go_to_the_server_of_the_url(start_server: Callable[..., QdrantServer]) -> None:
+    right, wrong = start_server(), start_server()
+    with SpladeIndex(right.url, prefer_grpc=True, grpc_port=right.grpc_port, model=WordEncoder()) as index:
+        index.add(["a moon rock"], ids=["1"])
+        assert [hit.id for hit in index.search("moon")] == ["1"]
+        assert index.open_arguments is not None
+        assert index.open_arguments["grpc_port"] == right.grpc_port
+
+    both = (
+        f"REST port {right.port} and gRPC port {wrong.grpc_port} of {right.url} belong to different servers"
+    )
+    with pytest.raises(ServerError, match=both):
+        SpladeIndex(right.url, prefer_grpc=True, grpc_port=wrong.grpc_port, model=WordEncoder())
+    assert wrong.client().get_collections().collections == []
+
+
+@pytest.mark.own_server
+def test_two_empty_servers_are_told_apart_when_a_collection_is_created(
+    start_server: Callable[..., QdrantServer],
+) -> None:
+    right, wrong = start_server(), start_server()
+
+    with pytest.raises(ServerError, match="belong to different servers"):
+        SpladeIndex(right.url, prefer_grpc=True, grpc_port=wrong.grpc_port, model=WordEncoder())
+
+    assert wrong.client().get_collections().collections == []
+    assert right.client().get_collections().collections == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_not_reached_by_a_proxy(
+    empty_server: ServerAddress, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    (closed,) = free_ports(1)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    url = empty_server.url.replace("127.0.0.1", host)
+    with SpladeIndex(url, api_key=empty_server.api_key, model=WordEncoder()) as index:
+        assert index.count() == 0

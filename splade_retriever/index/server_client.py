@@ -1,0 +1,113 @@
+"""Clients of Qdrant servers: their ports, proxies, and whether both ports belong to one server."""
+
+import ipaddress
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from splade_retriever.errors import InputError, ServerError
+from splade_retriever.index.connection import call_with_retry
+from splade_retriever.index.options import ServerOptions
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+__all__ = ["check_same_server", "connect"]
+
+_PORTS: Final = {"http": 6333, "https": 443}
+"""Port of a URL without one."""
+_GRPC_PORT: Final = 6334
+"""gRPC port where the URL has no port."""
+_GRPC_OPTIONS: Final = {
+    # A channel that lost its server tries again each second. gRPC's own pauses grow to two minutes.
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.min_reconnect_backoff_ms": 5000,
+}
+_COMPARISONS: Final = 3
+"""How often the collections of two ports are compared, since another process may create one meanwhile."""
+
+
+def connect(url: str, server: ServerOptions) -> "QdrantClient":
+    """Create a client of a Qdrant server or cluster; no request is sent yet.
+
+    A server on the loopback interface is never reached by a proxy.
+
+    Raises:
+        InputError: The URL has no host, or a port that is not valid.
+    """
+    from qdrant_client import QdrantClient
+
+    host, port = _host_and_port(url)
+    grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS)
+    rest: dict[str, Any] = {}
+    if _is_loopback(host):
+        grpc_options["grpc.enable_http_proxy"] = 0
+        rest["mounts"] = dict.fromkeys(("http://", "https://", "all://"))
+    return QdrantClient(
+        url=url,
+        port=port,
+        grpc_port=grpc_port_of(url, server),
+        api_key=server.api_key,
+        prefer_grpc=server.prefer_grpc,
+        timeout=server.timeout,
+        grpc_options=grpc_options,
+        check_compatibility=False,
+        **rest,
+    )
+
+
+def grpc_port_of(url: str, server: ServerOptions) -> int:
+    """Return the gRPC port: the one that is set, else the REST port + 1, for a URL without a port 6334."""
+    if server.grpc_port is not None:
+        return server.grpc_port
+    port = urlsplit(url).port
+    return _GRPC_PORT if port is None else port + 1
+
+
+def check_same_server(client: "QdrantClient", url: str, server: ServerOptions) -> None:
+    """Check, where gRPC is used, that both ports belong to the same server, by the collections of both.
+
+    Raises:
+        ServerError: They do not, or one of them does not answer; the message names both ports.
+    """
+    if not server.prefer_grpc:
+        return
+    _, port = _host_and_port(url)
+    ports = f"REST port {port} and gRPC port {grpc_port_of(url, server)} of {url}"
+    doing = f"compare {ports}"
+    names: list[tuple[set[str], set[str]]] = []
+    for _ in range(_COMPARISONS):
+        by_rest: Any = call_with_retry(client.http.collections_api.get_collections, doing=doing).result
+        by_grpc = call_with_retry(client.get_collections, doing=doing)
+        names.append(
+            ({found.name for found in by_rest.collections}, {found.name for found in by_grpc.collections})
+        )
+        if names[-1][0] == names[-1][1]:
+            return
+        time.sleep(0.1)
+    differing = sorted(names[-1][0] ^ names[-1][1])
+    raise ServerError(
+        f"{ports} belong to different servers: only one of them has the collections {differing[:5]}. Pass "
+        "grpc_port= with the gRPC port of the server at the URL."
+    )
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+    except ValueError as error:
+        raise InputError(f"location is {url!r}: {error}. Pass a URL such as 'http://host:6333'.") from error
+    if not parts.hostname:
+        raise InputError(f"location is {url!r}, which names no host. Pass a URL such as 'http://host:6333'.")
+    return parts.hostname, port
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
