@@ -126,7 +126,7 @@ def _try_model() -> str:
     opened_s = time.perf_counter() - started
     (vector,) = model.embed(["The lander reached the surface of the Moon."])
     if not len(vector):
-        raise ValueError("the bundled model returned no weights for a sentence; install the package again")
+        raise ValueError("The bundled model returned no weights for a sentence; install the package again")
     heaviest = next(iter(model.tokens_and_weights(vector)))
     return (
         f"{model.model_name} ({model.precision}) opened in {opened_s:.1f} s; a sentence has {len(vector)} "

@@ -215,7 +215,7 @@ def index_schema(field_name: str, given: Any) -> Any:
     if schema is None:
         allowed = ", ".join(kind.value for kind in models.PayloadSchemaType)
         raise InputError(
-            f"the index of field {field_name!r} has the schema {given!r}, expected one of {allowed}, or "
+            f"The index of field {field_name!r} has the schema {given!r}, expected one of {allowed}, or "
             "an object such as models.KeywordIndexParams(...)."
         )
     return schema

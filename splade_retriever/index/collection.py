@@ -114,7 +114,7 @@ class Collection:
             unchanged = self.name in self._aliases_of_target()
         if not unchanged:
             raise CollectionMismatchError(
-                f"{self.name!r} does not stand for the collection that this index opened any more: its alias "
+                f"Collection {self.name!r} is no longer the one that this index opened: its alias "
                 "was switched, or the collection was replaced. Nothing was written to the new one. Open the "
                 "index again."
             )

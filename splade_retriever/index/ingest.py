@@ -109,7 +109,7 @@ def _batches(
                     yield batch
                     batch = []
             elif on_error == "raise":
-                raise InputError(f"input {document.position} of add: {document.reason}.")
+                raise InputError(f"Input {document.position} of add: {document.reason}.")
             else:
                 on_error(document)
     except Exception as error:
@@ -121,7 +121,7 @@ def _batches(
         if not isinstance(error, InputError):
             raise
         raise InputError(
-            f"{error} The {good} before it are written, nothing after it. Fix the input and add the rest, or "
+            f"{error} The {good} inputs before it were written, nothing after it. Fix the input and add the rest, or "
             "pass on_error=a_list.append to skip and collect what cannot be stored."
         ) from error
     if batch:

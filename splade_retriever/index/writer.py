@@ -127,7 +127,7 @@ class Writer:
         """Find a bad input before the first write, in inputs that can be read twice."""
         for document in self._read_documents(inputs):
             if isinstance(document, BadInput):
-                raise InputError(f"input {document.position} of add: {document.reason}. Nothing was written.")
+                raise InputError(f"Input {document.position} of add: {document.reason}. Nothing was written.")
 
     def _read_documents(self, inputs: Sequence[Any]) -> Iterator[Document | BadInput]:
         """Read inputs, and of each document whose it is."""

@@ -28,7 +28,7 @@ class Sample:
         self._random = random.Random(0)
 
     def offer(self, batch: "list[models.Record]") -> None:
-        """Take some points of a batch into the sample."""
+        """Add some points of a batch to the sample."""
         for record in batch:
             self._seen += 1
             if len(self.ids) < _QUERIES:

@@ -201,11 +201,11 @@ def test_on_written_is_called_with_the_ids_in_order(index: SpladeIndex) -> None:
         (None, None, None, "texts is None"),
         ({"a": "b"}, None, None, "texts is a dict"),
         (["a", "b"], [{}], None, "2 texts, 1 metadatas"),
-        (["a", 5], None, None, "input 1 of add: text is a int"),
-        (["a", "\ud800"], None, None, "input 1 of add: text holds half a surrogate"),
-        (["a", "b"], None, ["x", 7], "input 1 of add: id is a int"),
-        (["a", "b"], None, ["x", ""], "input 1 of add: id is an empty string"),
-        (["a", "b"], [{}, [1]], None, "input 1 of add: metadata is a list"),
+        (["a", 5], None, None, "Input 1 of add: text is a int"),
+        (["a", "\ud800"], None, None, "Input 1 of add: text holds half a surrogate"),
+        (["a", "b"], None, ["x", 7], "Input 1 of add: id is a int"),
+        (["a", "b"], None, ["x", ""], "Input 1 of add: id is an empty string"),
+        (["a", "b"], [{}, [1]], None, "Input 1 of add: metadata is a list"),
         (["a"], [{"a": [{"b": float("nan")}]}], None, r"metadata\.a\[0\]\.b is nan"),
         (["a"], [{"a": {1: 2}}], None, "the key 1"),
         (["a"], [{"a": (1, 2)}], None, "metadata.a is a tuple"),
@@ -227,7 +227,7 @@ def test_bad_input_in_a_stream_is_an_error_with_its_position_and_everything_befo
     stream: Any = ("text" if n != 37 else None for n in range(100))
 
     with pytest.raises(
-        InputError, match=r"input 37 of add: text is a NoneType.* The 37 before it are written"
+        InputError, match=r"Input 37 of add: text is a NoneType.* The 37 inputs before it were written"
     ):
         index.add(stream, batch_size=10)
 

@@ -222,7 +222,7 @@ def test_ids_without_their_tenant_are_refused(of_tenants: SpladeIndex, client: A
     for call in (lambda: index.get(["1"]), lambda: index.delete(["1"])):
         with pytest.raises(InputError, match="Pass tenant="):
             call()
-    with pytest.raises(InputError, match="input 0 of add: metadata has None at 'org'"):
+    with pytest.raises(InputError, match="Input 0 of add: metadata has None at 'org'"):
         index.add(["moon"], ids=["3"])
     with pytest.raises(InputError, match="Put the tenant into the filter"):
         index.delete(filter={"org": "acme"}, tenant="acme")

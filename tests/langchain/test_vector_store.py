@@ -112,7 +112,7 @@ def test_ids_of_the_call_override_those_of_the_documents(empty: SpladeVectorStor
 def test_one_bad_document_in_a_list_leaves_nothing_written(empty: SpladeVectorStore) -> None:
     bad = Document(page_content="text", metadata={"when": {1, 2}})
 
-    with pytest.raises(InputError, match=r"input 1 of add: metadata.when is a set"):
+    with pytest.raises(InputError, match=r"Input 1 of add: metadata.when is a set"):
         empty.add_documents([MOON[0], bad])
     assert empty.index.count() == 0
 
