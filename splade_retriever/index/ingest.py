@@ -121,8 +121,8 @@ def _batches(
         if not isinstance(error, InputError):
             raise
         raise InputError(
-            f"{error} The {good} inputs before it were written, nothing after it. Fix the input and add the rest, or "
-            "pass on_error=a_list.append to skip and collect what cannot be stored."
+            f"{error} The {good} inputs before it were written, nothing after it. Fix the input and "
+            "add the rest, or pass on_error=a_list.append to skip and collect what cannot be stored."
         ) from error
     if batch:
         yield batch

@@ -236,7 +236,7 @@ def test_bad_input_in_a_stream_is_an_error_with_its_position_and_everything_befo
 
 def test_a_stream_that_ends_before_the_others_is_an_error(index: SpladeIndex) -> None:
     with pytest.raises(
-        InputError, match=r"ids ended after 3, but texts has more.*The 3 before it are written"
+        InputError, match=r"ids ended after 3, but texts has more.*The 3 inputs before it were written"
     ):
         index.add((f"text {n}" for n in range(5)), ids=iter("abc"))
 
