@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever import __version__
 from splade_retriever.edge.disk_usage import disk_usage
+from splade_retriever.errors import InputError, SpladeError
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings
 from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
 
-__all__ = ["Check", "check_all", "describe"]
+__all__ = ["Check", "check_all", "check_index", "describe"]
 
 _PACKAGES: Final = (
     "onnxruntime",
@@ -87,6 +88,54 @@ def check_all() -> list[Check]:
     download = "never downloaded (HF_HUB_OFFLINE)" if offline else "downloaded on first use"
     checks.append(Check("other models", True, f"{download}, stored in {cache}"))
     return checks
+
+
+def check_index(folder: str) -> list[Check]:
+    """Check the files of each collection in an index folder, and count the documents that can be read.
+
+    Raises:
+        InputError: The location is a server.
+        IndexLockedError: A process has the folder open.
+        StorageError: There is no index in the folder.
+    """
+    from splade_retriever.edge.client import EdgeClient
+
+    if is_url(folder):
+        raise InputError(
+            f"Location {folder!r} is a server, expected an index folder. A server checks itself."
+        )
+    with EdgeClient(folder, create=False) as client:
+        names = [described.name for described in client.get_collections().collections]
+        damaged = {name: client.damaged_files(name) for name in names}
+    return [_check_collection(folder, name, damaged[name]) for name in names]
+
+
+def _check_collection(folder: str, name: str, damaged: list[str]) -> Check:
+    try:
+        readable = _readable_documents(folder, name)
+    except SpladeError as error:
+        return Check(name, False, f"damaged files: {', '.join(damaged) or 'unknown'}; {error}")
+    if not damaged:
+        return Check(name, True, f"files undamaged, {readable:,} documents or windows")
+    return Check(
+        name,
+        False,
+        f"damaged files: {', '.join(damaged)}; {readable:,} documents or windows can be read. Restore the "
+        "folder from a backup, or index its sources again",
+    )
+
+
+def _readable_documents(folder: str, name: str) -> int:
+    """Count the points that a copy of the folder returns, in a child process: the engine may break down."""
+    from splade_retriever.edge.process import EdgeProcess
+
+    with EdgeProcess(folder, read_only=True, ignore_damage=True) as client:
+        count, offset = 0, None
+        while True:
+            points, offset = client.scroll(name, limit=256, offset=offset, with_payload=True)
+            count += len(points)
+            if offset is None:
+                return count
 
 
 def _check_packages() -> Check:

@@ -126,12 +126,22 @@ def reindex(
     print_result(lambda: reindex_view(report), data, as_json=as_json)
 
 
-def doctor(*, as_json: JsonOption = False) -> None:
-    """Check versions, processor, model and engine, and make a small index and search."""
-    from splade_retriever.cli.diagnostics import check_all
+def doctor(
+    *,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", "-i", metavar="FOLDER", help="Check the files of this index folder instead."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check versions, processor, model and engine, and make a small index and search.
+
+    With --index, check that the files of an index folder are undamaged.
+    """
+    from splade_retriever.cli.diagnostics import check_all, check_index
     from splade_retriever.cli.report_views import checks_view
 
-    checks = check_all()
+    checks = check_all() if index is None else check_index(expanded_location(index))
     ok = all(check.ok for check in checks)
     data = {
         "ok": ok,

@@ -51,6 +51,7 @@ class EdgeClient(QdrantBase):
         holder: int | None = None,
         create: bool = True,
         read_only: bool = False,
+        ignore_damage: bool = False,
     ) -> None:
         """Open a folder, or create it.
 
@@ -66,6 +67,8 @@ class EdgeClient(QdrantBase):
                 written, and in several processes at once. The copy does not show later writes of other
                 processes: open the folder again for these. If this process has the folder open already, the
                 client shares its engine and shows every write.
+            ignore_damage: Open collections whose files are damaged, to read what is left. The engine may
+                return wrong data, or end the process: use an `EdgeProcess` and read_only=True.
 
         Raises:
             IndexLockedError: If another process has the folder open to write.
@@ -73,7 +76,12 @@ class EdgeClient(QdrantBase):
         """
         super().__init__()
         self._folder: Final = EdgeFolder(
-            location, temporary=temporary, holder=holder, create=create, read_only=read_only
+            location,
+            temporary=temporary,
+            holder=holder,
+            create=create,
+            read_only=read_only,
+            ignore_damage=ignore_damage,
         )
         self._collections: Final = CollectionManager(self._folder)
         self._writer: Final = PointWriter(self._folder)
@@ -93,6 +101,14 @@ class EdgeClient(QdrantBase):
     def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
         """Write everything to the disk and release the folder. A second call does nothing."""
         self._folder.close()
+
+    def damaged_files(self, collection_name: str) -> list[str]:
+        """Return the names of a collection's files that changed since it was closed, without opening it.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+        """
+        return self._folder.damaged_files(self._folder.get(collection_name))
 
     def hand_over(self) -> tuple[Path, bool]:
         """Close, and leave the folder, even a temporary one, to the next client.

@@ -93,7 +93,12 @@ class EdgeProcess(QdrantBase):
     """
 
     def __init__(
-        self, location: str | Path = ":memory:", *, create: bool = True, read_only: bool = False
+        self,
+        location: str | Path = ":memory:",
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        ignore_damage: bool = False,
     ) -> None:
         """Start the child, and open or create a folder in it.
 
@@ -102,6 +107,7 @@ class EdgeProcess(QdrantBase):
                 process ends, however it ends.
             create: Whether a folder that does not exist, or is empty, becomes an index.
             read_only: Open a private copy of the folder, and refuse writes; see `EdgeClient`.
+            ignore_damage: Open collections whose files are damaged, to read what is left.
 
         Raises:
             IndexLockedError: If the folder is already open, here or in another process.
@@ -110,7 +116,7 @@ class EdgeProcess(QdrantBase):
         """
         super().__init__()
         self._attach(_start(), str(location))
-        self._open(location, create=create, read_only=read_only)
+        self._open(location, create=create, read_only=read_only, ignore_damage=ignore_damage)
 
     @classmethod
     def taking_over(cls, client: EdgeClient) -> Self:

@@ -383,8 +383,9 @@ class EdgeFolder:
                 raise StorageError(
                     f"Collection {collection.name!r} at {self.location!r} is damaged: "
                     f"{', '.join(damaged[:3])}{more} changed since the index was closed. Nothing was opened. "
-                    "Restore the folder from a backup. `splade doctor --index` reports which documents are "
-                    "still readable, and `splade reindex --repair` keeps those."
+                    "Restore the folder from a backup, or index its sources again. `splade doctor --index` "
+                    "counts the documents that can still be read, and EdgeProcess(..., ignore_damage=True, "
+                    "read_only=True) reads them."
                 )
             if damaged is None or damaged:
                 fault = load_fault(collection.shard_folder)
@@ -394,6 +395,13 @@ class EdgeFolder:
                         "files are damaged. Restore the folder from a backup, or index its sources again."
                     )
             collection.checksums.remove()
+
+    def damaged_files(self, collection: StoredCollection) -> list[str]:
+        """Return the names of a closed shard's files that differ from their checksums, sorted."""
+        with collection.lock, os_errors(f"check the files of collection {collection.name!r}"):
+            if collection.shard is not None:
+                return []  # they were checked when it was opened
+            return collection.checksums.damaged() or []
 
     def stored_bytes(self, collection: StoredCollection) -> int:
         """Return the bytes that a collection takes on disk."""

@@ -398,3 +398,25 @@ def test_every_option_of_the_page_exists() -> None:
             known.update(parameter.opts, parameter.secondary_opts)
 
     assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r"```.*?```", "", PAGE, flags=re.S))) <= known
+
+
+def test_doctor_checks_an_index_and_names_its_damaged_files(desk: Desk) -> None:
+    desk.write("docs/moon.md", MOON)
+    desk.run("index", "docs", "--to", "index")
+    assert desk.json("doctor", "--index", "index") == {
+        "ok": True,
+        "checks": [{"name": "splade", "ok": True, "found": "files undamaged, 2 documents or windows"}],
+    }
+
+    (page,) = desk.folder.glob("index/collections/*/shard/segments/*/payload_storage/page_0.dat")
+    with open(page, "r+b") as file:
+        file.write(b"\xff\xff\xff")
+
+    (check,) = json.loads(desk.run("doctor", "--index", "index", "--json", status=1).stdout)["checks"]
+    assert not check["ok"]
+    assert "payload_storage/page_0.dat" in check["found"]
+    assert "is damaged" in desk.run("search", "moon", "--index", "index", status=1).stderr
+
+
+def test_doctor_checks_no_server(desk: Desk) -> None:
+    assert "is a server" in desk.run("doctor", "--index", "http://localhost:6333", status=1).stderr
