@@ -22,6 +22,8 @@ QuerySide = Literal["symmetric", "idf", "ones"]
 table. ones: each token weighs 1.0."""
 
 _NON_COMMERCIAL: Final = "-nc"
+_ALIASES: Final = {"prithvida/splade_pp_en_v1": "prithivida/splade_pp_en_v1"}
+"""Other names of models that programs use: FastEmbed has listed its first model with this spelling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +156,9 @@ class Catalogue:
         return iter(list(self._cards.values()))
 
     def find(self, name: str) -> ModelCard | None:
-        """Return the card of a name, in any case; None if there is none."""
-        return self._cards.get(name.lower())
+        """Return the card of a name or alias, in any case; None if there is none."""
+        key = name.lower()
+        return self._cards.get(_ALIASES.get(key, key))
 
     def add(self, card: ModelCard) -> None:
         """Add a model.

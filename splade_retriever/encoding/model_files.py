@@ -49,8 +49,8 @@ def locate(
     """Find the files of a model, and download those of a published one.
 
     Args:
-        model_name: A name of the catalogue, in any case, or the path of a folder; None is the bundled model.
-            A name of the catalogue wins over a folder of that name.
+        model_name: The name of the bundled model or one of the catalogue, in any case, or the path of a
+            folder; None is the bundled model. A name wins over a folder of that name.
         source: Where the files may come from.
         catalogue: The models known by name.
         lazy: Leave the ONNX file of a model whose queries do not need it for `ModelFiles.onnx_file`.
@@ -69,12 +69,13 @@ def locate(
         if path is None:
             return _published(card, source, lazy=lazy)
         return _local(open_folder(Path(path).expanduser(), card), source)
-    folder = Path(path if path is not None else model_name or "").expanduser()
-    # Path("") is the working folder, which nobody means by an empty name.
-    if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
+    if isinstance(model_name, str) and path is None:
         bundled = bundled_folder()
         if model_name.lower() == bundled.card.model.lower():
             return _local(bundled, source)
+    folder = Path(path if path is not None else model_name or "").expanduser()
+    # Path("") is the working folder, which nobody means by an empty name.
+    if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
         raise catalogue.unknown(model_name)
     opened = open_folder(folder)
     if isinstance(model_name, str) and path is not None:

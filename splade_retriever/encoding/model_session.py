@@ -38,7 +38,12 @@ class SharedSessions:
         self._by_process: dict[int, _ProcessSessions] = {}
 
     def open(
-        self, files: ModelFiles, *, precision: Precision, providers: Sequence[str] | None = None
+        self,
+        files: ModelFiles,
+        *,
+        precision: Precision,
+        providers: Sequence[str] | None = None,
+        cpu_mem_arena: bool = True,
     ) -> Session:
         """Return the session of a model; the graph of a published one is rewritten once before.
 
@@ -46,6 +51,7 @@ class SharedSessions:
             files: The model's files; the ONNX file is downloaded if that was left for later.
             precision: "fp32" or "int8".
             providers: ONNX Runtime execution providers, used exactly as given.
+            cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
 
         Raises:
             InputError: If `providers` are not valid.
@@ -63,10 +69,12 @@ class SharedSessions:
             if not (files.folder.finished and precision == card.precision):
                 graph = _pooled(graph, files, precision, screened=chosen == [PROCESSOR])
             files.check_unchanged()
-            key = (_identity(graph), card.activation, *chosen)
+            key = (_identity(graph), card.activation, cpu_mem_arena, *chosen)
             session = process.sessions.get(key)
             if session is None:
-                session = Session(graph, providers=chosen, activation=card.activation)
+                session = Session(
+                    graph, providers=chosen, activation=card.activation, cpu_mem_arena=cpu_mem_arena
+                )
                 files.check_unchanged()
                 process.sessions[key] = session
             return session

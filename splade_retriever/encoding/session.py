@@ -34,6 +34,7 @@ class Session:
             `pooled_graph` returns the same in less time and memory.
         providers: ONNX Runtime execution providers, used exactly as given.
         activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
+        cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
 
     Raises:
         InputError: If `providers` are not valid.
@@ -47,9 +48,10 @@ class Session:
         *,
         providers: Sequence[str] | None = None,
         activation: Activation = "log1p",
+        cpu_mem_arena: bool = True,
     ) -> None:
         self._activation = activation
-        self._backend = _open(path, providers)
+        self._backend = _open(path, providers, cpu_mem_arena=cpu_mem_arena)
         self._inputs: dict[str, type[np.generic]] = {
             node.name: np.int32 if node.type == "tensor(int32)" else np.int64
             for node in self._backend.get_inputs()
@@ -168,7 +170,7 @@ def checked_providers(providers: Sequence[str] | None) -> list[str]:
     return list(providers)
 
 
-def _open(path: Path, providers: Sequence[str] | None) -> Any:
+def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool) -> Any:
     chosen = checked_providers(providers)
     if not path.is_file():
         raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.")
@@ -177,6 +179,7 @@ def _open(path: Path, providers: Sequence[str] | None) -> Any:
     options.inter_op_num_threads = 1
     # Each batch has another shape; a memory plan cached per shape would only accumulate.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = cpu_mem_arena
     options.log_severity_level = 3
     try:
         # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.

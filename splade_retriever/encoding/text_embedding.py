@@ -58,16 +58,17 @@ class SparseTextEmbedding:
     _catalogue: ClassVar[Catalogue] = Catalogue(published())
     _sessions: ClassVar[SharedSessions] = SharedSessions()
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the order of FastEmbed's arguments
         self,
         model_name: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
-        *,
         cuda: object = None,
         device_ids: object = None,
         lazy_load: bool = False,
+        *,
+        enable_cpu_mem_arena: bool = True,
         precision: Precision | None = None,
         max_length: int | None = None,
         local_files_only: bool = False,
@@ -85,6 +86,8 @@ class SparseTextEmbedding:
             providers: ONNX Runtime execution providers, used exactly as given, without a fallback.
             cuda: FastEmbed's argument; a value that asks for a GPU is an error that names `providers`.
             device_ids: FastEmbed's argument; likewise.
+            enable_cpu_mem_arena: Let ONNX Runtime keep freed memory for later calls; False returns it to the
+                system and is slower.
             lazy_load: Open the ONNX session when the first text is encoded. Of a model whose queries need no
                 network, only the tokenizer and the table of query weights are downloaded until then.
             precision: "fp32" for the reference's numbers, "int8" for about twice the speed; None is the
@@ -114,6 +117,7 @@ class SparseTextEmbedding:
             accept_license=accept_license,
         )
         self._threads, self._providers = threads, providers
+        self._cpu_mem_arena = enable_cpu_mem_arena
         self._files = locate(model_name, source, catalogue=self._catalogue, lazy=lazy_load)
         card = self._card = self._files.card
         self.precision: Precision = _precision(precision, self._files)
@@ -406,7 +410,10 @@ class SparseTextEmbedding:
         with process.opening:
             if process.session is None:
                 process.session = self._sessions.open(
-                    self._files, precision=self.precision, providers=self._providers
+                    self._files,
+                    precision=self.precision,
+                    providers=self._providers,
+                    cpu_mem_arena=self._cpu_mem_arena,
                 )
             return process.session
 
@@ -451,9 +458,13 @@ def _as_queries(
 
 
 def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:
-    """Refuse FastEmbed's device arguments; `cuda=False` has no effect and is accepted."""
-    for name, value in (("cuda", cuda), ("device_ids", device_ids)):
-        if value is not None and value is not False:
+    """Refuse FastEmbed's device arguments where they ask for a GPU.
+
+    `cuda` may be None, a bool or FastEmbed's `Device`, whose values are "cpu", "cuda" and "auto".
+    """
+    no_gpu = cuda in (None, False) or getattr(cuda, "value", cuda) in ("cpu", "auto")
+    for name, value, accepted in (("cuda", cuda, no_gpu), ("device_ids", device_ids, not device_ids)):
+        if not accepted:
             raise InputError(
                 f"SparseTextEmbedding does not take {name}={value!r}: the device is chosen by the name of an "
                 f"execution provider. Pass providers=['CUDAExecutionProvider'] and install onnxruntime-gpu."

@@ -129,9 +129,14 @@ def test_the_licence_of_a_folder_is_checked_too(tmp_path: Path) -> None:
 
 def test_an_unknown_name_raises_an_error_that_suggests_similar_names() -> None:
     with pytest.raises(
-        UnknownModelError, match=r"'prithvida/Splade_PP_en_v1'.*mean 'prithivida/Splade_PP_en_v1'"
+        UnknownModelError, match=r"'prithivda/Splade_PP_en_v1'.*mean 'prithivida/Splade_PP_en_v1'"
     ):
-        SparseTextEmbedding("prithvida/Splade_PP_en_v1")
+        SparseTextEmbedding("prithivda/Splade_PP_en_v1")
+
+
+def test_fastembeds_other_spelling_of_a_name_is_an_alias(catalogue: Catalogue) -> None:
+    assert catalogue.find("prithvida/SPLADE_PP_en_v1") == catalogue.find("prithivida/Splade_PP_en_v1")
+    assert catalogue.find("prithvida/Splade_PP_en_v1") is not None
 
 
 def test_an_empty_name_is_unknown_and_not_the_working_folder(
@@ -149,6 +154,17 @@ def test_the_bundled_model_has_a_name_too() -> None:
     assert SparseTextEmbedding(bundled.model_name.upper(), lazy_load=True).fingerprint == bundled.fingerprint
     with pytest.raises(UnknownModelError, match=r"has revision sha256:.*, not sha256:0"):
         SparseTextEmbedding(bundled.model_name, revision="sha256:0", lazy_load=True)
+
+
+def test_a_folder_with_the_name_of_the_bundled_model_does_not_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = SparseTextEmbedding(lazy_load=True).model_name
+    write_tiny_model(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+
+    assert SparseTextEmbedding(name, lazy_load=True).vocab_size == 30522
+    assert SparseTextEmbedding(f"./{name}", lazy_load=True).vocab_size == len(VOCABULARY)
 
 
 def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_the_export(

@@ -299,7 +299,7 @@ def test_the_constructor_takes_fastembeds_arguments_by_name() -> None:
     ours = list(inspect.signature(SparseTextEmbedding).parameters)
 
     assert set(theirs) - {"kwargs"} <= set(ours)
-    assert ours[:4] == theirs[:4]
+    assert ours[:7] == theirs[:7] == ["model_name", "cache_dir", "threads", "providers", *theirs[4:7]]
 
 
 # -- opening -------------------------------------------------------------------------------------------------
@@ -341,7 +341,21 @@ def test_fastembeds_device_arguments_are_refused_with_the_argument_to_use() -> N
         SparseTextEmbedding(cuda=True)
     with pytest.raises(InputError, match="device_ids"):
         SparseTextEmbedding(device_ids=[0])
-    SparseTextEmbedding(cuda=False, lazy_load=True)
+    for no_gpu in (False, None, "cpu", "auto"):
+        SparseTextEmbedding(None, None, None, None, no_gpu, [], True)
+    fastembed = pytest.importorskip("fastembed.common.types", reason="fastembed is not installed")
+    SparseTextEmbedding(cuda=fastembed.Device.AUTO, lazy_load=True)
+    with pytest.raises(InputError, match="providers="):
+        SparseTextEmbedding(cuda=fastembed.Device.CUDA)
+
+
+def test_a_model_without_a_memory_arena_returns_the_same_vectors(
+    tiny_folder: Path, tiny: SparseTextEmbedding
+) -> None:
+    model = SparseTextEmbedding(tiny_folder, enable_cpu_mem_arena=False)
+
+    assert_same(next(model.embed("the moon")), next(tiny.embed("the moon")))
+    assert model._opened_session() is not tiny._opened_session()
 
 
 def test_an_unknown_argument_is_an_error() -> None:
