@@ -24,11 +24,13 @@ from qdrant_client import models
 from splade_retriever.errors import FilterError
 from splade_retriever.validation import text_fault
 
-__all__ = ["FilterLike", "field_path", "to_qdrant_filter"]
+__all__ = ["FilterLike", "field_path", "matches_everything", "to_qdrant_filter"]
 
 FilterLike: TypeAlias = Mapping[str, Any] | models.Filter
 """The type of every `filter=` argument: a plain dict, or a filter of qdrant-client."""
 
+MAX_FILTER_DEPTH: Final = 32
+"""Levels of a filter. Engines parse 128 levels of JSON, and a level of a filter takes up to three."""
 _INT64: Final = 2**63
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\[\d*\])?")
 _RANGE_WORDS: Final = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
@@ -56,7 +58,10 @@ def to_qdrant_filter(
     Raises:
         FilterError: If a key, operator or value is not valid; the message says what is allowed.
     """
-    if filter is None or isinstance(filter, models.Filter):
+    if filter is None:
+        return None
+    _check_depth(filter)
+    if isinstance(filter, models.Filter):
         return filter
     if not isinstance(filter, Mapping):
         raise FilterError(
@@ -78,6 +83,75 @@ def field_path(key: str, *, metadata_key: str | None = "metadata") -> str:
     """
     path = _path(key)
     return path if metadata_key is None else f"{metadata_key}.{path}"
+
+
+def matches_everything(filter: models.Filter) -> bool:
+    """Return whether a filter matches every document whatever it holds: it is empty, at any nesting."""
+    return _constant(filter) is True
+
+
+def _check_depth(filter: object) -> None:
+    """Refuse a filter that engines cannot parse; walks it without recursion, which such a filter exceeds."""
+    level = [filter]
+    for _ in range(MAX_FILTER_DEPTH):
+        level = [part for item in level for part in _parts(item)]
+        if not level:
+            return
+    raise FilterError(
+        f"The filter is nested more than {MAX_FILTER_DEPTH} levels deep. Write it flatter: conditions of one "
+        "dict all apply, and $or takes any number of filters."
+    )
+
+
+def _parts(item: object) -> list[object]:
+    if isinstance(item, Mapping):
+        values = [value if isinstance(value, list | tuple) else [value] for value in item.values()]
+        return [part for value in values for part in value]
+    if isinstance(item, models.Filter):
+        minimum = [] if item.min_should is None else item.min_should.conditions
+        groups = (item.must, item.should, item.must_not, minimum)
+        return [part for group in groups for part in _conditions(group)]
+    nested = getattr(item, "nested", None)
+    return [] if nested is None else [nested.filter]
+
+
+def _constant(condition: Any) -> bool | None:
+    """Return True or False for a condition that is so for every document, else None."""
+    if isinstance(condition, models.Filter):
+        return _constant_filter(condition)
+    ids = getattr(condition, "has_id", None)
+    match = getattr(condition, "match", None)
+    if (isinstance(ids, list) and not ids) or (isinstance(match, models.MatchAny) and not match.any):
+        return False
+    return None
+
+
+def _constant_filter(filter: models.Filter) -> bool | None:
+    must = [_constant(item) for item in _conditions(filter.must)]
+    must += [_opposite(_constant(item)) for item in _conditions(filter.must_not)]
+    should = [_constant(item) for item in _conditions(filter.should)]
+    if should:
+        must.append(_at_least(1, should))
+    if filter.min_should is not None:
+        options = [_constant(item) for item in filter.min_should.conditions]
+        must.append(_at_least(filter.min_should.min_count, options))
+    return _opposite(_at_least(1, [_opposite(value) for value in must]))
+
+
+def _at_least(count: int, values: Sequence[bool | None]) -> bool | None:
+    if values.count(True) >= count:
+        return True
+    return False if len(values) - values.count(False) < count else None
+
+
+def _opposite(value: bool | None) -> bool | None:
+    return None if value is None else not value
+
+
+def _conditions(conditions: Any) -> list[Any]:
+    if conditions is None:
+        return []
+    return list(conditions) if isinstance(conditions, list) else [conditions]
 
 
 def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[models.Condition]:

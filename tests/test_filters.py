@@ -304,3 +304,17 @@ def test_metadata_can_be_at_the_top_level_of_the_payload() -> None:
 def test_a_filter_that_is_not_valid_is_refused(filter: Any, message: str) -> None:
     with pytest.raises(FilterError, match=message):
         to_qdrant_filter(filter)
+
+
+def test_a_filter_that_engines_cannot_parse_is_refused() -> None:
+    deep: Any = {"lang": "en"}
+    raw: Any = models.Filter(must=[])
+    for _ in range(10_000):
+        deep = {"$and": [deep]}
+    for _ in range(200):
+        raw = models.Filter.model_construct(must=[raw])
+
+    for filter in (deep, raw):
+        with pytest.raises(FilterError, match="more than 32 levels deep"):
+            to_qdrant_filter(filter)
+    assert to_qdrant_filter({"lang": [str(n) for n in range(5000)]}) is not None

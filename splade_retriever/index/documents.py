@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
@@ -22,6 +22,8 @@ __all__ = [
     "in_batches",
     "read_documents",
 ]
+
+T = TypeVar("T")
 
 INPUTS: Final = ("texts", "metadatas", "ids", "extras", "encoded_texts", "vectors")
 """What `add` takes of each document, each a list, an iterator or None, read in step."""
@@ -171,8 +173,8 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     return listed
 
 
-def in_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a list of ids into as many as one request reads."""
+def in_batches(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut a list of ids or keys into as many as one request reads."""
     for start in range(0, len(ids), _IDS_PER_REQUEST):
         yield ids[start : start + _IDS_PER_REQUEST]
 

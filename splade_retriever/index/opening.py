@@ -19,7 +19,7 @@ from splade_retriever.errors import (
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
 from splade_retriever.index.options import CreateOptions, ServerOptions
-from splade_retriever.index.payload import WINDOW_NUMBER_PATH, Layout
+from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
 from splade_retriever.index.server_client import check_same_server, connect
 from splade_retriever.validation import is_url
 
@@ -149,7 +149,7 @@ def create_collection(
             vector_names={"sparse": settings.vector_name, "dense": settings.dense_name},
         )
     if collection.has_windows:  # scroll and count filter by it; a server may refuse to without an index
-        index_paths(collection, {WINDOW_NUMBER_PATH: "integer"})
+        index_paths(collection, {WINDOW_NUMBER_PATH: "integer", ID_PATH: "keyword"})
 
 
 def _created(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> bool:

@@ -16,6 +16,7 @@ from splade_retriever.index.llama_index_payload import read_node, write_node
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = [
+    "ID_PATH",
     "PACKAGE_KEY",
     "WINDOW_NUMBER_PATH",
     "Layout",
@@ -31,7 +32,10 @@ __all__ = [
 
 PACKAGE_KEY: Final = "_splade"
 """The payload key of this package: the user's id, the content hash, the window, an adapter's extra."""
+ID_PATH: Final = f"{PACKAGE_KEY}.id"
 WINDOW_NUMBER_PATH: Final = f"{PACKAGE_KEY}.window.n"
+_MAX_DIGITS: Final = 20
+"""Of an unsigned integer of 64 bits."""
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
 _TENANTS_NAMESPACE: Final = uuid.uuid5(_NAMESPACE, "tenants")
 
@@ -190,8 +194,10 @@ def point_id(key: DocumentKey, layout: Layout, window: int = 0) -> str | int:
 
 
 def _native_id(id: str) -> str | int | None:
+    """Return the engine's form of a number such as "7" (not "007") or of a UUID; None for other ids."""
     if id.isascii() and id.isdigit():
-        return int(id)
+        number = int(id) if len(id) <= _MAX_DIGITS else -1
+        return number if str(number) == id and number < 2**64 else None
     try:
         return str(uuid.UUID(id))
     except ValueError:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from qdrant_client import models
 
 from splade_retriever.index.collection import Collection
+from splade_retriever.index.document_filters import document_filter
 from splade_retriever.index.documents import Hit, checked_ids, in_batches
 from splade_retriever.index.payload import joined_windows, point_id, to_hit
 from splade_retriever.index.stored_documents import document_keys, first_points, window_records
@@ -38,7 +39,7 @@ class Reader:
     def scroll(self, filter: models.Filter | None, *, batch_size: int, with_vectors: bool) -> Iterator[Hit]:
         """Read all documents that match a filter, in the engine's order."""
         self._collection.check_before_read()
-        firsts = first_points(self._collection, filter)
+        firsts = first_points(self._collection, document_filter(self._collection, filter))
         for record in self._collection.scroll(
             firsts, batch_size=batch_size, vectors=self._vectors(with_vectors)
         ):
@@ -47,7 +48,9 @@ class Reader:
     def count(self, filter: models.Filter | None) -> int:
         """Count documents, all or those that match a filter."""
         self._collection.check_before_read()
-        return self._collection.count(first_points(self._collection, filter))
+        return self._collection.count(
+            first_points(self._collection, document_filter(self._collection, filter))
+        )
 
     def _document(self, first: models.Record) -> Hit:
         layout, name = self._collection.layout, self._vector_name

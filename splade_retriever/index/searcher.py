@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from qdrant_client import models
@@ -10,6 +11,7 @@ from splade_retriever.errors import ModelOutputError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.dense_queries import DenseQueries
+from splade_retriever.index.document_filters import document_filter
 from splade_retriever.index.documents import Branch, Hit
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import to_hit
@@ -50,6 +52,9 @@ class Searcher:
         A search whose last score is shared beyond its page costs a further call.
         """
         self._collection.check_before_read()
+        requests = [
+            replace(request, filter=document_filter(self._collection, request.filter)) for request in requests
+        ]
         encoded = self._encode(requests)
         queries = {n: query for n, query in enumerate(encoded) if query is not None}
         limits = {n: requests[n].depth + 1 for n in queries}

@@ -11,7 +11,8 @@ from qdrant_client import models
 
 from splade_retriever.errors import InputError, NotSupportedError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.documents import Document, DocumentKey
+from splade_retriever.index.document_filters import document_filter, points_by_document
+from splade_retriever.index.documents import Document, DocumentKey, in_batches
 from splade_retriever.index.ingest import Batch, Stored
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
@@ -24,6 +25,7 @@ from splade_retriever.index.payload import (
 
 __all__ = [
     "delete_documents",
+    "delete_matching",
     "document_keys",
     "first_points",
     "lookup",
@@ -135,11 +137,32 @@ def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str
 
 
 def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> None:
-    """Delete documents with all their points; those that are not stored are skipped."""
+    """Delete documents with all their points; those that are not stored are skipped.
+
+    A document of several points has no hash while it is being deleted, so that the next `add` writes it again
+    where a kill leaves a part of it.
+    """
+    stored = read_stored(collection, keys)
+    several = [key for key, document in stored.items() if document.windows > 1]
+    if several:
+        _forget_hashes(collection, several)
     collection.delete_points(
         [
             point_id(key, collection.layout, n)
-            for key, stored in read_stored(collection, keys).items()
-            for n in reversed(range(stored.windows))
+            for key, document in stored.items()
+            for n in reversed(range(document.windows))
         ]
     )
+
+
+def delete_matching(collection: Collection, filter: models.Filter) -> None:
+    """Delete the documents that match a filter, each with all its points."""
+    if not collection.has_windows:
+        collection.delete_matching(filter)
+        return
+    matching = document_filter(collection, filter)
+    points = points_by_document(collection, matching)
+    for batch in in_batches(list(points)):
+        delete_documents(collection, batch)
+        # What an interrupted deletion left of a document, and points of other programs.
+        collection.delete_points([point for key in batch for point in points[key]])

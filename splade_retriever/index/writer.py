@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from qdrant_client import models
 
 from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.filters import matches_everything
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import CollectionSettings
@@ -26,6 +27,7 @@ from splade_retriever.index.payload import content_hash
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.stored_documents import (
     delete_documents,
+    delete_matching,
     document_keys,
     lookup,
     read_stored,
@@ -178,8 +180,13 @@ class Writer:
         if filter is not None and tenant is not None:
             raise InputError("delete takes tenant= with ids. Put the tenant into the filter.")
         if filter is not None:
+            if matches_everything(filter):
+                raise InputError(
+                    "delete got a filter that matches every document. Nothing was deleted. To delete all use "
+                    "clear()."
+                )
             with self._collection.confirmed_write():
-                self._collection.delete_matching(filter)
+                delete_matching(self._collection, filter)
             return
         for batch in in_batches(checked_ids(ids or ())):
             with self._collection.confirmed_write():

@@ -12,7 +12,8 @@ from splade_retriever.errors import (
     IndexClosedError,
     InputError,
 )
-from splade_retriever.index.payload import Layout
+from splade_retriever.index.documents import DocumentKey
+from splade_retriever.index.payload import Layout, point_id
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
 from tests.index.parts import MOON, is_local
@@ -414,3 +415,64 @@ def test_another_layout_can_be_set(client: Any) -> None:
 
     again = SpladeIndex(client=client, model=WordEncoder())
     assert again.search("moon", filter={"a": 1})[0].metadata == {"a": 1}
+
+
+def test_a_collection_that_another_program_creates_meanwhile_is_kept(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = client.collection_exists
+    looks: list[bool] = []
+
+    def created_after_the_first_look(name: str, **kwargs: Any) -> bool:
+        looks.append(exists(name, **kwargs))
+        if len(looks) == 1:
+            foreign(client)
+        return looks[-1]
+
+    monkeypatch.setattr(client, "collection_exists", created_after_the_first_look)
+    index = SpladeIndex(client=client, collection="theirs", model=WordEncoder())
+
+    assert looks[:2] == [False, True]
+    assert client.count("theirs").count == 1
+    assert [hit.text for hit in index.search("moon")] == ["moon"]
+    with pytest.raises(CollectionMismatchError, match="adopt=True"):
+        index.add(["more"])
+    assert client.count("theirs").count == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "native"),
+    [
+        ("7", 7),
+        ("0", 0),
+        (str(2**64 - 1), 2**64 - 1),
+        ("550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+        ("550E8400E29B41D4A716446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+        ("007", None),
+        ("+7", None),
+        ("7.0", None),
+        ("\u0667", None),  # a digit to Python, of another script
+        (str(2**64), None),
+        ("9" * 5000, None),
+    ],
+)
+def test_an_id_of_another_programs_collection_is_native_in_its_canonical_form(
+    id: str, native: int | str | None
+) -> None:
+    point = point_id(DocumentKey(id), Layout(native_ids=True))
+
+    assert point == (point_id(DocumentKey(id), Layout()) if native is None else native)
+
+
+def test_numbers_that_are_written_differently_are_different_documents(client: Any) -> None:
+    foreign(client)
+    index = SpladeIndex(client=client, collection="theirs", model=WordEncoder(), adopt=True)
+    ids = ["7", "007", "99999999999999999999999"]
+
+    index.add(["one", "two", "three"], ids=ids)
+
+    assert [(hit.id, hit.text) for hit in index.get(ids)] == list(
+        zip(ids, ["one", "two", "three"], strict=True)
+    )
+    index.delete(["007"])
+    assert [hit.id for hit in index.get(ids)] == ["7", "99999999999999999999999"]
