@@ -39,8 +39,8 @@ class EdgeClient(QdrantBase):
 
     Nothing is optimised unless asked for; see `optimize`.
 
-    Differences from a server: an empty sparse vector is refused (omit it), and payload floats may come back
-    changed in the 17th digit, since the engine does not parse its own JSON exactly.
+    Differences from a server: an empty sparse vector is refused (omit it), and payload floats come back
+    exactly, which a server may change in the 17th digit.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from splade_retriever.edge.convert_points import to_ids
+from splade_retriever.edge.exact_floats import stored_bounds
 from splade_retriever.errors import InputError
 
 __all__ = ["to_condition", "to_filter", "to_geo_point", "to_iso"]
@@ -15,10 +16,46 @@ __all__ = ["to_condition", "to_filter", "to_geo_point", "to_iso"]
 _SLICE: Final[Any] = getattr(edge, "SliceCondition")  # noqa: B009 - the stubs of 0.9.0 leave it out
 
 
+_MAX_LEVELS: Final = 32
+"""The engine writes the filter of a deletion to its log and does not read more than about 60 levels back: the
+collection could not be opened again after a kill."""
+
+
 def to_filter(filter: models.Filter | None) -> edge.Filter | None:
-    """Convert a filter; an empty one matches every point."""
+    """Convert a filter; an empty one matches every point.
+
+    Raises:
+        InputError: If the filter is not valid, or nested too deeply.
+    """
     if filter is None:
         return None
+    _check_levels(filter)
+    return _filter(filter)
+
+
+def _check_levels(filter: models.Filter) -> None:
+    level: list[Any] = [filter]
+    for _ in range(_MAX_LEVELS):
+        level = [inner for outer in level for inner in _filters_in(outer)]
+    if level:
+        raise InputError(f"A filter is nested more than {_MAX_LEVELS} levels deep. Use fewer levels.")
+
+
+def _filters_in(filter: models.Filter) -> list[models.Filter]:
+    groups = [filter.must, filter.should, filter.must_not]
+    if filter.min_should is not None:
+        groups.append(filter.min_should.conditions)
+    found = []
+    for group in groups:
+        for condition in group if isinstance(group, list) else [group]:
+            if isinstance(condition, models.NestedCondition):
+                found.append(condition.nested.filter)
+            elif isinstance(condition, models.Filter):
+                found.append(condition)
+    return found
+
+
+def _filter(filter: models.Filter) -> edge.Filter:
     min_should = filter.min_should
     return edge.Filter(
         must=_conditions(filter.must),
@@ -50,11 +87,11 @@ def to_condition(condition: models.Condition) -> Any:  # noqa: PLR0911 - one per
         return edge.HasVectorCondition(condition.has_vector)
     if isinstance(condition, models.NestedCondition):
         nested = condition.nested
-        return edge.NestedCondition(nested.key, to_filter(nested.filter) or edge.Filter())
+        return edge.NestedCondition(nested.key, _filter(nested.filter))
     if isinstance(condition, models.SliceCondition):
         return _SLICE(condition.slice.total, condition.slice.index)
     if isinstance(condition, models.Filter):
-        return to_filter(condition)
+        return _filter(condition)
     raise InputError(
         f"A filter holds a {type(condition).__name__}, expected a condition of qdrant_client.models."
     )
@@ -93,7 +130,14 @@ def _range(range: models.RangeInterface | None) -> Any:
         return None
     bounds = {name: getattr(range, name) for name in ("gte", "gt", "lte", "lt")}
     if isinstance(range, models.Range):
-        return edge.RangeFloat(**bounds)
+        # The engine may hold another float for the bound itself, which counts as equal to it.
+        end = {"gte": 0, "gt": 1, "lte": 1, "lt": 0}
+        return edge.RangeFloat(
+            **{
+                name: value if value is None else stored_bounds(value)[end[name]]
+                for name, value in bounds.items()
+            }
+        )
     return edge.RangeDateTime(**{name: to_iso(value) for name, value in bounds.items()})
 
 

@@ -12,8 +12,9 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from splade_retriever.edge.convert_config import UNNAMED, Names, same_name
+from splade_retriever.edge.exact_floats import exact_path, with_exact_floats, without_exact_floats
 from splade_retriever.errors import InputError, NotSupportedError
-from splade_retriever.validation import json_fault
+from splade_retriever.validation import MAX_DEPTH, json_fault
 
 __all__ = [
     "Id",
@@ -27,6 +28,7 @@ __all__ = [
     "to_point",
     "to_point_vectors",
     "to_sparse",
+    "to_stored_payload",
     "to_update_mode",
     "to_with_payload",
     "to_with_vectors",
@@ -84,16 +86,35 @@ def to_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
 
     if not payload:
         return {}
-    if json_fault("payload", payload) is None:
+    fault = json_fault("payload", payload)
+    if fault is None:
         return dict(payload)
     try:
         jsonable: dict[str, Any] = to_jsonable_python(payload)
-    except (PydanticSerializationError, UnicodeEncodeError, RecursionError, ValueError) as error:
-        raise InputError(f"A payload cannot be stored: {error}. Nothing was written.") from error
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise InputError(f"A payload cannot be stored: {fault}. Nothing was written.") from error
     fault = json_fault("payload", jsonable)
     if fault is not None:
         raise InputError(f"A payload cannot be stored: {fault}. Nothing was written.")
     return jsonable
+
+
+def to_stored_payload(
+    payload: Mapping[str, Any] | None, *, merged: bool = False, under: str | None = None
+) -> dict[str, Any]:
+    """Convert a payload to JSON values that the engine returns unchanged; see `to_payload`.
+
+    Args:
+        payload: The payload.
+        merged: Whether it is merged into a stored payload.
+        under: Path of the payload field under which it is stored; None for the top level.
+    """
+    jsonable = to_payload(payload)
+    levels = 0 if under is None else 1 + under.count(".") + under.count("[")
+    fault = json_fault("payload", jsonable, max_depth=max(0, MAX_DEPTH - levels)) if levels else None
+    if fault is not None:
+        raise InputError(f"A payload cannot be stored under {under!r}: {fault}. Nothing was written.")
+    return with_exact_floats(jsonable, merged=merged)
 
 
 def to_point(id: object, vector: Any, payload: Mapping[str, Any] | None, names: Names) -> edge.Point:
@@ -103,7 +124,7 @@ def to_point(id: object, vector: Any, payload: Mapping[str, Any] | None, names: 
         InputError: If the id, a vector or the payload cannot be stored.
     """
     checked = point_id(id)
-    return edge.Point(checked, _stored_vectors(vector, names, checked), to_payload(payload))
+    return edge.Point(checked, _stored_vectors(vector, names, checked), to_stored_payload(payload))
 
 
 def to_point_vectors(id: object, vector: Any, names: Names) -> edge.PointVectors:
@@ -198,10 +219,18 @@ def to_with_payload(with_payload: Any) -> Any:
     if isinstance(with_payload, str):
         raise InputError(f"with_payload is {with_payload!r}, a str, expected a bool or a list. Pass [key].")
     if isinstance(with_payload, models.PayloadSelectorInclude):
-        return list(with_payload.include)
+        return _with_exact_paths(with_payload.include)
     if isinstance(with_payload, models.PayloadSelectorExclude):
         return edge.PayloadSelector.Exclude(list(with_payload.exclude))
-    return with_payload if with_payload is None or isinstance(with_payload, bool) else list(with_payload)
+    if with_payload is None or isinstance(with_payload, bool):
+        return with_payload
+    return _with_exact_paths(with_payload)
+
+
+def _with_exact_paths(paths: Iterable[str]) -> list[str]:
+    listed = list(paths)
+    exact = (exact_path(path) for path in listed if isinstance(path, str))
+    return [*listed, *(path for path in exact if path is not None)]
 
 
 def to_with_vectors(with_vectors: Any) -> Any:
@@ -222,7 +251,7 @@ def from_record(record: edge.Record) -> models.Record:
     """Convert a point that was read."""
     return models.Record.model_construct(
         id=_from_id(record.id),
-        payload=record.payload,
+        payload=without_exact_floats(record.payload),
         vector=_from_vector(record.vector),
         shard_key=None,
         order_value=record.order_value,
@@ -235,7 +264,7 @@ def from_scored(point: edge.ScoredPoint, *, with_vectors: bool) -> models.Scored
         id=_from_id(point.id),
         version=point.version,
         score=point.score,
-        payload=point.payload,
+        payload=without_exact_floats(point.payload),
         # The engine returns the vectors that MMR compared even if nobody asked for them.
         vector=_from_vector(point.vector) if with_vectors else None,
         shard_key=None,

@@ -88,6 +88,8 @@ def translated(  # noqa: PLR0911 - one per kind
     remedy = _REMEDIES.get(next((part for part in _REMEDIES if part in message), ""))
     if remedy is not None or isinstance(error, TypeError | ValueError | OverflowError):
         return InputError(f"Could not {doing}: {message}. {remedy or 'Correct the argument.'}")
+    if isinstance(error, RecursionError):
+        return InputError(f"Could not {doing}: an argument is nested too deeply. Use fewer levels.")
     if type(error) is Exception:
         return StorageError(
             f"Could not {doing} at {location!r}: the engine reports: {message}. Close the client and "

@@ -13,9 +13,9 @@ from splade_retriever.edge.convert_filter import to_filter
 from splade_retriever.edge.convert_points import (
     completed,
     to_ids,
-    to_payload,
     to_point,
     to_point_vectors,
+    to_stored_payload,
     to_update_mode,
     update,
 )
@@ -246,7 +246,7 @@ class PointWriter:
             points,
             update.set_payload,
             update.set_payload_by_filter,
-            to_payload(payload),
+            to_stored_payload(payload, merged=True, under=key),
             key,
         )
 
@@ -269,7 +269,7 @@ class PointWriter:
             points,
             update.overwrite_payload,
             update.overwrite_payload_by_filter,
-            to_payload(payload),
+            to_stored_payload(payload),
         )
 
     def delete_payload(
