@@ -1,15 +1,18 @@
 """Splits long documents into overlapping windows that the model can read, and merges their vectors."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from splade_retriever.errors import InputError
+from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["WindowTokenizer", "merged", "spans_of"]
+__all__ = ["WindowTokenizer", "embed_complete_texts", "merged", "spans_of"]
 
+DEFAULT_OVERLAP: Final = 32
+"""Tokens that neighbouring windows share, unless set otherwise."""
 _CHARACTERS_PER_TOKEN = 8
 """This much text per token nearly always fills a window; if not, it is doubled."""
 
@@ -34,6 +37,21 @@ class WindowTokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> Sequence[_Encoding]:
         """Tokenise, truncate to `max_length` and count the truncated tokens."""
         ...
+
+
+def embed_complete_texts(
+    texts: Sequence[str], encoder: Encoder, *, overlap: int = DEFAULT_OVERLAP
+) -> list[SparseEmbedding]:
+    """Encode documents of any length, one vector per text, in order.
+
+    A text that is longer than the model reads is encoded in windows, whose vectors are merged by maximum. An
+    encoder without a tokenizer gets every text as it is.
+    """
+    if not isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
+        return list(encoder.passage_embed(texts))
+    spans = spans_of(texts, encoder, overlap=overlap)
+    pieces = [text[start:end] for text, windows in zip(texts, spans, strict=True) for start, end in windows]
+    return merged(list(encoder.passage_embed(pieces)), [len(windows) for windows in spans])
 
 
 def spans_of(texts: Sequence[str], encoder: object, *, overlap: int) -> list[list[tuple[int, int]]]:

@@ -107,6 +107,7 @@ class IndexOptions:
     indexed_fields: Mapping[str, str] = field(default_factory=dict)
     tenant_field: str | None = None
     engine_in_subprocess: bool = False
+    default_windows: Windows = "truncate"
 
     def __post_init__(self) -> None:
         check_int("query_max_active_dims", self.query_max_active_dims, minimum=1, optional=True)
@@ -162,6 +163,7 @@ class IndexKeywords(TypedDict, total=False):
     grpc_port: int | None
     timeout: int | None
     engine_in_subprocess: bool
+    default_windows: Windows
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
+from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import CollectionNotFoundError, InputError
 from splade_retriever.explanation import Explanation
 from splade_retriever.filters import FilterLike, to_qdrant_filter
@@ -93,6 +94,8 @@ class SpladeIndex:
                     and counts it. "merge" encodes overlapping windows and merges them by maximum into one
                     vector. "points" stores each window as a point; the best one of a document counts. New
                     collections: "truncate".
+                default_windows: `windows` of a new collection if not passed; the adapters pass "merge".
+                    It applies to models with a tokenizer.
                 window_overlap: Tokens that neighbouring windows share; 32 for a new collection.
                 max_active_dims: Number of a document's heaviest weights to keep; None for all.
                 min_weight: Leave out document weights below this.
@@ -192,13 +195,17 @@ class SpladeIndex:
             check_same_server(self.client, self._location, self._options.server)
 
     def _new_settings(self) -> CollectionSettings:
+        encoder = self._model.unchecked
+        vectors = self._options.vectors.set()
+        if isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
+            vectors = {"windows": self._options.default_windows, **vectors}
         settings = CollectionSettings(
-            encoder=dict(self._model.unchecked.fingerprint),
+            encoder=dict(encoder.fingerprint),
             vector_name=self._options.vector_name,
             layout=replace(self._options.layout or Layout(), tenant_field=self._options.tenant_field),
             dense_name=None if self._dense is None else self._options.dense_name,
             dense_size=None if self._dense is None else len(self._dense.embed_query("how long is a vector?")),
-            **self._options.vectors.set(),
+            **vectors,
         )
         settings.check()
         return settings

@@ -9,6 +9,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.protocols import Encoder
 
@@ -56,7 +57,7 @@ class SpladeReranker(BaseDocumentCompressor):
             return []
         encoder = self._open_encoder()
         (query_vector,) = encoder.query_embed([query])
-        vectors = encoder.passage_embed([document.page_content for document in documents])
+        vectors = embed_complete_texts([document.page_content for document in documents], encoder)
         scores = [vector.dot(query_vector) for vector in vectors]
         order = sorted(range(len(documents)), key=lambda n: -scores[n])[: self.top_n]
         if not self.with_scores:

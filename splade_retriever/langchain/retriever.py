@@ -150,7 +150,8 @@ class SpladeRetriever(BaseRetriever):
         Args:
             documents: A list or an iterator. Their ids are kept; a document without one gets a random id.
             ids: Ids that replace those of the documents.
-            location: A folder, ":memory:" or the URL of a server.
+            location: A folder, ":memory:" or the URL of a server. A new collection has `windows="merge"`, so
+                that chunks longer than the model reads are encoded completely.
             embedding: A dense encoder for hybrid search.
             **settings: Fields of the retriever (`k`, `filter`, `with_scores`, ...) and arguments of
                 `SpladeIndex` (`collection`, `model`, `client`, `windows`, ...).
@@ -160,7 +161,7 @@ class SpladeRetriever(BaseRetriever):
             TypeError: If neither the retriever nor the index has a setting.
         """
         fields, index_arguments = cls._split(settings)
-        index = SpladeIndex(location, dense=embedding, **index_arguments)
+        index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **index_arguments})
         try:
             index.add(*columns(documents, ids))
             return cls(index=index, **fields)
@@ -180,7 +181,8 @@ class SpladeRetriever(BaseRetriever):
     ) -> Self:
         """Async version of `from_documents`."""
         fields, index_arguments = cls._split(settings)
-        index = await SpladeIndex.aopen(location, dense=embedding, **index_arguments)
+        arguments = {"default_windows": "merge", **index_arguments}
+        index = await SpladeIndex.aopen(location, dense=embedding, **arguments)
         try:
             await index.aadd(*columns(documents, ids))
             return cls(index=index, **fields)

@@ -3,6 +3,7 @@
 import asyncio
 
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import MissingExtraError
 from splade_retriever.sparse import SparseEmbedding
 
@@ -20,8 +21,8 @@ __all__ = ["SpladeSparseEmbeddings"]
 class SpladeSparseEmbeddings(SparseEmbeddings):
     """Encodes for `QdrantVectorStore(sparse_embedding=...)`, in SPARSE and in HYBRID mode.
 
-    The vectors are those of `SparseTextEmbedding`; queries are encoded as queries. Threads can share one
-    object.
+    The vectors are those of `SparseTextEmbedding`; queries are encoded as queries. A document that is longer
+    than the model reads is encoded in windows, whose vectors are merged. Threads can share one object.
     """
 
     def __init__(self, model: ModelArgument = None) -> None:
@@ -38,8 +39,8 @@ class SpladeSparseEmbeddings(SparseEmbeddings):
         self.model = load_encoder(model)
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
-        """Encode documents, one vector per text, in order."""
-        return [_sparse_vector(vector) for vector in self.model.passage_embed(texts)]
+        """Encode documents completely, also long ones, one vector per text, in order."""
+        return [_sparse_vector(vector) for vector in embed_complete_texts(texts, self.model)]
 
     def embed_query(self, text: str) -> SparseVector:
         """Encode one query."""

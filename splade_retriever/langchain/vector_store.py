@@ -44,7 +44,8 @@ class SpladeVectorStore(VectorStore):
         """Open a store, or create it.
 
         Args:
-            location: A folder, ":memory:" or the URL of a server; see `SpladeIndex`.
+            location: A folder, ":memory:" or the URL of a server; see `SpladeIndex`. A new collection has
+                `windows="merge"`, so that chunks longer than the model reads are encoded completely.
             index: An open index instead of a location.
             embedding: A dense encoder for hybrid search: searches are hybrid unless `mode` is set.
             **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `windows`, ...
@@ -60,7 +61,7 @@ class SpladeVectorStore(VectorStore):
                 "encoder, or None. Pass a sparse encoder as model=."
             )
         if index is None:
-            index = SpladeIndex(location, dense=embedding, **settings)
+            index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **settings})
         elif embedding is not None or settings or location != ":memory:":
             raise InputError(
                 "index= is passed together with location, embedding or settings, which the index already "

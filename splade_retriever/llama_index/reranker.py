@@ -12,6 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index.nodes import encoded_text
 from splade_retriever.protocols import Encoder
@@ -98,7 +99,7 @@ class SpladeRerank(BaseNodePostprocessor):
     def _ranked(self, nodes: Sequence[NodeWithScore], query: str) -> list[NodeWithScore]:
         """Sort the nodes by score; nodes with equal scores keep their order."""
         (query_vector,) = self._encoder.query_embed([query])
-        vectors = self._encoder.passage_embed([encoded_text(scored.node) for scored in nodes])
+        vectors = embed_complete_texts([encoded_text(scored.node) for scored in nodes], self._encoder)
         ranked = [
             NodeWithScore(node=scored.node, score=vector.dot(query_vector))
             for scored, vector in zip(nodes, vectors, strict=True)

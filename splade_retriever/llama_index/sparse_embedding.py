@@ -10,6 +10,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode, TransformComponent
 
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
 from splade_retriever.llama_index.nodes import attach_vector, encoded_text
 from splade_retriever.protocols import Encoder
@@ -24,7 +25,8 @@ SparseEncoderFn: TypeAlias = Callable[[list[str]], tuple[list[list[int]], list[l
 def sparse_encoders(model: ModelArgument = None) -> tuple[SparseEncoderFn, SparseEncoderFn]:
     """Return `sparse_doc_fn` and `sparse_query_fn` for LlamaIndex's `QdrantVectorStore`.
 
-    Both use one model; queries are encoded as queries.
+    Both use one model; queries are encoded as queries. Documents are encoded completely, in windows if they
+    are longer than the model reads.
 
     Args:
         model: An encoder, a model's name, or None for the bundled model.
@@ -39,7 +41,7 @@ def sparse_encoders(model: ModelArgument = None) -> tuple[SparseEncoderFn, Spars
     encoder = load_encoder(model)
 
     def encode_documents(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
-        return _as_lists(list(encoder.passage_embed(texts)))
+        return _as_lists(embed_complete_texts(texts, encoder))
 
     def encode_queries(texts: list[str]) -> tuple[list[list[int]], list[list[float]]]:
         return _as_lists(list(encoder.query_embed(texts)))
@@ -55,7 +57,8 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
     """SPLADE as a sparse embedding of LlamaIndex, and as a step of an `IngestionPipeline`.
 
     As a step it encodes the content of each node together with its metadata, and attaches the vector to the
-    node. `SpladeVectorStore` uses that vector instead of encoding the node again, and the cache of the
+    node. A node that is longer than the model reads is encoded in windows, whose vectors are merged.
+    `SpladeVectorStore` uses that vector instead of encoding the node again, and the cache of the
     pipeline keeps it.
 
     The serialised form has the model's name: `from_dict(data)` opens the model again. Pass
@@ -146,7 +149,7 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
         return await asyncio.to_thread(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return [embedding.as_dict() for embedding in self._encoder.passage_embed(texts)]
+        return [embedding.as_dict() for embedding in embed_complete_texts(texts, self._encoder)]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)

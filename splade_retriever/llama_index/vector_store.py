@@ -69,7 +69,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """Open a collection, or create it.
 
         Args:
-            location: A folder, ":memory:", or the URL of a Qdrant server; see `SpladeIndex`.
+            location: A folder, ":memory:", or the URL of a Qdrant server; see `SpladeIndex`. A new collection
+                has `windows="merge"`, so that nodes longer than the model reads are encoded completely.
             index: An open index instead of a location. The caller closes it.
             dense: A LlamaIndex embedding for hybrid queries, or any object with `embed_documents` and
                 `embed_query`.
@@ -85,7 +86,7 @@ class SpladeVectorStore(BasePydanticVectorStore):
         """
         opened_here = index is None
         if index is None:
-            index = SpladeIndex(location, dense=dense, **settings)
+            index = SpladeIndex(location, dense=dense, **{"default_windows": "merge", **settings})
         elif dense is not None or settings or str(location) != ":memory:":
             raise InputError(
                 "index= is passed together with a location, a dense encoder or settings, which the index "
