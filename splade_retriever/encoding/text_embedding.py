@@ -109,6 +109,18 @@ class SparseTextEmbedding:
         """
         _refuse_fastembed_devices(cuda, device_ids)
         check_int("threads", threads, minimum=1, optional=True)
+        self._arguments: dict[str, Any] = {
+            "model_name": model_name,
+            "cache_dir": cache_dir,
+            "threads": threads,
+            "providers": providers,
+            "precision": precision,
+            "max_length": max_length,
+            "local_files_only": local_files_only,
+            "specific_model_path": specific_model_path,
+            "revision": revision,
+            "accept_license": accept_license,
+        }
         source = ModelSource(
             specific_model_path=specific_model_path,
             cache_dir=cache_dir,
@@ -136,6 +148,10 @@ class SparseTextEmbedding:
             f"SparseTextEmbedding({self.model_name!r}, precision={self.precision!r}, "
             f"max_length={self.max_length})"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle or a deep copy holds the arguments; the session is opened again at its first text.
+        return _reopened, (type(self), self._arguments)
 
     # -- models ----------------------------------------------------------------------------------------------
 
@@ -455,6 +471,10 @@ def _as_queries(
             if card.query_power != 1.0:
                 kept = SparseEmbedding(values=kept.values**card.query_power, indices=kept.indices)
             yield kept
+
+
+def _reopened(kind: type[SparseTextEmbedding], arguments: Mapping[str, Any]) -> SparseTextEmbedding:
+    return kind(**arguments, lazy_load=True)
 
 
 def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:

@@ -34,6 +34,11 @@ class CollectionModel:
         self._lock = PerProcess(threading.RLock)
 
     @property
+    def argument(self) -> ModelArgument:
+        """The argument, as it was passed."""
+        return self._argument
+
+    @property
     def is_passed(self) -> bool:
         """Whether the caller names the model."""
         return self._argument is not None

@@ -108,9 +108,12 @@ class IndexOptions:
     tenant_field: str | None = None
     engine_in_subprocess: bool = False
     default_windows: Windows = "truncate"
+    metadata: Literal["json", "coerce"] = "json"
 
     def __post_init__(self) -> None:
         check_int("query_max_active_dims", self.query_max_active_dims, minimum=1, optional=True)
+        if self.metadata not in ("json", "coerce"):
+            raise InputError(f"metadata is {self.metadata!r}, expected 'json' or 'coerce'.")
 
     @classmethod
     def of(cls, keywords: "IndexKeywords") -> Self:
@@ -164,6 +167,7 @@ class IndexKeywords(TypedDict, total=False):
     timeout: int | None
     engine_in_subprocess: bool
     default_windows: Windows
+    metadata: Literal["json", "coerce"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,15 @@ class Searcher:
             )
             return [answer for request in requests for answer in self.search_each([request])]
 
+    def reference_score(self, query: str) -> float:
+        """Score a document with the query's text, encoded and pruned as the collection's documents are."""
+        encoder, settings = self._model.encoder, self._collection.settings
+        (query_vector,) = encoder.query_embed([query])
+        (document_vector,) = encoder.passage_embed([query])
+        if settings is not None:
+            document_vector = prune(document_vector, settings.max_active_dims, settings.min_weight)
+        return prune(query_vector, self._max_active_dims).dot(document_vector)
+
     def _branch_queries(
         self, requests: Sequence[SearchRequest], queries: Mapping[int, EncodedQuery]
     ) -> list[tuple[int, str, models.QueryRequest]]:

@@ -3,7 +3,7 @@ interface."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,10 @@ from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
 from splade_retriever.encoding.windows import WindowTokenizer
-from splade_retriever.errors import CollectionNotFoundError, InputError
+from splade_retriever.errors import CollectionNotFoundError, InputError, NotSupportedError
 from splade_retriever.explanation import Explanation
 from splade_retriever.filters import FilterLike, to_qdrant_filter
+from splade_retriever.index.async_input import sync_input
 from splade_retriever.index.batcher import Batcher, without_stop_iteration
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
@@ -100,6 +101,9 @@ class SpladeIndex:
                 max_active_dims: Number of a document's heaviest weights to keep; None for all.
                 min_weight: Leave out document weights below this.
 
+                metadata: "json" to refuse metadata that is not JSON, "coerce" to convert dates, Decimals,
+                    UUIDs, paths, numpy values, tuples, sets and NaN, see `index.metadata_coercion`.
+
                 How queries are encoded, and which vectors are used:
 
                 query_max_active_dims: Number of a query's heaviest weights to keep; not stored.
@@ -143,6 +147,7 @@ class SpladeIndex:
         check_model_argument(model)
         self.collection = collection
         self._location = str(location)
+        self._dense_argument = dense
         self._dense_queries = None if dense is None else DenseQueries(dense)
         self._dense = None if dense is None else as_dense(dense)
         opened = client or open_client(self._location, create=create, server=self._options.server)
@@ -156,7 +161,8 @@ class SpladeIndex:
         except BaseException:
             self.close()
             raise
-        self._writer = Writer(self._collection, self._model, self._dense)
+        coerce = self._options.metadata == "coerce"
+        self._writer = Writer(self._collection, self._model, self._dense, coerce=coerce)
         self._reader = Reader(self._collection, self._options.vector_name)
         self._searcher = Searcher(self._collection, self._model, self._dense_queries, self._options)
         self._explainer = Explainer(self._collection, self._model, self._options)
@@ -267,8 +273,29 @@ class SpladeIndex:
             "vector_name": self._options.vector_name,
             "dense_name": self._options.dense_name,
             "query_max_active_dims": self._options.query_max_active_dims,
+            "metadata": self._options.metadata,
             **self._options.server.without_key(),
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the arguments, with the API key; the place that reads it opens the collection again.
+        arguments = self.open_arguments
+        if arguments is None:
+            raise NotSupportedError(
+                "This index cannot be pickled, because no other process could open it: it is in memory, or "
+                "has a client= that was passed. Use a folder or a server, or open the index where it is used."
+            )
+        arguments.update(
+            model=self._model.argument,
+            dense=self._dense_argument,
+            api_key=self._options.server.api_key,
+            create=False,
+        )
+        return _open_index, (type(self), arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # An index is a connection: copies of an object that holds one share it.
+        return self
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -436,6 +463,14 @@ class SpladeIndex:
         self._collection.engine_in_subprocess()
         return self._searcher.search_each(requests)
 
+    def reference_score(self, query: str) -> float:
+        """Return the sparse score that a document with exactly the query's text would have.
+
+        A score divided by it is a measure of relevance that can be compared between queries: 1 is as good as
+        the query's own words, 0 is no token in common. 0.0 for a query without tokens.
+        """
+        return self._searcher.reference_score(query)
+
     def explain(self, query: str, hit: Hit) -> Explanation:
         """Explain why a hit was found: the tokens that made its score, and the words of its text they mark.
 
@@ -488,20 +523,23 @@ class SpladeIndex:
 
     async def aadd(
         self,
-        texts: Iterable[str],
-        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
-        ids: Iterable[str | None] | None = None,
+        texts: Iterable[str] | AsyncIterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | AsyncIterable[Mapping[str, Any] | None] | None = None,
+        ids: Iterable[str | None] | AsyncIterable[str | None] | None = None,
         *,
         extras: Iterable[Mapping[str, Any] | None] | None = None,
         encoded_texts: Iterable[str | None] | None = None,
         vectors: Iterable[SparseEmbedding | None] | None = None,
         **options: Unpack[AddKeywords],
     ) -> list[str]:
-        """Run `add` in a thread; when cancelled it ends after the current batch."""
+        """Run `add` in a thread; when cancelled it ends after the current batch.
+
+        The inputs may be async iterators too; the event loop awaits their items.
+        """
         stop = threading.Event()
         work = self.run_in_thread(
             self._writer.add,
-            (texts, metadatas, ids, extras, encoded_texts, vectors),
+            [sync_input(part) for part in (texts, metadatas, ids, extras, encoded_texts, vectors)],
             AddOptions(**options),
             stop=stop,
             after_batch=self._collection.engine_in_subprocess,
@@ -614,6 +652,10 @@ class SpladeIndex:
         store = repr(self._location) if self._collection.owned else f"client={type(self.client).__name__}"
         state = ", closed" if self._collection.closed else ""
         return f"SpladeIndex({store}, collection={self.collection!r}, model={self.model_name!r}{state})"
+
+
+def _open_index(kind: type[SpladeIndex], arguments: Mapping[str, Any]) -> SpladeIndex:
+    return kind(**arguments)
 
 
 def _check_location(location: object, client: object) -> None:

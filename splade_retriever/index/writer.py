@@ -23,6 +23,7 @@ from splade_retriever.index.documents import (
     read_documents,
 )
 from splade_retriever.index.ingest import Batch, OnError, ingest
+from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
 from splade_retriever.index.payload import content_hash
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.stored_documents import (
@@ -71,10 +72,18 @@ class AddKeywords(TypedDict, total=False):
 class Writer:
     """Writes the documents of one collection."""
 
-    def __init__(self, collection: Collection, model: CollectionModel, dense: DenseEncoder | None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        model: CollectionModel,
+        dense: DenseEncoder | None,
+        *,
+        coerce: bool = False,
+    ) -> None:
         self._collection = collection
         self._model = model
         self._dense = dense
+        self._coerce = coerce
 
     def add(
         self,
@@ -98,6 +107,9 @@ class Writer:
         collection = self._collection
         collection.check_open()
         check_inputs(inputs)
+        if self._coerce:
+            texts, metadatas, *others = inputs
+            inputs = [texts, coerce_all(metadatas), *others]
         if options.on_error == "raise" and all(part is None or isinstance(part, Sequence) for part in inputs):
             self._check_documents(inputs)
         settings = self._settings()
@@ -158,6 +170,8 @@ class Writer:
 
     def update_metadata(self, id: str, metadata: Mapping[str, Any]) -> bool:
         """Replace a document's metadata; return False where there is no such document."""
+        if self._coerce:
+            metadata = coerce_metadata(metadata)
         fault = json_fault("metadata", metadata)
         if fault or not isinstance(metadata, Mapping):
             raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")

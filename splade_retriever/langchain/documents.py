@@ -63,16 +63,23 @@ def columns(
         checked = list(_checked(documents))
         return (
             [document.page_content for document in checked],
-            [document.metadata for document in checked],
+            [_metadata_of(document) for document in checked],
             [document.id for document in checked] if ids is None else ids,
         )
     # The three copies are read in step, so each is at most one document ahead of the others.
     for_texts, for_metadatas, for_ids = tee(_checked(documents), 3)
     return (
         (document.page_content for document in for_texts),
-        (document.metadata for document in for_metadatas),
+        (_metadata_of(document) for document in for_metadatas),
         (document.id for document in for_ids) if ids is None else ids,
     )
+
+
+def _metadata_of(document: Document) -> dict[str, Any]:
+    """Return the metadata to store, without the report of the search that found the document."""
+    if METADATA_KEY not in document.metadata:
+        return document.metadata
+    return {key: value for key, value in document.metadata.items() if key != METADATA_KEY}
 
 
 def _checked(documents: Iterable[Document]) -> Iterator[Document]:

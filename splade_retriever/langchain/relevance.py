@@ -1,17 +1,18 @@
 """Relevance scores: any score of a search mapped onto 0..1."""
 
+import math
+
 from splade_retriever.index.search_request import Fusion, Mode
-from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["relevance"]
 
 
-def relevance(score: float, *, mode: Mode, fusion: Fusion, query: SparseEmbedding | None) -> float:
+def relevance(score: float, *, mode: Mode, fusion: Fusion, reference_score: float) -> float:
     """Map a score onto 0..1, keeping the order of the scores of one query.
 
-    - sparse: score / sum of the query's weights, at most 1: the average weight that the document gives to
-      the query's tokens. The scale is the same for all queries, also for models whose queries come from a
-      table.
+    - sparse: tanh(score / the score of a document with exactly the query's text), see
+      `SpladeIndex.reference_score`. The scale is the same for all queries and models: 0.76 is as good as the
+      query's own words, and different scores have different relevance.
     - dense: (1 + cosine) / 2.
     - hybrid by RRF: score / the score of a document that is first in both rankings.
     - hybrid by DBSF: score / 2, cut to 0..1, since each of the two normalised scores is at most about 1.
@@ -20,11 +21,10 @@ def relevance(score: float, *, mode: Mode, fusion: Fusion, query: SparseEmbeddin
         score: The score that the index returned.
         mode: The mode of the search.
         fusion: The fusion of a hybrid search.
-        query: The query's vector, in mode "sparse".
+        reference_score: `SpladeIndex.reference_score` of the query; used in mode "sparse" only.
     """
     if mode == "sparse":
-        max_score = 0.0 if query is None else float(query.values.sum(dtype="float64"))
-        return min(1.0, score / max_score) if max_score > 0.0 else 0.0
+        return math.tanh(score / reference_score) if reference_score > 0.0 else 0.0
     if mode == "dense":
         return _bounded((1.0 + score) / 2.0)
     if fusion.method == "dbsf":

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -70,11 +71,25 @@ class SpladeReranker(BaseDocumentCompressor):
         """Async version of `compress_documents`; encodes in a worker thread."""
         return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the configuration; the model is opened again at its first use.
+        return _reranker, (type(self), self._fields())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return type(self)(**self._fields())  # copies share an encoder that was passed
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
     def _open_encoder(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
                 self._encoder = load_encoder(self.model)
             return self._encoder
+
+
+def _reranker(kind: type[SpladeReranker], fields: Mapping[str, Any]) -> SpladeReranker:
+    return kind(**fields)
 
 
 def _scored(document: Document, score: float) -> Document:

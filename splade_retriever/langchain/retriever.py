@@ -1,6 +1,7 @@
 """SpladeRetriever: an index as a retriever of LangChain."""
 
 import asyncio
+import copy
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -339,6 +340,20 @@ class SpladeRetriever(BaseRetriever):
         fields = {name: getattr(self, name) for name in _SEARCH_OPTIONS}
         return LangChainSearchOptions.from_keywords({**fields, **options})
 
+    # -- copies ----------------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the configuration: a location is opened by the first search, an index at once.
+        return _retriever, (type(self), self._fields())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        duplicate = type(self)(**copy.deepcopy(self._fields(), memo))
+        duplicate._opened = self._opened
+        return duplicate
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
     # -- traces and serialisation ----------------------------------------------------------------------------
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
@@ -396,3 +411,7 @@ class SpladeRetriever(BaseRetriever):
             settings={name: value for name, value in place.items() if value is not None},
             **fields,
         )
+
+
+def _retriever(kind: type[SpladeRetriever], fields: Mapping[str, Any]) -> SpladeRetriever:
+    return kind(**fields)

@@ -1,7 +1,7 @@
 """SpladeVectorStore: an index as a vector store of LangChain."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -11,8 +11,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from splade_retriever.errors import InputError
+from splade_retriever.index.async_input import as_iterator
 from splade_retriever.index.mmr import diverse
-from splade_retriever.index.search_request import Fusion, Mode
+from splade_retriever.index.search_request import Fusion
 from splade_retriever.index.splade_index import Hit, SpladeIndex
 from splade_retriever.langchain.documents import columns, to_document, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
@@ -187,19 +188,25 @@ class SpladeVectorStore(VectorStore):
 
     async def aadd_texts(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str] | AsyncIterable[str],
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
         **settings: Any,
     ) -> list[str]:
-        """Async version of `add_texts`."""
+        """Async version of `add_texts`; the texts may be an async iterator."""
         return await self.index.aadd(texts, metadatas, ids, **settings)
 
     async def aadd_documents(
-        self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None, **settings: Any
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        *,
+        ids: Iterable[str | None] | None = None,
+        **settings: Any,
     ) -> list[str]:
-        """Async version of `add_documents`."""
+        """Async version of `add_documents`; the documents may be an async iterator."""
+        if isinstance(documents, AsyncIterable):
+            documents = as_iterator(documents)
         return await self.index.aadd(*columns(documents, ids), **settings)
 
     def delete(  # type: ignore[override] # no **kwargs, which would ignore a misspelt filter=
@@ -323,17 +330,16 @@ class SpladeVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """Find documents with scores in 0..1; see `splade_retriever.langchain.relevance`."""
         search = LangChainSearchOptions.from_keywords(options)
-        vector = self._query_vector(query, search)
-        hits = self.index.search(vector or query, k, **search.index_arguments())
-        return self._relevant(self._documents(query, hits, search), vector, search)
+        scored = self._documents(query, self.index.search(query, k, **search.index_arguments()), search)
+        return self._relevant(query, scored, search)
 
     async def _asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
         search = LangChainSearchOptions.from_keywords(options)
-        vector = await asyncio.to_thread(self._query_vector, query, search)
-        hits = await self.index.asearch(vector or query, k, **search.index_arguments())
-        return self._relevant(await self._adocuments(query, hits, search), vector, search)
+        hits = await self.index.asearch(query, k, **search.index_arguments())
+        scored = await self._adocuments(query, hits, search)
+        return await asyncio.to_thread(self._relevant, query, scored, search)
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
@@ -407,25 +413,17 @@ class SpladeVectorStore(VectorStore):
             return to_documents(hits, search, [])
         return to_documents(hits, search, await self.index.aexplain_all(query, hits))
 
-    def _mode(self, search: LangChainSearchOptions) -> Mode:
-        return search.mode or ("sparse" if self.index.dense is None else "hybrid")
-
-    def _query_vector(self, query: str, search: LangChainSearchOptions) -> SparseEmbedding | None:
-        """Encode the query for a sparse search, whose relevance needs the weights; then search by it."""
-        if self._mode(search) != "sparse":
-            return None
-        (vector,) = self.index.model.query_embed([query])
-        return vector
-
     def _relevant(
-        self,
-        scored: Sequence[tuple[Document, float]],
-        vector: SparseEmbedding | None,
-        search: LangChainSearchOptions,
+        self, query: str, scored: Sequence[tuple[Document, float]], search: LangChainSearchOptions
     ) -> list[tuple[Document, float]]:
-        mode, fusion = self._mode(search), search.fusion or Fusion()
+        if not scored:
+            return []
+        mode = search.mode or ("sparse" if self.index.dense is None else "hybrid")
+        reference_score = self.index.reference_score(query) if mode == "sparse" else 0.0
+        fusion = search.fusion or Fusion()
         return [
-            (document, relevance(score, mode=mode, fusion=fusion, query=vector)) for document, score in scored
+            (document, relevance(score, mode=mode, fusion=fusion, reference_score=reference_score))
+            for document, score in scored
         ]
 
     # -- closing ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, Node, Tex
 
 from splade_retriever.errors import InputError, StorageError
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.index.llama_index_payload import NODE_KEY
 from splade_retriever.sparse import SparseEmbedding
 
@@ -78,12 +79,13 @@ def checked_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
 def _to_document(node: BaseNode) -> NodeDocument:
     metadata = dict(node.metadata)
     attached = metadata.pop(VECTOR_KEY, None)
-    if attached is not None:
+    metadata.pop(METADATA_KEY, None)  # the report of the search that found the node
+    if len(metadata) < len(node.metadata):
         node = node.model_copy(
             update={
                 "metadata": metadata,
-                "excluded_embed_metadata_keys": _without_vector(node.excluded_embed_metadata_keys),
-                "excluded_llm_metadata_keys": _without_vector(node.excluded_llm_metadata_keys),
+                "excluded_embed_metadata_keys": _without_own(node.excluded_embed_metadata_keys),
+                "excluded_llm_metadata_keys": _without_own(node.excluded_llm_metadata_keys),
             }
         )
     extra: dict[str, Any] = {"class": node.class_name(), "node": _rest_of(node)}
@@ -98,6 +100,10 @@ def _to_document(node: BaseNode) -> NodeDocument:
         vector=None if attached is None else SparseEmbedding(attached["values"], attached["indices"]),
         made_by=None if attached is None else attached["made_by"],
     )
+
+
+def _without_own(keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if key not in (VECTOR_KEY, METADATA_KEY)]
 
 
 def _without_vector(keys: Sequence[str]) -> list[str]:

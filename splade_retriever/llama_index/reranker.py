@@ -1,8 +1,8 @@
 """SpladeRerank: sorts the nodes of any retriever by their SPLADE scores."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -65,6 +65,13 @@ class SpladeRerank(BaseNodePostprocessor):
         super().__init__(**fields)
         self._encoder = encoder
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the configuration, without callbacks.
+        return _reranker, (type(self), {"top_n": self.top_n, "model": self._encoder})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return type(self)(top_n=self.top_n, model=self._encoder, callback_manager=self.callback_manager)
+
     @classmethod
     def class_name(cls) -> str:
         """Return the name of the class in serialised form."""
@@ -106,3 +113,7 @@ class SpladeRerank(BaseNodePostprocessor):
         ]
         ranked.sort(key=lambda scored: -scored.get_score())
         return ranked[: self.top_n]
+
+
+def _reranker(kind: type[SpladeRerank], fields: Mapping[str, Any]) -> SpladeRerank:
+    return kind(**fields)

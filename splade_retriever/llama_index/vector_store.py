@@ -115,6 +115,13 @@ class SpladeVectorStore(BasePydanticVectorStore):
             f"Open it: SpladeVectorStore(location, collection={data.get('collection', 'splade')!r})."
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # LlamaIndex would leave out the index. A pickle holds the configuration; reading it opens the index.
+        return _store, (type(self), self._index)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return type(self)(index=self._index)  # copies share the index, which the original closes
+
     @property
     def client(self) -> Any:
         """The `QdrantClient` or `EdgeClient` of the collection."""
@@ -340,6 +347,12 @@ class SpladeVectorStore(BasePydanticVectorStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _store(kind: type[SpladeVectorStore], index: SpladeIndex) -> SpladeVectorStore:
+    store = kind(index=index)
+    store._opened_here = True  # reading the pickle has opened the index
+    return store
 
 
 def _check_no_more(method: str, unknown: dict[str, Any], allowed: str) -> None:

@@ -1,8 +1,10 @@
 """SpladeVectorStore: writing, reading, the kinds of search, LangChain's indexing API and standard suite."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,8 +24,8 @@ from splade_retriever.index.mmr import diverse
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
 from splade_retriever.langchain.relevance import relevance
-from splade_retriever.sparse import SparseEmbedding
 from tests.index.parts import opened_store
+from tests.langchain.chains import QUESTIONS, passages
 from tests.langchain.parts import BackgroundEncoder, LetterEmbeddings, mark_async_tests
 from tests.words import WordEncoder
 
@@ -219,6 +221,60 @@ async def test_a_with_block_closes_the_store(tmp_path: Path) -> None:
         await again.asimilarity_search("lander")
 
 
+@pytest.mark.asyncio
+async def test_async_iterators_of_documents_and_texts_are_stored(empty: SpladeVectorStore) -> None:
+    async def documents() -> AsyncIterator[Document]:
+        for n in range(300):
+            await asyncio.sleep(0)
+            yield Document(id=f"d{n}", page_content=f"text {n}", metadata={"n": n})
+
+    async def texts() -> AsyncIterator[str]:
+        yield "moon"
+
+    ids = await empty.aadd_documents(documents(), batch_size=64)
+    (text_id,) = await empty.aadd_texts(texts())
+
+    assert ids == [f"d{n}" for n in range(300)]
+    assert [found.metadata for found in empty.get_by_ids(["d299"])] == [{"n": 299}]
+    assert [found.id for found in empty.similarity_search("moon")] == [text_id]
+
+
+@pytest.mark.asyncio
+async def test_an_error_of_an_async_iterator_is_raised(empty: SpladeVectorStore) -> None:
+    async def documents() -> AsyncIterator[Document]:
+        yield MOON[0]
+        raise OSError("the source is gone")
+
+    with pytest.raises(OSError, match="the source is gone"):
+        await empty.aadd_documents(documents())
+
+
+def test_the_report_of_a_search_is_not_stored_when_a_document_is_added_again(
+    store: SpladeVectorStore,
+) -> None:
+    found = store.similarity_search("rocket", with_scores=True)
+    assert METADATA_KEY in found[0].metadata
+
+    store.add_documents(found)
+    store.add_documents(document for document in store.similarity_search("south", with_scores=True))
+
+    assert store.get_by_ids(["orbit", "south"]) == [MOON[3], MOON[0]]
+
+
+def test_a_time_weighted_retriever_works_with_coerced_metadata(client: Any) -> None:
+    pytest.importorskip("langchain_classic")
+    from langchain_classic.retrievers import TimeWeightedVectorStoreRetriever
+
+    store = SpladeVectorStore(client=client, model=WordEncoder(), metadata="coerce")
+    retriever = TimeWeightedVectorStoreRetriever(vectorstore=store, decay_rate=0.01, k=1)
+
+    retriever.add_documents([Document(page_content="a rover"), Document(page_content="a rocket")])
+
+    assert [found.page_content for found in retriever.invoke("rocket")] == ["a rocket"]
+    (stored,) = store.similarity_search("rover")
+    assert datetime.fromisoformat(stored.metadata["last_accessed_at"])
+
+
 # -- deleting ------------------------------------------------------------------------------------------------
 
 
@@ -383,17 +439,64 @@ async def test_async_searches_return_the_same_as_sync_ones(store: SpladeVectorSt
 # -- relevance, thresholds, diversity ------------------------------------------------------------------------
 
 
-def test_relevance_is_the_average_weight_of_the_query_tokens(
+def test_relevance_compares_a_score_with_the_score_of_the_query_itself(
     store: SpladeVectorStore,
 ) -> None:
     found = store.similarity_search_with_relevance_scores("rover lander rocket", k=4)
 
-    # Query weights 1, 1, 1: of three, "rover" and "again" have two, as "orbit" has.
+    # A document "rover lander rocket" would score 3; each of these has two of the three words: tanh(2 / 3).
     assert [(document.id, round(score, 6)) for document, score in found] == [
-        ("again", 0.666667),
-        ("orbit", 0.666667),
-        ("rover", 0.666667),
+        ("again", 0.582783),
+        ("orbit", 0.582783),
+        ("rover", 0.582783),
     ]
+
+
+@pytest.fixture(scope="module")
+def textbook() -> Iterator[SpladeVectorStore]:
+    """Passages of a textbook on astronomy, encoded by the bundled model."""
+    with SpladeVectorStore.from_documents(passages(60)) as store:
+        yield store
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_relevance_of_an_answered_question_is_high(textbook: SpladeVectorStore, question: str) -> None:
+    retriever = textbook.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.6}
+    )
+
+    assert retriever.invoke(question)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["blorp fnord quux", "football transfer news", "best pizza recipe in Naples", "xylophone lessons"],
+)
+def test_relevance_of_an_unrelated_query_is_low(textbook: SpladeVectorStore, query: str) -> None:
+    scores = [score for _, score in textbook.similarity_search_with_relevance_scores(query, k=10)]
+
+    assert max(scores) < 0.3
+
+
+def test_relevance_tells_documents_of_a_short_query_apart(textbook: SpladeVectorStore) -> None:
+    scores = [score for _, score in textbook.similarity_search_with_relevance_scores("Moon", k=10)]
+
+    assert scores == sorted(set(scores), reverse=True)
+    assert scores[0] < 1.0
+    assert scores[-1] < 0.7 * scores[0]
+
+
+def test_relevance_uses_the_query_as_it_is_pruned() -> None:
+    with SpladeVectorStore(query_max_active_dims=1, model=WordEncoder()) as store:
+        store.add_texts(["rover rover", "rover"])
+        scores = [score for _, score in store.similarity_search_with_relevance_scores("rover rover lander")]
+
+    # The query is pruned to rover: 2. Against its own text 2 * 2, against the documents 2 * 2 and 2 * 1.
+    assert scores == pytest.approx([0.761594, 0.462117], abs=1e-6)
+
+
+def test_relevance_of_an_empty_query_is_an_empty_list(textbook: SpladeVectorStore) -> None:
+    assert textbook.similarity_search_with_relevance_scores(" ") == textbook.similarity_search(" ") == []
 
 
 @pytest.mark.parametrize("mode", ["sparse", "dense", "hybrid"])
@@ -427,8 +530,8 @@ def test_a_document_that_is_first_in_both_rankings_has_relevance_1(
 @pytest.mark.parametrize(
     ("score", "mode", "fusion", "expected"),
     [
-        (9.0, "sparse", Fusion(), 1.0),  # cut
-        (1.5, "sparse", Fusion(), 0.5),
+        (9.0, "sparse", Fusion(), 0.995055),  # tanh(3)
+        (1.5, "sparse", Fusion(), 0.462117),  # tanh(0.5)
         (-1.0, "dense", Fusion(), 0.0),
         (0.0, "dense", Fusion(), 0.5),
         (2 / 60, "hybrid", Fusion(), 1.0),
@@ -441,9 +544,9 @@ def test_a_document_that_is_first_in_both_rankings_has_relevance_1(
 def test_relevance_is_computed_as_documented(
     score: float, mode: Any, fusion: Fusion, expected: float
 ) -> None:
-    query = SparseEmbedding.from_dict({1: 1.0, 2: 2.0})
-
-    assert relevance(score, mode=mode, fusion=fusion, query=query) == pytest.approx(expected)
+    assert relevance(score, mode=mode, fusion=fusion, reference_score=3.0) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_a_query_without_tokens_finds_nothing_relevant(store: SpladeVectorStore) -> None:
@@ -454,7 +557,7 @@ def test_every_search_type_of_as_retriever_works(store: SpladeVectorStore) -> No
     similar = store.as_retriever(search_kwargs={"k": 1})
     varied = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
     relevant = store.as_retriever(
-        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9, "k": 9}
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.7, "k": 9}
     )
 
     assert ids_of(similar.invoke("rover")) == ["again"]

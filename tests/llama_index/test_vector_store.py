@@ -292,3 +292,19 @@ def test_a_node_of_an_unknown_class_is_an_error_that_names_it(store: SpladeVecto
 
     with pytest.raises(StorageError, match="'Gone'"):
         store.get_nodes(["a"])
+
+
+def test_the_report_of_a_search_is_not_stored_when_a_node_is_added_again(filled: SpladeVectorStore) -> None:
+    (scored,) = SpladeRetriever(filled, explain=True).retrieve("moon")
+    assert "_splade" in scored.node.metadata
+
+    filled.add([scored.node])
+
+    assert filled.get_nodes(["landing"]) == [NODES[0]]
+
+
+def test_metadata_of_nodes_is_coerced_by_opt_in(model: WordEncoder) -> None:
+    with SpladeVectorStore(model=model, metadata="coerce") as store:
+        store.add([TextNode(id_="a", text="moon", metadata={"at": (1, 2)})])
+
+        assert store.get_nodes(["a"])[0].metadata == {"at": [1, 2]}
