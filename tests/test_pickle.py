@@ -45,7 +45,7 @@ OPENED: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any], Callable[[An
         lambda retriever: retriever.close(),
     ),
     "langchain store": (
-        lambda folder: for_langchain.SpladeVectorStore(folder),
+        for_langchain.SpladeVectorStore,
         lambda store: store.similarity_search("rover")[0].page_content,
         lambda store: store.close(),
     ),
@@ -55,7 +55,7 @@ OPENED: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any], Callable[[An
         lambda retriever: retriever.close(),
     ),
     "llama_index store": (
-        lambda folder: for_llama_index.SpladeVectorStore(folder),
+        for_llama_index.SpladeVectorStore,
         lambda store: store.get_nodes()[0].get_content(),
         lambda store: store.close(),
     ),

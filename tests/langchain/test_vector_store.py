@@ -249,7 +249,7 @@ async def test_an_error_of_an_async_iterator_is_raised(empty: SpladeVectorStore)
         await empty.aadd_documents(documents())
 
 
-def test_the_report_of_a_search_is_not_stored_when_a_document_is_added_again(
+def test_adding_a_found_document_again_does_not_store_the_report(
     store: SpladeVectorStore,
 ) -> None:
     found = store.similarity_search("rocket", with_scores=True)
@@ -470,7 +470,7 @@ def test_relevance_of_an_answered_question_is_high(textbook: SpladeVectorStore, 
 
 @pytest.mark.parametrize(
     "query",
-    ["blorp fnord quux", "football transfer news", "best pizza recipe in Naples", "xylophone lessons"],
+    ["blorp fnord quux", "football transfer news", "best pizza in Naples", "xylophone lessons"],
 )
 def test_relevance_of_an_unrelated_query_is_low(textbook: SpladeVectorStore, query: str) -> None:
     scores = [score for _, score in textbook.similarity_search_with_relevance_scores(query, k=10)]
@@ -496,7 +496,8 @@ def test_relevance_uses_the_query_as_it_is_pruned() -> None:
 
 
 def test_relevance_of_an_empty_query_is_an_empty_list(textbook: SpladeVectorStore) -> None:
-    assert textbook.similarity_search_with_relevance_scores(" ") == textbook.similarity_search(" ") == []
+    assert textbook.similarity_search(" ") == []
+    assert textbook.similarity_search_with_relevance_scores(" ") == []
 
 
 @pytest.mark.parametrize("mode", ["sparse", "dense", "hybrid"])
