@@ -44,7 +44,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "stored"), CASES, ids=[repr(value) for value, _ in CASES])
+@pytest.mark.parametrize(
+    ("value", "stored"), CASES, ids=[f"{type(value).__name__} {stored}" for value, stored in CASES]
+)
 def test_a_value_is_stored_as_documented(value: Any, stored: Any) -> None:
     index = SpladeIndex(client=QdrantClient(":memory:"), model=WordEncoder(), metadata="coerce")
 
