@@ -7,8 +7,8 @@ and experiments. Everything in them comes from the model folder and from a folde
 the bundled model are `model_building/record`, so its card can be written again without training:
 
 - `recipe.json` by a run, `sources.json` by `prepare`, and `quality.json` by `evaluate`;
-- optional: `fp32.json` and `int8.json` by `evaluate`, of the same weights in both precisions (of the bundled
-  model's third version only the mean of some collections was kept, with a lower floor);
+- optional: `pool.json`, the numbers of texts and queries of a round over data without labels;
+- optional: `fp32.json` and `int8.json` by `evaluate`, of the same weights in both precisions;
 - optional: `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, the output of `expansions` and of
   `research.ceiling`, `research.variants` and `research.ways`.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from model_building.sources import SOURCES
+from model_building.sources import SOURCES, UNLABELLED
 
 HERE = Path(__file__).parent
 
@@ -67,8 +67,8 @@ An expansion is an entry that has a weight in a text which does not hold it. A q
 makes none in training texts and queries, and some entries make very few. The decoder has no columns for
 those; in a text that holds one, it has a weight by its own position. The last column estimates the share for
 texts of a new kind: the entries are chosen without one source after the other, and the column shows the
-worst of these. Counted on texts and queries as training reads them, with all entries and the floor of this
-model:
+worst of these. Counted on texts and queries as training reads them, with all entries and the floor of
+the third version of the model; the fourth chose its entries in the same way:
 
     python -m model_building.expansions --model MODEL_WITH_ALL_ENTRIES --data DATA""",
     "steps.md": """\
@@ -155,8 +155,8 @@ def card(record: Path, model: Path) -> str:
 - sha256: `{sha256(file.read_bytes()).hexdigest()}`
 - how it was made: `model_building/README.md` in the repository""",
             "Quality": f"{quality_table(rows, precisions)}",
-            "Published models": PUBLISHED,
-            "Data": data_table(counts),
+            "Published models": _filled(PUBLISHED),
+            "Data": "\n\n".join([data_table(counts), *_unlabelled(record / "pool.json")]),
             "Limits": LIMITS,
             "Adapting it": ADAPTING,
         }
@@ -374,6 +374,25 @@ def data_table(counts: dict[str, dict[str, int]]) -> str:
     total, dropped = (sum(count[key] for count in counts.values()) for key in ("kept", "overlapping"))
     lines.append(f"| all | | | {total:,} | {dropped:,} |")
     return "\n".join(lines)
+
+
+def _unlabelled(file: Path) -> Iterator[str]:
+    """Yield the data without labels, if a round used any."""
+    if not file.exists():
+        return
+    pool = _json(file)
+    yield _filled(f"""
+        The last round used all pairs of these sources (of `oewn` 8,000), and data without labels, which a
+        teacher
+        scores: {pool["texts"]:,} texts and {pool["queries"]:,} queries in total, of which
+            {pool["questions"]:,} are questions without an answer and {pool["sentences"]:,} are sentences of
+            the texts. The same check was applied.""")
+    lines = ["| source without labels | content | licence, attribution |", "|---|---|---|"]
+    lines += [f"| {source.name} | {source.what} | {source.licence} |" for source in UNLABELLED]
+    yield "\n".join(lines)
+    yield _filled("""
+        The provenance of single questions of OpenTriviaQA is unknown. They and those of TriviaQA, which were
+        not used, are excluded from the next version.""")
 
 
 def attribution(source: str) -> str:

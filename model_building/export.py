@@ -17,7 +17,7 @@ from model_building.train import Recipe, finished
 from splade_retriever.encoding.onnx.bundled_graph import State
 from splade_retriever.training.export import ExportSettings, arrays, write_folder
 
-BUNDLED = "splade-retriever/minilm-l6-v3"
+BUNDLED = "splade-retriever/minilm-l6-v4"
 
 
 def main() -> None:

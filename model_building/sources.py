@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SOURCES", "Source"]
+__all__ = ["SOURCES", "UNLABELLED", "Source"]
 
 
 @dataclass(frozen=True)
@@ -104,3 +104,18 @@ SOURCES = (
         24_000,
     ),
 )
+
+_WIKIPEDIA = "CC BY-SA 3.0 and 4.0; Wikipedia authors"
+UNLABELLED = (
+    Source("docs", "passages", "per source, see model_data.md", 40_000),
+    Source("enwiki", "passages of the English Wikipedia", _WIKIPEDIA, 50_000),
+    Source("simplewiki", "passages of the Simple English Wikipedia", _WIKIPEDIA, 60_000),
+    Source("wiki-intros", "first paragraphs of Wikipedia articles", _WIKIPEDIA, 21_357),
+    Source(
+        "queries",
+        "questions (query well-formedness, Natural Questions, WebQuestions, OpenTriviaQA)",
+        "CC BY-SA 4.0, CC BY-SA 3.0, CC BY 4.0, CC BY-SA 4.0",
+        80_000,
+    ),
+)
+"""Texts and questions without labels, in the last round only: `rows` is the maximum."""
