@@ -98,7 +98,7 @@ def test_requests_over_grpc_go_to_the_server_of_the_url(start_server: Callable[.
 
 
 @pytest.mark.own_server
-def test_two_empty_servers_are_told_apart_when_a_collection_is_created(
+def test_two_empty_servers_are_distinguished_when_a_collection_is_created(
     start_server: Callable[..., QdrantServer],
 ) -> None:
     right, wrong = start_server(), start_server()
