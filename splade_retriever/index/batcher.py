@@ -19,7 +19,7 @@ class Batcher(Generic[T, R]):
     """Runs requests of many callers in batches, in one thread.
 
     No request waits for others to come: a batch is what gathered while the one before it ran. A forked child
-    has a thread of its own; requests that waited in the parent are answered there alone.
+    has a separate thread, and requests that waited in the parent are answered by the parent only.
     """
 
     def __init__(self, run: Run[T, R], *, name: str = "splade-batch", max_batch_size: int = 32) -> None:
