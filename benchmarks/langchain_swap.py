@@ -24,7 +24,15 @@ from langchain_core.documents import Document
 
 from benchmarks.bert_base import bert_base
 from benchmarks.machine import processor, report, versions
-from tests.langchain.chains import CHAINS, Chain, Stack, ours, outcome, passages, theirs
+from tests.langchain.chains import (
+    CHAINS,
+    Chain,
+    Stack,
+    langchain_qdrant_stack,
+    outcome,
+    passages,
+    splade_retriever_stack,
+)
 from tests.mlm_graphs import Shape, save_folder
 
 T = TypeVar("T")
@@ -64,7 +72,7 @@ def compared(folder: Path, documents: Sequence[Document], *, runs: int) -> Itera
     )
     yield ""
     stacks, adding = [], []
-    for make in (theirs, ours):
+    for make in (langchain_qdrant_stack, splade_retriever_stack):
         report(f"opening and adding with {make.__name__} ...")
         stack, seconds = timed(partial(make, folder, documents))
         stacks.append(stack)

@@ -34,7 +34,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def of_words(query: str, text: str, query_weights: dict[str, float], text_weights: dict[str, float]) -> Any:
-    """Explain with made-up weights, given by word; a word of neither side is an expansion."""
+    """Explain with invented weights by word; a word that neither text contains is an expansion."""
     tokenizer = WordTokenizer(512)
     vectors = [
         SparseEmbedding.from_dict({tokenizer.id_of(word): weight for word, weight in weights.items()})
@@ -83,11 +83,11 @@ def test_each_token_is_classified_as_literal_or_expanded_on_each_side() -> None:
 def test_contributions_sum_to_the_dot_product(query: dict[int, float], text: dict[int, float]) -> None:
     tokenizer = WordTokenizer(10)
     tokenizer._seen = {n: str(n) for n in range(51)}
-    mine, theirs = SparseEmbedding.from_dict(query), SparseEmbedding.from_dict(text)
+    query_vector, document_vector = SparseEmbedding.from_dict(query), SparseEmbedding.from_dict(text)
 
-    found = explain("", "", query_vector=mine, document_vector=theirs, tokenizer=tokenizer)
+    found = explain("", "", query_vector=query_vector, document_vector=document_vector, tokenizer=tokenizer)
 
-    assert found.score == pytest.approx(mine.dot(theirs), abs=1e-9)
+    assert found.score == pytest.approx(query_vector.dot(document_vector), abs=1e-9)
     assert sum(c.score for c in found.contributions) == pytest.approx(found.score)
     assert [c.score for c in found.contributions] == sorted(
         (c.score for c in found.contributions), reverse=True
@@ -281,11 +281,11 @@ def test_a_document_stored_as_windows_is_explained_by_its_best_window(client: An
     index = SpladeIndex(client=client, model=WordEncoder(max_length=4), windows="points", window_overlap=0)
     text = "moon one two three moon moon four five"
     index.add([text], ids=["long"])
-    (whole,) = index.get(["long"])
+    (document,) = index.get(["long"])
 
-    found = index.explain("moon", whole)
+    found = index.explain("moon", document)
 
-    assert whole.text == text
+    assert document.text == text
     assert (found.score, found.spans) == (2.0, ((19, 23), (24, 28)))
 
 

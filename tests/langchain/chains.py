@@ -48,7 +48,7 @@ Chain = Callable[[Stack], Sequence[str]]
 """Runs a chain and returns the texts of its answer."""
 
 
-def theirs(folder: Path, documents: Sequence[Document]) -> Stack:
+def langchain_qdrant_stack(folder: Path, documents: Sequence[Document]) -> Stack:
     """FastEmbedSparse and QdrantVectorStore, on qdrant-client's local mode."""
     from langchain_qdrant import FastEmbedSparse, QdrantVectorStore, RetrievalMode
 
@@ -75,7 +75,7 @@ def their_self_query() -> dict[str, Any]:
     return {"structured_query_translator": QdrantTranslator(metadata_key="metadata")}
 
 
-def ours(folder: Path, documents: Sequence[Document]) -> Stack:
+def splade_retriever_stack(folder: Path, documents: Sequence[Document]) -> Stack:
     """The same in this package: one line for the store, one for the retriever."""
     from splade_retriever import SparseTextEmbedding
     from splade_retriever.langchain import SpladeRetriever, SpladeTranslator, SpladeVectorStore

@@ -26,7 +26,7 @@ def mark_async_tests(suite: type) -> None:
 
 
 class LetterEmbeddings(LetterEncoder, Embeddings):
-    """`LetterEncoder` as LangChain's own kind."""
+    """`LetterEncoder` as LangChain's `Embeddings`."""
 
 
 class BackgroundEncoder(WordEncoder):

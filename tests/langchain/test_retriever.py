@@ -434,7 +434,7 @@ def test_an_existing_collection_of_langchain_qdrant_is_searched(mode: str) -> No
     dense = LetterEmbeddings() if mode == "hybrid" else None
 
     retriever = SpladeRetriever.from_existing_collection(
-        "theirs", client=client, model=WordEncoder(), embedding=dense, k=1, with_scores=True
+        "docs", client=client, model=WordEncoder(), embedding=dense, k=1, with_scores=True
     )
 
     (found,) = retriever.invoke("The rover Pragyan left the lander Vikram.")
@@ -450,13 +450,13 @@ def test_an_existing_collection_without_the_named_vectors_is_an_error() -> None:
 
     with pytest.raises(CollectionMismatchError, match=r"no sparse vector named 'other' \(found: 'langchain"):
         SpladeRetriever.from_existing_collection(
-            "theirs", client=client, model=WordEncoder(), sparse_vector_name="other"
+            "docs", client=client, model=WordEncoder(), sparse_vector_name="other"
         )
 
 
 def make_langchain_qdrant_collection(client: QdrantClient, mode: str) -> None:
     client.create_collection(
-        "theirs",
+        "docs",
         vectors_config={}
         if mode == "sparse"
         else models.VectorParams(size=26, distance=models.Distance.COSINE),
@@ -464,7 +464,7 @@ def make_langchain_qdrant_collection(client: QdrantClient, mode: str) -> None:
     )
     store = QdrantVectorStore(
         client=client,
-        collection_name="theirs",
+        collection_name="docs",
         embedding=LetterEmbeddings() if mode == "hybrid" else None,
         retrieval_mode=RetrievalMode(mode),
         sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),

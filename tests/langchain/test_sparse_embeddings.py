@@ -1,4 +1,4 @@
-"""SpladeSparseEmbeddings: the vectors of the encoder, in langchain-qdrant's own store."""
+"""SpladeSparseEmbeddings: the vectors of the encoder, in langchain-qdrant's store."""
 
 from collections.abc import Iterator
 from typing import Any

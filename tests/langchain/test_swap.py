@@ -1,4 +1,4 @@
-"""The swap: ten chains run on langchain-qdrant's store with FastEmbed, and on ours, and give the same."""
+"""Ten chains return the same on langchain-qdrant's store with FastEmbed and on this package's."""
 
 import asyncio
 import json
@@ -25,11 +25,11 @@ from tests.langchain.chains import (
     QUESTIONS,
     RETRIEVERS,
     Stack,
-    ours,
+    langchain_qdrant_stack,
     outcome,
     passages,
+    splade_retriever_stack,
     texts_of,
-    theirs,
 )
 from tests.langchain.parts import ScriptedModel
 from tests.mlm_graphs import Shape, save_folder
@@ -58,12 +58,12 @@ def documents() -> list[Document]:
 
 @pytest.fixture(scope="module")
 def their_stack(folder: Path, documents: list[Document]) -> Stack:
-    return theirs(folder, documents)
+    return langchain_qdrant_stack(folder, documents)
 
 
 @pytest.fixture(scope="module")
 def our_stack(folder: Path, documents: list[Document]) -> Stack:
-    return ours(folder, documents)
+    return splade_retriever_stack(folder, documents)
 
 
 # langchain-community, if it is installed, warns about itself.

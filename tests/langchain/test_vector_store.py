@@ -159,21 +159,21 @@ def test_a_collection_of_langchain_qdrant_is_searched_and_after_adopting_written
     client = QdrantClient(":memory:")
     dense = LetterEmbeddings() if mode is RetrievalMode.HYBRID else None
     client.create_collection(
-        "theirs",
+        "docs",
         vectors_config={} if dense is None else models.VectorParams(size=26, distance=models.Distance.COSINE),
         sparse_vectors_config={"langchain-sparse": models.SparseVectorParams()},
     )
-    theirs = QdrantVectorStore(
+    other_store = QdrantVectorStore(
         client=client,
-        collection_name="theirs",
+        collection_name="docs",
         embedding=dense,
         sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),
         retrieval_mode=mode,
     )
-    (uuid,) = map(str, theirs.add_texts(["a rover"], [{"n": 1}]))
+    (uuid,) = map(str, other_store.add_texts(["a rover"], [{"n": 1}]))
     settings: dict[str, Any] = {
         "client": client,
-        "collection": "theirs",
+        "collection": "docs",
         "vector_name": "langchain-sparse",
         "dense_name": "",
         "embedding": dense,
@@ -184,14 +184,14 @@ def test_a_collection_of_langchain_qdrant_is_searched_and_after_adopting_written
     with pytest.raises(CollectionMismatchError, match="adopt=True"):
         read.add_texts(["a lander"])
     written = SpladeVectorStore(**settings, adopt=True)
-    written.add_texts(["a lander"], ids=["own"])
+    written.add_texts(["a lander"], ids=["new"])
 
     # langchain-qdrant writes UUIDs without dashes, the engine returns them with dashes; both are accepted.
     expected = Document(id=str(UUID(uuid)), page_content="a rover", metadata={"n": 1})
     assert read.similarity_search("rover", k=1) == [expected]
     assert read.get_by_ids([uuid]) == [expected]
-    assert [found.page_content for found in theirs.similarity_search("lander", k=1)] == ["a lander"]
-    assert written.get_by_ids(["own"])[0].page_content == "a lander"
+    assert [found.page_content for found in other_store.similarity_search("lander", k=1)] == ["a lander"]
+    assert written.get_by_ids(["new"])[0].page_content == "a lander"
 
 
 def test_an_index_together_with_arguments_for_opening_one_is_an_error(store: SpladeVectorStore) -> None:

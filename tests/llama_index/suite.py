@@ -4,8 +4,8 @@
         def make(self, encoder):
             return MyStore(sparse_doc_fn=..., sparse_query_fn=..., collection="new")
 
-The suite brings its own tiny encoder, so no model is needed; `sparse_encoders(encoder)` makes of it the pair
-of functions that LlamaIndex's own Qdrant store takes.
+The suite has a tiny encoder, so no model is needed; `sparse_encoders(encoder)` makes of it the pair of
+functions of LlamaIndex's Qdrant store.
 """
 
 import asyncio
@@ -169,7 +169,7 @@ def rich_nodes() -> dict[str, BaseNode]:
 
 
 class LoopWatcher(WordEncoder):
-    """Notes whether it is called in a thread that runs an event loop, which then stands still."""
+    """Notes whether it is called in a thread that runs an event loop, which it would block."""
 
     def __init__(self) -> None:
         super().__init__()

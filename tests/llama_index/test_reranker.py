@@ -13,20 +13,20 @@ from tests.words import WordEncoder
 
 
 def test_reranking_sorts_nodes_by_score(model: WordEncoder) -> None:
-    given = [NodeWithScore(node=node, score=0.5) for node in NODES]
+    scored_nodes = [NodeWithScore(node=node, score=0.5) for node in NODES]
     rerank = SpladeRerank(top_n=2, model=model)
 
-    ranked = rerank.postprocess_nodes(given, query_str="rover lander")
+    ranked = rerank.postprocess_nodes(scored_nodes, query_str="rover lander")
 
     assert [(scored.node_id, scored.score) for scored in ranked] == [("rover", 2.0), ("rocket", 1.0)]
-    assert [scored.score for scored in given] == [0.5] * 3
-    assert asyncio.run(rerank.apostprocess_nodes(given, query_str="rover lander")) == ranked
+    assert [scored.score for scored in scored_nodes] == [0.5] * 3
+    assert asyncio.run(rerank.apostprocess_nodes(scored_nodes, query_str="rover lander")) == ranked
 
 
 def test_nodes_with_equal_scores_keep_their_order(model: WordEncoder) -> None:
-    given = [NodeWithScore(node=node) for node in NODES]
+    scored_nodes = [NodeWithScore(node=node) for node in NODES]
 
-    assert SpladeRerank(top_n=5, model=model).postprocess_nodes(given, query_str="submarine") == [
+    assert SpladeRerank(top_n=5, model=model).postprocess_nodes(scored_nodes, query_str="submarine") == [
         NodeWithScore(node=node, score=0.0) for node in NODES
     ]
 

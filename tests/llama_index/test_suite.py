@@ -68,7 +68,7 @@ class TestOverServer(OurStore):
 
 
 def test_the_docs_have_the_table_that_the_command_prints() -> None:
-    """The rows of our own stores, which are tested above, are taken as passed."""
+    """The stores of this package are tested above, so their rows are passed."""
     from benchmarks import llama_index_conformance as conformance
 
     page = (Path(__file__).parents[2] / "docs" / "llama_index.md").read_text(encoding="utf-8")
