@@ -209,6 +209,47 @@ def test_an_unknown_setting_is_an_error_that_names_it() -> None:
         SpladeVectorStore(colection="docs")
 
 
+class WaitingEmbeddings(LetterEmbeddings):
+    """Answers queries only when `count` of them wait at the same time."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.waiting = 0
+        self.all_wait = asyncio.Event()
+
+    async def aembed_query(self, text: str) -> list[float]:
+        self.waiting += 1
+        if self.waiting == self.count:
+            self.all_wait.set()
+        await asyncio.wait_for(self.all_wait.wait(), 20)
+        return self.embed_query(text)
+
+
+@pytest.mark.asyncio
+async def test_concurrent_hybrid_searches_await_the_dense_encoder_together(client: Any) -> None:
+    store = SpladeVectorStore(client=client, model=WordEncoder(), embedding=WaitingEmbeddings(40))
+    store.add_documents(MOON)
+
+    found = await asyncio.gather(*(store.asimilarity_search("rocket", k=1) for _ in range(40)))
+
+    assert [ids_of(documents) for documents in found] == [["orbit"]] * 40
+
+
+@pytest.mark.asyncio
+async def test_a_sparse_search_does_not_wait_for_a_dense_encoder(client: Any) -> None:
+    embedding = WaitingEmbeddings(2)
+    store = SpladeVectorStore(client=client, model=WordEncoder(), embedding=embedding)
+    store.add_documents(MOON)
+    hybrid = asyncio.create_task(store.asimilarity_search("rocket", k=1))
+    while not embedding.waiting:
+        await asyncio.sleep(0)
+
+    assert ids_of(await store.asimilarity_search("rocket", mode="sparse")) == ["orbit"]
+    assert not hybrid.done()
+    assert ids_of(await store.asimilarity_search("rocket", k=1)) == ["orbit"]
+    assert ids_of(await hybrid) == ["orbit"]
+
+
 @pytest.mark.asyncio
 async def test_a_with_block_closes_the_store(tmp_path: Path) -> None:
     with SpladeVectorStore(tmp_path / "index", model=WordEncoder()) as store:

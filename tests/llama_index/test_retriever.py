@@ -160,6 +160,32 @@ def test_a_retriever_of_an_open_index_does_not_close_it(model: WordEncoder) -> N
         assert index.count() == 0
 
 
+class WaitingEmbedding(MockEmbedding):
+    """Answers queries only when 40 of them wait at the same time."""
+
+    _waiting: int = 0
+    _all_wait: asyncio.Event | None = None
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        self._all_wait = self._all_wait or asyncio.Event()
+        self._waiting += 1
+        if self._waiting == 40:
+            self._all_wait.set()
+        await asyncio.wait_for(self._all_wait.wait(), 20)
+        return self._get_vector()
+
+
+def test_concurrent_hybrid_retrievals_await_the_dense_embedding_together(client: QdrantClient) -> None:
+    store = SpladeVectorStore(client=client, model=WordEncoder(), dense=WaitingEmbedding(embed_dim=8))
+    store.add(NODES)
+    retriever = SpladeRetriever(store, mode="hybrid", alpha=0.0, similarity_top_k=1)
+
+    async def main() -> list[list[NodeWithScore]]:
+        return await asyncio.gather(*(retriever.aretrieve("rover") for _ in range(40)))
+
+    assert [ids_of(found) for found in asyncio.run(main())] == [["rover"]] * 40
+
+
 def test_from_nodes_makes_a_hybrid_retriever() -> None:
     retriever = SpladeRetriever.from_nodes(
         NODES, model=WordEncoder(), dense=LetterEncoder(), mode="hybrid", alpha=0.0
