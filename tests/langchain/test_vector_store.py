@@ -331,9 +331,24 @@ def test_delete_without_ids_and_filter_deletes_all_documents(store: SpladeVector
     assert store.index.count() == 0
 
 
-def test_an_empty_filter_deletes_nothing(store: SpladeVectorStore) -> None:
-    with pytest.raises(InputError, match="clear"):
-        store.delete(filter={})
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {},
+        models.Filter(),
+        models.Filter(must=[]),
+        models.Filter(must=[models.Filter(should=[])]),
+        {"$and": [models.Filter()]},
+        {"$or": [{}]},
+    ],
+    ids=repr,
+)
+@pytest.mark.asyncio
+async def test_an_empty_filter_deletes_nothing(store: SpladeVectorStore, filter: Any) -> None:
+    with pytest.raises((InputError, FilterError)):
+        store.delete(filter=filter)
+    with pytest.raises((InputError, FilterError)):
+        await store.adelete(filter=filter)
     assert store.index.count() == 4
 
 

@@ -15,6 +15,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores.types import (
+    FilterCondition,
     MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
@@ -165,6 +166,19 @@ def test_comparing_with_none_is_an_error_that_names_is_empty(filled: SpladeVecto
 def test_an_alpha_outside_0_to_1_is_an_error(filled: SpladeVectorStore, alpha: float) -> None:
     with pytest.raises(InputError, match="alpha"):
         filled.query(VectorStoreQuery(query_str="moon", mode="hybrid", alpha=alpha))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("condition", list(FilterCondition))
+def test_empty_filters_delete_nothing(filled: SpladeVectorStore, condition: FilterCondition) -> None:
+    empty = MetadataFilters(filters=[], condition=condition)
+    nested = MetadataFilters(filters=[empty], condition=condition)
+
+    for filters in (empty, nested):
+        with pytest.raises(InputError, match="clear"):
+            filled.delete_nodes(filters=filters)
+        with pytest.raises(InputError, match="clear"):
+            asyncio.run(filled.adelete_nodes(filters=filters))
+    assert len(filled.get_nodes()) == len(NODES)
 
 
 def test_delete_nodes_without_ids_and_filter_is_an_error(filled: SpladeVectorStore) -> None:
