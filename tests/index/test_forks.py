@@ -89,3 +89,12 @@ def test_a_forked_child_searches_a_server_and_local_mode(
     parent = [f"True {name} True" for name in CALLS]
     child = [f"False {name} True" for name in CALLS]
     assert lines == [*(parent if parent_first == "async" else []), *child, *parent]
+
+
+@pytest.mark.parametrize("parent_first", ["async", "sync"])
+def test_a_forked_child_of_an_embedded_index_is_refused_at_once(parent_first: str, tmp_path: Path) -> None:
+    lines = run("folder", parent_first, tmp_path / "index")
+
+    parent = [f"True {name} True" for name in CALLS]
+    child = [f"False {name} ForkedProcessError" for name in CALLS]
+    assert lines == [*(parent if parent_first == "async" else []), *child, *parent]
