@@ -10,7 +10,7 @@ from typing import Final
 
 from splade_retriever.errors import InputError
 
-__all__ = ["MAX_DEPTH", "check_int", "is_url", "json_fault", "text_fault"]
+__all__ = ["MAX_DEPTH", "check_int", "is_same_json", "is_url", "json_fault", "text_fault"]
 
 MAX_DEPTH: Final = 100
 """Levels of nesting that a stored JSON value may have. Storage engines parse 128 levels at most, and refuse
@@ -53,6 +53,15 @@ def text_fault(name: str, value: object) -> str | None:
             "text; decode its source with errors='replace'"
         )
     return None
+
+
+def is_same_json(one: object, other: object) -> bool:
+    """Return whether two JSON values are equal in value and kind: 1, 1.0 and True are three values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(is_same_json(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same_json, one, other))
+    return type(one) is type(other) and one == other
 
 
 def json_fault(path: str, value: object, *, max_depth: int = MAX_DEPTH) -> str | None:

@@ -24,11 +24,13 @@ from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import call_with_retry, run_concurrently
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.per_process import PerProcess
+from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
 from splade_retriever.validation import is_url
 
 __all__ = ["Collection"]
 
 T = TypeVar("T")
+Point = TypeVar("Point", models.Record, models.ScoredPoint)
 
 _POINTS_PER_REQUEST: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
@@ -67,7 +69,7 @@ class Collection:
         self.layout = Layout()
         self.settings: CollectionSettings | None = None
         """What the collection stores about how it was made; None for one of another program."""
-        self._has_aliases = self._connections is not None or self.single_thread
+        self._has_aliases = self.is_remote or self.single_thread
         self._checked_at = -math.inf
         self._lock = PerProcess(threading.Lock)
         self._moving = PerProcess(threading.Lock)
@@ -77,6 +79,11 @@ class Collection:
     def client(self) -> QdrantBase:
         """The store's client. In a forked child, that of a server is a new one with the same arguments."""
         return self._client if self._connections is None else self._connections.get()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the store is a server, which changes some floats of payloads."""
+        return self._connections is not None
 
     # -- the collection --------------------------------------------------------------------------------------
 
@@ -197,13 +204,19 @@ class Collection:
                 requests.append([])
             requests[-1].extend(reversed(points))
         calls = [partial(self._upsert, points) for points in requests if points]
-        if self._connections is not None:
+        if self.is_remote:
             run_concurrently(calls)
         else:
             for call in calls:
                 call()
 
     def _upsert(self, points: Sequence[models.PointStruct]) -> None:
+        if self.is_remote:
+            key = self.layout.metadata_key
+            points = [
+                point.model_copy(update={"payload": stored_payload(point.payload or {}, key)})
+                for point in points
+            ]
         self._request("write to", lambda client: client.upsert(self.target, points=list(points), wait=True))
 
     def set_payload(
@@ -225,7 +238,7 @@ class Collection:
 
     def delete_matching(self, filter: models.Filter) -> None:
         """Delete all points that match a filter; an empty one matches all."""
-        self._delete(models.FilterSelector(filter=filter))
+        self._delete(models.FilterSelector(filter=self._engine_filter(filter) or filter))
 
     def _delete(self, selector: models.PointsSelector) -> None:
         self._request(
@@ -250,12 +263,13 @@ class Collection:
         """
         if not points:
             return []
-        return self._request(
+        records = self._request(
             "read from",
             lambda client: client.retrieve(
                 self.target, ids=list(points), with_payload=payload, with_vectors=vectors
             ),
         )
+        return self._restored(records)
 
     def scroll(
         self,
@@ -274,10 +288,12 @@ class Collection:
             vectors: As for `retrieve`.
         """
 
+        engine_filter = self._engine_filter(filter)
+
         def page(client: QdrantBase) -> tuple[list[models.Record], Any]:
             return client.scroll(
                 self.target,
-                scroll_filter=filter,
+                scroll_filter=engine_filter,
                 limit=batch_size,
                 offset=offset,
                 with_payload=payload,
@@ -287,22 +303,49 @@ class Collection:
         offset: Any = None
         while True:
             records, offset = self._request("read through", page)
-            yield from records
+            yield from self._restored(records)
             if offset is None:
                 return
 
     def count(self, filter: models.Filter | None = None) -> int:
         """Count points, all or those that match a filter."""
+        engine_filter = self._engine_filter(filter)
         return self._request(
             "count the documents of",
-            lambda client: int(client.count(self.target, count_filter=filter, exact=True).count),
+            lambda client: int(client.count(self.target, count_filter=engine_filter, exact=True).count),
         )
 
     def query_batch(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
         """Run several queries in one request; the answers have the order of the queries."""
-        return self._request(
+        if self.is_remote:
+            requests = [self._widened(request) for request in requests]
+        responses = self._request(
             "search", lambda client: client.query_batch_points(self.target, requests=list(requests))
         )
+        for response in responses:
+            self._restored(response.points)
+        return responses
+
+    @staticmethod
+    def _widened(request: models.QueryRequest) -> models.QueryRequest:
+        changes: dict[str, Any] = {"filter": widened(request.filter)}
+        if isinstance(request.prefetch, list):
+            changes["prefetch"] = [
+                prefetch.model_copy(update={"filter": widened(prefetch.filter)})
+                for prefetch in request.prefetch
+            ]
+        return request.model_copy(update=changes)
+
+    # -- floats on a server ----------------------------------------------------------------------------------
+
+    def _engine_filter(self, filter: models.Filter | None) -> models.Filter | None:
+        return widened(filter) if self.is_remote else filter
+
+    def _restored(self, points: list[Point]) -> list[Point]:
+        if self.is_remote:
+            for point in points:
+                point.payload = restored_payload(point.payload, self.layout.metadata_key)
+        return points
 
     # -- the client ------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from qdrant_client import models
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput, Document, DocumentKey
+from splade_retriever.validation import is_same_json
 
 __all__ = ["Batch", "OnError", "Stored", "ingest"]
 
@@ -143,7 +144,7 @@ def _plan(
         known = stored.get(document.key)
         if known is None or known.hash != hash_of(document):
             new.append(document)
-        elif known.metadata != document.metadata:
+        elif not is_same_json(known.metadata, document.metadata):
             batch.metadata.append((document, known))
     batch.points = encode(new) if new else []
     for document, points in zip(new, batch.points, strict=True):

@@ -22,6 +22,7 @@ from splade_retriever.index.payload import (
     point_id,
     window_count,
 )
+from splade_retriever.index.server_floats import changed_floats
 
 __all__ = [
     "delete_documents",
@@ -134,6 +135,8 @@ def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str
         )
     points = [point_id(key, collection.layout, n) for n in reversed(range(windows))]
     collection.set_payload({collection.layout.metadata_key: dict(metadata)}, points)
+    if collection.is_remote:
+        collection.set_payload(changed_floats(metadata), points, key=PACKAGE_KEY)
 
 
 def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> None:
