@@ -5,7 +5,7 @@
 12 layers x 768, vocabulary 30,522, 0.53 GB: size, inputs and output are those of Qdrant/Splade_PP_en_v1.
 Speed and memory depend on the values of the weights only by how many dimensions are active and how many are
 nearly so, since the others are left out of the decoder; its bias is set so that a text has some tens of
-active dimensions, as a trained model gives. At opset 11 ONNX Runtime fuses attention, for FastEmbed as for
+active dimensions, as a trained model has. At opset 11 ONNX Runtime fuses attention, for FastEmbed as for
 us.
 """
 

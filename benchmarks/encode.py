@@ -151,8 +151,12 @@ def in_turn(contenders: Sequence[Contender], quick: bool) -> Iterator[Contender]
 
 def median(runs: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Return the run of median speed; None if one failed."""
-    whole = [run for run in runs if run is not None]
-    return sorted(whole, key=lambda run: run["seconds"])[len(whole) // 2] if len(whole) == len(runs) else None
+    completed = [run for run in runs if run is not None]
+    return (
+        sorted(completed, key=lambda run: run["seconds"])[len(completed) // 2]
+        if len(completed) == len(runs)
+        else None
+    )
 
 
 def command_for(arguments: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:

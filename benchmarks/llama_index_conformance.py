@@ -116,7 +116,7 @@ def versions() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reasons", action="store_true", help="tell what each failure said")
+    parser.add_argument("--reasons", action="store_true", help="show the message of each failure")
     wanted = parser.parse_args()
     results = run()
     print(versions(), end="\n\n")

@@ -18,7 +18,7 @@ WORDS = [f"word{n}" for n in range(12)]
 
 @pytest.fixture
 def collections(tmp_path: Path) -> Any:
-    """Two collections of 80 documents in which words stand once or several times."""
+    """Two collections of 80 documents in which words occur once or several times."""
     for seed, name in enumerate(("first", "second")):
         folder = tmp_path / "collections" / name
         folder.mkdir(parents=True)

@@ -63,10 +63,10 @@ def test_a_floor_leaves_light_weights_out_and_goes_with_the_folder(
 
     rows = dense_rows(SparseTextEmbedding(str(tmp_path)), list(expected))
 
-    whole = np.stack(list(expected.values()))
-    clear = np.abs(whole - 0.5) > 1e-3  # rounding decides at the floor itself
-    np.testing.assert_allclose(rows[clear], np.where(whole < 0.5, 0, whole)[clear], atol=2e-4)
-    assert ((whole > 0) & (whole < 0.499)).any()
+    complete = np.stack(list(expected.values()))
+    clear = np.abs(complete - 0.5) > 1e-3  # rounding decides at the floor itself
+    np.testing.assert_allclose(rows[clear], np.where(complete < 0.5, 0, complete)[clear], atol=2e-4)
+    assert ((complete > 0) & (complete < 0.499)).any()
     assert load_model(tmp_path).head.floor == 0.5
 
 

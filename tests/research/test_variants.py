@@ -46,9 +46,9 @@ def test_each_step_of_making_the_model_is_measured(
     ways.append(["4", "0.5", "2", "0.8"])
     assert [row[:5] for row in rows] == [[name, *way] for name in names for way in ways]
     assert all(len(row) == len(header) for row in rows)
-    whole, cut, floored, steeper, counted = rows[:5]
-    assert int(whole[6]) > int(cut[6]) == 4
-    assert int(floored[5]) < int(cut[5]) == int(whole[5])
+    complete, cut, floored, steeper, counted = rows[:5]
+    assert int(complete[6]) > int(cut[6]) == 4
+    assert int(floored[5]) < int(cut[5]) == int(complete[5])
     assert counted[5:7] == steeper[5:7] == floored[5:7]
 
 

@@ -81,12 +81,12 @@ def test_results_of_another_budget_are_not_taken_for_these(made: Made, tmp_path:
 
 
 def test_the_average_goes_on_where_it_was_stopped(start: Start) -> None:
-    whole = start(BASE)
-    whole.train(seconds=1, steps=5)
+    complete = start(BASE)
+    complete.train(seconds=1, steps=5)
     again = start(BASE)
 
-    assert list(whole.made())[-1] == list(again.made())[-1] == "… the average over its last 2 steps"
-    trained = (one.model.state_dict() for one in (whole, again))
+    assert list(complete.made())[-1] == list(again.made())[-1] == "… the average over its last 2 steps"
+    trained = (one.model.state_dict() for one in (complete, again))
     assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in trained), strict=True))
 
 

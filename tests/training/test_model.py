@@ -54,9 +54,9 @@ def test_the_quick_gradient_is_the_gradient(head: LexicalHead) -> None:
 def test_keeping_few_entries_keeps_the_heaviest(head: LexicalHead) -> None:
     hidden, ids, mask = torch.randn(3, 5, 16), torch.randint(3, 60, (3, 5)), torch.ones(3, 5)
 
-    whole, few = head(hidden, ids, mask), head(hidden, ids, mask, 4)
+    complete, few = head(hidden, ids, mask), head(hidden, ids, mask, 4)
 
-    for row, kept in zip(whole, few, strict=True):
+    for row, kept in zip(complete, few, strict=True):
         heaviest = row.topk(4).indices
         torch.testing.assert_close(kept[heaviest], row[heaviest])
         assert int((kept > 0).sum()) <= 4
@@ -75,14 +75,14 @@ def test_an_entry_that_does_not_expand_weighs_where_it_stands() -> None:
     head = firing_head()
     hidden, ids, mask = torch.randn(2, 4, 16), torch.tensor([[5, 8, 9, 8], [4, 6, 11, 0]]), torch.ones(2, 4)
     mask[1, 3] = 0
-    whole = head(hidden, ids, mask)
+    complete = head(hidden, ids, mask)
     alone = torch.stack([head(hidden[:, [n]], ids[:, [n]], mask[:, [n]]) for n in range(4)])
     head.expanding[:] = False
     head.expanding[[7, 9]] = True
 
     weights = head(hidden, ids, mask)
 
-    torch.testing.assert_close(weights[:, [7, 9]], whole[:, [7, 9]])
+    torch.testing.assert_close(weights[:, [7, 9]], complete[:, [7, 9]])
     torch.testing.assert_close(weights[0, [5]], alone[0, 0, [5]])
     torch.testing.assert_close(weights[0, 8], torch.maximum(alone[1, 0, 8], alone[3, 0, 8]))
     torch.testing.assert_close(weights[1, [4, 6, 11]], alone[[0, 1, 2], 1, [4, 6, 11]])
@@ -90,7 +90,7 @@ def test_an_entry_that_does_not_expand_weighs_where_it_stands() -> None:
     absent[:, [7, 9]] = 0
     absent[0, [5, 8]] = absent[1, [4, 6, 11]] = 0
     assert not absent.any()
-    assert (whole[:, 20:] > 0).any()
+    assert (complete[:, 20:] > 0).any()
 
 
 def test_an_untrained_head_gives_each_word_its_starting_weight_and_barred_ones_none() -> None:
