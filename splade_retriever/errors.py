@@ -8,7 +8,7 @@ SpladeError
 ├── ModelOutputError (ValueError)            the model's output has an unexpected shape or content
 ├── LicenseError (PermissionError)           the model's licence must be accepted first
 ├── FilterError (ValueError)                 the filter is not valid, or the engine cannot express it
-├── CollectionNotFoundError (KeyError)       there is no collection with that name
+├── CollectionNotFoundError (KeyError, ValueError) there is no collection with that name
 ├── CollectionMismatchError (ValueError)     the collection was made with another encoder or layout
 ├── IndexLockedError (BlockingIOError)       another process has the folder open
 ├── IndexClosedError (RuntimeError)          the index was used after close()
@@ -75,8 +75,8 @@ class FilterError(SpladeError, ValueError):
     """The filter is not valid, or the engine cannot express it."""
 
 
-class CollectionNotFoundError(SpladeError, KeyError):
-    """There is no collection with that name."""
+class CollectionNotFoundError(SpladeError, KeyError, ValueError):
+    """There is no collection with that name. A ValueError, too, as in qdrant-client's local mode."""
 
     def __str__(self) -> str:
         # KeyError shows repr(args[0]), which puts the message in quotes.

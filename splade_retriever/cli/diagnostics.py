@@ -96,7 +96,7 @@ def check_index(folder: str) -> list[Check]:
     Raises:
         InputError: The location is a server.
         IndexLockedError: A process has the folder open.
-        StorageError: There is no index in the folder.
+        CollectionNotFoundError: If there is no index in the folder.
     """
     from splade_retriever.edge.client import EdgeClient
 

@@ -71,6 +71,7 @@ class EdgeClient(QdrantBase):
                 return wrong data, or end the process: use an `EdgeProcess` and read_only=True.
 
         Raises:
+            CollectionNotFoundError: If there is no index, with create=False or read_only=True.
             IndexLockedError: If another process has the folder open to write.
             StorageError: If the folder cannot be read or written, or is not an index.
         """

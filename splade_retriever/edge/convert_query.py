@@ -95,7 +95,7 @@ def to_request(request: models.QueryRequest, vector_of: VectorOf) -> edge.QueryR
         )
     return edge.QueryRequest(
         limit,
-        offset=request.offset or 0,
+        offset=0 if isinstance(request.query, models.SampleQuery) else request.offset or 0,
         query=query,
         prefetches=prefetches,
         with_vector=to_with_vectors(request.with_vector),

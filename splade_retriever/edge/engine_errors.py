@@ -31,6 +31,8 @@ _REMEDIES: Final = {
     # What the engine says of a formula that it cannot compute; nothing else cancels an operation of a shard.
     "Operation cancelled": "A formula has no value for a point, as for the logarithm of a negative number or "
     "a missing field. Correct the formula, or set its defaults.",
+    "incompatible with existing segments": "Create a collection with the new settings and copy the points.",
+    "at least one of vectors": "Pass vectors_config or sparse_vectors_config.",
     "index required": "Create it with create_payload_index.",
     "Index required": "Create it with create_payload_index.",
 }

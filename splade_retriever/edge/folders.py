@@ -24,7 +24,7 @@ from splade_retriever.edge.layout import (
 )
 from splade_retriever.edge.lock import is_locked, lock_folder, locked_for_reading, process_ended
 from splade_retriever.edge.snapshot import copy_folder
-from splade_retriever.errors import StorageError
+from splade_retriever.errors import CollectionNotFoundError, StorageError
 
 __all__ = ["OpenFolder", "open_folder", "open_snapshot", "release"]
 
@@ -99,8 +99,9 @@ def open_folder(location: str | Path, *, temporary: bool, holder: int | None, cr
         create: Whether a folder that does not exist, or is empty, becomes an index.
 
     Raises:
+        CollectionNotFoundError: If there is no index, and `create` is False.
         IndexLockedError: If another process has the folder.
-        StorageError: If it is not an index.
+        StorageError: If the folder is something else.
     """
     with _registry.lock:
         if location == ":memory:":
@@ -120,8 +121,9 @@ def open_snapshot(location: str | Path) -> OpenFolder:
     """Open a copy of an index, or share the index if this process has it open.
 
     Raises:
+        CollectionNotFoundError: If there is no index.
         IndexLockedError: If another process has the folder open to write.
-        StorageError: If the folder is not an index.
+        StorageError: If the folder is something else.
     """
     with _registry.lock:
         path = Path(location).absolute()
@@ -158,7 +160,7 @@ def release(opened: OpenFolder) -> None:
 
 def _check_index(path: Path) -> None:
     if not path.is_dir() or not check_mark(path):
-        raise StorageError(f"There is no index in the folder {str(path)!r}. Check the path.")
+        raise CollectionNotFoundError(f"There is no index in the folder {str(path)!r}. Check the path.")
 
 
 def _key(path: Path) -> tuple[int, int]:

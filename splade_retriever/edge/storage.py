@@ -90,6 +90,7 @@ class EdgeFolder:
                 read.
 
         Raises:
+            CollectionNotFoundError: If there is no index, with create=False or read_only=True.
             IndexLockedError: If another process has the folder open.
             StorageError: If it cannot be read or written, or is not an index.
         """

@@ -74,7 +74,7 @@ def open_client(location: str, *, create: bool, server: ServerOptions) -> Qdrant
         )
     from splade_retriever.edge.client import EdgeClient
 
-    client: QdrantBase = EdgeClient(location)
+    client: QdrantBase = EdgeClient(location, create=create)
     return client
 
 

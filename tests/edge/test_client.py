@@ -133,6 +133,34 @@ def test_names_that_a_server_refuses_are_refused(client: EdgeClient, name: str) 
         client.create_collection(name, DENSE)
 
 
+def test_settings_that_the_engine_cannot_change_are_an_input_error(client: EdgeClient) -> None:
+    client.upsert("c", [point(1)])
+    idf = {"sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+
+    with pytest.raises(InputError, match="Create a collection with the new settings"):
+        client.update_collection("c", sparse_vectors_config=idf)
+    assert client.count("c").count == 1
+    params = client.get_collection("c").config.params
+    assert params.sparse_vectors == SPARSE
+    with pytest.raises(InputError, match="Pass vectors_config or sparse_vectors_config"):
+        client.create_collection("d")
+
+
+def test_a_missing_collection_is_a_value_error_as_in_local_mode(client: EdgeClient) -> None:
+    local = QdrantClient(":memory:")
+    for one in (client, local):
+        with pytest.raises(ValueError, match="nowhere"):
+            one.count("nowhere")
+    local.close()
+
+
+def test_a_random_sample_ignores_the_offset(client: EdgeClient) -> None:
+    client.upsert("c", [point(n) for n in range(6)])
+    sample = models.SampleQuery(sample=models.Sample.RANDOM)
+
+    assert len(client.query_points("c", sample, limit=4, offset=4).points) == 4
+
+
 def test_an_existing_name_is_refused_and_recreate_starts_empty(client: EdgeClient) -> None:
     client.upsert("c", [point(1)])
     with pytest.raises(InputError, match="already exists"):

@@ -18,6 +18,7 @@ from splade_retriever.edge.checksums import json_checksum
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
+    CollectionNotFoundError,
     IndexClosedError,
     IndexLockedError,
     InputError,
@@ -234,9 +235,9 @@ def test_a_read_only_mount_can_be_read(tmp_path: Path) -> None:
 
 def test_a_missing_index_is_not_created_to_read_it(tmp_path: Path) -> None:
     for options in ({"read_only": True}, {"create": False}):
-        with pytest.raises(StorageError, match="no index"):
+        with pytest.raises(CollectionNotFoundError, match="no index"):
             EdgeClient(tmp_path, **options)
-        with pytest.raises(StorageError, match="no index"):
+        with pytest.raises(CollectionNotFoundError, match="no index"):
             EdgeClient(tmp_path / "nowhere", **options)
     with pytest.raises(InputError, match="read_only"):
         EdgeClient(read_only=True)
