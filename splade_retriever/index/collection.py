@@ -25,6 +25,7 @@ from splade_retriever.index.connection import call_with_retry, run_concurrently
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.per_process import PerProcess
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
+from splade_retriever.index.text_indexes import TextIndexes
 from splade_retriever.validation import is_url
 
 __all__ = ["Collection"]
@@ -71,6 +72,9 @@ class Collection:
         """What the collection stores about how it was made; None for one of another program."""
         self._has_aliases = self.is_remote or self.single_thread
         self._checked_at = -math.inf
+        self._text_indexes = TextIndexes(
+            name, schema=lambda: self.describe().payload_schema, create=self.create_payload_index
+        )
         self._lock = PerProcess(threading.Lock)
         self._moving = PerProcess(threading.Lock)
         self._can_move = owned and not is_url(location)
@@ -326,12 +330,11 @@ class Collection:
             self._restored(response.points)
         return responses
 
-    @staticmethod
-    def _widened(request: models.QueryRequest) -> models.QueryRequest:
-        changes: dict[str, Any] = {"filter": widened(request.filter)}
+    def _widened(self, request: models.QueryRequest) -> models.QueryRequest:
+        changes: dict[str, Any] = {"filter": self._engine_filter(request.filter)}
         if isinstance(request.prefetch, list):
             changes["prefetch"] = [
-                prefetch.model_copy(update={"filter": widened(prefetch.filter)})
+                prefetch.model_copy(update={"filter": self._engine_filter(prefetch.filter)})
                 for prefetch in request.prefetch
             ]
         return request.model_copy(update=changes)
@@ -339,7 +342,11 @@ class Collection:
     # -- floats on a server ----------------------------------------------------------------------------------
 
     def _engine_filter(self, filter: models.Filter | None) -> models.Filter | None:
-        return widened(filter) if self.is_remote else filter
+        """Return a filter that finds on a server what it finds in a folder."""
+        if not self.is_remote:
+            return filter
+        self._text_indexes.ensure(filter)
+        return widened(filter)
 
     def _restored(self, points: list[Point]) -> list[Point]:
         if self.is_remote:

@@ -239,7 +239,7 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
 
 
 def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
-    """Create payload indexes for paths of the payload that have none.
+    """Create payload indexes for paths of the payload that have none; warn of those of another kind.
 
     Args:
         collection: The collection.
@@ -251,6 +251,28 @@ def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
     for path, schema in schemas.items():
         if path not in present:
             collection.create_payload_index(path, schema)
+        elif _kind(schema) != _kind_of_index(present[path]):
+            logger.warning(
+                "Collection %r has a payload index of kind %s for %r, but %s was requested. The present one is "
+                "kept. To replace it, call client.delete_payload_index(%r, %r) and open the index again.",
+                collection.name,
+                _kind_of_index(present[path]),
+                path,
+                _kind(schema),
+                collection.target,
+                path,
+            )
+
+
+def _kind(schema: Any) -> str:
+    if isinstance(schema, models.KeywordIndexParams):
+        return "keyword (tenant)" if schema.is_tenant else "keyword"
+    return models.PayloadSchemaType(schema).value
+
+
+def _kind_of_index(index: models.PayloadIndexInfo) -> str:
+    is_tenant = isinstance(index.params, models.KeywordIndexParams) and index.params.is_tenant
+    return "keyword (tenant)" if is_tenant else index.data_type.value
 
 
 def _check_vector_names(

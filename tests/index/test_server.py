@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from splade_retriever.errors import CollectionMismatchError, ServerError
+from splade_retriever.errors import CollectionMismatchError, FilterError, ServerError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from tests.qdrant_server import QdrantServer, ServerAddress, free_ports
@@ -123,3 +123,37 @@ def test_a_server_on_this_machine_is_not_reached_by_a_proxy(
     url = empty_server.url.replace("127.0.0.1", host)
     with SpladeIndex(url, api_key=empty_server.api_key, model=WordEncoder()) as index:
         assert index.count() == 0
+
+
+# -- filters -------------------------------------------------------------------------------------------------
+
+
+def test_text_filters_match_words_in_any_case(opened: Opened, server_client: QdrantClient) -> None:
+    texts = {
+        "rover": "The Lunar rover",
+        "landed": "It landed",
+        "land": "Dry LAND",
+        "tag": "nothing",
+    }
+    with opened() as index:
+        index.add(texts.values(), [{"title": text} for text in texts.values()], [*texts])
+
+        assert [hit.id for hit in index.search("rover", filter={"$text": "lunar"})] == ["rover"]
+        assert index.count({"title": {"$text": "land"}}) == 1
+        index.delete(filter={"$text": "land"})
+
+        assert sorted(hit.id for hit in index.scroll()) == ["landed", "rover", "tag"]
+    schema = server_client.get_collection("splade").payload_schema
+    assert {path: index.data_type for path, index in schema.items()} == {
+        "page_content": "text",
+        "metadata.title": "text",
+    }
+
+
+def test_a_text_filter_on_a_field_with_another_index_is_refused(opened: Opened) -> None:
+    with opened(indexed_fields={"title": "keyword"}) as index:
+        index.add(["moon"], [{"title": "The Moon"}])
+
+        with pytest.raises(FilterError, match="an index of kind 'keyword'"):
+            index.delete(filter={"title": {"$text": "moon"}})
+        assert index.count() == 1

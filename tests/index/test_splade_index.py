@@ -186,6 +186,26 @@ def test_a_tenant_field_has_the_engines_tenant_index_and_separates_tenants(clien
         assert (schema[1].data_type, schema[1].params.is_tenant, schema[1].points) == ("keyword", True, 20)
 
 
+def test_a_payload_index_of_another_kind_is_reported_and_kept(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    if is_local(client):
+        pytest.skip("local mode has no payload indexes")
+    SpladeIndex(client=client, model=WordEncoder(), indexed_fields={"year": "keyword", "org": "keyword"})
+    SpladeIndex(client=client, indexed_fields={"year": "keyword"})
+    assert not caplog.records
+
+    SpladeIndex(client=client, indexed_fields={"year": "integer"}, tenant_field="org")
+
+    said = [record.getMessage() for record in caplog.records if "payload index" in record.getMessage()]
+    assert [message.split(". The present")[0] for message in said] == [
+        "Collection 'splade' has a payload index of kind keyword for 'metadata.year', but integer was requested",
+        "Collection 'splade' has a payload index of kind keyword for 'metadata.org', but keyword (tenant) was "
+        "requested",
+    ]
+    assert client.get_collection("splade").payload_schema["metadata.year"].data_type == "keyword"
+
+
 @pytest.fixture
 def of_tenants(client: Any) -> SpladeIndex:
     """An index in which two tenants have a document "1" each, of several windows."""
