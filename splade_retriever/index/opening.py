@@ -253,8 +253,8 @@ def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
             collection.create_payload_index(path, schema)
         elif _kind(schema) != _kind_of_index(present[path]):
             logger.warning(
-                "Collection %r has a payload index of kind %s for %r, but %s was requested. The present one is "
-                "kept. To replace it, call client.delete_payload_index(%r, %r) and open the index again.",
+                "Collection %r has a payload index of kind %s for %r, but %s was requested. The present one "
+                "is kept. To replace it, call client.delete_payload_index(%r, %r) and open the index again.",
                 collection.name,
                 _kind_of_index(present[path]),
                 path,
