@@ -44,7 +44,7 @@ def texts(n: int, seed: int = 1) -> list[str]:
 def fill(place: Path, n: int = 150, **settings: Any) -> None:
     with SpladeIndex(place, model=WordEncoder(), indexed_fields={"year": "integer"}, **settings) as index:
         index.add(
-            texts(n), [{"year": 2000 + k % 9, "share": k / 7} for k in range(n)], [f"d{k}" for k in range(n)]
+            texts(n), [{"year": 2000 + k % 9, "share": k / 7, "owner": f"o{k % 3}"} for k in range(n)], [f"d{k}" for k in range(n)]
         )
 
 
@@ -353,7 +353,7 @@ def test_a_migration_to_a_server_and_back_survives_interruptions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setattr(server, "_WAITS_S", (0.01, 0.02))
-    fill(tmp_path / "a", 400, dense=LetterEncoder(), tenant_field="share")
+    fill(tmp_path / "a", 400, dense=LetterEncoder(), tenant_field="owner")
     with RestServer() as rest, CuttingProxy(rest.port) as proxy:
         proxy.cuts = ["request", "pass", "answer"]
 
@@ -371,20 +371,20 @@ def test_a_migration_to_a_server_and_back_survives_interruptions(
 
         there = migrate(tmp_path / "a", proxy.url)
         assert (there.present, there.copied, there.queries) == (128, 272, 20)
-        assert there.payload_indexes == ["metadata.share", "metadata.year"]
+        assert there.payload_indexes == ["metadata.owner", "metadata.year"]
         schema = rest.store.get_collection("splade").payload_schema
         assert {path: index.data_type for path, index in schema.items()} == {
-            "metadata.share": "keyword",
+            "metadata.owner": "keyword",
             "metadata.year": "integer",
         }
-        assert is_tenant_field(schema["metadata.share"])
+        assert is_tenant_field(schema["metadata.owner"])
         with pytest.raises(CollectionMismatchError, match="'words', but this index uses model 'other'"):
             SpladeIndex(proxy.url, model=WordEncoder("other"))
         back = migrate(proxy.url, tmp_path / "b")
         assert (back.copied, back.queries) == (400, 20)
     assert everything(tmp_path / "b") == everything(tmp_path / "a")
     with SpladeIndex(tmp_path / "b", model=WordEncoder()) as index:
-        assert is_tenant_field(index.client.get_collection("splade").payload_schema["metadata.share"])
+        assert is_tenant_field(index.client.get_collection("splade").payload_schema["metadata.owner"])
 
 
 def is_tenant_field(info: models.PayloadIndexInfo) -> bool:
