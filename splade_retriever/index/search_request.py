@@ -10,7 +10,7 @@ from qdrant_client import models
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Branch
 from splade_retriever.index.options import Fusion, Mode, SearchOptions
-from splade_retriever.index.payload import package_fields
+from splade_retriever.index.payload import Layout, package_fields, window_count
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import check_int, text_fault
 
@@ -182,7 +182,7 @@ def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[An
 
 
 def rank_documents(
-    points: Sequence[models.ScoredPoint], limit: int, depth: int
+    points: Sequence[models.ScoredPoint], limit: int, depth: int, layout: Layout
 ) -> list[models.ScoredPoint] | int:
     """Reduce an answer to one point per document, in an order that is the same each time.
 
@@ -193,22 +193,31 @@ def rank_documents(
         points: The engine's answer, best first.
         limit: How many points were requested.
         depth: How many documents are needed.
+        layout: Where the payload keeps the tenant, whose ids are not those of other tenants.
 
     Returns:
         Points by score, then by id; or how many to request in order to know.
     """
-    best: dict[str, models.ScoredPoint] = {}
+    best: dict[Any, models.ScoredPoint] = {}
     for point in points:
-        best.setdefault(_document_id(point), point)
-    ranked = list(best.items())
+        best.setdefault(_document_of(point, layout), point)
+    ranked = list(best.values())
     if len(points) == limit:
         if len(ranked) <= depth:
             return 2 * limit
-        if ranked[-1][1].score == ranked[depth - 1][1].score and limit <= depth + _MAX_TIES:
+        if ranked[-1].score == ranked[depth - 1].score and limit <= depth + _MAX_TIES:
             return depth + 2 * (limit - depth)
-    ranked.sort(key=lambda item: (-item[1].score, item[0]))
-    return [point for _, point in ranked[:depth]]
+    ranked.sort(key=lambda point: (-point.score, _id_of(point), str(point.id)))
+    return ranked[:depth]
 
 
-def _document_id(point: models.ScoredPoint) -> str:
+def _document_of(point: models.ScoredPoint, layout: Layout) -> object:
+    """Return what all points of a document share: its only point, or its id and tenant."""
+    if window_count(point) == 1:
+        return point.id
+    metadata = (point.payload or {}).get(layout.metadata_key or "") or {}
+    return _id_of(point), layout.tenant_of(metadata)
+
+
+def _id_of(point: models.ScoredPoint) -> str:
     return str(package_fields(point).get("id", point.id))

@@ -68,7 +68,12 @@ class Searcher:
             responses = iter(
                 self._collection.query_batch([*of_documents, *(query for _, _, query in of_branches)])
             )
-            ranked = {n: rank_documents(next(responses).points, limits[n], requests[n].depth) for n in limits}
+            ranked = {
+                n: rank_documents(
+                    next(responses).points, limits[n], requests[n].depth, self._collection.layout
+                )
+                for n in limits
+            }
             for n, branch, _ in of_branches:
                 rankings[n][branch] = next(responses).points
             of_branches = []

@@ -44,7 +44,9 @@ def texts(n: int, seed: int = 1) -> list[str]:
 def fill(place: Path, n: int = 150, **settings: Any) -> None:
     with SpladeIndex(place, model=WordEncoder(), indexed_fields={"year": "integer"}, **settings) as index:
         index.add(
-            texts(n), [{"year": 2000 + k % 9, "share": k / 7, "owner": f"o{k % 3}"} for k in range(n)], [f"d{k}" for k in range(n)]
+            texts(n),
+            [{"year": 2000 + k % 9, "share": k / 7, "owner": f"o{k % 3}"} for k in range(n)],
+            [f"d{k}" for k in range(n)],
         )
 
 
