@@ -151,6 +151,28 @@ def test_wrong_arguments_are_refused_by_name(arguments: dict[str, Any], message:
         SpladeRetriever(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"location": "./x", "settings": {"api_key": "s3cret"}},
+        {"location": "./x", "apikey": "s3cret"},
+        {"location": "./x", "model": ["s3cret"]},
+        {"location": "./x", "k": "s3cret"},
+    ],
+)
+def test_errors_of_the_constructor_show_no_values(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="SpladeRetriever") as caught:
+        SpladeRetriever(**arguments)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_repr_shows_no_settings_and_no_key() -> None:
+    retriever = SpladeRetriever(location="./x", api_key="s3cret", settings={"token": "s3cret"})
+
+    assert "s3cret" not in repr(retriever)
+
+
 def test_an_unknown_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="with_score"):
         SpladeRetriever.from_documents(MOON, with_score=True)
