@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from splade_retriever.errors import InputError, UnknownModelError
+from splade_retriever.validation import text_fault
 
 __all__ = ["Activation", "Catalogue", "ModelCard", "Precision", "QuerySide", "published"]
 
@@ -70,32 +71,39 @@ class ModelCard:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("activation", get_args(Activation)),
-            ("query_side", get_args(QuerySide)),
-            ("precision", get_args(Precision)),
+        optional_text = "a str or None"
+        for name, expected, valid in (
+            ("model", "a str", _is_text(self.model)),
+            ("source", optional_text, self.source is None or _is_text(self.source)),
+            ("model_file", "a path", _is_text(self.model_file) and bool(self.model_file.strip("/. "))),
+            (
+                "additional_files",
+                "a list of paths",
+                isinstance(self.additional_files, tuple) and all(map(_is_text, self.additional_files)),
+            ),
+            ("description", "a str", _is_text(self.description)),
+            ("license", "a str", _is_text(self.license)),
+            ("size_gb", "a number of 0 or more", _is_number(self.size_gb) and self.size_gb >= 0),
+            ("vocab_size", "an int of 0 or more", _is_int(self.vocab_size, minimum=0)),
+            ("max_length", "an int of 1 or more", _is_int(self.max_length, minimum=1)),
+            ("activation", _one_of(Activation), self.activation in get_args(Activation)),
+            ("query_side", _one_of(QuerySide), self.query_side in get_args(QuerySide)),
+            (
+                "query_max_active_dims",
+                "an int of 1 or more, or None",
+                self.query_max_active_dims is None or _is_int(self.query_max_active_dims, minimum=1),
+            ),
+            ("query_power", "a finite number above 0", _is_number(self.query_power) and self.query_power > 0),
+            ("zero_special_tokens", "a bool", isinstance(self.zero_special_tokens, bool)),
+            ("revision", optional_text, self.revision is None or _is_text(self.revision)),
+            ("export_needed", "a bool", isinstance(self.export_needed, bool)),
+            ("precision", _one_of(Precision), self.precision in get_args(Precision)),
         ):
-            if getattr(self, name) not in allowed:
+            if not valid:
                 raise InputError(
                     f"The card of model {self.model!r} has {name}={getattr(self, name)!r}, expected "
-                    f"{' or '.join(map(repr, allowed))}."
+                    f"{expected}."
                 )
-        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
-            raise InputError(
-                f"The card of model {self.model!r} has max_length={self.max_length!r}, expected an "
-                f"int of 1 or more."
-            )
-        limit = self.query_max_active_dims
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InputError(
-                f"The card of model {self.model!r} has query_max_active_dims={limit!r}, expected an int of 1 "
-                f"or more, or None."
-            )
-        if not (isinstance(self.query_power, int | float) and 0 < self.query_power < math.inf):
-            raise InputError(
-                f"The card of model {self.model!r} has query_power={self.query_power!r}, expected a finite "
-                f"number above 0."
-            )
 
     @property
     def non_commercial(self) -> bool:
@@ -140,9 +148,25 @@ class ModelCard:
         """Return the entries of a card file that are fields of this class; a file may hold others."""
         names = {field.name for field in fields(cls)}
         kept = {name: value for name, value in content.items() if name in names}
-        if "additional_files" in kept:
+        if isinstance(kept.get("additional_files"), list):
             kept["additional_files"] = tuple(kept["additional_files"])
         return kept
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and text_fault("value", value) is None
+
+
+def _is_int(value: object, *, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _one_of(choices: object) -> str:
+    return " or ".join(map(repr, get_args(choices)))
 
 
 class Catalogue:

@@ -47,7 +47,7 @@ class QueryWeights:
             weight_by_id = {
                 vocabulary[token]: float(weight) for token, weight in table.items() if token in vocabulary
             }
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFilesError(
                 f"The table of query weights {path} cannot be read as {{token: weight}}: {error}. Download "
                 f"the file again."
@@ -82,7 +82,7 @@ class QueryWeights:
             weights = np.frombuffer(raw[start:end], dtype=_LAYOUTS[entry["dtype"]])
             if [len(weights)] != entry["shape"]:
                 raise ValueError(f"its tensor has shape {entry['shape']}")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelFilesError(
                 f"The query weights in {path} cannot be read: {type(error).__name__}: {error}; expected one "
                 f"flat float tensor named 'weight'. Save the model again with sentence-transformers."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Final
 
 import tokenizers
 
-from splade_retriever.errors import InputError, ModelFilesError
+from splade_retriever.encoding.tokenizer_file import check_expansion, translated_errors
+from splade_retriever.errors import InputError, ModelFilesError, ModelOutputError
 
 __all__ = ["Encoding", "TokenIds", "Tokenizer", "check_text"]
 
 _CHARACTERS_PER_TOKEN: Final = 16
 """This much text per token nearly always fills a model's input; otherwise more is tokenised."""
+
+_MAX_PIECE: Final = 1 << 18
+"""Characters that are tokenised at once; a tokenizer needs up to 300 bytes for each."""
+_MAX_CHARACTERS: Final = 2_000_000
+"""Characters of a text that are tokenised in all, where words without a token fill no input."""
+_FAILED: Final = "The model's tokenizer failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,10 @@ class Tokenizer:
         Raises:
             ModelFilesError: If the file is missing or is not a tokenizer.
         """
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ModelFilesError(
-                f"The tokenizer {path} cannot be loaded: {error}. Check that the folder is a complete model."
-            ) from error
+        with translated_errors(f"The tokenizer {path} cannot be loaded", ModelFilesError):
+            content = path.read_text(encoding="utf-8")
+            check_expansion(json.loads(content))
+            backend = tokenizers.Tokenizer.from_str(content)
         return cls(backend, max_length=max_length)
 
     @property
@@ -110,14 +116,18 @@ class Tokenizer:
         """
         for position, text in enumerate(texts):
             check_text(text, position)
-        encodings = []
-        for plain in self._backend.encode_batch(list(texts), add_special_tokens=False):
-            truncated = max(0, len(plain.ids) - self._room)
-            if truncated:
-                plain.truncate(self._room)
-            full = self._backend.post_process(plain)
-            encodings.append(Encoding(ids=full.ids, offsets=full.offsets, truncated=truncated))
-        return encodings
+        with translated_errors(_FAILED, ModelOutputError):
+            return [
+                self._finished(one)
+                for one in self._backend.encode_batch(list(texts), add_special_tokens=False)
+            ]
+
+    def _finished(self, plain: tokenizers.Encoding) -> Encoding:
+        truncated = max(0, len(plain.ids) - self._room)
+        if truncated:
+            plain.truncate(self._room)
+        full = self._backend.post_process(plain)
+        return Encoding(ids=full.ids, offsets=full.offsets, truncated=truncated)
 
     def token(self, token_id: int) -> str:
         """Return one vocabulary entry.
@@ -135,30 +145,54 @@ class Tokenizer:
         return [self.token(token_id) for token_id in ids]
 
     def encode_truncated(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Tokenise texts, in order; of a long text only the part that the model reads."""
-        results: list[TokenIds | None] = [None] * len(texts)
-        pending = list(range(len(texts)))
+        """Tokenise texts, in order; of a long text only the part that the model reads.
+
+        At most 2 million characters of a text are tokenised, in pieces of bounded size; a longer text is
+        truncated there.
+        """
         size = self.max_length * _CHARACTERS_PER_TOKEN
-        while pending:
-            parts = [_whole_words(texts[row], size) for row in pending]
-            encoded = self._backend.encode_batch_fast(parts, add_special_tokens=False)
-            again = []
-            for row, part, plain in zip(pending, parts, encoded, strict=True):
-                complete = len(part) == len(texts[row])
-                if not complete and len(plain.ids) <= self._room:
-                    again.append(row)
-                    continue
-                truncated = len(plain.ids) > self._room
-                if truncated:
-                    plain.truncate(self._room)
-                results[row] = TokenIds(self._backend.post_process(plain).ids, truncated)
-            pending, size = again, size * 8
-        return [result for result in results if result is not None]
+        pieces = [text if len(text) <= size else text[: _space_run(text[:size])] for text in texts]
+        with translated_errors(_FAILED, ModelOutputError):
+            encoded = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
+            return [
+                self._with_special(plain, len(plain.ids) > self._room)
+                if len(piece) == len(text) or len(plain.ids) > self._room
+                else self._with_special(*self._encode_pieces(text))
+                for text, piece, plain in zip(texts, pieces, encoded, strict=True)
+            ]
 
     def encode_content(self, text: str) -> TokenIds:
         """Tokenise one text without special tokens, to `max_length` less the special tokens."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
-        return TokenIds(list(ids[: self._room]), len(ids) > self._room)
+        with translated_errors(_FAILED, ModelOutputError):
+            plain, truncated = self._encode_pieces(text)
+        return TokenIds(list(plain.ids[: self._room]), truncated)
+
+    def _with_special(self, plain: tokenizers.Encoding, truncated: bool) -> TokenIds:
+        if len(plain.ids) > self._room:
+            plain.truncate(self._room)
+        return TokenIds(self._backend.post_process(plain).ids, truncated)
+
+    def _encode_pieces(self, text: str) -> tuple[tokenizers.Encoding, bool]:
+        """Tokenise pieces until the model's input is full; also return whether the text continues."""
+        parts: list[tokenizers.Encoding] = []
+        count = start = 0
+        end, size = min(len(text), _MAX_CHARACTERS), self.max_length * _CHARACTERS_PER_TOKEN
+        while count <= self._room and (start < end or not parts):
+            piece = text[start : min(start + size, end)]
+            plain = self._backend.encode(piece, add_special_tokens=False)
+            cut = len(piece)
+            if start + len(piece) < end:
+                cut = _space_run(piece) or _last_word(plain)
+                if not cut and size < _MAX_PIECE:
+                    size = min(size * 8, _MAX_PIECE)  # one word so far: it must not be split
+                    continue
+                cut = cut or len(piece)
+                plain.truncate(sum(1 for first, _ in plain.offsets if first < cut))
+            parts.append(plain)
+            count += len(plain.ids)
+            start += cut
+        merged = tokenizers.Encoding.merge(parts, False)
+        return merged, count > self._room or end < len(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join vocabulary entries to text; one id returns the entry itself.
@@ -170,14 +204,23 @@ class Tokenizer:
         return str(self._backend.decode([int(token_id) for token_id in ids], skip_special_tokens=False))
 
 
-def _whole_words(text: str, size: int) -> str:
-    """Cut a text before the last space within `size` characters, so that no token before it changes."""
-    if len(text) <= size:
-        return text
-    end = size
-    while end and not text[end].isspace():
+def _space_run(piece: str) -> int:
+    """Return where the last run of whitespace begins, which no token crosses; 0 if there is none."""
+    words = piece.rstrip()
+    if len(words) < len(piece):
+        return len(words)
+    end = len(words)
+    while end and not words[end - 1].isspace():
         end -= 1
-    return text[:end] if end else text
+    return len(words[:end].rstrip())
+
+
+def _last_word(plain: tokenizers.Encoding) -> int:
+    """Return where the last word begins, which may continue after the piece; 0 if it is the only one."""
+    if not plain.ids:
+        return 0
+    last = plain.word_ids[-1]
+    return next(first for (first, _), word in zip(plain.offsets, plain.word_ids, strict=True) if word == last)
 
 
 def check_text(text: object, position: int) -> None:

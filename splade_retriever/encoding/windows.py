@@ -13,6 +13,8 @@ __all__ = ["WindowTokenizer", "embed_complete_texts", "merged", "spans_of"]
 
 DEFAULT_OVERLAP: Final = 32
 """Tokens that neighbouring windows share, unless set otherwise."""
+_MAX_PIECE = 1 << 18
+"""A window has at most twice this many characters, however few tokens they have."""
 _CHARACTERS_PER_TOKEN = 8
 """This much text per token nearly always fills a window; if not, it is doubled."""
 
@@ -109,6 +111,8 @@ def _next_window(
             break
         if start + len(piece) == len(text):
             return len(text), len(text)
+        if size >= _MAX_PIECE:
+            return start + len(piece), start + len(piece)
         size *= 2  # few tokens in many characters, such as a long run of spaces
     tokens = [span for span in encoding.offsets if span[1] > span[0]]
     half = len(tokens) // 2

@@ -1,5 +1,7 @@
 """Texts to ids and back: truncation and counting."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,26 @@ def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path) -> None:
 def test_a_lone_surrogate_is_refused_with_its_position(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match=r"position 1 has a lone surrogate \(U\+D83D at character 5\)"):
         tokenizer.encode_batch(["fine", "moon \ud83d"])
+
+
+MEASURE = """
+import resource, sys
+from splade_retriever import SparseTextEmbedding
+model = SparseTextEmbedding()
+next(model.query_embed("warm up"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+text = sys.argv[1] * 20_000_000
+next(model.query_embed(text[:20_000_000]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs")
+@pytest.mark.parametrize("unit", ["x", "a.b", " "])
+def test_a_text_of_20_million_characters_without_words_needs_bounded_memory(unit: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", MEASURE, unit], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    # The whole text at once would need 60 to 300 bytes for each character: 1,200 to 6,000 MB.
+    assert int(printed.stdout) < 400
