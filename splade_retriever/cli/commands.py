@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from splade_retriever import __version__
+from splade_retriever.cli.document_commands import delete, list_files, optimize
 from splade_retriever.cli.evaluation_commands import evaluate
 from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
@@ -50,8 +51,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (index, search, explain, encode, models, info, migrate, reindex, doctor):
+for _command in (index, search, explain, encode, models, info, delete, optimize, migrate, reindex, doctor):
     app.command()(_command)
+app.command("list")(list_files)
 app.command("eval")(evaluate)
 app.command()(adapt)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from splade_retriever.cli.options import (
+    BaseOption,
     CollectionOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
+    copied_stdin,
     expanded_location,
     open_index,
 )
@@ -20,16 +24,21 @@ from splade_retriever.cli.output import print_error, print_result, stderr_consol
 from splade_retriever.errors import InputError
 
 if TYPE_CHECKING:
-    from splade_retriever.files.passages import FileIssue
+    from splade_retriever.files.passages import FileIssue, ReadOptions
+    from splade_retriever.files.splitter import Splitter
     from splade_retriever.files.sync import SyncReport
+    from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["index", "info"]
 
 _INTERRUPTED: Final = 130
+_STDIN: Final = Path("-")
+_MAX_SKIPPED: Final = 5
+"""Skipped files in a message."""
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders to read.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; - reads stdin.")],
     *,
     to: Annotated[
         str,
@@ -51,10 +60,19 @@ def index(
         list[str] | None,
         typer.Option("--include", metavar="GLOB", help="Read files of this name as text too; repeatable."),
     ] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option("--base", metavar="FOLDER", help="Store file names relative to FOLDER, not absolute."),
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Skip files and folders of this name; repeatable."),
     ] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and folders.")] = False,
+    no_ignore: Annotated[
+        bool, typer.Option("--no-ignore", help="Read what .gitignore files name, and node_modules.")
+    ] = False,
+    stdin_name: Annotated[
+        str,
+        typer.Option("--stdin-name", metavar="NAME", help="Name of stdin, which PATH - reads."),
+    ] = "stdin.txt",
+    base: BaseOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file or line that cannot be read.")
     ] = False,
@@ -65,44 +83,52 @@ def index(
 
     Run it again to encode what is new or changed, and to remove what is gone from the files.
     """
-    from splade_retriever.cli.index_progress import IndexProgress
     from splade_retriever.cli.report_views import sync_view
     from splade_retriever.files.discovery import find_files
     from splade_retriever.files.passages import FileIssue, ReadOptions
     from splade_retriever.files.splitter import Splitter
-    from splade_retriever.files.sync import sync_files
 
     location = expanded_location(to)
-    options = ReadOptions(text_field=text_field, id_field=id_field, include=tuple(include or ()), base=base)
-    files = list(find_files(paths, options, excluded_folder=Path(location)))
-    if all(isinstance(item, FileIssue) for item in files):
-        raise _nothing_to_read(paths, len(files))
-    with open_index(location, collection, model=model, api_key=api_key, create=True) as opened:
+    with ExitStack() as stack:
+        names = {}
+        if _STDIN in paths:
+            copy = stack.enter_context(copied_stdin(stdin_name))
+            names[copy] = stdin_name
+            paths = [copy if path == _STDIN else path for path in paths]
+        options = ReadOptions(
+            text_field=text_field,
+            id_field=id_field,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            hidden=hidden,
+            use_gitignore=not no_ignore,
+            base=base,
+            names=names,
+        )
+        files = list(find_files(paths, options, excluded_folder=Path(location)))
+        if all(isinstance(item, FileIssue) for item in files):
+            raise _nothing_to_read(paths, files)
+        opened = stack.enter_context(
+            open_index(location, collection, model=model, api_key=api_key, create=True)
+        )
         splitter = Splitter(getattr(opened.model, "tokenizer"), max_tokens=passage_tokens)  # noqa: B009 - the command's models are SparseTextEmbedding
-        with IndexProgress(stderr_console(), files) as progress:
-            try:
-                report = sync_files(
-                    opened,
-                    files,
-                    options=options,
-                    splitter=splitter,
-                    folders=[path for path in paths if path.is_dir()],
-                    strict=strict,
-                    on_written=progress.advance,
-                )
-            except KeyboardInterrupt:
-                progress.stop()
-                print_error(
-                    f"interrupted. {progress.passages} passages are stored. Run the same command again to "
-                    "continue."
-                )
-                raise typer.Exit(_INTERRUPTED) from None
+        report = _sync_with_progress(
+            opened,
+            files,
+            options=options,
+            splitter=splitter,
+            folders=[path for path in paths if path.is_dir()],
+            strict=strict,
+        )
         total = opened.count()
     print_result(
         lambda: sync_view(report, location=to, total=total),
         _sync_data(report, location=to, collection=collection, total=total),
         as_json=as_json,
     )
+    if report.skipped and not report.passages and not report.removed:
+        print_error("no passage was indexed; see above why.")
+        raise typer.Exit(1)
 
 
 def info(
@@ -121,11 +147,44 @@ def info(
     print_result(lambda: facts_view(facts), facts, as_json=as_json)
 
 
-def _nothing_to_read(paths: list[Path], skipped: int) -> InputError:
+def _sync_with_progress(
+    opened: SpladeIndex,
+    files: Sequence[Path | FileIssue],
+    *,
+    options: ReadOptions,
+    splitter: Splitter,
+    folders: Sequence[Path],
+    strict: bool,
+) -> SyncReport:
+    from splade_retriever.cli.index_progress import IndexProgress
+    from splade_retriever.files.sync import sync_files
+
+    with IndexProgress(stderr_console(), files) as progress:
+        try:
+            return sync_files(
+                opened,
+                files,
+                options=options,
+                splitter=splitter,
+                folders=folders,
+                strict=strict,
+                on_written=progress.advance,
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            print_error(
+                f"interrupted. {progress.passages} passages are stored. Run the same command again to "
+                "continue."
+            )
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+def _nothing_to_read(paths: list[Path], issues: Sequence[Path | FileIssue]) -> InputError:
     places = ", ".join(str(path) for path in paths)
+    skipped = [f"{issue.place} {issue.reason}" for issue in issues if not isinstance(issue, Path)]
+    shown = "".join(f"\n  {line}" for line in skipped[:_MAX_SKIPPED])
     return InputError(
-        f"No text, Markdown, JSONL or CSV file was found in {places} ({skipped} other files were skipped). "
-        "Name a file, or add a kind of text file: --include '*.py'."
+        f"No text, Markdown, JSONL or CSV file was found in {places}, but {len(skipped)} others.{shown}"
     )
 
 
@@ -145,6 +204,7 @@ def _sync_data(report: SyncReport, *, location: str, collection: str, total: int
         "replaced": report.replaced,
         "total": total,
         "skipped": listed(report.skipped),
+        "ignored": listed(report.ignored),
         "warnings": listed(report.warnings),
         "seconds": round(report.seconds, 3),
     }

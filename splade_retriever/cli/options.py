@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,12 +23,15 @@ if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = [
+    "BaseOption",
     "CollectionOption",
+    "FilterOption",
     "IndexOption",
     "JsonOption",
     "KeyOption",
     "ModelOption",
     "TokensOption",
+    "copied_stdin",
     "expanded_location",
     "load_model",
     "open_index",
@@ -47,6 +54,14 @@ KeyOption = Annotated[
     typer.Option("--api-key", envvar="QDRANT_API_KEY", metavar="KEY", help="API key of the Qdrant server."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="FOLDER", help="File names are relative to FOLDER, not absolute."),
+]
+FilterOption = Annotated[
+    str | None,
+    typer.Option("--filter", "-f", metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'."""),
+]
 TokensOption = Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to show.")]
 
 _HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
@@ -111,6 +126,22 @@ def parse_filter(value: str | None) -> dict[str, Any] | None:
             param_hint="--filter",
         )
     return parsed
+
+
+@contextlib.contextmanager
+def copied_stdin(name: str) -> Iterator[Path]:
+    """Copy stdin to a temporary file of a name, whose extension decides how it is read.
+
+    Raises:
+        InputError: If the name is a path.
+    """
+    if name != Path(name).name:
+        raise InputError(f"The name of stdin is {name!r}, expected a file name such as records.jsonl.")
+    with tempfile.TemporaryDirectory(prefix="splade-stdin-") as folder:
+        path = Path(folder, name)
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield path
 
 
 def read_text(argument: str) -> str:

@@ -40,7 +40,8 @@ def sync_view(report: SyncReport, *, location: str, total: int) -> RenderableTyp
     speed = f", {report.encoded / report.seconds:.1f} texts/s" if report.encoded and report.seconds else ""
     lines.append(Text(f"{report.encoded:,} encoded in {report.seconds:.1f} s{speed}"))
     lines.append(Text(f"{location} now holds {counted(total, 'passage')}"))
-    for title, issues in (("Skipped", report.skipped), ("Warnings", report.warnings)):
+    groups = (("Skipped", report.skipped), ("Ignored", report.ignored), ("Warnings", report.warnings))
+    for title, issues in groups:
         if issues:
             lines.append(Text(f"{title}:", "yellow"))
             lines.extend(Text(f"  {line}") for line in _grouped(issues))

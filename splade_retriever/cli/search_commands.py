@@ -8,6 +8,7 @@ import typer
 
 from splade_retriever.cli.options import (
     CollectionOption,
+    FilterOption,
     IndexOption,
     JsonOption,
     KeyOption,
@@ -32,10 +33,7 @@ def search(
     *,
     index: IndexOption,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Maximum number of hits.")] = 5,
-    filter: Annotated[
-        str | None,
-        typer.Option("--filter", "-f", metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'."""),
-    ] = None,
+    filter: FilterOption = None,
     full: Annotated[
         bool, typer.Option("--full", help="Show all of each passage, not its best part.")
     ] = False,

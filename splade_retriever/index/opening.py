@@ -69,9 +69,7 @@ def open_client(location: str, *, create: bool, server: ServerOptions) -> Qdrant
             raise
         return remote
     if not create and location != ":memory:" and not Path(location).is_dir():
-        raise CollectionNotFoundError(
-            f"There is no index folder at {location!r}. Check the path, or pass create=True."
-        )
+        raise CollectionNotFoundError(f"There is no index folder at {location!r}. Check the path.")
     from splade_retriever.edge.client import EdgeClient
 
     client: QdrantBase = EdgeClient(location, create=create)

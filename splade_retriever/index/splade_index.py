@@ -188,8 +188,7 @@ class SpladeIndex:
             )
         else:
             raise CollectionNotFoundError(
-                f"There is no collection {self.collection!r} at {self._location!r}. Check both names, or "
-                "pass create=True."
+                f"There is no collection {self.collection!r} at {self._location!r}. Check both names."
             )
         if self._model.is_passed:
             _ = self._model.encoder  # reports a mismatch now

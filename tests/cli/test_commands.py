@@ -5,10 +5,10 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +17,10 @@ import typer
 
 from splade_retriever import SpladeIndex, __version__
 from splade_retriever.cli.commands import app
+from tests.cli.conftest import MOON, SPLADE, Desk
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
-SPLADE = [sys.executable, "-m", "splade_retriever"]
-MOON = "# Moon\n\nThe lander touched down near the lunar south pole.\n\n# Bread\n\nFlour, water and yeast.\n"
-
-
-class Desk:
-    """A folder to work in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, name: str, content: str | bytes) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        own = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
-        return {"PATH": os.environ.get("PATH", "")} | own | dict(extra or {})
-
-    def run(
-        self,
-        *arguments: str,
-        status: int = 0,
-        stdin: str | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*SPLADE, *arguments],
-            cwd=self.folder,
-            env=self.environment(environment),
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stdout + done.stderr
-        return done
-
-    def json(self, *arguments: str) -> Any:
-        done = self.run(*arguments, "--json")
-        assert done.stderr == ""
-        return json.loads(done.stdout)
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def indexed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    """A desk with files and an index of them, to be read only."""
-    desk = Desk(tmp_path_factory.mktemp("desk"))
-    desk.write("docs/moon.md", MOON)
-    desk.write("docs/old.jsonl", '{"id": "a", "text": "A rover drove over the dust.", "year": 2019}\n')
-    desk.write("docs/new.csv", "id,text,year\nb,The rover found water ice.,2023\n")
-    desk.run("index", "docs", "--to", "index")
-    return desk
 
 
 # -- index ---------------------------------------------------------------------------------------------------
@@ -159,6 +100,93 @@ def test_an_interrupted_run_shows_its_progress_and_keeps_what_was_stored(desk: D
     assert kept, shown
     with SpladeIndex(desk.folder / "index", create=False) as index:
         assert 64 <= index.count() == int(kept[1]) < 1000
+
+
+def test_hidden_ignored_and_excluded_files_are_reported(desk: Desk) -> None:
+    for name in ("a.md", "b.md", ".hidden.md", "drafts/c.md", "node_modules/d.md"):
+        desk.write(f"docs/{name}", "text")
+    desk.write("docs/.gitignore", "b.md\n")
+
+    shown = desk.run("index", "docs", "--to", "index", "--exclude", "drafts", "--strict").stdout
+    everything = desk.json("index", "docs", "--to", "other", "--hidden", "--no-ignore")
+
+    assert shown.startswith("1 passage from 1 file")
+    for line in (
+        "docs/b.md is ignored by .gitignore; --no-ignore reads it",
+        "docs/drafts is excluded by --exclude 'drafts'",
+        "docs/.hidden.md is hidden; --hidden reads it",
+        "docs/node_modules is a folder of installed packages; --no-ignore reads it",
+    ):
+        assert f"  {line}\n" in shown
+    assert everything["passages"] == 5
+
+
+def test_stdin_is_read_like_a_file_of_its_name(desk: Desk) -> None:
+    def index(stdin: str) -> Any:
+        arguments = ("index", "-", "--to", "index", "--stdin-name", "records.jsonl", "--json")
+        return json.loads(desk.run(*arguments, stdin=stdin).stdout)
+
+    first = index('{"id": "a", "text": "moon"}\n{broken\n{"id": "b", "text": "sun"}\n')
+    second = index('{"id": "a", "text": "moon"}\n')
+
+    assert (first["new"], first["skipped"][0]["place"]) == (2, "records.jsonl:2")
+    assert (second["unchanged"], second["removed"]) == (1, 1)
+    assert desk.json("search", "moon", "-i", "index")["hits"][0]["id"] == "records.jsonl#a"
+
+
+def test_a_run_that_indexes_nothing_fails_and_says_why(desk: Desk) -> None:
+    desk.write("a.jsonl", '{"body": "moon"}\n')
+
+    done = desk.run("index", "a.jsonl", "--to", "index", status=1)
+
+    assert "field 'text' is missing (found: 'body'). Pass --text-field" in done.stdout
+    assert "no passage was indexed" in done.stderr
+
+
+# -- list, delete, optimize ----------------------------------------------------------------------------------
+
+
+def test_files_are_listed_and_deleted_by_source_filter_or_id(desk: Desk) -> None:
+    desk.write("docs/moon.md", MOON)
+    desk.write(
+        "docs/old.jsonl", '{"id": "a", "text": "A rover.", "year": 2019}\n{"id": "b", "text": "Dust."}\n'
+    )
+    desk.write("more/sun.txt", "The sun.")
+    desk.run("index", "docs", "more", "--to", "index")
+
+    listed = desk.run("list", "--index", "index").stdout
+    shutil.rmtree(desk.folder / "docs")
+    planned = desk.json("delete", "-i", "index", "--source", "docs", "--dry-run")
+    by_filter = desk.json("delete", "-i", "index", "--filter", '{"year": 2019}')
+    by_id = desk.json("delete", f"{desk.folder}/docs/old.jsonl#b", "unknown", "-i", "index")
+    by_folder = desk.run("delete", "-i", "index", "--source", "docs").stdout
+
+    assert listed.splitlines() == [
+        "2  docs/moon.md",
+        "2  docs/old.jsonl",
+        "1  more/sun.txt",
+        "5 passages from 3 files",
+    ]
+    assert (planned["deleted"], planned["total"]) == (4, 5)
+    assert (by_filter["deleted"], by_id["deleted"]) == (1, 1)
+    assert by_folder == "2 documents deleted, 1 document left\n"
+    assert [item["source"] for item in desk.json("list", "-i", "index")["files"]] == [
+        f"{desk.folder}/more/sun.txt"
+    ]
+
+
+def test_a_folder_is_optimized(indexed: Desk) -> None:
+    assert indexed.json("optimize", "-i", "index")["changed"] is False
+
+
+@pytest.mark.parametrize("command", ["search", "list", "delete", "optimize", "info"])
+def test_commands_that_read_never_create_a_folder(desk: Desk, command: str) -> None:
+    arguments = {"search": ["x"], "delete": ["x"]}.get(command, [])
+
+    shown = desk.run(command, *arguments, "--index", "~/nowhere", status=1).stderr
+
+    assert f"There is no index folder at '{desk.folder}/nowhere'. Check the path." in shown
+    assert list(desk.folder.iterdir()) == []
 
 
 # -- search --------------------------------------------------------------------------------------------------
@@ -319,6 +347,8 @@ def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], 
         ["serch", "x"],
         ["search", "x", "-i", ".", "-k", "0"],
         ["search", "x", "-i", ".", "-f", "{"],
+        ["delete", "-i", "."],
+        ["delete", "x", "-i", ".", "--source", "y"],
     ],
 )
 def test_wrong_usage_has_status_2(desk: Desk, arguments: list[str]) -> None:

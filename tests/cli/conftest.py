@@ -1,0 +1,73 @@
+"""A folder to run the `splade` command in: a process on real files, with the bundled model."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPLADE = [sys.executable, "-m", "splade_retriever"]
+MOON = "# Moon\n\nThe lander touched down near the lunar south pole.\n\n# Bread\n\nFlour, water and yeast.\n"
+
+
+class Desk:
+    """A folder to work in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, content: str | bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        own = {"HOME": str(self.folder), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
+        return {"PATH": os.environ.get("PATH", "")} | own | dict(extra or {})
+
+    def run(
+        self,
+        *arguments: str,
+        status: int = 0,
+        stdin: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*SPLADE, *arguments],
+            cwd=self.folder,
+            env=self.environment(environment),
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.stderr == ""
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk with files and an index of them, to be read only."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.write("docs/moon.md", MOON)
+    desk.write("docs/old.jsonl", '{"id": "a", "text": "A rover drove over the dust.", "year": 2019}\n')
+    desk.write("docs/new.csv", "id,text,year\nb,The rover found water ice.,2023\n")
+    desk.run("index", "docs", "--to", "index")
+    return desk
