@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import InputError
 from splade_retriever.index.search_request import Mode
+from splade_retriever.validation import MAX_DEPTH
 
 if TYPE_CHECKING:
     import splade_retriever.langchain
@@ -119,7 +120,7 @@ class RetrieverConfig(BaseModel):
                 f"{', '.join(_PARSERS)}. Rename it, or pass its content to from_dict."
             )
         try:
-            values = parse(file.read_text(encoding="utf-8"))
+            values = parse(_read_bounded(file))
         except OSError as error:
             raise InputError(
                 f"The configuration {str(file)!r} cannot be read ({error.strerror}). Check the path."
@@ -312,17 +313,38 @@ def _relative_to(base: Path, location: Any) -> Any:
     return str(base / Path(location).expanduser())
 
 
+def _read_bounded(file: Path) -> str:
+    """Read a file of a reasonable size.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+        ValueError: It is too large, or not UTF-8.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(0, "it is not a regular file")
+    if file.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+    return file.read_text(encoding="utf-8")
+
+
 def _parse_yaml(text: str) -> Any:
     """Parse YAML without aliases, a few of which can stand for terabytes.
 
     Raises:
         ValueError: With the reason and the line, and without the content of the line.
+        RecursionError: The values are nested too deeply; the time to parse them would grow with the square of
+            the depth.
     """
     import yaml
 
+    depth = 0
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has an alias, and aliases (*name) are not supported")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has an alias, and aliases (*name) are not supported")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise RecursionError
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" at line {error.problem_mark.line + 1}"
@@ -331,9 +353,22 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(type(error).__name__) from None
 
 
+def _parse_toml(text: str) -> Any:
+    """Parse TOML.
+
+    Raises:
+        RecursionError: A key has too many parts; the memory to parse it would grow with the square of their
+            number.
+    """
+    if any(line.split("=", 1)[0].count(".") > MAX_DEPTH for line in text.splitlines()):
+        raise RecursionError
+    return tomllib.loads(text)
+
+
+_MAX_BYTES: Final = 2**20
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     ".yaml": _parse_yaml,
     ".yml": _parse_yaml,
-    ".toml": tomllib.loads,
+    ".toml": _parse_toml,
     ".json": json.loads,
 }
