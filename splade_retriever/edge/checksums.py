@@ -8,6 +8,7 @@ the engine's log restores it.
 
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,15 +42,17 @@ class Checksums:
         """
         files = {name: _checksum(self._folder / name, sync=True) for name in self._names()}
         body = {"format": _FORMAT, "files": files}
-        waiting = self._manifest.with_name(f"{self._manifest.name}.{os.getpid()}.tmp")
-        descriptor = os.open(
-            waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600
-        )
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump({**body, "checksum": json_checksum(body)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(waiting, self._manifest)
+        unfinished = self._manifest.with_name(f".{self._manifest.name}.{uuid.uuid4().hex[:16]}.new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            with open(os.open(unfinished, flags, 0o666), "w", encoding="utf-8") as file:
+                json.dump({**body, "checksum": json_checksum(body)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self._manifest)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
     def remove(self) -> None:
         """Remove the checksums, before the files may change."""
