@@ -61,7 +61,7 @@ _CHECKSUMS: Final = "checksums.json"
 _SHARD: Final = "shard"
 _NOT_IN_NAMES: Final = frozenset('<>:"/\\|?*\0\x1f')
 _LEFTOVER: Final = re.compile(r"\.(new|old)-[a-z0-9-]{1,40}-[0-9a-f]{8}-[0-9a-f]{8}")
-_UNFINISHED: Final = re.compile(r"\.(edge|collection)\.json\.[0-9a-f]{16}\.new|checksums\.json\.\d+\.tmp")
+_UNFINISHED: Final = re.compile(r"\.(edge|collection|checksums)\.json\.[0-9a-f]{16}\.new")
 _IN_COLLECTIONS: Final = re.compile(rf"{_SETTINGS}|{_CHECKSUMS}|{_SHARD}|{_UNFINISHED.pattern}")
 _OF_FILE_MANAGERS: Final = frozenset({"lost+found", "Thumbs.db", "desktop.ini"})
 """Names that systems put into folders, besides those that start with a dot."""
