@@ -5,18 +5,31 @@ None, for callers that collect faults or add where the value came from.
 """
 
 import math
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from splade_retriever.errors import InputError
 
-__all__ = ["MAX_DEPTH", "check_int", "is_same_json", "is_url", "json_fault", "text_fault"]
+__all__ = [
+    "MAX_DEPTH",
+    "check_int",
+    "is_same_json",
+    "is_url",
+    "json_fault",
+    "resolved_location",
+    "text_fault",
+]
 
 MAX_DEPTH: Final = 100
 """Levels of nesting that a stored JSON value may have. Storage engines parse 128 levels at most, and refuse
 to open what is deeper; the difference is for the levels that wrap a value when it is stored."""
 _INT64: Final = 2**63
 _SCHEMES: Final = ("http://", "https://")
+_USER_IN_URL: Final = re.compile(r"https?://[^/?#]*@")
+_HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
 
 
 def check_int(name: str, value: object, *, minimum: int, optional: bool = False) -> None:
@@ -38,6 +51,29 @@ def check_int(name: str, value: object, *, minimum: int, optional: bool = False)
 def is_url(location: object) -> bool:
     """Return whether a location is the URL of a server, not the path of a folder."""
     return str(location).startswith(_SCHEMES)
+
+
+def resolved_location(location: str | Path) -> str:
+    """Return the location of an index: a folder with `~` replaced by the home folder, the rest unchanged.
+
+    Raises:
+        InputError: The location is a URL with a user name or a password, or a host and a port without a
+            scheme.
+    """
+    text = str(location)
+    if _USER_IN_URL.match(text):
+        raise InputError(
+            "The location is a URL with a user name or a password, which messages would show. Remove it, and "
+            "pass the key of the server as api_key=."
+        )
+    if is_url(text) or text == ":memory:":
+        return text
+    if _HOST_AND_PORT.fullmatch(text) and not Path(text).exists():
+        raise InputError(
+            f"The location {text!r} is a host and a port without a scheme. Write http://{text} for a Qdrant "
+            f"server, or ./{text} for a folder."
+        )
+    return os.path.expanduser(text)
 
 
 def text_fault(name: str, value: object) -> str | None:

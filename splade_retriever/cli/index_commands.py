@@ -17,11 +17,11 @@ from splade_retriever.cli.options import (
     KeyOption,
     ModelOption,
     copied_stdin,
-    expanded_location,
     open_index,
 )
 from splade_retriever.cli.output import print_error, print_result, stderr_console
 from splade_retriever.errors import InputError
+from splade_retriever.validation import resolved_location
 
 if TYPE_CHECKING:
     from splade_retriever.files.passages import FileIssue, ReadOptions
@@ -88,7 +88,7 @@ def index(
     from splade_retriever.files.passages import FileIssue, ReadOptions
     from splade_retriever.files.splitter import Splitter
 
-    location = expanded_location(to)
+    location = resolved_location(to)
     with ExitStack() as stack:
         names = {}
         if _STDIN in paths:
@@ -143,7 +143,7 @@ def info(
     from splade_retriever.cli.report_views import facts_view
 
     with open_index(index, collection, model=None, api_key=api_key, create=False) as opened:
-        facts = describe(opened, expanded_location(index))
+        facts = describe(opened, resolved_location(index))
     print_result(lambda: facts_view(facts), facts, as_json=as_json)
 
 

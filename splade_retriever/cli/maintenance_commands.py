@@ -13,9 +13,9 @@ from splade_retriever.cli.options import (
     JsonOption,
     KeyOption,
     ModelOption,
-    expanded_location,
 )
 from splade_retriever.cli.output import print_result, progress_bar
+from splade_retriever.validation import resolved_location
 
 __all__ = ["doctor", "migrate", "reindex"]
 
@@ -57,8 +57,8 @@ def migrate(
 
     with progress_bar("point") as advance:
         report = copy_collection(
-            expanded_location(source),
-            expanded_location(target),
+            resolved_location(source),
+            resolved_location(target),
             collection=collection,
             target_collection=target_collection,
             source_api_key=source_api_key or api_key,
@@ -110,7 +110,7 @@ def reindex(
 
     with progress_bar("document") as advance:
         report = encode_again(
-            expanded_location(index),
+            resolved_location(index),
             model,
             collection=collection,
             into=into,
@@ -141,7 +141,7 @@ def doctor(
     from splade_retriever.cli.diagnostics import check_all, check_index
     from splade_retriever.cli.report_views import checks_view
 
-    checks = check_all() if index is None else check_index(expanded_location(index))
+    checks = check_all() if index is None else check_index(resolved_location(index))
     ok = all(check.ok for check in checks)
     data = {
         "ok": ok,

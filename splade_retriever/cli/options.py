@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +30,6 @@ __all__ = [
     "ModelOption",
     "TokensOption",
     "copied_stdin",
-    "expanded_location",
     "load_model",
     "open_index",
     "parse_filter",
@@ -64,8 +61,6 @@ FilterOption = Annotated[
 ]
 TokensOption = Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to show.")]
 
-_HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
-
 
 def open_index(
     location: str, collection: str, *, model: str | None, api_key: str | None, create: bool
@@ -78,25 +73,8 @@ def open_index(
     """
     from splade_retriever.index.splade_index import SpladeIndex
 
-    location = expanded_location(location)
     key = api_key if is_url(location) else None
     return SpladeIndex(location, collection=collection, model=model, api_key=key, create=create)
-
-
-def expanded_location(location: str) -> str:
-    """Return a URL as it is, and a folder with `~` replaced by the home folder.
-
-    Raises:
-        InputError: If the location is a host and a port without http://.
-    """
-    if is_url(location):
-        return location
-    if _HOST_AND_PORT.fullmatch(location) and not Path(location).exists():
-        raise InputError(
-            f"The location {location!r} is a host and a port without a scheme. Write http://{location} for a "
-            f"Qdrant server, or ./{location} for a folder."
-        )
-    return os.path.expanduser(location)
 
 
 def load_model(name: str | None) -> SparseTextEmbedding:

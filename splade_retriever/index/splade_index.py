@@ -44,7 +44,7 @@ from splade_retriever.index.server_client import check_same_server
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, resolved_location
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -146,7 +146,7 @@ class SpladeIndex:
         _check_location(location, client)
         check_model_argument(model)
         self.collection = collection
-        self._location = str(location)
+        self._location = resolved_location(location)
         self._dense_argument = dense
         self._dense_queries = None if dense is None else DenseQueries(dense)
         self._dense = None if dense is None else as_dense(dense)

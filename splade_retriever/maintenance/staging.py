@@ -16,7 +16,7 @@ from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
 from splade_retriever.index.connection import call_with_retry
 from splade_retriever.index.opening import open_client
 from splade_retriever.index.options import CreateOptions, ServerOptions
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -74,12 +74,13 @@ def open_collection(
     if not isinstance(place, str | Path):
         yield Collection(place, name, type(place).__name__, owned=False)
         return
+    place = resolved_location(place)
     if not create and not is_url(place) and Path(place).is_dir() and not any(Path(place).iterdir()):
         # Opening would turn an empty folder into an index.
         raise CollectionNotFoundError(
             f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
-    client = open_client(str(place), create=create, server=ServerOptions(api_key=api_key, timeout=60))
+    client = open_client(place, create=create, server=ServerOptions(api_key=api_key, timeout=60))
     store = Collection(client, name, str(place), owned=True)
     try:
         yield store

@@ -116,6 +116,9 @@ def test_a_client_and_a_location_exclude_each_other(client: Any) -> None:
         ({"location": None}, "location is a NoneType"),
         ({"location": ""}, "location is ''"),
         ({"location": "ftp://host"}, "location is 'ftp://host'"),
+        ({"location": "localhost:6333"}, "host and a port without a scheme. Write http://localhost:6333"),
+        ({"location": "http://me:secret@host"}, "^((?!secret).)*a user name or a password((?!secret).)*$"),
+        ({"location": "http://[::1"}, r"location is 'http://\[::1'"),
         ({"client": AsyncQdrantClient(":memory:")}, "client is a AsyncQdrantClient"),
         ({"client": 3}, "client is a int"),
         ({"model": 3}, "model is a int"),
@@ -494,3 +497,14 @@ def test_numbers_that_are_written_differently_are_different_documents(client: An
     )
     index.delete(["007"])
     assert [hit.id for hit in index.get(ids)] == ["7", "99999999999999999999999"]
+
+
+def test_a_tilde_in_a_location_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    with SpladeIndex("~/notes", model=WordEncoder()) as index:
+        index.add(["A rover."], ids=["a"])
+
+    assert (tmp_path / "notes" / "edge.json").is_file()
+    assert not (tmp_path / "~").exists()
