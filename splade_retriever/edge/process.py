@@ -286,6 +286,7 @@ class EdgeProcess(QdrantBase):
     delete_payload_index = _forward(EdgeClient.delete_payload_index)
     optimize = _forward(EdgeClient.optimize)
     stored_bytes = _forward(EdgeClient.stored_bytes)
+    damaged_files = _forward(EdgeClient.damaged_files)
     flush = _forward(EdgeClient.flush)
 
     upsert = _forward(EdgeClient.upsert)

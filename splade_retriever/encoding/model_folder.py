@@ -246,7 +246,8 @@ def _detect(root: ModelRoot, card_file: Mapping[str, Any] | None, routes: _Route
 
 
 def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
-    architectures = config.get("architectures") or []
+    names = config.get("architectures")
+    architectures = names if isinstance(names, list) else []
     if architectures and not any("MaskedLM" in str(name) for name in architectures):
         raise ModelFilesError(
             f"The config.json in {folder} names the architecture {architectures[0]}, expected a masked "

@@ -424,4 +424,4 @@ async def test_an_index_logs_once_that_no_child_can_be_started(
         ix.add(texts(3000))
         for _ in range(2):
             assert len(await ix.asearch("word7", 3)) == 3
-    assert caplog.text.count("the engine stays in this process") == 1
+    assert caplog.text.count("The engine stays in this process") == 1
