@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,15 +67,14 @@ def test_a_session_is_closed_with_its_last_encoder(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "tiny")
     model = SparseTextEmbedding(folder)
     kept = SparseTextEmbedding(folder)
-    sessions = SparseTextEmbedding._sessions._by_process[os.getpid()].sessions
-    count = len(sessions)
+    opened = weakref.ref(kept._opened_session())
 
     del model
     gc.collect()
-    assert len(sessions) == count
+    assert opened() is not None
     del kept
     gc.collect()
-    assert len(sessions) == count - 1
+    assert opened() is None
 
 
 def test_threads_that_open_a_model_at_once_open_one_session(tmp_path: Path) -> None:
