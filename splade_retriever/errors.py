@@ -2,6 +2,7 @@
 
 SpladeError
 ├── InputError (ValueError)                  bad text, id, vector or argument; nothing was written
+│   └── ConfigurationError                   a configuration has a wrong name or value
 ├── UnknownModelError (ValueError)           there is no model with that name
 ├── ModelFilesError (FileNotFoundError)      the model's files are missing and could not be downloaded
 ├── ModelGraphError (ValueError)             the ONNX graph cannot be pooled or quantised
@@ -22,9 +23,13 @@ Each error also derives from the builtin in parentheses, so a handler for the bu
 A message says what failed, what was found and what was expected, and what to do.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
 __all__ = [
     "CollectionMismatchError",
     "CollectionNotFoundError",
+    "ConfigurationError",
     "FilterError",
     "ForkedProcessError",
     "IndexClosedError",
@@ -49,6 +54,37 @@ class SpladeError(Exception):
 
 class InputError(SpladeError, ValueError):
     """A text, id, vector or argument is not valid; nothing was written."""
+
+
+class ConfigFault(NamedTuple):
+    """One fault of a configuration."""
+
+    path: tuple[str, ...]
+    """The names that lead to the wrong name or value."""
+    reason: str
+    """What the configuration has there, and what was expected; without the subject of the sentence."""
+    line: int | None = None
+    """The line in the file, from 1."""
+
+
+class ConfigurationError(InputError):
+    """A configuration has a wrong name or value."""
+
+    faults: tuple[ConfigFault, ...] = ()
+    """All faults, where there are several."""
+
+    @classmethod
+    def of(cls, faults: Sequence[ConfigFault], *, file: str | None = None) -> Self:
+        """Make an error with a sentence for each fault, which names the file and the line."""
+        error = cls(" ".join(f"{_subject(file, fault.line)} {fault.reason}" for fault in faults))
+        error.faults = tuple(faults)
+        return error
+
+
+def _subject(file: str | None, line: int | None) -> str:
+    if file is None:
+        return "The configuration"
+    return f"The configuration {file!r}" + ("" if line is None else f", line {line},")
 
 
 class UnknownModelError(SpladeError, ValueError):

@@ -37,14 +37,28 @@ __all__ = [
 ]
 
 IndexOption = Annotated[
-    str, typer.Option("--index", "-i", metavar="LOCATION", help="Index folder, or URL of a Qdrant server.")
+    str,
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="SPLADE_LOCATION",
+        metavar="LOCATION",
+        help="Index folder, or URL of a Qdrant server.",
+    ),
 ]
 CollectionOption = Annotated[
-    str, typer.Option("--collection", metavar="NAME", help="Collection in the index.")
+    str,
+    typer.Option("--collection", envvar="SPLADE_COLLECTION", metavar="NAME", help="Collection in the index."),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="NAME", help="Model name or folder; see `splade models`."),
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="SPLADE_MODEL",
+        metavar="NAME",
+        help="Model name or folder; see `splade models`.",
+    ),
 ]
 KeyOption = Annotated[
     str | None,

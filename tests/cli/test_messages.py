@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parents[2] / "splade_retriever"
 GROUP: Any = typer.main.get_command(app)
 OPTIONS = {"--help", "--version"} | {
     option
-    for command in GROUP.commands.values()
+    for group in GROUP.commands.values()
+    for command in (group, *getattr(group, "commands", {}).values())
     for parameter in command.params
     for option in (*parameter.opts, *parameter.secondary_opts)
 }
