@@ -6,7 +6,43 @@ from typing import Protocol, runtime_checkable
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["BatchQueryEncoder", "DenseEncoder", "Encoder", "NodeEncoder", "as_dense"]
+__all__ = [
+    "BatchQueryEncoder",
+    "DenseEncoder",
+    "Encoder",
+    "NodeEncoder",
+    "OriginEncoder",
+    "TokenOrigin",
+    "as_dense",
+]
+
+
+class TokenOrigin(Protocol):
+    """The token of a text that a weight comes from."""
+
+    @property
+    def start(self) -> int:
+        """In characters of the text."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """In characters of the text."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """The weight at this token."""
+        ...
+
+
+@runtime_checkable
+class OriginEncoder(Protocol):
+    """An encoder that finds which token of a text a weight comes from; `SparseTextEmbedding` is one."""
+
+    def token_origins(self, text: str, ids: Sequence[int]) -> Mapping[int, TokenOrigin]:
+        """Return id -> the token with the largest weight; entries without one are left out."""
+        ...
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -237,6 +238,99 @@ def test_pieces_splits_a_part_of_the_text_at_its_marks() -> None:
     assert [(piece, mark is not None) for piece, mark in found.pieces(2, 6)] == [("b", True), (" c ", False)]
 
 
+# -- shares, tokens without a match, origins -----------------------------------------------------------------
+
+
+def test_the_shares_of_the_kinds_of_tokens_sum_to_one() -> None:
+    query = {"moon": 1.0, "orbit": 2.0, "lunar": 3.0, "space": 4.0}
+
+    found = of_words("moon orbit", "lunar orbit", query, dict.fromkeys(query, 1.0))
+
+    assert found.shares == {
+        "literal": 0.2,
+        "text expanded": 0.1,
+        "query expanded": 0.3,
+        "both expanded": 0.4,
+    }
+
+
+def test_query_tokens_without_a_match_are_listed_by_weight_and_joined_to_words() -> None:
+    weights = {"ya": 1.0, "##ml": 2.0, "parse": 1.5, "config": 4.0}
+
+    found = in_pieces("parse YAML", "A parser.", weights, {"config": 1.0})
+
+    assert [(t.token, t.weight, t.in_query, t.pieces) for t in found.unmatched] == [
+        ("yaml", 3.0, True, ("ya", "##ml")),
+        ("parse", 1.5, True, ("parse",)),
+    ]
+    assert sum(found.shares.values()) == 1.0
+
+
+@pytest.mark.parametrize("windows", ["truncate", "merge", "points"])
+def test_an_expansion_is_traced_to_the_words_that_produced_it(
+    client: Any, model: SparseTextEmbedding, windows: Any
+) -> None:
+    query, text = "why do stars explode", "A supernova is the explosion of a massive star."
+    index = SpladeIndex(client=client, model=model, windows=windows)
+    index.add([text])
+    (hit,) = index.search(query)
+
+    found = index.explain(query, hit, origins=True)
+
+    origins = {
+        c.token: (
+            c.query_origin and query[slice(*c.query_origin)],
+            c.text_origin and text[slice(*c.text_origin)],
+        )
+        for c in found.contributions
+    }
+    assert origins["explode"] == (None, "explosion")
+    assert origins["star"] == ("stars", None)
+    assert origins["exploded"] == ("explode", "explosion")
+    assert origins["stellar"] == ("stars", "supernova")
+    assert replace_origins(found) == index.explain(query, hit)
+
+
+def replace_origins(explanation: Explanation) -> Explanation:
+    parts = [replace(c, query_origin=None, text_origin=None) for c in explanation.contributions]
+    return replace(explanation, contributions=tuple(parts))
+
+
+def test_an_expansion_in_a_later_window_is_traced_to_that_window(client: Any) -> None:
+    model = SparseTextEmbedding(max_length=16)
+    text = "Rock and ice. " * 12 + "Then the star was destroyed in an explosion."
+    index = SpladeIndex(client=client, model=model, windows="merge")
+    index.add([text])
+    (hit,) = index.search("explode")
+
+    found = index.explain("explode", hit, origins=True)
+
+    (explode,) = [c for c in found.contributions if c.token == "explode"]
+    assert explode.text_origin is not None
+    assert text[slice(*explode.text_origin)] == "explosion"
+
+
+def test_no_word_is_named_where_the_stored_vector_is_that_of_another_text(
+    client: Any, model: SparseTextEmbedding
+) -> None:
+    index = SpladeIndex(client=client, model=model)
+    index.add(["Look at the star."], encoded_texts=["A huge explosion: the star exploded and burst."])
+    (hit,) = index.search("explode")
+
+    found = index.explain("explode", hit, origins=True)
+
+    assert found.score == pytest.approx(hit.score, abs=1e-4)
+    assert {c.text_origin for c in found.contributions if c.token.startswith("explo")} == {None}
+
+
+def test_origins_of_an_encoder_that_cannot_find_them_are_an_error_that_names_it(client: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder())
+    index.add(["moon"])
+
+    with pytest.raises(InputError, match="WordEncoder has no method token_origins"):
+        index.explain("moon", index.search("moon")[0], origins=True)
+
+
 # -- a hit of an index ---------------------------------------------------------------------------------------
 
 
@@ -346,11 +440,12 @@ def test_aexplain_returns_the_same_as_explain(client: Any) -> None:
 
 
 def test_to_dict_returns_json_values() -> None:
-    found = of_words("moon", "lunar moon", {"moon": 2.0}, {"moon": 1.5})
+    found = of_words("moon", "lunar moon", {"moon": 2.0, "orbit": 1.0}, {"moon": 1.5})
 
     assert json.loads(json.dumps(found.to_dict())) == {
         "query": "moon",
         "score": 3.0,
+        "shares": {"literal": 1.0, "query expanded": 0.0, "text expanded": 0.0, "both expanded": 0.0},
         "contributions": [
             {
                 "token": "moon",
@@ -360,8 +455,12 @@ def test_to_dict_returns_json_values() -> None:
                 "in_query": True,
                 "in_text": True,
                 "pieces": ["moon"],
+                "query_origin": None,
+                "text_origin": None,
+                "kind": "literal",
             }
         ],
+        "unmatched": [{"token": "orbit", "weight": 1.0, "in_query": False, "pieces": ["orbit"]}],
         "spans": [[6, 10]],
     }
 
@@ -426,6 +525,15 @@ def test_a_console_without_colours_shows_marked_words_in_brackets() -> None:
     assert "a [~lunar] [moon]" in shown
     assert "a {~lunar} [{moon}]" in other, "brackets of the text are not used as marks"
     assert "\x1b" not in shown + other
+
+
+def test_a_terminal_shows_the_shares_of_the_score_and_what_was_not_matched() -> None:
+    found = of_words("moon orbit", "moon", {"moon": 1.0, "orbit": 1.0, "luna": 2.0}, {"moon": 1.0})
+
+    shown = in_a_terminal(found)
+
+    assert "score: 100% literal" in shown
+    assert "not matched: orbit, ~luna" in shown
 
 
 def test_control_characters_of_a_text_are_made_visible() -> None:

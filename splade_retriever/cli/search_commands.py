@@ -71,18 +71,29 @@ def explain(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads it from stdin.")],
     *,
     tokens: TokensOption = 20,
+    origins: Annotated[
+        bool, typer.Option("--origins", help="Show the word that each token of an expansion comes from.")
+    ] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a text against a query, and show the share of each token in the score."""
     from splade_retriever.explanation import explain as explain_score
     from splade_retriever.explanation import explanation_view
+    from splade_retriever.index.origins import OriginFinder
 
     text = read_text(text)
     encoder = load_model(model)
     (query_vector,), (text_vector,) = encoder.query_embed([query]), encoder.embed([text])
+    finder = OriginFinder(encoder, query, query_vector) if origins else None
     explanation = explain_score(
-        query, text, query_vector=query_vector, document_vector=text_vector, tokenizer=encoder.tokenizer
+        query,
+        text,
+        query_vector=query_vector,
+        document_vector=text_vector,
+        tokenizer=encoder.tokenizer,
+        query_origins=None if finder is None else finder.of_query(text_vector),
+        text_origins=None if finder is None else finder.of_text(text, text_vector, None),
     )
     print_result(
         lambda: explanation_view(explanation, tokens=tokens),

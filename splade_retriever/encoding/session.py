@@ -35,6 +35,7 @@ class Session:
         providers: ONNX Runtime execution providers, used exactly as given.
         activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
         cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
+        content: The graph, where it was made from the file in memory.
 
     Raises:
         InputError: If `providers` are not valid.
@@ -49,9 +50,10 @@ class Session:
         providers: Sequence[str] | None = None,
         activation: Activation = "log1p",
         cpu_mem_arena: bool = True,
+        content: bytes | None = None,
     ) -> None:
         self._activation = activation
-        self._backend = _open(path, providers, cpu_mem_arena=cpu_mem_arena)
+        self._backend = _open(path, providers, cpu_mem_arena=cpu_mem_arena, content=content)
         self._inputs: dict[str, type[np.generic]] = {
             node.name: np.int32 if node.type == "tensor(int32)" else np.int64
             for node in self._backend.get_inputs()
@@ -92,6 +94,31 @@ class Session:
             logits = self._run(ids[None, tokens], mask[None, tokens])
             rows.append(max_pool(logits, mask[None, tokens], activation=self._activation))
         return np.concatenate(rows)
+
+    def token_weights(self, input_ids: Sequence[int]) -> FloatArray:
+        """Run one text, and return the weights of each of its tokens before pooling.
+
+        Args:
+            input_ids: The token ids of the text.
+
+        Returns:
+            Shape (tokens, vocab), float32, >= 0. Their maximum over tokens is the text's vector.
+
+        Raises:
+            ModelOutputError: If the graph fails on these ids, or pools its tokens.
+        """
+        ids = np.asarray([input_ids], dtype=np.int64)
+        rows = self._run(ids, np.ones_like(ids))
+        if rows.ndim == 3:  # logits: each token is pooled alone
+            rows = max_pool(
+                rows.transpose(1, 0, 2), np.ones((rows.shape[1], 1), np.int64), activation=self._activation
+            )
+        if rows.ndim != 2 or len(rows) != len(input_ids):
+            raise ModelOutputError(
+                f"The model returned shape {rows.shape}, expected ({len(input_ids)}, vocabulary). Export the "
+                f"model with its MLM head."
+            )
+        return rows
 
     def _run(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         arrays = {
@@ -170,7 +197,7 @@ def checked_providers(providers: Sequence[str] | None) -> list[str]:
     return list(providers)
 
 
-def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool) -> Any:
+def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool, content: bytes | None) -> Any:
     chosen = checked_providers(providers)
     if not path.is_file():
         raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.")
@@ -184,7 +211,7 @@ def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool) -
     try:
         # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.
         return onnxruntime.InferenceSession(
-            str(path), options, providers=chosen, disabled_optimizers={"BiasGeluFusion"}
+            content or str(path), options, providers=chosen, disabled_optimizers={"BiasGeluFusion"}
         )
     except Exception as error:
         raise ModelGraphError(

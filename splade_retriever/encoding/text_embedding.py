@@ -31,6 +31,7 @@ from splade_retriever.validation import check_int
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.session import Session
+    from splade_retriever.encoding.token_origins import TokenOrigin, TokenOrigins
 
 __all__ = ["SparseTextEmbedding"]
 
@@ -346,6 +347,36 @@ class SparseTextEmbedding:
         """Return `{token: weight}`, the largest weight first; a notebook shows it as a table with bars."""
         return TokenWeights(embedding.tokens_and_weights(self.tokenizer))
 
+    def token_origins(self, text: str, ids: Sequence[int]) -> dict[int, TokenOrigin]:
+        """Find which token of a text each weight of its vector comes from.
+
+        The model is run without pooling. This takes as long as encoding the text; the first call also opens
+        a second ONNX session.
+
+        Args:
+            text: The text, read as far as the model reads.
+            ids: Vocabulary entries, such as those of an expansion.
+
+        Returns:
+            Id -> the token whose logit is the largest; without entries that have no weight, or the largest
+            one at a special token.
+
+        Raises:
+            InputError: If the text is not a str.
+            ModelGraphError: If the model's graph pools in another way than graphs of this package.
+        """
+        check_text(text, 0)
+        return self._opened_origins().find(text, ids)
+
+    def _opened_origins(self) -> TokenOrigins:
+        from splade_retriever.encoding.token_origins import TokenOrigins
+
+        process = self._this_process()
+        with process.opening:
+            if process.origins is None:
+                process.origins = TokenOrigins(self._files, self.tokenizer, providers=self._providers)
+            return process.origins
+
     def _embed(
         self, texts: Iterable[str], batch_size: int | None, workers: int | None
     ) -> Generator[SparseEmbedding, None, None]:
@@ -441,11 +472,12 @@ class SparseTextEmbedding:
 class _ProcessState:
     """The session of one encoder in one process, and its locks."""
 
-    __slots__ = ("counting", "opening", "session")
+    __slots__ = ("counting", "opening", "origins", "session")
 
     def __init__(self) -> None:
         self.opening, self.counting = threading.Lock(), threading.Lock()
         self.session: Session | None = None
+        self.origins: TokenOrigins | None = None
 
 
 def _query_weights(files: ModelFiles, tokenizer: Tokenizer) -> QueryWeights | None:

@@ -1,6 +1,7 @@
 """Why a hit was found: its sparse score, split by token."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from splade_retriever.encoding.windows import spans_of
 from splade_retriever.errors import InputError
@@ -9,6 +10,7 @@ from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.options import IndexOptions
+from splade_retriever.index.origins import OriginFinder
 from splade_retriever.index.payload import point_id, to_hit
 from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.stored_documents import read_stored
@@ -16,6 +18,17 @@ from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Explainer"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """An encoded query, and what reads its tokens."""
+
+    text: str
+    vector: SparseEmbedding
+    encoder: Encoder
+    tokenizer: LiteralTokenizer
+    origins: OriginFinder | None
 
 
 class Explainer:
@@ -27,8 +40,13 @@ class Explainer:
         self._vector_name = options.vector_name
         self._max_active_dims = options.query_max_active_dims
 
-    def explain(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+    def explain(self, query: str, hits: Sequence[Hit], *, origins: bool = False) -> list[Explanation]:
         """Split the sparse score of each hit into the contributions of tokens; the query is encoded once.
+
+        Args:
+            query: The query.
+            hits: Hits of a search.
+            origins: Find the word that each token of an expansion comes from, by the model.
 
         Raises:
             InputError: The query is not a text, the encoder has no tokenizer that reads ids, or a hit is no
@@ -45,29 +63,28 @@ class Explainer:
                 "explain needs. Use SparseTextEmbedding."
             )
         (encoded,) = encoder.query_embed([query])
-        query_vector = prune(encoded, self._max_active_dims)
-        return [self._explain(query, query_vector, hit, encoder, tokenizer) for hit in hits]
+        vector = prune(encoded, self._max_active_dims)
+        finder = OriginFinder(encoder, query, vector) if origins else None
+        asked = _Query(query, vector, encoder, tokenizer, finder)
+        return [self._explain(asked, hit) for hit in hits]
 
-    def _explain(
-        self,
-        query: str,
-        query_vector: SparseEmbedding,
-        hit: Hit,
-        encoder: Encoder,
-        tokenizer: LiteralTokenizer,
-    ) -> Explanation:
-        scored = hit if hit.vector is not None else self._stored_hit(hit, query_vector)
+    def _explain(self, query: _Query, hit: Hit) -> Explanation:
+        scored = hit if hit.vector is not None else self._stored_hit(hit, query.vector)
         windows = None if scored.window == hit.window or scored.window is None else [scored.window]
         settings = self._collection.settings
         if settings is not None and settings.windows == "merge":
-            (windows,) = spans_of([hit.text], encoder, overlap=settings.window_overlap)
+            (windows,) = spans_of([hit.text], query.encoder, overlap=settings.window_overlap)
+        document_vector = scored.vector or SparseEmbedding.from_dict({})
+        origins = query.origins
         return explain(
-            query,
+            query.text,
             hit.text,
-            query_vector=query_vector,
-            document_vector=scored.vector or SparseEmbedding.from_dict({}),
-            tokenizer=tokenizer,
+            query_vector=query.vector,
+            document_vector=document_vector,
+            tokenizer=query.tokenizer,
             windows=windows,
+            query_origins=None if origins is None else origins.of_query(document_vector),
+            text_origins=None if origins is None else origins.of_text(hit.text, document_vector, windows),
         )
 
     def _stored_hit(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:

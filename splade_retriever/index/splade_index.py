@@ -470,12 +470,14 @@ class SpladeIndex:
         """
         return self._searcher.reference_score(query)
 
-    def explain(self, query: str, hit: Hit) -> Explanation:
+    def explain(self, query: str, hit: Hit, *, origins: bool = False) -> Explanation:
         """Explain why a hit was found: the tokens that made its score, and the words of its text they mark.
 
         Args:
             query: The query that found it.
             hit: Its stored vector is read again unless the search was made `with_vectors`.
+            origins: Find the word of the query or the text that each token of an expansion comes from. The
+                model reads both again, which takes as long as encoding them.
 
         Returns:
             Contributions whose sum is the hit's score; of a hybrid search's hit, its sparse score. With the
@@ -485,11 +487,11 @@ class SpladeIndex:
         Raises:
             InputError: The hit is no longer stored, or the model has no tokenizer that turns ids into tokens.
         """
-        return self._explainer.explain(query, [hit])[0]
+        return self._explainer.explain(query, [hit], origins=origins)[0]
 
-    def explain_all(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+    def explain_all(self, query: str, hits: Sequence[Hit], *, origins: bool = False) -> list[Explanation]:
         """Explain each hit of a search, in order, as `explain` does; the query is encoded once."""
-        return self._explainer.explain(query, hits)
+        return self._explainer.explain(query, hits, origins=origins)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -570,13 +572,15 @@ class SpladeIndex:
             request = replace(request, dense_vector=vector)
         return await asyncio.wrap_future(self._batcher.submit(request))
 
-    async def aexplain(self, query: str, hit: Hit) -> Explanation:
+    async def aexplain(self, query: str, hit: Hit, *, origins: bool = False) -> Explanation:
         """Run `explain` in a thread."""
-        return await self.run_in_thread(self.explain, query, hit)
+        return await self.run_in_thread(self.explain, query, hit, origins=origins)
 
-    async def aexplain_all(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+    async def aexplain_all(
+        self, query: str, hits: Sequence[Hit], *, origins: bool = False
+    ) -> list[Explanation]:
         """Run `explain_all` in a thread."""
-        return await self.run_in_thread(self.explain_all, query, hits)
+        return await self.run_in_thread(self.explain_all, query, hits, origins=origins)
 
     async def aget(
         self, ids: Iterable[str], *, tenant: str | None = None, with_vectors: bool = False
