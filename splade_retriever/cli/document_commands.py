@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,14 @@ from splade_retriever.cli.options import (
     IndexOption,
     JsonOption,
     KeyOption,
+    ReadOnlyOption,
     open_index,
+    open_to_read,
     parse_filter,
 )
 from splade_retriever.cli.output import print_result
 from splade_retriever.errors import NotSupportedError
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
@@ -32,13 +35,14 @@ def list_files(
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
+    read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the files in an index, with the number of passages of each."""
     from splade_retriever.cli.document_views import files_view
     from splade_retriever.files.sync import stored_passages
 
-    with open_index(index, collection, model=None, api_key=api_key, create=False) as opened:
+    with open_to_read(index, collection, model=None, api_key=api_key, read_only=read_only) as opened:
         counts = Counter(passage.file for passage in stored_passages(opened).values())
         total = opened.count()
     files = dict(sorted(counts.items()))
@@ -105,13 +109,12 @@ def optimize(
     from splade_retriever.cli.document_views import optimization_view
 
     with open_index(index, collection, model=None, api_key=None, create=False) as opened:
-        client: Any = opened.client
-        if not hasattr(client, "optimize"):
+        if is_url(index):
             raise NotSupportedError(
                 f"The index {index!r} is not a folder, expected one. A Qdrant server optimizes its "
                 "collections in the background."
             )
-        changed = bool(client.optimize(collection))
+        changed = opened.optimize()
     data = {"index": index, "collection": collection, "changed": changed}
     print_result(lambda: optimization_view(changed=changed), data, as_json=as_json)
 

@@ -16,8 +16,10 @@ from splade_retriever.cli.options import (
     JsonOption,
     KeyOption,
     ModelOption,
+    ReadOnlyOption,
     copied_stdin,
     open_index,
+    open_to_read,
 )
 from splade_retriever.cli.output import print_error, print_result, stderr_console
 from splade_retriever.errors import InputError
@@ -136,13 +138,14 @@ def info(
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
+    read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe an index: its documents, the model that made it, its settings and its size."""
     from splade_retriever.cli.diagnostics import describe
     from splade_retriever.cli.report_views import facts_view
 
-    with open_index(index, collection, model=None, api_key=api_key, create=False) as opened:
+    with open_to_read(index, collection, model=None, api_key=api_key, read_only=read_only) as opened:
         facts = describe(opened, resolved_location(index))
     print_result(lambda: facts_view(facts), facts, as_json=as_json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splade_retriever.errors import InputError
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.text_embedding import SparseTextEmbedding
@@ -28,10 +29,12 @@ __all__ = [
     "JsonOption",
     "KeyOption",
     "ModelOption",
+    "ReadOnlyOption",
     "TokensOption",
     "copied_stdin",
     "load_model",
     "open_index",
+    "open_to_read",
     "parse_filter",
     "read_text",
 ]
@@ -73,11 +76,21 @@ FilterOption = Annotated[
     str | None,
     typer.Option("--filter", "-f", metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'."""),
 ]
+ReadOnlyOption = Annotated[
+    bool,
+    typer.Option("--read-only", help="Read a copy of the folder, so that several processes can open it."),
+]
 TokensOption = Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to show.")]
 
 
 def open_index(
-    location: str, collection: str, *, model: str | None, api_key: str | None, create: bool
+    location: str,
+    collection: str,
+    *,
+    model: str | None,
+    api_key: str | None,
+    create: bool,
+    read_only: bool = False,
 ) -> SpladeIndex:
     """Open an index in a folder or on a server.
 
@@ -88,7 +101,29 @@ def open_index(
     from splade_retriever.index.splade_index import SpladeIndex
 
     key = api_key if is_url(location) else None
-    return SpladeIndex(location, collection=collection, model=model, api_key=key, create=create)
+    return SpladeIndex(
+        location, collection=collection, model=model, api_key=key, create=create, read_only=read_only
+    )
+
+
+def open_to_read(
+    location: str, collection: str, *, model: str | None, api_key: str | None, read_only: bool
+) -> SpladeIndex:
+    """Open an index for a command that only reads it; a folder that cannot be written is read from a copy.
+
+    Raises:
+        SpladeError: What `SpladeIndex` raises.
+    """
+    folder = Path(resolved_location(location))
+    is_protected = not is_url(location) and folder.is_dir() and not os.access(folder, os.W_OK)
+    return open_index(
+        location,
+        collection,
+        model=model,
+        api_key=api_key,
+        create=False,
+        read_only=read_only or is_protected,
+    )
 
 
 def load_model(name: str | None) -> SparseTextEmbedding:

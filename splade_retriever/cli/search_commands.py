@@ -13,9 +13,10 @@ from splade_retriever.cli.options import (
     JsonOption,
     KeyOption,
     ModelOption,
+    ReadOnlyOption,
     TokensOption,
     load_model,
-    open_index,
+    open_to_read,
     parse_filter,
     read_text,
 )
@@ -41,13 +42,14 @@ def search(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search an index: ranked passages with matched words marked, and the tokens of each score."""
     from splade_retriever.cli.search_views import hits_view
 
     conditions = parse_filter(filter)
-    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+    with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
         explained = list(zip(hits, opened.explain_all(query, hits), strict=True))
         total = 0 if hits else opened.count()

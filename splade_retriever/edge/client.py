@@ -58,7 +58,7 @@ class EdgeClient(QdrantBase):
         Args:
             location: The folder, or ":memory:" for a temporary one, which is removed on `close` or with the
                 client.
-            temporary: Remove this folder, too.
+            temporary: Remove this folder, too. With read_only=True it is such a copy already.
             holder: Id of the process for which the folder is held, named in the error that another process
                 gets when it opens the folder; None for this process.
             create: Whether a folder that does not exist, or is empty, becomes an index. With False nothing
@@ -99,6 +99,11 @@ class EdgeClient(QdrantBase):
         """Whether `close` was called."""
         return self._folder.closed
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the client refuses writes."""
+        return self._folder.read_only
+
     def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
         """Write everything to the disk and release the folder. A second call does nothing."""
         self._folder.close()
@@ -118,8 +123,7 @@ class EdgeClient(QdrantBase):
             The folder, and whether it is a temporary one, which the next client must remove.
 
         Raises:
-            NotSupportedError: If the client is read-only, or another client of this process shares the
-                folder.
+            NotSupportedError: If another client of this process shares the folder.
         """
         return self._folder.hand_over()
 

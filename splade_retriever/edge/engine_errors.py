@@ -40,16 +40,20 @@ _REMEDIES: Final = {
 
 
 @contextlib.contextmanager
-def os_errors(doing: str) -> Iterator[None]:
-    """Translate errors of the operating system."""
+def os_errors(doing: str, remedy: str = "Choose a folder that can be written.") -> Iterator[None]:
+    """Translate errors of the operating system.
+
+    Args:
+        doing: What is tried, as in "Could not {doing}".
+        remedy: What to do.
+    """
     try:
         yield
     except SpladeError:
         raise
     except OSError as error:
         raise StorageError(
-            f"Could not {doing}: {error.strerror or error} ({error.filename}). Nothing was written. Choose a "
-            "folder that can be written."
+            f"Could not {doing}: {error.strerror or error} ({error.filename}). Nothing was written. {remedy}"
         ) from error
 
 

@@ -89,7 +89,9 @@ class _Registry:
 _registry: Final = _Registry()
 
 
-def open_folder(location: str | Path, *, temporary: bool, holder: int | None, create: bool) -> OpenFolder:
+def open_folder(
+    location: str | Path, *, temporary: bool, holder: int | None, create: bool, checked: bool = False
+) -> OpenFolder:
     """Open a folder, or share it with another client of this process.
 
     Args:
@@ -97,6 +99,7 @@ def open_folder(location: str | Path, *, temporary: bool, holder: int | None, cr
         temporary: Whether to remove the folder when the last client closes.
         holder: The process for which the folder is held; None for this one.
         create: Whether a folder that does not exist, or is empty, becomes an index.
+        checked: Whether the files of a temporary folder are checked, too, since they come from elsewhere.
 
     Raises:
         CollectionNotFoundError: If there is no index, and `create` is False.
@@ -114,7 +117,7 @@ def open_folder(location: str | Path, *, temporary: bool, holder: int | None, cr
         if shared is not None:
             return shared
         check_mark(path)
-        return _open(path, temporary=temporary, holder=holder)
+        return _open(path, temporary=temporary, holder=holder, checked=checked)
 
 
 def open_snapshot(location: str | Path) -> OpenFolder:

@@ -153,7 +153,8 @@ def _locked(path: Path, holder: str) -> IndexLockedError:
         )
     return IndexLockedError(
         f"The index folder {str(path)!r} is open in another process ({holder or 'unknown'}). Close it "
-        "there, or use a Qdrant server, which many processes can share."
+        "there, or use a Qdrant server, which many processes can share. While no process has it open to "
+        "write, several can read it: read_only=True in Python, --read-only for the command."
     )
 
 

@@ -116,6 +116,7 @@ class EdgeProcess(QdrantBase):
         """
         super().__init__()
         self._attach(_start(), str(location))
+        self._read_only = read_only
         self._open(location, create=create, read_only=read_only, ignore_damage=ignore_damage)
 
     @classmethod
@@ -132,13 +133,14 @@ class EdgeProcess(QdrantBase):
         taken = cls.__new__(cls)
         QdrantBase.__init__(taken)
         taken._attach(process, client.location)
+        taken._read_only = client.read_only
         try:
             path, temporary = client.hand_over()
         except BaseException:
             taken._finalizer()
             raise
         taken._child.temporary = path if temporary else None
-        taken._open(path, temporary=temporary)
+        taken._open(path, temporary=temporary, read_only=client.read_only)
         return taken
 
     def _attach(self, process: "subprocess.Popen[bytes]", location: str) -> None:
@@ -164,6 +166,11 @@ class EdgeProcess(QdrantBase):
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._child.closed
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the client refuses writes."""
+        return self._read_only
 
     @property
     def process_id(self) -> int:

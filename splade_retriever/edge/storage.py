@@ -82,7 +82,7 @@ class EdgeFolder:
 
         Args:
             location: The folder, or ":memory:".
-            temporary: Remove this folder, too, on close.
+            temporary: Remove this folder, too, on close. With read_only=True it is a copy already.
             holder: The process for which the folder is held; None for this one.
             create: Whether a folder that does not exist, or is empty, becomes an index.
             read_only: Open a copy of the folder, and refuse writes.
@@ -101,11 +101,14 @@ class EdgeFolder:
         self.location = str(location)
         self.read_only = read_only
         self._ignore_damage = ignore_damage
-        with os_errors(f"open the index folder {self.location!r}"):
+        remedy = "Choose a folder that can be written, or read an index with read_only=True."
+        with os_errors(f"open the index folder {self.location!r}", remedy):
             self._open = (
                 open_snapshot(location)
-                if read_only
-                else open_folder(location, temporary=temporary, holder=holder, create=create)
+                if read_only and not temporary
+                else open_folder(
+                    location, temporary=temporary, holder=holder, create=create, checked=read_only
+                )
             )
         self._finalizer = weakref.finalize(self, release, self._open)
         self._lock = self._open.lock
@@ -416,9 +419,9 @@ class EdgeFolder:
 
         Raises:
             IndexClosedError: After `close`.
-            NotSupportedError: If the folder is read-only, or open in another client, too.
+            NotSupportedError: If the folder is open in another client, too.
         """
-        self.check_writable()
+        self.check_open()
         with self._lock:
             self.check_open()
             if self._open.clients > 1:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
@@ -26,7 +26,9 @@ from splade_retriever.index.payload import Layout
 from splade_retriever.index.per_process import PerProcess
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
 from splade_retriever.index.text_indexes import TextIndexes
-from splade_retriever.validation import is_url
+
+if TYPE_CHECKING:
+    from splade_retriever.edge.engine import SharedEngine
 
 __all__ = ["Collection"]
 
@@ -54,11 +56,23 @@ class Collection:
         StorageError: The store refused or failed.
     """
 
-    def __init__(self, client: QdrantBase, name: str, location: str, *, owned: bool) -> None:
+    def __init__(
+        self,
+        store: "QdrantBase | SharedEngine",
+        name: str,
+        location: str,
+        *,
+        owned: bool,
+        read_only: bool = False,
+    ) -> None:
+        self._engine = None if isinstance(store, QdrantBase) else store
+        client = store if isinstance(store, QdrantBase) else store.client
         self._client = client
         self._connections = (
             PerProcess(partial(_reconnected, client), first=client) if _is_remote(client) else None
         )
+        self.read_only = read_only
+        """Whether writes are refused here, whatever the store does."""
         self.name = name
         self.target = name
         """The collection that requests name: where `name` is an alias, what it pointed to on opening."""
@@ -76,12 +90,12 @@ class Collection:
             name, schema=lambda: self.describe().payload_schema, create=self.create_payload_index
         )
         self._lock = PerProcess(threading.Lock)
-        self._moving = PerProcess(threading.Lock)
-        self._can_move = owned and not is_url(location)
 
     @property
     def client(self) -> QdrantBase:
         """The store's client. In a forked child, that of a server is a new one with the same arguments."""
+        if self._engine is not None:
+            return self._engine.client
         return self._client if self._connections is None else self._connections.get()
 
     @property
@@ -131,6 +145,14 @@ class Collection:
             )
         self._checked_at = time.monotonic()
 
+    def check_writable(self) -> None:
+        """Raise NotSupportedError if the index was opened to read only."""
+        if self.read_only:
+            raise NotSupportedError(
+                f"The index at {self.location!r} is read-only, and nothing was written. Open it without "
+                "read_only=True to write to it."
+            )
+
     @contextlib.contextmanager
     def confirmed_write(self) -> Iterator[None]:
         """Check on a write that the name still stands for the collection that was opened.
@@ -141,6 +163,7 @@ class Collection:
         Raises:
             CollectionMismatchError: The name stands for another collection.
         """
+        self.check_writable()
         is_alias = self.target != self.name
         if not is_alias:
             self._check_unchanged()
@@ -170,21 +193,19 @@ class Collection:
 
     def create(self, **arguments: Any) -> None:
         """Create it; `arguments` are those of `QdrantClient.create_collection`."""
-        self._request("create", lambda client: client.create_collection(self.name, **arguments))
+        self._write("create", lambda client: client.create_collection(self.name, **arguments))
 
     def drop(self) -> None:
         """Delete it with all it holds."""
-        self._request("delete", lambda client: client.delete_collection(self.target))
+        self._write("delete", lambda client: client.delete_collection(self.target))
 
     def update(self, **changes: Any) -> None:
         """Change its parameters; `changes` are the arguments of `QdrantClient.update_collection`."""
-        self._request(
-            "change the settings of", lambda client: client.update_collection(self.target, **changes)
-        )
+        self._write("change the settings of", lambda client: client.update_collection(self.target, **changes))
 
     def create_payload_index(self, path: str, schema: Any) -> None:
         """Index a path of the payload; `schema` is what `QdrantClient.create_payload_index` takes."""
-        self._request(
+        self._write(
             "index a field of",
             lambda client: client.create_payload_index(self.target, field_name=path, field_schema=schema),
         )
@@ -221,14 +242,14 @@ class Collection:
                 point.model_copy(update={"payload": stored_payload(point.payload or {}, key)})
                 for point in points
             ]
-        self._request("write to", lambda client: client.upsert(self.target, points=list(points), wait=True))
+        self._write("write to", lambda client: client.upsert(self.target, points=list(points), wait=True))
 
     def set_payload(
         self, payload: Mapping[str, Any], points: Sequence[models.ExtendedPointId], *, key: str | None = None
     ) -> None:
         """Set keys of the payload of points, or of the object that they keep under `key`."""
         inside = {} if key is None else {"key": key}
-        self._request(
+        self._write(
             "change metadata in",
             lambda client: client.set_payload(
                 self.target, payload=dict(payload), points=list(points), wait=True, **inside
@@ -245,7 +266,7 @@ class Collection:
         self._delete(models.FilterSelector(filter=self._engine_filter(filter) or filter))
 
     def _delete(self, selector: models.PointsSelector) -> None:
-        self._request(
+        self._write(
             "delete from", lambda client: client.delete(self.target, points_selector=selector, wait=True)
         )
 
@@ -356,6 +377,10 @@ class Collection:
 
     # -- the client ------------------------------------------------------------------------------------------
 
+    def _write(self, verb: str, send: Callable[[QdrantBase], object]) -> None:
+        self.check_writable()
+        self._request(verb, send)
+
     def _request(self, verb: str, send: Callable[[QdrantBase], T]) -> T:
         """Send a request; where it fails because an alias was switched, say so."""
         try:
@@ -378,9 +403,8 @@ class Collection:
             try:
                 return call_with_retry(lambda: send(client), doing=f"{verb} collection {self.name!r}")
             except IndexClosedError:
-                with self._moving.get():  # until the engine has moved, if that is why
-                    if self.client is client:
-                        raise
+                if self._engine is None or not self._engine.was_replaced(client):
+                    raise
         return self._send(verb, send)
 
     def engine_in_subprocess(self) -> None:
@@ -389,25 +413,40 @@ class Collection:
         The calls of a small collection are short, and those of a server run elsewhere: these stay. The move
         is final. It may take a second, in which the collection can be used.
         """
-        if not self._can_move:
+        if self._engine is None or self.closed:
             return
-        from splade_retriever.edge.client import EdgeClient
+        self._engine.move_to_child(
+            lambda client: (
+                client.collection_exists(self.name) and client.stored_bytes(self.name) >= _LONG_CALLS_FROM
+            )
+        )
 
-        with self._moving.get():
-            client = self.client
-            if not self._can_move or self.closed or not isinstance(client, EdgeClient):
-                return
-            if not client.collection_exists(self.name) or client.stored_bytes(self.name) < _LONG_CALLS_FROM:
-                return
-            self._can_move = False
-            from splade_retriever.edge.process import EdgeProcess
+    def optimize(self) -> bool:
+        """Merge and index what was written to a folder; return whether there was anything to do."""
+        self.check_writable()
+        if not hasattr(self.client, "optimize"):
+            return False
+        return self._request("optimise", lambda client: bool(client.optimize(self.target)))  # type: ignore[attr-defined]
 
-            try:
-                self._client = EdgeProcess.taking_over(client)
-            except NotSupportedError as error:
-                logger.warning(
-                    "The engine stays in this process, where its calls stop all threads: %s", error
-                )
+    def refresh(self) -> None:
+        """Read a new copy of a folder that was opened to read only; other stores show all writes.
+
+        Raises:
+            IndexLockedError: Another process has the folder open to write; the old copy stays in use.
+            CollectionNotFoundError: The collection was deleted; the old copy stays in use.
+            CollectionMismatchError: The collection was made again with other settings; the same.
+        """
+        self.check_open()
+        if self._engine is not None:
+            self._engine.refresh(self._check_same_settings)
+
+    def _check_same_settings(self, client: QdrantBase) -> None:
+        config = client.get_collection(self.name).config
+        if CollectionSettings.from_metadata(config.metadata, self.name) != self.settings:
+            raise CollectionMismatchError(
+                f"Collection {self.name!r} at {self.location!r} was made again with another model or other "
+                "settings. Open the index again."
+            )
 
     def check_open(self) -> None:
         """Raise IndexClosedError after `close`."""
@@ -421,8 +460,7 @@ class Collection:
         if not self.closed:
             self.closed = True
             if self.owned:
-                with self._moving.get():
-                    self.client.close()
+                (self._engine or self.client).close()
 
 
 def _is_remote(client: QdrantBase) -> bool:

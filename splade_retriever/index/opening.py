@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
@@ -23,6 +23,9 @@ from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
 from splade_retriever.index.server_client import check_same_server, connect
 from splade_retriever.validation import is_url
 
+if TYPE_CHECKING:
+    from splade_retriever.edge.engine import SharedEngine
+
 __all__ = [
     "adopt_collection",
     "check_client",
@@ -31,7 +34,7 @@ __all__ = [
     "index_fields",
     "index_paths",
     "load_settings",
-    "open_client",
+    "open_store",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,8 +54,10 @@ def check_client(client: object) -> None:
         )
 
 
-def open_client(location: str, *, create: bool, server: ServerOptions) -> QdrantBase:
-    """Open the store at a location.
+def open_store(
+    location: str, *, create: bool, server: ServerOptions, read_only: bool = False
+) -> "QdrantBase | SharedEngine":
+    """Open the store at a location: the client of a server, or the engine of a folder.
 
     Raises:
         InputError: The location is neither a folder's path nor an http(s) URL.
@@ -70,10 +75,9 @@ def open_client(location: str, *, create: bool, server: ServerOptions) -> Qdrant
         return remote
     if not create and location != ":memory:" and not Path(location).is_dir():
         raise CollectionNotFoundError(f"There is no index folder at {location!r}. Check the path.")
-    from splade_retriever.edge.client import EdgeClient
+    from splade_retriever.edge.engine import SharedEngine
 
-    client: QdrantBase = EdgeClient(location, create=create)
-    return client
+    return SharedEngine(location, create=create, read_only=read_only)
 
 
 def load_settings(

@@ -107,6 +107,7 @@ class IndexOptions:
     indexed_fields: Mapping[str, str] = field(default_factory=dict)
     tenant_field: str | None = None
     engine_in_subprocess: bool = False
+    read_only: bool = False
     default_windows: Windows = "truncate"
     metadata: Literal["json", "coerce"] = "json"
 
@@ -166,6 +167,7 @@ class IndexKeywords(TypedDict, total=False):
     grpc_port: int | None
     timeout: int | None
     engine_in_subprocess: bool
+    read_only: bool
     default_windows: Windows
     metadata: Literal["json", "coerce"]
 

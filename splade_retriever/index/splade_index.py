@@ -33,7 +33,7 @@ from splade_retriever.index.opening import (
     index_fields,
     index_paths,
     load_settings,
-    open_client,
+    open_store,
 )
 from splade_retriever.index.options import IndexKeywords, IndexOptions, SearchKeywords, SearchOptions
 from splade_retriever.index.payload import Layout
@@ -132,26 +132,37 @@ class SpladeIndex:
                 timeout: Seconds after which a request to the server fails.
                 engine_in_subprocess: Open a large embedded index in a child process at once, see
                     `run_in_thread`; without it the first async call moves it there.
+                read_only: Refuse writes, and read a private copy of a folder. Works on a folder that cannot
+                    be written, and in several processes at once. Writes of other processes show after
+                    `refresh`; those of this process show at once.
 
         Raises:
             InputError: An argument is not valid; nothing was opened.
             TypeError: There is no such option.
             CollectionMismatchError: The collection was made by another model or with other settings.
             CollectionNotFoundError: There is no such collection, and `create` is False.
-            IndexLockedError: Another process has the folder open.
+            IndexLockedError: Another process has the folder open; with `read_only`, to write.
             StorageError: The folder cannot be read or written.
             ServerError: The server cannot be reached.
         """
         self._options = IndexOptions.of(options)
         _check_location(location, client)
+        read_only = self._options.read_only
+        if read_only and adopt:
+            raise InputError("adopt=True writes to the collection, but read_only=True is passed, too.")
         check_model_argument(model)
         self.collection = collection
         self._location = resolved_location(location)
         self._dense_argument = dense
         self._dense_queries = None if dense is None else DenseQueries(dense)
         self._dense = None if dense is None else as_dense(dense)
-        opened = client or open_client(self._location, create=create, server=self._options.server)
-        self._collection = Collection(opened, collection, self._location, owned=client is None)
+        create = create and not read_only
+        store = client or open_store(
+            self._location, create=create, server=self._options.server, read_only=read_only
+        )
+        self._collection = Collection(
+            store, collection, self._location, owned=client is None, read_only=read_only
+        )
         self._batcher: Batcher[SearchRequest, list[Hit]] = Batcher(self._search_each)
         try:
             self._model = CollectionModel(self._collection, model)
@@ -273,6 +284,7 @@ class SpladeIndex:
             "dense_name": self._options.dense_name,
             "query_max_active_dims": self._options.query_max_active_dims,
             "metadata": self._options.metadata,
+            "read_only": self._options.read_only,
             **self._options.server.without_key(),
         }
 
@@ -388,6 +400,17 @@ class SpladeIndex:
     def clear(self) -> None:
         """Delete every document; the collection and its settings stay."""
         self._writer.clear()
+
+    def optimize(self) -> bool:
+        """Merge and index what was written to a folder, so that it opens faster; see `EdgeClient.optimize`.
+
+        Call it at the end of a large import. It blocks this process's threads while it runs, unless the
+        engine is in a child process: `await index.run_in_thread(index.optimize)`.
+
+        Returns:
+            Whether there was anything to do. False for a server, which optimizes in the background.
+        """
+        return self._collection.optimize()
 
     # -- searching -------------------------------------------------------------------------------------------
 
@@ -635,6 +658,20 @@ class SpladeIndex:
         await self.aclose()
 
     # -- closing ---------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Show what other processes have written since a read-only index was opened or refreshed.
+
+        It reads a new copy of the folder: 0.17 s for 50,000 documents. An index that is not read-only, or
+        that is on a server, always shows the present documents, and nothing is done.
+
+        Raises:
+            IndexLockedError: Another process has the folder open to write. The old copy stays in use.
+            CollectionNotFoundError: The collection was deleted. The old copy stays in use.
+            CollectionMismatchError: The collection was made again with another model or other settings. The
+                old copy stays in use; open the index again.
+        """
+        self._collection.refresh()
 
     def close(self) -> None:
         """Close the store, if this index opened it; a second call does nothing."""

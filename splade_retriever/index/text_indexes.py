@@ -9,7 +9,7 @@ from typing import Final
 
 from qdrant_client import models
 
-from splade_retriever.errors import FilterError, ServerError, StorageError
+from splade_retriever.errors import FilterError, NotSupportedError, ServerError, StorageError
 
 __all__ = ["TEXT_INDEX", "TextIndexes"]
 
@@ -66,7 +66,7 @@ class TextIndexes:
             return
         try:
             self._create(path, TEXT_INDEX)
-        except (ServerError, StorageError) as error:
+        except (NotSupportedError, ServerError, StorageError) as error:
             raise FilterError(
                 f"$text searches {path!r}, which has no text index in collection {self._collection!r}, and "
                 f"creating one failed: {error} Create it with a key that may: client.create_payload_index("

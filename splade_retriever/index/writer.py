@@ -106,6 +106,7 @@ class Writer:
         """
         collection = self._collection
         collection.check_open()
+        collection.check_writable()
         check_inputs(inputs)
         if self._coerce:
             texts, metadatas, *others = inputs

@@ -33,9 +33,27 @@ from splade_retriever.validation import is_url
 
 __all__ = ["SpladeRetriever"]
 
-_INDEX_FIELDS: Final = {"index", "location", "collection", "model", "embedding", "api_key", "settings"}
+_INDEX_FIELDS: Final = {
+    "index",
+    "location",
+    "collection",
+    "model",
+    "embedding",
+    "api_key",
+    "read_only",
+    "settings",
+}
 """Fields that describe the index; the others describe the search."""
-_OPENING_ARGUMENTS: Final = {"location", "collection", "model", "dense", "client", "api_key", "create"}
+_OPENING_ARGUMENTS: Final = {
+    "location",
+    "collection",
+    "model",
+    "dense",
+    "client",
+    "api_key",
+    "create",
+    "read_only",
+}
 """Arguments of `SpladeIndex` that `settings` cannot have."""
 _SEARCH_OPTIONS: Final = ("filter", "score_threshold", "mode", "fusion", "with_scores", "with_explanations")
 
@@ -64,6 +82,8 @@ class SpladeRetriever(BaseRetriever):
     """The dense encoder of a hybrid index, for a location."""
     api_key: SecretStr | None = None
     """The server's key; `dumps` never writes it, and writes the name of the secret, QDRANT_API_KEY."""
+    read_only: bool = False
+    """Read a private copy of the folder, for a location; see `SpladeIndex`."""
     settings: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Further arguments of `SpladeIndex`, for a location: `vector_name`, `prefer_grpc`, `timeout`, ..."""
     k: int = Field(default=4, ge=1)
@@ -275,6 +295,7 @@ class SpladeRetriever(BaseRetriever):
                     dense=self.embedding,
                     api_key=None if self.api_key is None else self.api_key.get_secret_value(),
                     create=False,
+                    read_only=self.read_only,
                     **{**defaults, **self.settings},
                 )
             return self._opened
@@ -407,6 +428,7 @@ class SpladeRetriever(BaseRetriever):
         return type(self)(
             location=place.pop("location"),
             collection=place.pop("collection"),
+            read_only=place.pop("read_only", False),
             embedding=dense,
             settings={name: value for name, value in place.items() if value is not None},
             **fields,

@@ -14,7 +14,7 @@ from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
 from splade_retriever.index.connection import call_with_retry
-from splade_retriever.index.opening import open_client
+from splade_retriever.index.opening import open_store
 from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.validation import is_url, resolved_location
 
@@ -80,8 +80,8 @@ def open_collection(
         raise CollectionNotFoundError(
             f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
-    client = open_client(place, create=create, server=ServerOptions(api_key=api_key, timeout=60))
-    store = Collection(client, name, str(place), owned=True)
+    opened = open_store(place, create=create, server=ServerOptions(api_key=api_key, timeout=60))
+    store = Collection(opened, name, str(place), owned=True)
     try:
         yield store
     finally:

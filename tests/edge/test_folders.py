@@ -165,7 +165,6 @@ def test_a_read_only_client_reads_a_copy_and_refuses_writes(tmp_path: Path) -> N
             lambda: client.update_collection("c", metadata={"a": 1}),
             lambda: client.create_payload_index("c", "n", "integer"),
             lambda: client.optimize("c"),
-            client.hand_over,
         ):
             with pytest.raises(NotSupportedError, match="read-only"):
                 write()
