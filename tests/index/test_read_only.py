@@ -10,6 +10,7 @@ import pytest
 from splade_retriever import EdgeClient, EdgeProcess, RetrieverConfig, reindex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
+from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -36,7 +37,7 @@ def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with SpladeIndex(folder, model=WordEncoder()) as index:
         texts = [f"document {n} about herons" for n in range(1_500)]
         index.add(texts, [{"notes": "x" * 3_000}] * len(texts))
-        assert index.client.stored_bytes("splade") > 4 * 2**20
+    assert disk_usage(folder) > 5 * 2**20
     return folder
 
 
@@ -141,7 +142,7 @@ def test_the_adapters_and_a_configuration_open_read_only(tmp_path: Path) -> None
     folder = tmp_path / "index"
     with SpladeIndex(folder) as index:
         index.add(MOON, ids=["pole", "rover", "orbit"])
-    config = RetrieverConfig(location=str(folder), read_only=True, k=1)
+    config = RetrieverConfig(location=str(folder), index={"read_only": True}, k=1)
     assert RetrieverConfig.from_dict(config.to_dict()) == config
     retriever = for_langchain.SpladeRetriever(location=folder, read_only=True, k=1)
     with config.langchain() as one, retriever as other, config.llama_index() as third:
