@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from splade_retriever import __version__
+from splade_retriever.cli.agent_commands import mcp
 from splade_retriever.cli.config_commands import config_commands
 from splade_retriever.cli.document_commands import delete, list_files, optimize
 from splade_retriever.cli.evaluation_commands import evaluate
@@ -57,6 +58,7 @@ for _command in (index, search, explain, encode, models, info, delete, optimize,
 app.command("list")(list_files)
 app.command("eval")(evaluate)
 app.command()(adapt)
+app.command()(mcp)
 app.add_typer(config_commands, name="config")
 
 

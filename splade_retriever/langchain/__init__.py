@@ -5,6 +5,7 @@ SpladeVectorStore       the complete vector store: add, delete, filters, MMR, hy
 SpladeReranker          sorts the documents of any retriever
 SpladeSparseEmbeddings  a sparse encoder for langchain-qdrant's `QdrantVectorStore`
 SpladeTranslator        translates the filters of `SelfQueryRetriever`
+create_tools            tools for an agent: search, get, explain
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ try:
     from splade_retriever.langchain.filters import SpladeTranslator
     from splade_retriever.langchain.reranker import SpladeReranker
     from splade_retriever.langchain.retriever import SpladeRetriever
+    from splade_retriever.langchain.tools import create_tools
     from splade_retriever.langchain.vector_store import SpladeVectorStore
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "langchain_core":
@@ -35,6 +37,7 @@ __all__ = [
     "SpladeSparseEmbeddings",
     "SpladeTranslator",
     "SpladeVectorStore",
+    "create_tools",
 ]
 
 

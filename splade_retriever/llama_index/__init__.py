@@ -5,6 +5,7 @@ SpladeVectorStore      stores nodes without dense embeddings; nodes come back eq
 SpladeRerank           sorts the nodes of any retriever
 SpladeSparseEmbedding  a sparse embedding, and a step of an `IngestionPipeline`
 sparse_encoders        a pair of functions for LlamaIndex's `QdrantVectorStore`
+create_tools           tools for an agent: search, get, explain
 SparseOnly             an `embed_model` for `VectorStoreIndex` that makes no dense embeddings
 """
 
@@ -13,6 +14,7 @@ try:
     from splade_retriever.llama_index.retriever import SpladeRetriever
     from splade_retriever.llama_index.sparse_embedding import SpladeSparseEmbedding, sparse_encoders
     from splade_retriever.llama_index.sparse_only import SparseOnly
+    from splade_retriever.llama_index.tools import create_tools
     from splade_retriever.llama_index.vector_store import SpladeVectorStore
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "llama_index":
@@ -30,5 +32,6 @@ __all__ = [
     "SpladeRetriever",
     "SpladeSparseEmbedding",
     "SpladeVectorStore",
+    "create_tools",
     "sparse_encoders",
 ]

@@ -1,0 +1,37 @@
+"""`splade mcp`: serve an index to agents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from splade_retriever.cli.options import CollectionOption, IndexOption, KeyOption, ModelOption, open_index
+
+__all__ = ["mcp"]
+
+
+def mcp(
+    *,
+    index: IndexOption,
+    collection: CollectionOption = "splade",
+    model: ModelOption = None,
+    api_key: KeyOption = None,
+    write: Annotated[bool, typer.Option("--write", help="Offer the tools add and delete as well.")] = False,
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve over HTTP on this machine instead of over stdin and stdout.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Loopback address, with --http.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="With --http.")] = 8765,
+) -> None:
+    """Serve an index to agents by the Model Context Protocol: search, get, explain.
+
+    The client starts this command and talks to it over stdin and stdout; with --http it connects to
+    http://127.0.0.1:8765/mcp.
+    """
+    from splade_retriever.mcp_server import serve
+
+    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+        serve(opened, write=write, transport="http" if http else "stdio", host=host, port=port)

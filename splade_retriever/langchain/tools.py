@@ -1,0 +1,49 @@
+"""An index as tools of a LangChain agent."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from splade_retriever.errors import SpladeError
+from splade_retriever.index.agent_tools import IndexTools
+from splade_retriever.index.splade_index import SpladeIndex
+
+__all__ = ["create_tools"]
+
+
+def create_tools(index: SpladeIndex, *, write: bool = False) -> list[BaseTool]:
+    """Return the tools search, get and explain, which search an index and say which words decided.
+
+    Arguments and results are the same as those of `splade mcp`. An error of this package becomes the tool's
+    answer, so that the model can correct its call.
+
+    Args:
+        index: An open index; the caller closes it.
+        write: Return the tools add and delete as well.
+    """
+    tools = IndexTools(index)
+    return [_tool(index, method) for method in (*tools.reading, *(tools.writing if write else ()))]
+
+
+def _tool(index: SpladeIndex, method: Callable[..., dict[str, Any]]) -> BaseTool:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return method(*args, **kwargs)
+        except SpladeError as error:
+            raise ToolException(str(error)) from error
+
+    @functools.wraps(method)
+    async def acall(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return await index.run_in_thread(call, *args, **kwargs)
+
+    return StructuredTool.from_function(
+        func=call,
+        coroutine=acall,
+        name=method.__name__,
+        description=inspect.getdoc(method),
+        handle_tool_error=True,
+    )
