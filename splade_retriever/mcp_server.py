@@ -6,9 +6,9 @@ import functools
 import inspect
 import ipaddress
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, Final, Literal
 
-from splade_retriever import __version__
 from splade_retriever.errors import InputError, MissingExtraError, SpladeError
 from splade_retriever.index.agent_tools import IndexTools
 from splade_retriever.index.splade_index import SpladeIndex
@@ -46,7 +46,10 @@ def create_server(index: SpladeIndex, *, write: bool = False) -> MCPServer[Any]:
     """
     tools = IndexTools(index)
     server: MCPServer[Any] = MCPServer(
-        "splade-retriever", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
+        "splade-retriever",
+        version=version("splade-retriever"),
+        instructions=_INSTRUCTIONS,
+        log_level="WARNING",
     )
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     for method in tools.reading:
