@@ -21,11 +21,22 @@ from splade_retriever.errors import (
     StorageError,
 )
 from splade_retriever.index.collection_settings import CollectionSettings
-from splade_retriever.index.connection import call_with_retry, run_concurrently
+from splade_retriever.index.connection import Connection, RequestTooLargeError
+from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.per_process import PerProcess
+from splade_retriever.index.request_limits import (
+    NO_LIMITS,
+    StrictLimits,
+    cut_groups,
+    cut_queries,
+    joined_responses,
+)
+from splade_retriever.index.server_client import connection_to
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
 from splade_retriever.index.text_indexes import TextIndexes
+from splade_retriever.index.upload import Upload
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from splade_retriever.edge.engine import SharedEngine
@@ -35,7 +46,7 @@ __all__ = ["Collection"]
 T = TypeVar("T")
 Point = TypeVar("Point", models.Record, models.ScoredPoint)
 
-_POINTS_PER_REQUEST: Final = 64
+_POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
 _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
@@ -64,10 +75,14 @@ class Collection:
         *,
         owned: bool,
         read_only: bool = False,
+        server: ServerOptions | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self._engine = None if isinstance(store, QdrantBase) else store
         client = store if isinstance(store, QdrantBase) else store.client
         self._client = client
+        server = server or ServerOptions()
+        self._connection = connection or _connection(location, server, owned=owned)
         self._connections = (
             PerProcess(partial(_reconnected, client), first=client) if _is_remote(client) else None
         )
@@ -89,6 +104,8 @@ class Collection:
         self._text_indexes = TextIndexes(
             name, schema=lambda: self.describe().payload_schema, create=self.create_payload_index
         )
+        self._limits: StrictLimits | None = None
+        self._upload = self._remote_upload(client) if self.is_remote else None
         self._lock = PerProcess(threading.Lock)
 
     @property
@@ -103,6 +120,38 @@ class Collection:
         """Whether the store is a server, which changes some floats of payloads."""
         return self._connections is not None
 
+    def beside(self, name: str) -> "Collection":
+        """Return another collection of the same store."""
+        store = self._engine or self.client
+        return Collection(store, name, self.location, owned=False, connection=self._connection)
+
+    def only_loads(self) -> None:
+        """Repeat all requests to this store for as long as those of a load."""
+        self._connection.only_loads = True
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Repeat the requests that this thread sends inside for as long as those of a load."""
+        self._connection.begin_load()
+        try:
+            yield
+        finally:
+            self._connection.end_load()
+
+    @property
+    def max_request_bytes(self) -> int | None:
+        """Largest request that the store takes; None where no limit is known."""
+        return None if self._upload is None else self._upload.max_bytes
+
+    @property
+    def limits(self) -> StrictLimits:
+        """What the server's strict mode allows, as it was when the collection was described last."""
+        if not self.is_remote:
+            return NO_LIMITS
+        if self._limits is None:
+            self.describe()
+        return self._limits or NO_LIMITS
+
     # -- the collection --------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
@@ -112,10 +161,31 @@ class Collection:
     def resolve_alias(self) -> None:
         """Send all requests from now on to the collection that the name is an alias of."""
         if self._has_aliases:
-            answer = self._send("list the aliases of", lambda client: client.get_aliases())
-            targets = {alias.alias_name: alias.collection_name for alias in answer.aliases}
-            self.target = targets.get(self.name, self.name)
+            self.target = self.aliases_in_store().get(self.name, self.name)
             self._checked_at = time.monotonic()
+
+    def aliases_in_store(self) -> dict[str, str]:
+        """Return all aliases of the store: alias -> collection."""
+        answer = self._send("list the aliases of", lambda client: client.get_aliases())
+        return {alias.alias_name: alias.collection_name for alias in answer.aliases}
+
+    def names_in_store(self) -> list[str]:
+        """Return the names of all collections of the store."""
+        answer = self._send("list the collections beside", lambda client: client.get_collections())
+        return [collection.name for collection in answer.collections]
+
+    def switch_alias(self, target: str) -> None:
+        """Make the name of this collection, which is an alias, one of another collection, in one call."""
+        operations: list[Any] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self.name)),
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(collection_name=target, alias_name=self.name)
+            ),
+        ]
+        self._connection.send(
+            lambda: self.client.update_collection_aliases(change_aliases_operations=operations),
+            doing=f"switch alias {self.name!r} to collection {target!r}",
+        )
 
     def check_before_read(self) -> None:
         """Check as `confirmed_write` does, at most once in a second."""
@@ -189,7 +259,9 @@ class Collection:
 
     def describe(self) -> models.CollectionInfo:
         """Read its configuration and state."""
-        return self._request("describe", lambda client: client.get_collection(self.target))
+        info = self._request("describe", lambda client: client.get_collection(self.target))
+        self._limits = StrictLimits.of(info.config)
+        return info
 
     def create(self, **arguments: Any) -> None:
         """Create it; `arguments` are those of `QdrantClient.create_collection`."""
@@ -217,32 +289,41 @@ class Collection:
 
     # -- writing points --------------------------------------------------------------------------------------
 
-    def upsert(self, groups: Sequence[Sequence[models.PointStruct]]) -> None:
+    def upsert(self, groups: Sequence[Sequence[models.PointStruct]]) -> list[int]:
         """Write groups of points, such as the windows of a document; to a server several requests at once.
 
-        A group goes in one request. The embedded engine writes a large request in several steps: the first
-        point of a group in the last of them.
-        """
-        requests: list[list[models.PointStruct]] = [[]]
-        for points in groups:
-            if requests[-1] and len(requests[-1]) + len(points) > _POINTS_PER_REQUEST:
-                requests.append([])
-            requests[-1].extend(reversed(points))
-        calls = [partial(self._upsert, points) for points in requests if points]
-        if self.is_remote:
-            run_concurrently(calls)
-        else:
-            for call in calls:
-                call()
+        A group is complete where its first point is there: that one is written last.
 
-    def _upsert(self, points: Sequence[models.PointStruct]) -> None:
-        if self.is_remote:
-            key = self.layout.metadata_key
-            points = [
-                point.model_copy(update={"payload": stored_payload(point.payload or {}, key)})
-                for point in points
-            ]
-        self._write("write to", lambda client: client.upsert(self.target, points=list(points), wait=True))
+        Returns:
+            The positions of the groups that a server does not take, since a point of them is too large. All
+            others are written.
+        """
+        if self._upload is not None:
+            return self._upload.write([self._stored(points) for points in groups], self.limits)
+        for request in cut_groups(groups, max_points=_POINTS_PER_CALL, max_bytes=None):
+            points = [point for position in request for point in reversed(groups[position])]
+            self._write("write to", partial(_upsert, self.target, points))
+        return []
+
+    def _stored(self, points: Sequence[models.PointStruct]) -> list[models.PointStruct]:
+        key = self.layout.metadata_key
+        return [
+            point.model_copy(update={"payload": stored_payload(point.payload or {}, key)}) for point in points
+        ]
+
+    def _remote_upload(self, client: QdrantBase) -> Upload:
+        remote = client._client  # type: ignore[attr-defined]
+
+        def write(points: list[models.PointStruct], seconds: int) -> None:
+            seconds = min(seconds, self.limits.max_timeout or seconds)
+            self._write("write to", partial(_upsert, self.target, points, timeout=seconds), can_be_cut=True)
+
+        return Upload(
+            self._connection,
+            write,
+            timeout_s=remote._timeout,
+            uses_grpc=remote._prefer_grpc,
+        )
 
     def set_payload(
         self, payload: Mapping[str, Any], points: Sequence[models.ExtendedPointId], *, key: str | None = None
@@ -326,6 +407,7 @@ class Collection:
             )
 
         offset: Any = None
+        batch_size = self.limits.page(batch_size)
         while True:
             records, offset = self._request("read through", page)
             yield from self._restored(records)
@@ -334,6 +416,8 @@ class Collection:
 
     def count(self, filter: models.Filter | None = None) -> int:
         """Count points, all or those that match a filter."""
+        if not self.limits.allows_exact:  # as exact counts are not allowed either
+            return sum(1 for _ in self.scroll(filter, batch_size=1024, payload=False))
         engine_filter = self._engine_filter(filter)
         return self._request(
             "count the documents of",
@@ -341,15 +425,23 @@ class Collection:
         )
 
     def query_batch(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
-        """Run several queries in one request; the answers have the order of the queries."""
-        if self.is_remote:
-            requests = [self._widened(request) for request in requests]
-        responses = self._request(
+        """Run queries, in as few requests as the store allows; the answers have the order of the queries."""
+        if not self.is_remote:
+            return self._query(requests)
+        queries = list(cut_queries([self._widened(request) for request in requests], self.limits))
+        size = self.limits.search_max_batchsize or len(queries)
+        responses: list[models.QueryResponse] = []
+        for start in range(0, len(queries), size):
+            responses += self._query([query for _, query in queries[start : start + size]])
+        joined = joined_responses([position for position, _ in queries], responses)
+        for response in joined:
+            self._restored(response.points)
+        return joined
+
+    def _query(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
+        return self._request(
             "search", lambda client: client.query_batch_points(self.target, requests=list(requests))
         )
-        for response in responses:
-            self._restored(response.points)
-        return responses
 
     def _widened(self, request: models.QueryRequest) -> models.QueryRequest:
         changes: dict[str, Any] = {"filter": self._engine_filter(request.filter)}
@@ -377,35 +469,39 @@ class Collection:
 
     # -- the client ------------------------------------------------------------------------------------------
 
-    def _write(self, verb: str, send: Callable[[QdrantBase], object]) -> None:
+    def _write(self, verb: str, send: Callable[[QdrantBase], object], *, can_be_cut: bool = False) -> None:
         self.check_writable()
-        self._request(verb, send)
+        self._request(verb, send, can_be_cut=can_be_cut)
 
-    def _request(self, verb: str, send: Callable[[QdrantBase], T]) -> T:
+    def _request(self, verb: str, send: Callable[[QdrantBase], T], *, can_be_cut: bool = False) -> T:
         """Send a request; where it fails because an alias was switched, say so."""
         try:
-            return self._send(verb, send)
+            return self._send(verb, send, can_be_cut=can_be_cut)
+        except RequestTooLargeError:
+            raise
         except StorageError:
             if self.target != self.name:
                 self._check_unchanged()
             raise
 
-    def _send(self, verb: str, send: Callable[[QdrantBase], T]) -> T:
+    def _send(self, verb: str, send: Callable[[QdrantBase], T], *, can_be_cut: bool = False) -> T:
         """Send a request; try again where that can help.
 
         Args:
             verb: What a message puts before "collection 'docs'": "write to".
             send: Sends it by the client that it is given; safe to repeat.
+            can_be_cut: Raise at once where a smaller request may succeed.
         """
         self.check_open()
         client = self.client
         with self._lock.get() if self.single_thread else contextlib.nullcontext():
             try:
-                return call_with_retry(lambda: send(client), doing=f"{verb} collection {self.name!r}")
+                doing = f"{verb} collection {self.name!r}"
+                return self._connection.send(lambda: send(client), doing=doing, can_be_cut=can_be_cut)
             except IndexClosedError:
                 if self._engine is None or not self._engine.was_replaced(client):
                     raise
-        return self._send(verb, send)
+        return self._send(verb, send, can_be_cut=can_be_cut)
 
     def engine_in_subprocess(self) -> None:
         """Move the embedded engine of a large collection to a child process, where it stops no thread here.
@@ -461,6 +557,19 @@ class Collection:
             self.closed = True
             if self.owned:
                 (self._engine or self.client).close()
+
+
+def _connection(location: str, server: ServerOptions, *, owned: bool) -> Connection:
+    if owned and is_url(location):
+        return connection_to(location, server)
+    return Connection(location, retry_for=server.retry_for)
+
+
+def _upsert(
+    collection: str, points: list[models.PointStruct], client: QdrantBase, *, timeout: int | None = None
+) -> None:
+    limit = {} if timeout is None else {"timeout": timeout}
+    client.upsert(collection, points=points, wait=True, **limit)
 
 
 def _is_remote(client: QdrantBase) -> bool:

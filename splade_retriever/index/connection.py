@@ -1,29 +1,48 @@
-"""Repeats requests that may succeed later, and translates the store's errors."""
+"""Sends requests to a store: repeats those that may succeed later, and translates the store's errors."""
 
-import json
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from splade_retriever.errors import ServerError, SpladeError, StorageError
+from splade_retriever.index.server_errors import Failure, classify
 
-__all__ = ["call_with_retry", "run_concurrently"]
+__all__ = [
+    "LOAD_RETRY_FOR_S",
+    "RETRY_FOR_S",
+    "Connection",
+    "RequestTimedOutError",
+    "RequestTooLargeError",
+    "run_concurrently",
+]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+RETRY_FOR_S: Final = 10.0
+"""How long a request is repeated unless `retry_for` is set."""
+LOAD_RETRY_FOR_S: Final = 300.0
+"""How long requests of a load (`add`, migrate, reindex) are repeated: a server may restart meanwhile."""
 _WAITS_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Pauses between tries. Every request of an index has the same result when it is sent twice."""
-_MAX_WAIT_S: Final = 30.0
-"""The longest pause that a server may ask for."""
-_BUSY_STATUS: Final = (408, 429, 500, 502, 503, 504)
-"""A cluster answers 500 while one of its nodes goes away, and then the right answer again."""
-_BUSY_CODES: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL")
-_REFUSED_CODES: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")
+"""Pauses between tries, of which the last one repeats. A request has the same result when sent twice."""
 _MAX_CONCURRENT: Final = 4
+
+
+class RequestTooLargeError(StorageError):
+    """The server takes this request only in parts."""
+
+    def __init__(self, message: str, max_bytes: int | None) -> None:
+        super().__init__(message)
+        self.max_bytes = max_bytes
+        """The largest request that it takes; None where it does not say."""
+
+
+class RequestTimedOutError(ServerError):
+    """The server did not answer in time; a smaller request may be answered."""
 
 
 def run_concurrently(calls: Sequence[Callable[[], object]]) -> None:
@@ -41,106 +60,177 @@ def run_concurrently(calls: Sequence[Callable[[], object]]) -> None:
         future.result()
 
 
-def call_with_retry(call: Callable[[], T], *, doing: str, waits_s: tuple[float, ...] | None = None) -> T:
-    """Send one request to a store; send it again where that can help.
+class Connection:
+    """The requests that are sent to one store; safe to use from several threads."""
 
-    Args:
-        call: Safe to repeat.
-        doing: What is being done, for messages: "search collection 'splade'".
-        waits_s: Seconds between tries; None for 0.2 to 4, six tries in eight seconds. A server that asks for
-            a longer pause (Retry-After) gets it, up to 30 seconds.
+    def __init__(
+        self,
+        location: str,
+        *,
+        retry_for: float | None = None,
+        advise: Callable[[Failure], str] = lambda _: "",
+    ) -> None:
+        """Keep how to send; nothing is sent.
 
-    Raises:
-        ServerError: The server cannot be reached, or is still busy after the last try.
-        StorageError: The store refused or failed.
-    """
-    if waits_s is None:
-        waits_s = _WAITS_S
-    for wait_s in (*waits_s, None):
-        try:
-            return call()
-        except SpladeError:
-            raise
-        except Exception as error:
-            failure = _classified(error)
-            if not failure.transient:
-                raise failure.kind(f"Could not {doing}: {failure.message}") from error
-            if wait_s is None:
-                raise ServerError(
-                    f"Could not {doing}: the server did not answer as expected ({failure.message}) in "
-                    f"{len(waits_s) + 1} tries. Check the URL and that the server runs; acknowledged writes "
-                    "are kept."
-                ) from error
-            pause_s = min(max(wait_s, failure.retry_after_s), _MAX_WAIT_S)
-            logger.warning("Could not %s: %s. Trying again in %s s.", doing, failure.message, pause_s)
-            time.sleep(pause_s)
-    raise AssertionError("unreachable")
+        Args:
+            location: Where the store is, for messages.
+            retry_for: Seconds for which a request is repeated; None for 10, and 300 during a load.
+            advise: Says what is wrong where no server ever answered; "" if it is not known.
+        """
+        self._location = location
+        self._retry_for = retry_for
+        self._advise = advise
+        self._answered = False
+        self._outage = _Outage(location)
+        self._of_thread = threading.local()
+        self.only_loads = False
+        """Whether all requests are those of a load."""
+
+    def begin_load(self) -> None:
+        """Repeat the requests of this thread for as long as those of a load."""
+        self._of_thread.loads = getattr(self._of_thread, "loads", 0) + 1
+
+    def end_load(self) -> None:
+        """Undo `begin_load`."""
+        self._of_thread.loads -= 1
+
+    @property
+    def retry_for_s(self) -> float:
+        """Seconds for which a request of this thread is repeated."""
+        if self._retry_for is not None:
+            return self._retry_for
+        is_load = self.only_loads or getattr(self._of_thread, "loads", 0) > 0
+        return LOAD_RETRY_FOR_S if is_load else RETRY_FOR_S
+
+    def send(
+        self,
+        call: Callable[[], T],
+        *,
+        doing: str,
+        retry_for_s: float | None = None,
+        can_be_cut: bool = False,
+    ) -> T:
+        """Send one request; send it again where that can help.
+
+        Args:
+            call: Safe to repeat.
+            doing: What is being done, for messages: "search collection 'splade'".
+            retry_for_s: Seconds for which it is repeated; None for `self.retry_for_s`.
+            can_be_cut: Raise at once where a smaller request may succeed.
+
+        Raises:
+            ServerError: The server cannot be reached, or is still busy after that time.
+            StorageError: The store refused or failed.
+            FilterError: The store refuses the filter.
+            RequestTooLargeError: The server takes it only in parts.
+            RequestTimedOutError: With `can_be_cut`, the server did not answer in time.
+        """
+        limit_s = self.retry_for_s if retry_for_s is None else retry_for_s
+        started = time.monotonic()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                answer = call()
+            except SpladeError:
+                raise
+            except Exception as error:
+                failure = classify(error)
+                self._raise_if_permanent(failure, error, doing, can_be_cut=can_be_cut)
+                elapsed_s = time.monotonic() - started
+                pause_s = _pause(failure, tries, limit_s - elapsed_s)
+                if pause_s is None:
+                    advice = failure.advice or ("" if self._answered else self._advise(failure))
+                    raise ServerError(_given_up(failure, doing, tries, elapsed_s, advice)) from error
+                self._outage.note(failure, doing, limit_s)
+                time.sleep(pause_s)
+            else:
+                self._answered = True
+                self._outage.end()
+                return answer
+
+    def _raise_if_permanent(
+        self, failure: Failure, error: Exception, doing: str, *, can_be_cut: bool
+    ) -> None:
+        """Raise for what the next try cannot change."""
+        if failure.too_large:
+            message = f"Could not {doing}: {failure.message}."
+            raise RequestTooLargeError(message, failure.max_bytes) from error
+        if failure.timed_out and can_be_cut:
+            self._outage.note(failure, doing, self.retry_for_s)
+            raise RequestTimedOutError(f"Could not {doing}: {failure.message}.") from error
+        if failure.no_connection and not self._answered:
+            # A server that never answered is more likely elsewhere than on its way.
+            advice = self._advise(failure)
+            if not failure.transient or self._retry_for is None:
+                raise ServerError(_sentences(f"Could not {doing}: {failure.message}", advice)) from error
+        elif not failure.no_connection:
+            self._answered = True
+        if not failure.transient:
+            advice = failure.advice or (self._advise(failure) if failure.no_connection else "")
+            raise failure.kind(_sentences(f"Could not {doing}: {failure.message}", advice)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """An error of a store, classified."""
+class _Outage:
+    """Logs once when a server stops answering, and once when it answers again."""
 
-    message: str
-    """The store's words, on one line."""
-    kind: type[SpladeError]
-    """The error to raise."""
-    transient: bool = False
-    """Whether the next try may succeed."""
-    retry_after_s: float = 0.0
-    """The pause that the server asks for."""
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._lock = threading.Lock()
+        self._since: float | None = None
 
-
-def _classified(error: Exception) -> _Failure:
-    from pydantic import ValidationError
-    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-    if isinstance(error, ResourceExhaustedResponse):
-        return _Failure(
-            _first_line(error), ServerError, transient=True, retry_after_s=float(error.retry_after_s)
+    def note(self, failure: Failure, doing: str, limit_s: float) -> None:
+        with self._lock:
+            if self._since is not None:
+                return
+            self._since = time.monotonic()
+        logger.warning(
+            "The server at %s does not answer as expected (%s), waiting since %s to %s; trying again for %s.",
+            self._location,
+            failure.message,
+            time.strftime("%H:%M:%S"),
+            doing,
+            _duration(limit_s),
         )
-    if isinstance(error, UnexpectedResponse):
-        status = error.status_code or 0
-        kind: type[SpladeError] = ServerError if status in (401, 403) or status >= 500 else StorageError
-        message = f"{_first_line(error)}{_server_reason(error.content)}"
-        return _Failure(message, kind, transient=status in _BUSY_STATUS)
-    if isinstance(error, ResponseHandlingException):
-        # A complete answer that cannot be parsed will not parse the next time either.
-        return _Failure(
-            _first_line(error), ServerError, transient=not isinstance(error.source, ValidationError)
-        )
-    code = _grpc_code(error)
-    if code:
-        kind = ServerError if code in (*_BUSY_CODES, *_REFUSED_CODES) else StorageError
-        details = getattr(error, "details", str)()
-        return _Failure(f"{code}: {details}", kind, transient=code in _BUSY_CODES)
-    if isinstance(error, ConnectionError | TimeoutError):
-        return _Failure(_first_line(error), ServerError, transient=True)
-    return _Failure(_first_line(error), StorageError)
+
+    def end(self) -> None:
+        if self._since is None:
+            return
+        with self._lock:
+            since, self._since = self._since, None
+        if since is not None:
+            logger.warning(
+                "The server at %s answers again after %s.",
+                self._location,
+                _duration(time.monotonic() - since),
+            )
 
 
-def _grpc_code(error: Exception) -> str:
-    """Return the status of a gRPC error, such as "UNAVAILABLE"; "" for any other error."""
-    code = getattr(error, "code", None)
-    if not callable(code):
-        return ""
-    try:
-        status: Any = code()
-    except Exception:  # noqa: BLE001 - a foreign object whose `code` is not gRPC's
-        return ""
-    return str(getattr(status, "name", ""))
+def _pause(failure: Failure, tries: int, remaining_s: float) -> float | None:
+    """Return the seconds to wait before the next try; None where the time is over."""
+    if failure.retry_after_s > remaining_s or remaining_s <= 0.0:
+        return None
+    wait_s = _WAITS_S[min(tries, len(_WAITS_S)) - 1]
+    return min(max(wait_s, failure.retry_after_s), remaining_s)
 
 
-def _server_reason(content: bytes) -> str:
-    """Return why a Qdrant server refuses; "" where the answer is not a Qdrant server's but a proxy's."""
-    try:
-        reason = json.loads(content)["status"]["error"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f": {' '.join(str(reason).split())}"
+def _given_up(failure: Failure, doing: str, tries: int, elapsed_s: float, advice: str) -> str:
+    number = "one try" if tries == 1 else f"{tries} tries"
+    asked = (
+        f" It asks for a pause of {_duration(failure.retry_after_s)}." if failure.retry_after_s > 0.0 else ""
+    )
+    advice = advice or "Check the URL and that the server runs; retry_for= sets how long to try"
+    return (
+        f"Could not {doing}: the server did not answer as expected ({failure.message}) in {number} within "
+        f"{_duration(elapsed_s)}.{asked} {advice}. Acknowledged writes are kept."
+    )
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _sentences(*parts: str) -> str:
+    return " ".join(f"{part.rstrip('.')}." for part in parts if part)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10.0:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    return f"{math.ceil(seconds)} s"

@@ -40,8 +40,10 @@ class Batch:
 
     ids: list[str] = field(default_factory=list)
     """The users' ids of all inputs of the batch, in order: acknowledged when it is written."""
+    documents: list[Document] = field(default_factory=list)
+    """New or changed documents."""
     points: list[list[models.PointStruct]] = field(default_factory=list)
-    """New or changed documents, each as its points, which are written together."""
+    """The points of each of `documents`, which are written together."""
     metadata: list[tuple[Document, Stored]] = field(default_factory=list)
     """Documents of which only the metadata changed."""
     surplus: list[tuple[Document, int, int]] = field(default_factory=list)
@@ -55,7 +57,7 @@ def ingest(
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
     encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
-    write: Callable[[Batch], None],
+    write: Callable[[Batch], Sequence[BadInput]],
     on_error: OnError,
     on_written: Callable[[list[str]], object],
     stop: threading.Event,
@@ -69,8 +71,10 @@ def ingest(
         hash_of: Returns the content hash that a document would be stored with.
         lookup: Returns what the collection holds of these documents, by key.
         encode: Returns the points of each of these documents, in order.
-        write: Writes a batch and returns when the engine has acknowledged it.
-        on_error: "raise", or a function that is called with each input that cannot be stored.
+        write: Writes a batch and returns when the engine has acknowledged it; returns the documents that the
+            engine does not take.
+        on_error: "raise", or a function that is called with each input that cannot be stored; for those that
+            the engine does not take, in another thread.
         on_written: Called with the ids of each batch after the engine has acknowledged it, in order.
         stop: Set it from another thread to end after the current batch.
         overlap: False to write in the calling thread, for engines bound to the thread that made them.
@@ -82,18 +86,16 @@ def ingest(
         InputError: With `on_error="raise"`; everything before the bad input is written, nothing after it.
         Exception: What `documents` raised, after everything before it was written.
     """
-    ids: list[str] = []
-    with _Writer(write, on_written, overlap) as writer:
+    with _Writer(write, on_error, on_written, overlap) as writer:
         for batch in _batches(documents, batch_size, on_error, writer):
             if stop.is_set():
                 break
-            ids.extend(document.id for document in batch)
             # Of an id that appears twice the last counts: within a batch here, else by the order of writes.
             latest = list({document.key: document for document in batch}.values())
             if any(document.id in writer.in_flight for document in latest):
                 writer.drain()  # a lookup does not see documents that wait to be written
             writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
-    return ids
+    return writer.stored
 
 
 def _batches(
@@ -146,7 +148,7 @@ def _plan(
             new.append(document)
         elif not is_same_json(known.metadata, document.metadata):
             batch.metadata.append((document, known))
-    batch.points = encode(new) if new else []
+    batch.documents, batch.points = new, encode(new) if new else []
     for document, points in zip(new, batch.points, strict=True):
         known = stored.get(document.key)
         if known is not None and known.windows > len(points):
@@ -158,13 +160,19 @@ class _Writer:
     """Writes batches one after another in a thread; a few of them may wait."""
 
     def __init__(
-        self, write: Callable[[Batch], None], on_written: Callable[[list[str]], object], overlap: bool
+        self,
+        write: Callable[[Batch], Sequence[BadInput]],
+        on_error: OnError,
+        on_written: Callable[[list[str]], object],
+        overlap: bool,
     ) -> None:
-        self._write, self._on_written = write, on_written
+        self._write, self._on_error, self._on_written = write, on_error, on_written
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splade-write") if overlap else None
         self._waiting: deque[tuple[Future[None], list[str]]] = deque()
         self._failed = False
         self.in_flight: Counter[str] = Counter()
+        self.stored: list[str] = []
+        """The ids of all inputs that are written, in order."""
 
     def __enter__(self) -> "_Writer":
         return self
@@ -201,8 +209,24 @@ class _Writer:
         if self._failed:  # a later batch must not overtake one that failed
             return
         try:
-            self._write(batch)
+            refused = self._write(batch)
+            if refused and not callable(self._on_error):
+                raise _refusal(refused[0])
         except BaseException:
             self._failed = True
             raise
-        self._on_written(batch.ids)
+        for item in refused:
+            if callable(self._on_error):
+                self._on_error(item)
+        without = {item.id for item in refused}
+        written = [id for id in batch.ids if id not in without]
+        self.stored += written
+        self._on_written(written)
+
+
+def _refusal(item: BadInput) -> InputError:
+    return InputError(
+        f"Input {item.position} of add: {item.reason}. The inputs before it and the others of its batch were "
+        "written, nothing after them. Fix the input and add the rest, or pass on_error=a_list.append to skip "
+        "and collect what cannot be stored."
+    )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from splade_retriever.errors import InputError
@@ -23,6 +24,7 @@ __all__ = [
     "Mode",
     "SearchKeywords",
     "SearchOptions",
+    "ServerKeywords",
     "ServerOptions",
     "VectorOptions",
 ]
@@ -44,16 +46,39 @@ class ServerOptions:
     grpc_port: int | None = None
     """The server's gRPC port; None for the REST port + 1, for a URL without a port 6334."""
     timeout: int | None = None
-    """Seconds after which a request fails; None for qdrant-client's default."""
+    """Seconds after which one try of a request fails; None for 10, or `retry_for` where that is shorter. A
+    write that is not answered in time is repeated in halves, each with twice the time."""
+    retry_for: float | None = None
+    """Seconds for which a request is repeated while the server does not answer; 0 for one try. None for 10,
+    and 300 for the requests of `add`; then a server that never answered is an error at once."""
+    ca: str | Path | None = None
+    """File (PEM) with the certificates of the authorities that are trusted instead of the system's."""
+    verify: bool = True
+    """False to accept any certificate of the server, over REST only."""
 
     def __post_init__(self) -> None:
         check_int("timeout", self.timeout, minimum=1, optional=True)
         check_int("grpc_port", self.grpc_port, minimum=1, optional=True)
+        seconds = self.retry_for
+        if seconds is not None and not (
+            isinstance(seconds, Real) and not isinstance(seconds, bool) and 0.0 <= seconds < math.inf
+        ):
+            raise InputError(f"retry_for is {seconds!r}, expected seconds: a number of 0 or more, or None.")
+        if not isinstance(self.verify, bool):
+            raise InputError(
+                f"verify is a {type(self.verify).__name__}, expected True or False. Pass the file of an "
+                "authority as ca=."
+            )
+        if self.prefer_grpc and not self.verify:
+            raise InputError(
+                "verify=False is passed with prefer_grpc=True, but gRPC verifies every certificate. Pass ca= "
+                "with the server's certificate or its authority's."
+            )
 
     def without_key(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, but for the key."""
         return {
-            option.name: value
+            option.name: str(value) if isinstance(value, Path) else value
             for option in fields(self)
             if option.name != "api_key" and (value := getattr(self, option.name)) != option.default
         }
@@ -145,7 +170,18 @@ class IndexOptions:
         return {"sparse": self.vector_name, "dense": self.dense_name}
 
 
-class IndexKeywords(TypedDict, total=False):
+class ServerKeywords(TypedDict, total=False):
+    """The fields of `ServerOptions` as keywords, but for the key."""
+
+    prefer_grpc: bool
+    grpc_port: int | None
+    timeout: int | None
+    retry_for: float | None
+    ca: str | Path | None
+    verify: bool
+
+
+class IndexKeywords(ServerKeywords, total=False):
     """What `SpladeIndex(location, ...)` takes beside its own arguments; described there."""
 
     windows: Windows | None
@@ -163,9 +199,6 @@ class IndexKeywords(TypedDict, total=False):
     shard_number: int | None
     replication_factor: int | None
     api_key: str | None
-    prefer_grpc: bool
-    grpc_port: int | None
-    timeout: int | None
     engine_in_subprocess: bool
     read_only: bool
     default_windows: Windows

@@ -1,18 +1,23 @@
 """Clients of Qdrant servers: their ports, proxies, and whether both ports belong to one server."""
 
 import ipaddress
+import math
+import ssl
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from splade_retriever.errors import InputError, ServerError
-from splade_retriever.index.connection import call_with_retry
+from splade_retriever.index.connection import Connection
 from splade_retriever.index.options import ServerOptions
+from splade_retriever.index.server_diagnosis import Address, advice_for
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-__all__ = ["check_same_server", "connect"]
+__all__ = ["check_same_server", "connect", "connection_to", "timeout_s"]
 
 _PORTS: Final = {"http": 6333, "https": 443}
 """Port of a URL without one."""
@@ -24,6 +29,8 @@ _GRPC_OPTIONS: Final = {
     "grpc.max_reconnect_backoff_ms": 1000,
     "grpc.min_reconnect_backoff_ms": 5000,
 }
+_TIMEOUT_S: Final = 10
+"""Time limit of a request unless `timeout` or a shorter `retry_for` is set."""
 _COMPARISONS: Final = 3
 """How often the collections of two ports are compared, since another process may create one meanwhile."""
 
@@ -44,17 +51,72 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
     if _is_loopback(host):
         grpc_options["grpc.enable_http_proxy"] = 0
         rest["mounts"] = dict.fromkeys(("http://", "https://", "all://"))
+    if urlsplit(url).scheme == "https":
+        if server.ca is not None:
+            grpc_options["root_certificates"] = _certificates(server.ca)
+        if server.ca is not None or not server.verify:
+            rest["verify"] = _tls(server)
     return QdrantClient(
         url=url,
         port=port,
         grpc_port=grpc_port_of(url, server),
         api_key=server.api_key,
         prefer_grpc=server.prefer_grpc,
-        timeout=server.timeout,
+        timeout=timeout_s(server),
         grpc_options=grpc_options,
         check_compatibility=False,
         **rest,
     )
+
+
+def connection_to(url: str, server: ServerOptions) -> Connection:
+    """Return how requests to a server are sent; nothing is sent yet."""
+    parts = urlsplit(url)
+    host, port = _host_and_port(url)
+    address = Address(
+        scheme=parts.scheme,
+        host=host,
+        port=port,
+        grpc_port=grpc_port_of(url, server) if server.prefer_grpc else None,
+        uses_proxy=not _is_loopback(host),
+    )
+    return Connection(url, retry_for=server.retry_for, advise=partial(advice_for, address=address))
+
+
+def timeout_s(server: ServerOptions) -> int:
+    """Return the time limit of a request, in seconds: a try ends before `retry_for` does."""
+    if server.timeout is not None:
+        return server.timeout
+    if server.retry_for is None:
+        return _TIMEOUT_S
+    return max(1, min(_TIMEOUT_S, math.ceil(server.retry_for)))
+
+
+def _certificates(ca: str | Path) -> bytes:
+    try:
+        return Path(ca).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"ca is {str(ca)!r}, which cannot be read ({error.strerror}). Pass a file with certificates in "
+            "PEM format."
+        ) from error
+
+
+def _tls(server: ServerOptions) -> ssl.SSLContext:
+    if server.ca is None:
+        context = ssl.create_default_context()
+    else:
+        try:
+            context = ssl.create_default_context(cadata=_certificates(server.ca).decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            raise InputError(
+                f"ca is {str(server.ca)!r}, which holds no certificates ({error}). Pass a file with "
+                "certificates in PEM format."
+            ) from error
+    if not server.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def grpc_port_of(url: str, server: ServerOptions) -> int:
@@ -76,10 +138,11 @@ def check_same_server(client: "QdrantClient", url: str, server: ServerOptions) -
     _, port = _host_and_port(url)
     ports = f"REST port {port} and gRPC port {grpc_port_of(url, server)} of {url}"
     doing = f"compare {ports}"
+    over_rest, over_grpc = (connection_to(url, server) for _ in range(2))
     names: list[tuple[set[str], set[str]]] = []
     for _ in range(_COMPARISONS):
-        by_rest: Any = call_with_retry(client.http.collections_api.get_collections, doing=doing).result
-        by_grpc = call_with_retry(client.get_collections, doing=doing)
+        by_rest: Any = over_rest.send(client.http.collections_api.get_collections, doing=doing).result
+        by_grpc = over_grpc.send(client.get_collections, doing=doing)
         names.append(
             ({found.name for found in by_rest.collections}, {found.name for found in by_grpc.collections})
         )

@@ -129,7 +129,13 @@ class SpladeIndex:
                 prefer_grpc: Send requests to the server over gRPC.
                 grpc_port: The server's gRPC port. None for the port of the URL + 1; for a URL without a port
                     6334.
-                timeout: Seconds after which a request to the server fails.
+                timeout: Seconds after which one try of a request to the server fails; None for 10. A write
+                    that is not answered in time is repeated in halves, each with twice the time.
+                retry_for: Seconds for which a request is repeated while the server does not answer; 0 for
+                    one try. None for 10, and 300 for the requests of `add`.
+                ca: File (PEM) with the certificates of the authorities that are trusted instead of the
+                    system's.
+                verify: False to accept any certificate of the server, over REST only.
                 engine_in_subprocess: Open a large embedded index in a child process at once, see
                     `run_in_thread`; without it the first async call moves it there.
                 read_only: Refuse writes, and read a private copy of a folder. Works on a folder that cannot
@@ -161,7 +167,12 @@ class SpladeIndex:
             self._location, create=create, server=self._options.server, read_only=read_only
         )
         self._collection = Collection(
-            store, collection, self._location, owned=client is None, read_only=read_only
+            store,
+            collection,
+            self._location,
+            owned=client is None,
+            read_only=read_only,
+            server=self._options.server,
         )
         self._batcher: Batcher[SearchRequest, list[Hit]] = Batcher(self._search_each)
         try:

@@ -11,8 +11,9 @@ from qdrant_client import models
 
 from splade_retriever.errors import InputError, NotSupportedError
 from splade_retriever.index.collection import Collection
+from splade_retriever.index.connection import RequestTooLargeError
 from splade_retriever.index.document_filters import document_filter, points_by_document
-from splade_retriever.index.documents import Document, DocumentKey, in_batches
+from splade_retriever.index.documents import BadInput, Document, DocumentKey, in_batches
 from splade_retriever.index.ingest import Batch, Stored
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
@@ -22,6 +23,7 @@ from splade_retriever.index.payload import (
     point_id,
     window_count,
 )
+from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.server_floats import changed_floats
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "lookup",
     "read_stored",
     "set_metadata",
+    "size_fault",
     "window_records",
     "write_batch",
 ]
@@ -97,8 +100,8 @@ def window_records(collection: Collection, first: models.Record) -> list[models.
     return [first, *(records.get(point) for point in points)]
 
 
-def write_batch(collection: Collection, batch: Batch) -> None:
-    """Write a batch of `add`.
+def write_batch(collection: Collection, batch: Batch) -> list[BadInput]:
+    """Write a batch of `add`, and return the documents that are too large for the store.
 
     A document that now takes fewer points has no hash while its surplus points are being removed, so that an
     interrupted write is not taken for a finished one.
@@ -112,9 +115,27 @@ def write_batch(collection: Collection, batch: Batch) -> None:
                 for n in range(first, end)
             ]
         )
-    collection.upsert(batch.points)
+    too_large = [batch.documents[position] for position in collection.upsert(batch.points)]
     for document, stored in batch.metadata:
-        set_metadata(collection, document.key, document.metadata, stored.windows)
+        try:
+            set_metadata(collection, document.key, document.metadata, stored.windows)
+        except RequestTooLargeError:
+            too_large.append(document)
+    return [
+        BadInput(document.position, document.id, size_fault(document, collection)) for document in too_large
+    ]
+
+
+def size_fault(document: Document, collection: Collection) -> str:
+    """Say that a document is too large for the store, and what to do."""
+    limit = collection.max_request_bytes
+    accepted = "" if limit is None else f", and the server takes {limit / 2**20:.4g} MiB in a request"
+    size = payload_bytes(document.text, document.metadata, document.extra)
+    return (
+        f"document {document.id!r} has {size / 2**20:.4g} MiB of text and metadata{accepted}. Split it, send "
+        "it over gRPC (prefer_grpc=True), which has no such limit, or raise service.max_request_size_mb of "
+        "the server"
+    )
 
 
 def _forget_hashes(collection: Collection, keys: Sequence[DocumentKey]) -> None:

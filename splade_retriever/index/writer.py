@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypedDict
 
 from qdrant_client import models
@@ -13,6 +12,7 @@ from splade_retriever.filters import matches_everything
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import CollectionSettings
+from splade_retriever.index.connection import RequestTooLargeError
 from splade_retriever.index.documents import (
     BadInput,
     Document,
@@ -22,10 +22,11 @@ from splade_retriever.index.documents import (
     in_batches,
     read_documents,
 )
-from splade_retriever.index.ingest import Batch, OnError, ingest
+from splade_retriever.index.ingest import Batch, OnError, Stored, ingest
 from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
 from splade_retriever.index.payload import content_hash
 from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.stored_documents import (
     delete_documents,
     delete_matching,
@@ -33,6 +34,7 @@ from splade_retriever.index.stored_documents import (
     lookup,
     read_stored,
     set_metadata,
+    size_fault,
     write_batch,
 )
 from splade_retriever.protocols import DenseEncoder
@@ -129,7 +131,7 @@ class Writer:
                 self._read_documents(inputs),
                 batch_size=options.batch_size,
                 hash_of=lambda document: content_hash(document, recipe),
-                lookup=partial(lookup, collection),
+                lookup=self._lookup,
                 encode=lambda batch: to_points(batch, settings, collection.layout, encoder, self._dense),
                 write=self._write_batch,
                 on_error=options.on_error,
@@ -148,7 +150,13 @@ class Writer:
         """Read inputs, and of each document whose it is."""
         layout = self._collection.layout
         for document in read_documents(inputs):
-            if layout.tenant_field is None or isinstance(document, BadInput):
+            if isinstance(document, BadInput):
+                yield document
+                continue
+            if self._is_too_large(document):
+                yield BadInput(document.position, document.id, size_fault(document, self._collection))
+                continue
+            if layout.tenant_field is None:
                 yield document
                 continue
             try:
@@ -156,9 +164,20 @@ class Writer:
             except InputError as error:
                 yield BadInput(document.position, document.id, str(error))
 
-    def _write_batch(self, batch: Batch) -> None:
-        with self._collection.confirmed_write():
-            write_batch(self._collection, batch)
+    def _is_too_large(self, document: Document) -> bool:
+        """Return whether the store will not take a document in one request, whatever its vectors."""
+        limit, settings = self._collection.max_request_bytes, self._collection.settings
+        if limit is None or (settings is not None and settings.windows == "points"):
+            return False  # the windows of a document go in several requests
+        return payload_bytes(document.text, document.metadata, document.extra) > limit
+
+    def _lookup(self, documents: Sequence[Document]) -> Mapping[DocumentKey, Stored]:
+        with self._collection.loading():
+            return lookup(self._collection, documents)
+
+    def _write_batch(self, batch: Batch) -> list[BadInput]:
+        with self._collection.loading(), self._collection.confirmed_write():
+            return write_batch(self._collection, batch)
 
     def _settings(self) -> CollectionSettings:
         if self._collection.settings is None:
@@ -181,7 +200,13 @@ class Writer:
         if stored is None:
             return False
         with self._collection.confirmed_write():
-            set_metadata(self._collection, key, metadata, stored.windows)
+            try:
+                set_metadata(self._collection, key, metadata, stored.windows)
+            except RequestTooLargeError as error:
+                raise InputError(
+                    f"update_metadata of {id!r}: the metadata is too large for the server. {error} Nothing "
+                    "was written."
+                ) from error
         return True
 
     def delete(

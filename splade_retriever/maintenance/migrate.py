@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.options import CreateOptions
-from splade_retriever.maintenance.points import batches, count_points, differing, remove_surplus, to_point
+from splade_retriever.index.options import CreateOptions, ServerKeywords
+from splade_retriever.maintenance.points import batches, copy_points, count_points, differing, remove_surplus
 from splade_retriever.maintenance.staging import (
     MAX_PASSES,
     changed_all_the_time,
@@ -76,6 +76,7 @@ def migrate(
     replication_factor: int | None = None,
     dry_run: bool = False,
     on_progress: Callable[[int, int], object] | None = None,
+    **server: Unpack[ServerKeywords],
 ) -> MigrationReport:
     """Copy a collection: its points, vector parameters, payload indexes and settings.
 
@@ -101,6 +102,8 @@ def migrate(
         replication_factor: Copies of each shard; None for as many as the source has on a server.
         dry_run: Return the plan, and write nothing.
         on_progress: Called with the points done and the number of points, after each batch of the copy.
+        **server: How to connect to servers: `prefer_grpc`, `grpc_port`, `timeout`, `retry_for`, `ca`,
+            `verify` as in `SpladeIndex`. `timeout` is 60 and `retry_for` 300 seconds unless set.
 
     Raises:
         CollectionNotFoundError: The source does not exist.
@@ -121,7 +124,7 @@ def migrate(
         )
     with ExitStack() as stack:
         origin = stack.enter_context(
-            open_collection(source, collection, create=False, api_key=source_api_key)
+            open_collection(source, collection, create=False, api_key=source_api_key, server=server)
         )
         report = _plan(origin, name, str(target) if isinstance(target, str | Path) else "")
         report.dry_run = dry_run
@@ -129,9 +132,11 @@ def migrate(
             report.copied = report.points
             return report
         if same_place:
-            goal = Collection(origin.client, name, origin.location, owned=False)
+            goal = origin.beside(name)
         else:
-            goal = stack.enter_context(open_collection(target, name, create=True, api_key=api_key))
+            goal = stack.enter_context(
+                open_collection(target, name, create=True, api_key=api_key, server=server)
+            )
         report.target = goal.location
         report.state = _target_state(origin, goal)
         if report.state == "complete":
@@ -213,7 +218,7 @@ def _fill(
     done = 0
     for batch in batches(source, with_vectors=True):
         wanted = batch if is_new else differing(batch, target, with_vectors=True)
-        target.upsert([[to_point(record)] for record in wanted])
+        copy_points(wanted, target)
         report.copied += len(wanted)
         report.present += len(batch) - len(wanted)
         done += len(batch)
@@ -267,7 +272,7 @@ def _copy_differing(batch: Any, source: Collection, target: Collection, *, with_
     if changed and not with_vectors:
         ids = [record.id for record in changed]
         changed = source.retrieve(ids, vectors=True)
-    target.upsert([[to_point(record)] for record in changed])
+    copy_points(changed, target)
     return len(changed)
 
 

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from splade_retriever.errors import StorageError
 from splade_retriever.index.collection import Collection
+from splade_retriever.index.payload import package_fields
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
 __all__ = [
     "batches",
+    "copy_points",
     "count_points",
     "differing",
     "is_queryable",
@@ -54,6 +57,25 @@ def to_point(record: "models.Record") -> "models.PointStruct":
 
     vector: Any = record.vector if record.vector is not None else {}
     return models.PointStruct(id=record.id, vector=vector, payload=record.payload)
+
+
+def copy_points(records: "list[models.Record]", target: Collection) -> None:
+    """Write points to the target.
+
+    Raises:
+        StorageError: A point is too large for a server.
+    """
+    refused = target.upsert([[to_point(record)] for record in records])
+    if refused:
+        record = records[refused[0]]
+        limit = target.max_request_bytes
+        accepted = "" if limit is None else f", which takes {limit / 2**20:.4g} MiB in a request"
+        raise StorageError(
+            f"Document {package_fields(record).get('id', record.id)!r} is too large for the server at "
+            f"{target.location!r}{accepted}. Copy over gRPC (prefer_grpc=True, --grpc), which has no such "
+            "limit, or raise service.max_request_size_mb of the server, and run the same command again; it "
+            "continues."
+        )
 
 
 def remove_surplus(source: Collection, target: Collection) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from splade_retriever.errors import StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import CollectionSettings
-from splade_retriever.index.documents import Document, DocumentKey, Hit
+from splade_retriever.index.documents import BadInput, Document, DocumentKey, Hit
 from splade_retriever.index.ingest import Batch, Stored, ingest
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
@@ -80,9 +80,9 @@ class Reencoding:
         report = PassReport()
         recipe = self.new.recipe()
 
-        def write(batch: Batch) -> None:
+        def write(batch: Batch) -> list[BadInput]:
             report.changes += len(batch.points) + len(batch.metadata)
-            write_batch(self.target, batch)
+            return write_batch(self.target, batch)
 
         def count(ids: list[str]) -> None:
             report.documents += len(ids)

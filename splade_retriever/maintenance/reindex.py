@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
@@ -12,8 +12,8 @@ from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError, StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
-from splade_retriever.index.connection import call_with_retry
 from splade_retriever.index.opening import load_settings
+from splade_retriever.index.options import ServerKeywords
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reencode import Reencoding, count_documents
 from splade_retriever.maintenance.staging import (
@@ -77,6 +77,7 @@ def reindex(
     api_key: str | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], object] | None = None,
+    **server: Unpack[ServerKeywords],
 ) -> ReindexReport:
     """Encode all documents into a new collection, and switch to it when it is complete.
 
@@ -108,6 +109,8 @@ def reindex(
         batch_size: Documents to encode and write together.
         on_progress: Called with the documents done and the number of documents, after each batch of the first
             pass.
+        **server: How to connect to a server: `prefer_grpc`, `grpc_port`, `timeout`, `retry_for`, `ca`,
+            `verify` as in `SpladeIndex`. `timeout` is 60 and `retry_for` 300 seconds unless set.
 
     Raises:
         CollectionNotFoundError: There is no such collection.
@@ -118,7 +121,7 @@ def reindex(
             use.
     """
     started = time.perf_counter()
-    with open_collection(place, collection, create=False, api_key=api_key) as source:
+    with open_collection(place, collection, create=False, api_key=api_key, server=server) as source:
         old = _settings_of(source)
         encoder = _encoder_for(source, model)
         changes = {"min_weight": min_weight, "windows": windows, "window_overlap": window_overlap}
@@ -139,7 +142,7 @@ def reindex(
         if new.recipe() != old.recipe():
             alias_of = _alias_target(source)
             name = into or _new_name(source, alias_of)
-            target = Collection(source.client, name, source.location, owned=False)
+            target = source.beside(name)
             work = Reencoding(source, target, old, new, encoder, dense)
             _check_vectors(work)
             _prepare(work, restart=restart)
@@ -174,8 +177,7 @@ def _alias_target(source: Collection) -> str | None:
     """Return the collection that a name is an alias of; None for the name of a collection."""
     if isinstance(source.client, EdgeClient | EdgeProcess):
         return None
-    answer = call_with_retry(source.client.get_aliases, doing=f"list the aliases at {source.location!r}")
-    return next((item.collection_name for item in answer.aliases if item.alias_name == source.name), None)
+    return source.aliases_in_store().get(source.name)
 
 
 def _new_name(source: Collection, alias_of: str | None) -> str:
@@ -185,7 +187,7 @@ def _new_name(source: Collection, alias_of: str | None) -> str:
     number = 2
     while True:
         name = f"{source.name}.{number}"
-        candidate = Collection(source.client, name, source.location, owned=False)
+        candidate = source.beside(name)
         if name != alias_of and (not candidate.exists() or staging_mark(candidate) is not None):
             return name
         number += 1
@@ -288,20 +290,5 @@ def _switch(work: Reencoding, report: ReindexReport, alias_of: str | None) -> No
     finish(source, target, settings)
     report.new_collection, report.switch = target.name, "new name"
     if alias_of is not None:
-        _switch_alias(source, target)
+        source.switch_alias(target.name)
         report.switch = "alias"
-
-
-def _switch_alias(source: Collection, target: Collection) -> None:
-    from qdrant_client import models
-
-    operations: list[Any] = [
-        models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=source.name)),
-        models.CreateAliasOperation(
-            create_alias=models.CreateAlias(collection_name=target.name, alias_name=source.name)
-        ),
-    ]
-    call_with_retry(
-        lambda: source.client.update_collection_aliases(change_aliases_operations=operations),
-        doing=f"switch alias {source.name!r} to collection {target.name!r}",
-    )

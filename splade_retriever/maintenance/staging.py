@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
-from splade_retriever.index.connection import call_with_retry
 from splade_retriever.index.opening import open_store
-from splade_retriever.index.options import CreateOptions, ServerOptions
+from splade_retriever.index.options import CreateOptions, ServerKeywords, ServerOptions
 from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ Command = Literal["migrate", "reindex"]
 
 MAX_PASSES: Final = 10
 """Comparisons of two collections, each of which brings the target up to date, before a command gives up."""
+_TIMEOUT_S: Final = 60
+"""Time limit of a request, which may read or copy many points."""
 _CLUSTER_SETTINGS: Final = ("shard_number", "replication_factor", "write_consistency_factor")
 
 
@@ -56,7 +57,12 @@ class StagingMark:
 
 @contextmanager
 def open_collection(
-    place: "str | Path | QdrantBase", name: str, *, create: bool, api_key: str | None
+    place: "str | Path | QdrantBase",
+    name: str,
+    *,
+    create: bool,
+    api_key: str | None,
+    server: ServerKeywords | None = None,
 ) -> Iterator[Collection]:
     """Open a collection; its store is closed at the end unless it is the caller's client.
 
@@ -65,6 +71,7 @@ def open_collection(
         name: The collection, which need not exist.
         create: Whether a folder may be created.
         api_key: Key of the server.
+        server: How to connect to it.
 
     Raises:
         CollectionNotFoundError: There is no such folder, and `create` is False.
@@ -72,7 +79,9 @@ def open_collection(
         StorageError: The folder holds something else.
     """
     if not isinstance(place, str | Path):
-        yield Collection(place, name, type(place).__name__, owned=False)
+        store = Collection(place, name, type(place).__name__, owned=False)
+        store.only_loads()
+        yield store
         return
     place = resolved_location(place)
     if not create and not is_url(place) and Path(place).is_dir() and not any(Path(place).iterdir()):
@@ -80,8 +89,12 @@ def open_collection(
         raise CollectionNotFoundError(
             f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
-    opened = open_store(place, create=create, server=ServerOptions(api_key=api_key, timeout=60))
-    store = Collection(opened, name, str(place), owned=True)
+    keywords: ServerKeywords = {"timeout": _TIMEOUT_S}
+    keywords.update(server or {})
+    options = ServerOptions(api_key=api_key, **keywords)
+    opened = open_store(place, create=create, server=options)
+    store = Collection(opened, name, str(place), owned=True, server=options)
+    store.only_loads()
     try:
         yield store
     finally:
@@ -90,8 +103,7 @@ def open_collection(
 
 def not_found(store: Collection) -> CollectionNotFoundError:
     """Return the error for a missing collection, with the names of those that exist."""
-    found = call_with_retry(store.client.get_collections, doing=f"list the collections at {store.location!r}")
-    names = ", ".join(sorted(repr(item.name) for item in found.collections)) or "none"
+    names = ", ".join(sorted(map(repr, store.names_in_store()))) or "none"
     return CollectionNotFoundError(
         f"There is no collection {store.name!r} at {store.location!r} (found: {names}). Check both names."
     )

@@ -17,10 +17,9 @@ from qdrant_client.grpc import CollectionExists, CollectionExistsResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from splade_retriever.errors import InputError, ServerError, StorageError
-from splade_retriever.index import connection as server
-from splade_retriever.index.connection import call_with_retry, run_concurrently
+from splade_retriever.index.connection import Connection, run_concurrently
 from splade_retriever.index.options import ServerOptions
-from splade_retriever.index.server_client import connect
+from splade_retriever.index.server_client import connect, connection_to
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.rest_server import RestServer
 from tests.words import WordEncoder
@@ -69,11 +68,12 @@ def answers() -> Iterator[type[Answers]]:
         thread.join()
 
 
-def ask(url: str, waits_s: tuple[float, ...] = (0.01, 0.01)) -> bool:
-    client = connect(url, ServerOptions(api_key="secret", timeout=2))
+def ask(url: str, retry_for: float | None = None) -> bool:
+    options = ServerOptions(api_key="secret", timeout=2, retry_for=retry_for)
+    client = connect(url, options)
     try:
-        return call_with_retry(
-            lambda: client.collection_exists("docs"), doing="look for 'docs'", waits_s=waits_s
+        return connection_to(url, options).send(
+            lambda: client.collection_exists("docs"), doing="look for 'docs'"
         )
     finally:
         client.close()
@@ -102,23 +102,29 @@ def test_a_permanent_error_is_raised_at_once(
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
-def test_a_server_that_stays_busy_is_an_error_after_six_attempts(answers: type[Answers]) -> None:
+def test_a_server_that_stays_busy_is_an_error_when_the_time_is_over(answers: type[Answers]) -> None:
     answers.script[:] = [503] * 10
 
-    with pytest.raises(ServerError, match=r"did not answer.*in 3 tries"):
-        ask(answers.url)
+    with pytest.raises(ServerError, match=r"did not answer.*503.*in 3 tries within 0\.5 s"):
+        ask(answers.url, retry_for=0.5)
+    answers.script[:] = [503]
+    with pytest.raises(ServerError, match="in one try"):
+        ask(answers.url, retry_for=0)
 
 
-def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_WAITS_S", (0.01,))
+def test_a_server_that_never_answered_is_an_error_at_once() -> None:
     with socket.socket() as taken:  # a port that is bound and does not listen refuses
         taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        port = taken.getsockname()[1]
+        started = time.perf_counter()
 
         with pytest.raises(
-            ServerError, match=r"Could not look for collection .*Check the URL and that the server runs"
+            ServerError, match=rf"Could not look for collection .*Nothing listens at 127.0.0.1:{port}\."
         ):
-            SpladeIndex(url, model=WordEncoder())
+            SpladeIndex(f"http://127.0.0.1:{port}", model=WordEncoder())
+        assert time.perf_counter() - started < 2.0
+        with pytest.raises(ServerError, match=r"in 2 tries within 0\.2 s"):
+            SpladeIndex(f"http://127.0.0.1:{port}", model=WordEncoder(), retry_for=0.2)
 
 
 def test_errors_of_this_package_are_raised_unchanged() -> None:
@@ -126,7 +132,7 @@ def test_errors_of_this_package_are_raised_unchanged() -> None:
         raise InputError("no")
 
     with pytest.raises(InputError, match="no"):
-        call_with_retry(refuse, doing="x", waits_s=())
+        Connection("here").send(refuse, doing="x")
 
 
 # -- what a server may say beside HTTP's statuses ------------------------------------------------------------
@@ -147,10 +153,10 @@ def once(error: Exception) -> Callable[[], str]:
 def test_the_retry_waits_as_long_as_the_server_says() -> None:
     started = time.perf_counter()
 
-    assert (
-        call_with_retry(once(ResourceExhaustedResponse("slow down", 1)), doing="x", waits_s=(0.0,)) == "done"
-    )
+    assert Connection("here").send(once(ResourceExhaustedResponse("slow down", 1)), doing="x") == "done"
     assert time.perf_counter() - started >= 1.0
+    with pytest.raises(ServerError, match="It asks for a pause of 20 s"):
+        Connection("here").send(once(ResourceExhaustedResponse("slow down", 20)), doing="x")
 
 
 def test_an_answer_that_is_not_valid_is_raised_at_once() -> None:
@@ -163,7 +169,7 @@ def test_an_answer_that_is_not_valid_is_raised_at_once() -> None:
         raise ResponseHandlingException(fault.value)
 
     with pytest.raises(ServerError, match="Could not count"):
-        call_with_retry(call, doing="count", waits_s=(0.0, 0.0))
+        Connection("here").send(call, doing="count")
     assert calls == [1]
 
 
@@ -189,10 +195,11 @@ def grpc_server() -> Iterator[tuple[int, list[grpc.StatusCode]]]:
         listening.stop(None).wait()
 
 
-def ask_by_grpc(port: int) -> bool:
+def ask_by_grpc(port: int, retry_for: float | None = None) -> bool:
     client = QdrantClient("127.0.0.1", grpc_port=port, prefer_grpc=True, timeout=5, check_compatibility=False)
     try:
-        return call_with_retry(lambda: client.collection_exists("docs"), doing="look", waits_s=(0.01, 0.01))
+        connection = Connection("here", retry_for=retry_for)
+        return connection.send(lambda: client.collection_exists("docs"), doing="look")
     finally:
         client.close()
 
@@ -213,8 +220,8 @@ def test_grpc_errors_are_retried_or_raised_with_the_servers_message(
     with pytest.raises(ServerError, match="UNAUTHENTICATED"):
         ask_by_grpc(port)
     script[:] = [code.UNAVAILABLE] * 3
-    with pytest.raises(ServerError, match=r"UNAVAILABLE: as the script says.*in 3 tries"):
-        ask_by_grpc(port)
+    with pytest.raises(ServerError, match=r"UNAVAILABLE: as the script says.*in 2 tries"):
+        ask_by_grpc(port, retry_for=0.2)
 
 
 # -- many points at once -------------------------------------------------------------------------------------

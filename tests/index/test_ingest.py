@@ -21,6 +21,7 @@ class Store:
         self.encoded: list[str] = []
         self.acknowledged: list[list[str]] = []
         self.fails_at: int | None = None
+        self.refuses: str | None = None
 
     def lookup(self, documents: Sequence[Document]) -> dict[DocumentKey, Stored]:
         keys = [document.key for document in documents if document.key in self.documents]
@@ -36,7 +37,7 @@ class Store:
         words = document.text.split()
         return [models.PointStruct(id=n, vector={}, payload=payload) for n in range(len(words))]
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch) -> list[BadInput]:
         if len(self.batches) == self.fails_at:
             raise OSError("disk full")
         self.batches.append(batch)
@@ -45,6 +46,7 @@ class Store:
             self.documents[payload["key"]] = Stored(payload["hash"], payload["metadata"], len(points))
         for document, stored in batch.metadata:
             self.documents[document.key] = Stored(stored.hash, document.metadata, stored.windows)
+        return [BadInput(d.position, d.id, "is too large") for d in batch.documents if d.text == self.refuses]
 
     def add(
         self, *inputs: Document | BadInput, stream: Iterator[Document] | None = None, **options: Any

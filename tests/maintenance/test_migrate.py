@@ -366,7 +366,7 @@ def test_a_migration_to_a_server_and_back_survives_interruptions(
                 proxy.go_away()
 
         with pytest.raises((StoppedError, ServerError)):
-            migrate(tmp_path / "a", proxy.url, on_progress=interrupt)
+            migrate(tmp_path / "a", proxy.url, on_progress=interrupt, retry_for=0.3)
         proxy.come_back()
         with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):
             SpladeIndex(proxy.url, model=WordEncoder())
