@@ -22,7 +22,7 @@ from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
 from splade_retriever.cli.output import print_error, print_warnings_of_the_package, use_any_encoding
 from splade_retriever.cli.search_commands import encode, explain, models, search
-from splade_retriever.cli.training_commands import adapt
+from splade_retriever.cli.training_commands import adapt, export
 from splade_retriever.errors import SpladeError
 
 __all__ = ["app", "main"]
@@ -58,6 +58,7 @@ for _command in (index, search, explain, encode, models, info, delete, optimize,
 app.command("list")(list_files)
 app.command("eval")(evaluate)
 app.command()(adapt)
+app.command()(export)
 app.command()(mcp)
 app.add_typer(config_commands, name="config")
 

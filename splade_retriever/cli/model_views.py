@@ -79,7 +79,7 @@ def models_view(cards: Sequence[Mapping[str, Any]]) -> RenderableType:
         if card["query_side"] != "symmetric":
             sentences.append("Queries need no network.")
         if card["export_needed"]:
-            sentences.append("No ONNX file is published: export it first.")
+            sentences.append(f"No ONNX file is published: splade export {card['model']} FOLDER.")
         if card["non_commercial"]:
             sentences.append("Not for commercial use.")
         views.append(Padding(Text(" ".join(sentences), "dim"), (0, 0, 0, _INDENT), expand=False))

@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "print_error",
     "print_result",
+    "print_step",
     "print_warnings_of_the_package",
     "progress_bar",
     "stderr_console",
@@ -49,6 +50,11 @@ def print_result(
 def print_error(message: str) -> None:
     """Print an error message on stderr."""
     _print_message("splade: ", "bold red", message)
+
+
+def print_step(step: str) -> None:
+    """Print a step of a long command on stderr."""
+    _print_message("", "", f"{step} ...")
 
 
 def print_warnings_of_the_package() -> None:

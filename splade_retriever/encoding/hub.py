@@ -19,11 +19,12 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore
 
 from splade_retriever.errors import ModelFilesError
 
-__all__ = ["Snapshot", "fetch"]
+__all__ = ["Snapshot", "fetch", "list_files"]
 
 logger = logging.getLogger(__name__)
 
 _MAIN: Final = "main"
+_TIMEOUT_S: Final = 20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,6 +87,54 @@ def fetch(
         with _translated_errors(request):
             return _download(request, files)
     return _snapshot(request, files[0])
+
+
+def list_files(
+    repo: str,
+    *,
+    model: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> list[str]:
+    """Return the names of a repository's files, by one request; offline, of those in the cache.
+
+    Args:
+        repo: As for `fetch`.
+        model: As for `fetch`.
+        revision: As for `fetch`.
+        cache_dir: As for `fetch`.
+        local_files_only: As for `fetch`.
+
+    Raises:
+        ModelFilesError: If the repository cannot be reached, or offline is not in the cache.
+    """
+    cache = Path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE).expanduser()
+    request = _Request(model=model, repo=repo, revision=revision or _MAIN, cache=cache)
+    if local_files_only or constants.HF_HUB_OFFLINE:
+        return _cached_files(request, local_files_only=local_files_only)
+    with _translated_errors(request):
+        try:
+            info = huggingface_hub.HfApi().model_info(repo, revision=request.revision, timeout=_TIMEOUT_S)
+        except errors.HfHubHTTPError:
+            raise
+        except Exception as error:
+            raise _failed(
+                request, f"it cannot be reached ({type(error).__name__}: {error})", _OFFLINE_ADVICE
+            ) from error
+    return sorted(sibling.rfilename for sibling in info.siblings or [])
+
+
+def _cached_files(request: _Request, *, local_files_only: bool) -> list[str]:
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                request.repo, revision=request.revision, cache_dir=request.cache, local_files_only=True
+            )
+        )
+    except errors.LocalEntryNotFoundError as error:
+        raise _offline(request, ["all files"], local_files_only=local_files_only) from error
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _cached(request: _Request, name: str) -> Path | None:

@@ -13,7 +13,7 @@ from splade_retriever.encoding.model_folder import DIGEST, ModelFolder, export_h
 from splade_retriever.encoding.model_root import ContentStamp, ModelRoot, content_stamp, sha256
 from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
 
-__all__ = ["ModelFiles", "ModelSource", "bundled_folder", "locate"]
+__all__ = ["ModelFiles", "ModelSource", "bundled_folder", "check_license", "locate"]
 
 _BUNDLED: Final = Path(__file__).parents[1] / "bundled"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
@@ -65,7 +65,9 @@ def locate(
         return _local(bundled_folder(), source)
     card = catalogue.find(model_name) if isinstance(model_name, str) else None
     if card is not None:
-        _check_license(card, accepted=source.accept_license)
+        check_license(card, accepted=source.accept_license)
+        if path is None and card.export_needed:
+            raise ModelFilesError(export_help(card))
         if path is None:
             return _published(card, source, lazy=lazy)
         return _local(open_folder(Path(path).expanduser(), card), source)
@@ -80,7 +82,7 @@ def locate(
     opened = open_folder(folder)
     if isinstance(model_name, str) and path is not None:
         opened = replace(opened, card=replace(opened.card, model=model_name))
-    _check_license(opened.card, accepted=source.accept_license)
+    check_license(opened.card, accepted=source.accept_license)
     return _local(opened, source)
 
 
@@ -161,8 +163,6 @@ class ModelFiles:
 
 
 def _published(card: ModelCard, source: ModelSource, *, lazy: bool) -> ModelFiles:
-    if card.export_needed:
-        raise ModelFilesError(export_help(card))
     if source.revision is not None and source.revision.startswith(DIGEST):
         raise UnknownModelError(
             f"Revision {source.revision} of model {card.model!r} is the digest of a folder, not a commit "
@@ -206,7 +206,12 @@ def _local(folder: ModelFolder, source: ModelSource) -> ModelFiles:
     return files
 
 
-def _check_license(card: ModelCard, *, accepted: bool) -> None:
+def check_license(card: ModelCard, *, accepted: bool) -> None:
+    """Check that a non-commercial licence was accepted, by argument or by SPLADE_ACCEPT_LICENSE.
+
+    Raises:
+        LicenseError: If it was not.
+    """
     if not card.non_commercial or accepted:
         return
     named = {part.strip().lower() for part in os.environ.get(_ACCEPTED, "").split(",")}
@@ -216,4 +221,5 @@ def _check_license(card: ModelCard, *, accepted: bool) -> None:
         f"Model {card.model!r} has the licence {card.license}, which forbids commercial use; nothing was "
         f"downloaded. If you have read the licence and comply with it, pass accept_license=True or set "
         f"{_ACCEPTED}={card.license}. list_supported_models() shows models without that limit."
+        f"{f' {export_help(card)}' if card.export_needed else ''}"
     )

@@ -8,6 +8,7 @@ Supported are folders of this package (`card.json`), folders that sentence-trans
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +25,23 @@ from splade_retriever.encoding.model_root import (
 from splade_retriever.encoding.onnx.onnx_wire import external_files
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
 
-__all__ = ["DIGEST", "ModelFolder", "export_help", "find_model", "open_folder"]
+__all__ = [
+    "DIGEST",
+    "Checkpoint",
+    "ModelFolder",
+    "export_help",
+    "find_model",
+    "open_checkpoint",
+    "open_folder",
+]
 
 DIGEST: Final = "sha256:"
 """Prefix of the revision of a folder, which is a digest of its files and not a commit."""
 _PLACES: Final = ("", "onnx/")
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": "log1p", "log1p_relu": "log1p_log1p"}
 _STATIC: Final = ("SparseStaticEmbedding", "IDF")
+_NETWORKS: Final = ("Transformer", "MLMTransformer")
+_MODULES: Final = (*_NETWORKS, "SpladePooling", "Router", *_STATIC)
 _NO_LIMIT: Final = 1_000_000
 """transformers writes 1e30 for "no limit"; no model reads a million tokens."""
 _PADDED_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -97,23 +108,19 @@ def find_model(root: ModelRoot, names: Sequence[str], *, inner: str = "") -> Pat
     raise ModelFilesError(
         f"The model folder {root.path / inner} has no {' or '.join(names)}, neither directly nor under onnx/ "
         f"(ONNX files found: {', '.join(map(str, others)) or 'none'}). Name the file with model_file in a "
-        f"card.json, or export the model: {_EXPORT}"
+        f"card.json, or export the model: `splade export {root.path} NEW_FOLDER` (extra `export`)."
     )
-
-
-_EXPORT: Final = (
-    "pip install 'sentence-transformers[onnx]', then in Python "
-    "`SparseEncoder(NAME, backend='onnx').save_pretrained(FOLDER)`, or "
-    "`optimum-cli export onnx --model NAME --task fill-mask FOLDER`."
-)
 
 
 def export_help(card: ModelCard) -> str:
     """Return the message of how to export a model that publishes no ONNX file."""
+    folder = card.model.rpartition("/")[2]
+    accept = " --accept-license" if card.non_commercial else ""
     return (
-        f"Model {card.model!r} is published without an ONNX file. Export it once: "
-        f"{_EXPORT.replace('NAME', repr(card.source), 1).replace('NAME', str(card.source))} "
-        f"Then open it with SparseTextEmbedding({card.model!r}, specific_model_path=FOLDER)."
+        f"Model {card.model!r} is published without an ONNX file. Export it once with PyTorch: "
+        f'pip install "splade-retriever[export]", then `splade export {card.model} {folder}{accept}`. '
+        f"Then open the folder: SparseTextEmbedding({f'./{folder}'!r}"
+        f"{', accept_license=True' if accept else ''})."
     )
 
 
@@ -155,16 +162,84 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that has not been exported to ONNX yet.
+
+    Attributes:
+        card: The description of the model.
+        network: The folder of the network for documents: `config.json` and the weights.
+        query_weights: As of `ModelFolder`.
+    """
+
+    card: ModelCard
+    network: Path
+    query_weights: Path | None
+
+
+def open_checkpoint(
+    folder: Path, card: ModelCard | None = None, *, activation: Activation | None = None
+) -> Checkpoint:
+    """Read a folder with PyTorch weights, as transformers and sentence-transformers save it.
+
+    Args:
+        folder: The folder.
+        card: The description of the model, if known; None to read it from the files.
+        activation: The activation, for a model whose files do not state it.
+
+    Raises:
+        ModelFilesError: If a file is missing or cannot be read, or no file states how the model is pooled.
+        ModelGraphError: If the model is pooled in a way that is not supported.
+    """
+    root = ModelRoot(folder)
+    _check_modules(root)
+    routes = _Routes.read(root)
+    if root.read_json(Path(routes.network, "config.json")) is None:
+        raise ModelFilesError(
+            f"{folder / routes.network} has no config.json, so it is not a model of transformers. Pass the "
+            f"folder that `save_pretrained` wrote, or a name on the model hub."
+        )
+    if card is None:
+        stated = dict(root.read_json("card.json") or {})
+        card = _detect(root, {**stated, **({"activation": activation} if activation else {})}, routes)
+    else:
+        _check_architecture(folder, _config(root, routes))
+        limit = _max_length(root, routes, _config(root, routes))
+        card = replace(card, max_length=min(card.max_length, limit))
+    return Checkpoint(card, folder / routes.network, _query_weights(root, card, routes))
+
+
+def _check_modules(root: ModelRoot) -> None:
+    """Check that sentence-transformers would run no module that is left out here."""
+    path = root.find("modules.json", max_bytes=MAX_TABLE_BYTES)
+    router = root.read_json("router_config.json") or {}
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8")) if path else []
+        kinds = [str(module["type"]) for module in modules] + list(map(str, router.get("types", {}).values()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelFilesError(
+            f"{path} is not a list of modules of sentence-transformers: {error!r}. Download it again."
+        ) from error
+    other = [kind for kind in kinds if kind.rpartition(".")[2] not in _MODULES]
+    if other:
+        raise ModelGraphError(
+            f"The model in {root.path} has the module {other[0]}, expected {', '.join(_MODULES)} only. It is "
+            f"not a SPLADE model, or of a kind that is not supported."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Routes:
     """The routes of a `router_config.json`: folders for documents, pooling and queries.
 
     Attributes:
         document: The folder of the document network; "" is the model folder.
+        network: The folder of its PyTorch weights.
         pooling: The folder of the pooling's `config.json`.
         query: The folder of the table of query weights.
     """
 
     document: str = ""
+    network: str = ""
     pooling: str | None = None
     query: str | None = None
 
@@ -191,6 +266,7 @@ class _Routes:
         inner = root.path / document[0] if document else root.path
         return cls(
             document=document[0] if document and inner.is_dir() and _holds_onnx(inner) else "",
+            network=document[0] if document and (inner / "config.json").is_file() else "",
             pooling=next((name for name in document if kind[name] == "SpladePooling"), None),
             query=static[0] if static else None,
         )
@@ -218,7 +294,11 @@ def _holds_onnx(folder: Path) -> bool:
 
 
 def _config(root: ModelRoot, routes: _Routes) -> dict[str, Any]:
-    return root.read_json("config.json") or root.read_json(Path(routes.document, "config.json")) or {}
+    for folder in ("", routes.document, routes.network):
+        config = root.read_json(Path(folder, "config.json"))
+        if config:
+            return config
+    return {}
 
 
 def _detect(root: ModelRoot, card_file: Mapping[str, Any] | None, routes: _Routes) -> ModelCard:
@@ -283,7 +363,7 @@ def _activation(root: ModelRoot, routes: _Routes, *, asymmetric: bool) -> Activa
 def _max_length(root: ModelRoot, routes: _Routes, config: Mapping[str, Any]) -> int:
     """Return the smallest limit that any file states; 512 if none does."""
     limits: list[object] = [_positions(config)]
-    for folder in dict.fromkeys(("", routes.document)):
+    for folder in dict.fromkeys(("", routes.document, routes.network)):
         for name, key in (
             ("sentence_bert_config.json", "max_seq_length"),
             ("tokenizer_config.json", "model_max_length"),

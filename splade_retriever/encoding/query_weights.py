@@ -36,6 +36,13 @@ class QueryWeights:
         return cls(np.ones(vocab_size, dtype=np.float32))._without(without)
 
     @classmethod
+    def from_file(cls, path: Path, vocabulary: Mapping[str, int], *, without: Sequence[int]) -> QueryWeights:
+        """Read a table of weights: `from_safetensors` or `from_idf`, by the extension of the file."""
+        if path.suffix == ".safetensors":
+            return cls.from_safetensors(path, without=without)
+        return cls.from_idf(path, vocabulary, without=without)
+
+    @classmethod
     def from_idf(cls, path: Path, vocabulary: Mapping[str, int], *, without: Sequence[int]) -> QueryWeights:
         """Read an `idf.json`, `{token: weight}`; tokens that are not in the vocabulary are skipped.
 
@@ -88,6 +95,14 @@ class QueryWeights:
                 f"flat float tensor named 'weight'. Save the model again with sentence-transformers."
             ) from error
         return cls(weights.astype(np.float32))._without(without)
+
+    def as_table(self, vocabulary: Mapping[str, int]) -> dict[str, float]:
+        """Return the weights above 0 as `{token: weight}`; the inverse of `from_idf`."""
+        return {
+            token: float(self._weights[token_id])
+            for token, token_id in sorted(vocabulary.items(), key=lambda entry: entry[1])
+            if token_id < len(self._weights) and self._weights[token_id] > 0
+        }
 
     def embed(self, token_ids: Sequence[int]) -> SparseEmbedding:
         """Return the weights of the unique tokens of one query."""

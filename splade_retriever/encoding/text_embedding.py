@@ -487,9 +487,7 @@ def _query_weights(files: ModelFiles, tokenizer: Tokenizer) -> QueryWeights | No
     special, table = tokenizer.special_ids, files.folder.query_weights
     if table is None:
         return QueryWeights.ones(tokenizer.vocab_size, without=special)
-    if table.suffix == ".safetensors":
-        return QueryWeights.from_safetensors(table, without=special)
-    return QueryWeights.from_idf(table, tokenizer.vocabulary, without=special)
+    return QueryWeights.from_file(table, tokenizer.vocabulary, without=special)
 
 
 def _as_queries(

@@ -173,15 +173,24 @@ def test_a_model_without_an_onnx_file_says_how_to_export_it_and_opens_from_the_e
     name = "prithivida/Splade_PP_en_v2"
     with pytest.raises(ModelFilesError) as caught:
         SparseTextEmbedding(name)
-    assert f"SparseEncoder('{name}', backend='onnx').save_pretrained(FOLDER)" in str(caught.value)
-    assert f"--model {name} --task fill-mask FOLDER" in str(caught.value)
-    assert "specific_model_path=FOLDER" in str(caught.value)
+    assert 'pip install "splade-retriever[export]"' in str(caught.value)
+    assert f"`splade export {name} Splade_PP_en_v2`" in str(caught.value)
+    assert "SparseTextEmbedding('./Splade_PP_en_v2')" in str(caught.value)
 
     model = SparseTextEmbedding(name, specific_model_path=write_tiny_model(tmp_path / "exported"))
 
     assert model.model_name == name
     assert model.max_length == 32  # the number of positions of the exported network
     assert str(model.fingerprint["revision"]).startswith("sha256:")
+
+
+def test_the_command_for_a_non_commercial_model_accepts_its_licence() -> None:
+    for accept_license, kind in ((False, LicenseError), (True, ModelFilesError)):
+        with pytest.raises(kind) as caught:
+            SparseTextEmbedding("naver/splade-v3", accept_license=accept_license)
+
+        assert "`splade export naver/splade-v3 splade-v3 --accept-license`" in str(caught.value)
+        assert "SparseTextEmbedding('./splade-v3', accept_license=True)" in str(caught.value)
 
 
 def test_a_folder_opened_with_a_name_has_that_name(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_several_onnx_files_without_a_card_are_an_error(folder: Path) -> None:
 
 def test_a_missing_file_is_named_with_its_folder_and_how_to_make_it(folder: Path) -> None:
     (folder / "model.onnx").unlink()
-    with pytest.raises(ModelFilesError, match=r"tiny has no model\.onnx.*SparseEncoder"):
+    with pytest.raises(ModelFilesError, match=r"tiny has no model\.onnx.*`splade export .*tiny NEW_FOLDER`"):
         open_folder(folder)
 
     write_tiny_model(folder)

@@ -17,7 +17,7 @@ from splade_retriever.encoding.onnx.graph_cache import GraphCache
 from splade_retriever.encoding.onnx.onnx_wire import OnnxSummary, external_files, read_summary
 from splade_retriever.errors import ModelGraphError, SpladeError
 
-__all__ = ["VERSION", "is_pooled", "pooled_graph"]
+__all__ = ["VERSION", "forget_graphs", "is_pooled", "pooled_graph", "write_pooled"]
 
 VERSION = 7
 """Version of the rewriting; a cached graph of another version is written again."""
@@ -60,9 +60,7 @@ def pooled_graph(
     if pooled and precision == "fp32":
         return source
     graphs = GraphCache(cache)
-    # The cache holds graphs of many models named "model.onnx", so the source's path is part of the name.
-    place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
-    prefix = f"{source.stem}-{place}.pooled-"
+    prefix = _prefix(source)
     current = f"{prefix}{_digest(source)}-v{VERSION}-"
     screened = screened and precision == "fp32"
     name = f"{current}{activation}-{precision}{'-screened' if screened else ''}"
@@ -75,6 +73,46 @@ def pooled_graph(
     path = graphs.write(name, make)
     graphs.clean(prefix, keep=current)
     return path
+
+
+def write_pooled(source: Path, target: Path, *, activation: Activation, precision: Precision) -> None:
+    """Write the graph of `pooled_graph` to a file, with its weights beside it in `NAME.data`.
+
+    Raises:
+        ModelFilesError: As `pooled_graph`.
+        ModelGraphError: As `pooled_graph`.
+    """
+    pooled = is_pooled(read_summary(source))
+    data = target.with_name(f"{target.name}.data")
+    with data.open("wb") as file:
+        graph = _rewrite(
+            source,
+            file,
+            data.name,
+            pooled=pooled,
+            activation=activation,
+            precision=precision,
+            screened=False,
+        )
+    target.write_bytes(graph)
+
+
+def forget_graphs(source: Path, *, cache: Path | None = None) -> None:
+    """Remove the graphs of a source from the cache: for a file that will be moved or removed.
+
+    Args:
+        source: As for `pooled_graph`.
+        cache: As for `pooled_graph`.
+    """
+    graphs = GraphCache(cache)
+    if graphs.folder.exists():
+        graphs.clean(_prefix(source), keep="\0")
+
+
+def _prefix(source: Path) -> str:
+    # The cache holds graphs of many models named "model.onnx", so the source's path is part of the name.
+    place = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]
+    return f"{source.stem}-{place}.pooled-"
 
 
 def is_pooled(summary: OnnxSummary) -> bool:
