@@ -21,7 +21,7 @@ from splade_retriever.cli.evaluation_commands import evaluate
 from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
 from splade_retriever.cli.output import print_error, print_warnings_of_the_package, use_any_encoding
-from splade_retriever.cli.search_commands import encode, explain, models, search
+from splade_retriever.cli.search_commands import encode, explain, models, search, why_not
 from splade_retriever.cli.training_commands import adapt, export
 from splade_retriever.errors import SpladeError
 
@@ -53,7 +53,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (index, search, explain, encode, models, info, delete, optimize, migrate, reindex, doctor):
+for _command in (
+    index,
+    search,
+    why_not,
+    explain,
+    encode,
+    models,
+    info,
+    delete,
+    optimize,
+    migrate,
+    reindex,
+    doctor,
+):
     app.command()(_command)
 app.command("list")(list_files)
 app.command("eval")(evaluate)

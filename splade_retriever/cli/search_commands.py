@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.documents import Hit
 
-__all__ = ["encode", "explain", "models", "search"]
+__all__ = ["encode", "explain", "models", "search", "why_not"]
 
 
 def search(
@@ -66,6 +66,31 @@ def search(
         },
         as_json=as_json,
     )
+
+
+def why_not(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The query.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The document that was not found.")],
+    *,
+    index: IndexOption,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Hits of the search.")] = 5,
+    filter: FilterOption = None,
+    score_threshold: Annotated[
+        float | None, typer.Option("--score-threshold", metavar="SCORE", help="Minimum score of a hit.")
+    ] = None,
+    tokens: TokensOption = 8,
+    collection: CollectionOption = "splade",
+    model: ModelOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain why a search does not return a document: its exact rank, and what it lacks."""
+    from splade_retriever.explanation import why_not_view
+
+    conditions = parse_filter(filter)
+    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+        missing = opened.why_not(query, id, k, conditions, score_threshold=score_threshold)
+    print_result(lambda: why_not_view(missing, tokens=tokens), missing.to_dict(), as_json=as_json)
 
 
 def explain(

@@ -6,7 +6,8 @@
 from splade_retriever.explanation.contributions import Contribution, Kind, Mark, UnmatchedToken, kind_of
 from splade_retriever.explanation.explain import explain
 from splade_retriever.explanation.explanation import Explanation
-from splade_retriever.explanation.terminal import bar, explanation_view, marked_text
+from splade_retriever.explanation.terminal import bar, explanation_view, marked_text, why_not_view
+from splade_retriever.explanation.why_not import Place, Reason, TokenDifference, WhyNot, differences
 from splade_retriever.explanation.words import LiteralTokenizer
 
 __all__ = [
@@ -15,10 +16,16 @@ __all__ = [
     "Kind",
     "LiteralTokenizer",
     "Mark",
+    "Place",
+    "Reason",
+    "TokenDifference",
     "UnmatchedToken",
+    "WhyNot",
     "bar",
+    "differences",
     "explain",
     "explanation_view",
     "kind_of",
     "marked_text",
+    "why_not_view",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from splade_retriever.explanation.contributions import Contribution, Scored, split_at
 from splade_retriever.printable import printable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["bar", "explanation_view", "marked_text"]
+__all__ = ["bar", "explanation_view", "marked_text", "why_not_view"]
 
 _TOKENS_SHOWN: Final = 20
 _UNMATCHED_SHOWN: Final = 8
@@ -152,6 +153,84 @@ def _token_table(explanation: Scored, max_tokens: int, options: ConsoleOptions) 
         table.add_row(Text(f"{len(rest)} more", "dim"), f"{fsum(c.score for c in rest):.3f}")
     table.add_row(Text("sum", "bold"), Text(f"{explanation.score:.3f}", "bold"))
     return table
+
+
+class _Reason(Protocol):
+    @property
+    def message(self) -> str: ...
+
+
+class _Difference(Protocol):
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def other_score(self) -> float: ...
+
+    @property
+    def difference(self) -> float: ...
+
+
+class Missing(Protocol):
+    """What is drawn of a document that was not found."""
+
+    @property
+    def reasons(self) -> Sequence[_Reason]:
+        """What kept it out, the decisive one first."""
+        ...
+
+    @property
+    def differences(self) -> Sequence[_Difference]:
+        """What each token contributes here and to the last hit."""
+        ...
+
+    @property
+    def found(self) -> bool:
+        """Whether the search returned the document."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The document."""
+        ...
+
+    @property
+    def rank(self) -> int | None:
+        """Its rank."""
+        ...
+
+    @property
+    def cut_id(self) -> str | None:
+        """The last hit."""
+        ...
+
+
+def why_not_view(missing: Missing, *, tokens: int = _TOKENS_SHOWN) -> RenderableType:
+    """Draw the reasons, then what each token contributes to the document and to the last hit."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if missing.found:
+        return Text(f"{printable(missing.id)} was found, on rank {missing.rank}.")
+    parts: list[RenderableType] = [Text(printable(reason.message)) for reason in missing.reasons]
+    if missing.differences:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("token", overflow="fold")
+        for heading in (printable(missing.id), printable(missing.cut_id or ""), "difference"):
+            table.add_column(Text(heading), justify="right", overflow="fold")
+        for part in missing.differences[:tokens]:
+            table.add_row(
+                Text(printable(part.token)),
+                f"{part.score:.3f}",
+                f"{part.other_score:.3f}",
+                f"{part.difference:+.3f}",
+            )
+        parts += [Text(), table]
+    return Group(*parts)
 
 
 def _source(explanation: Scored, contribution: Contribution) -> Text:

@@ -21,6 +21,7 @@ __all__ = [
     "SearchRequest",
     "branches_of",
     "engine_query",
+    "just_below",
     "rank_documents",
     "to_sparse_vector",
 ]
@@ -132,7 +133,7 @@ def engine_query(
     threshold = None if only_branch else options.score_threshold
     shared: dict[str, Any] = {
         "limit": limit,
-        "score_threshold": None if threshold is None else _just_below(threshold),
+        "score_threshold": None if threshold is None else just_below(threshold),
         "with_payload": not only_branch,
         "with_vector": [names["sparse"]] if options.with_vectors and not only_branch else False,
     }
@@ -162,7 +163,7 @@ def _fusion_query(
     return models.RrfQuery(rrf=models.Rrf(k=fusion.rrf_k, weights=weights))
 
 
-def _just_below(score: float) -> float:
+def just_below(score: float) -> float:
     """Return a 32-bit number below a score, one place lower than the 32-bit number closest to it.
 
     Engines keep what is above the threshold in a single ranking, and what is not below it in a fused one.

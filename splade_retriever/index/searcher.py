@@ -55,7 +55,7 @@ class Searcher:
         requests = [
             replace(request, filter=document_filter(self._collection, request.filter)) for request in requests
         ]
-        encoded = self._encode(requests)
+        encoded = self.encode(requests)
         queries = {n: query for n, query in enumerate(encoded) if query is not None}
         limits = {n: requests[n].depth + 1 for n in queries}
         of_branches = self._branch_queries(requests, queries)
@@ -95,6 +95,26 @@ class Searcher:
                 "A batch of %d searches failed. They are run one by one.", len(requests), exc_info=True
             )
             return [answer for request in requests for answer in self.search_each([request])]
+
+    def encode(self, requests: Sequence[SearchRequest]) -> list[EncodedQuery | None]:
+        """Encode queries, texts as one batch; None for one that can find nothing."""
+        dense = iter(self._dense_vectors([request.text or "" for request in requests if request.needs_dense]))
+        sparse = iter(
+            self._sparse_vectors(
+                [request.text for request in requests if request.text and request.mode != "dense"]
+            )
+        )
+        queries: list[EncodedQuery | None] = []
+        for request in requests:
+            vector = request.query if isinstance(request.query, SparseEmbedding) else None
+            if request.text and request.mode != "dense":
+                vector = next(sparse)
+            if vector is not None:
+                vector = prune(vector, self._max_active_dims) or None
+            dense_vector = next(dense) if request.needs_dense else request.dense_vector
+            is_empty = vector is None and dense_vector is None
+            queries.append(None if is_empty else EncodedQuery(sparse=vector, dense=dense_vector))
+        return queries
 
     def reference_score(self, query: str) -> float:
         """Score a document with the query's text, encoded and pruned as the collection's documents are."""
@@ -138,26 +158,6 @@ class Searcher:
             for point in points[request.options.offset :]
             if request.accepts(point)
         ]
-
-    def _encode(self, requests: Sequence[SearchRequest]) -> list[EncodedQuery | None]:
-        """Encode queries, texts as one batch; None for one that can find nothing."""
-        dense = iter(self._dense_vectors([request.text or "" for request in requests if request.needs_dense]))
-        sparse = iter(
-            self._sparse_vectors(
-                [request.text for request in requests if request.text and request.mode != "dense"]
-            )
-        )
-        queries: list[EncodedQuery | None] = []
-        for request in requests:
-            vector = request.query if isinstance(request.query, SparseEmbedding) else None
-            if request.text and request.mode != "dense":
-                vector = next(sparse)
-            if vector is not None:
-                vector = prune(vector, self._max_active_dims) or None
-            dense_vector = next(dense) if request.needs_dense else request.dense_vector
-            is_empty = vector is None and dense_vector is None
-            queries.append(None if is_empty else EncodedQuery(sparse=vector, dense=dense_vector))
-        return queries
 
     def _sparse_vectors(self, texts: list[str]) -> list[SparseEmbedding]:
         vectors = list(self._model.encoder.query_embed(texts)) if texts else []

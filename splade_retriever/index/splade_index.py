@@ -15,7 +15,7 @@ from qdrant_client.client_base import QdrantBase
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
 from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import CollectionNotFoundError, InputError, NotSupportedError
-from splade_retriever.explanation import Explanation
+from splade_retriever.explanation import Explanation, WhyNot
 from splade_retriever.filters import FilterLike, to_qdrant_filter
 from splade_retriever.index.async_input import sync_input
 from splade_retriever.index.batcher import Batcher, without_stop_iteration
@@ -41,6 +41,7 @@ from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import SearchRequest
 from splade_retriever.index.searcher import Searcher
 from splade_retriever.index.server_client import check_same_server
+from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
@@ -188,6 +189,13 @@ class SpladeIndex:
         self._reader = Reader(self._collection, self._options.vector_name)
         self._searcher = Searcher(self._collection, self._model, self._dense_queries, self._options)
         self._explainer = Explainer(self._collection, self._model, self._options)
+        self._why_not = WhyNotFinder(
+            self._collection,
+            self._model,
+            (self._searcher, self._explainer, self._reader),
+            self._options,
+            engine_filter=self._engine_filter,
+        )
 
     def _open(self, *, create: bool, adopt: bool) -> None:
         options, collection = self._options, self._collection
@@ -527,6 +535,38 @@ class SpladeIndex:
         """Explain each hit of a search, in order, as `explain` does; the query is encoded once."""
         return self._explainer.explain(query, hits, origins=origins)
 
+    def why_not(
+        self,
+        query: str,
+        id: str,
+        k: int = 10,
+        filter: FilterLike | None = None,
+        *,
+        tenant: str | None = None,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> WhyNot:
+        """Explain why a search does not return a document.
+
+        Args:
+            query: The query.
+            id: The document.
+            k: As for `search`.
+            filter: As for `search`.
+            tenant: Whose id it is, where the collection has a `tenant_field`.
+            options: As for `search`.
+            **keywords: As for `search`.
+
+        Returns:
+            Its exact rank and score, what the last hit has that it lacks, and whether the filter, the score
+            threshold, pruning or truncation kept it out.
+
+        Raises:
+            InputError: There is no such document, or as for `search` and `explain`.
+        """
+        request = self._request(query, k, filter, _changed(options, keywords))
+        return self._why_not.why_not(request, id, filter=filter, tenant=tenant)
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     def get(self, ids: Iterable[str], *, tenant: str | None = None, with_vectors: bool = False) -> list[Hit]:
@@ -615,6 +655,22 @@ class SpladeIndex:
     ) -> list[Explanation]:
         """Run `explain_all` in a thread."""
         return await self.run_in_thread(self.explain_all, query, hits, origins=origins)
+
+    async def awhy_not(
+        self,
+        query: str,
+        id: str,
+        k: int = 10,
+        filter: FilterLike | None = None,
+        *,
+        tenant: str | None = None,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> WhyNot:
+        """Run `why_not` in a thread."""
+        return await self.run_in_thread(
+            self.why_not, query, id, k, filter, tenant=tenant, options=options, **keywords
+        )
 
     async def aget(
         self, ids: Iterable[str], *, tenant: str | None = None, with_vectors: bool = False
