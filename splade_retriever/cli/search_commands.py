@@ -82,13 +82,14 @@ def why_not(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain why a search does not return a document: its exact rank, and what it lacks."""
     from splade_retriever.explanation import why_not_view
 
     conditions = parse_filter(filter)
-    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+    with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
         missing = opened.why_not(query, id, k, conditions, score_threshold=score_threshold)
     print_result(lambda: why_not_view(missing, tokens=tokens), missing.to_dict(), as_json=as_json)
 
