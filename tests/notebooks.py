@@ -1,8 +1,51 @@
-"""What every kept notebook must be."""
+"""What every notebook of examples/ must be, and how it is run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+_CHAPTER_BYTES = 2000
+
+
+def run_notebook(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, complete: bool) -> None:
+    """Run it from top to bottom, without a key.
+
+    Args:
+        notebook: The notebook.
+        folder: An empty folder to run it in.
+        monkeypatch: Removes the keys.
+        complete: Whether it reads the sample texts completely, or only the start of each chapter.
+    """
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra `test`)")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra `test`)")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed (extra `test`)")
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LANGSMITH_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    book = nbformat.read(notebook, as_version=4)
+    shutil.copytree(notebook.parent / "data", folder / "data", copy_function=shutil.copy2 if complete else _copy_start)
+
+    # A kernel's start and a cell may take long on a busy machine; neither is what is tested here.
+    nbclient.NotebookClient(
+        book,
+        timeout=600,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
+
+    shown = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in shown if output.output_type == "error"]
+    assert len(shown) > 5
+
+
+def _copy_start(source: str, target: str) -> None:
+    """Copy the first paragraphs of a chapter."""
+    text = Path(source).read_text("utf-8")
+    end = text.find("\n\n", _CHAPTER_BYTES)
+    Path(target).write_text(text if end < 0 else text[:end], "utf-8")
 
 
 def check_kept_outputs(notebook: Path) -> None:

@@ -2,13 +2,17 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.command import run_command
 
 pytestmark = pytest.mark.docs
 
@@ -83,21 +87,69 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, desk: Pat
 
 
 @pytest.mark.parametrize("page", with_blocks("console"), ids=named)
-def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, desk: Path) -> None:
+def test_the_commands_of_a_page_run_and_print_what_it_shows(
+    page: Path, checkout: "Checkout", request: pytest.FixtureRequest
+) -> None:
+    checkout.clean()
+    processes = request.config.getoption("--slow")
     for block in blocks(page, "console"):
         for command, shown in transcript(block):
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=desk,
-                env=environment(desk),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
+            if command == INDEXING and not (checkout.folder / "index").exists():
+                done = checkout.repeat_indexing()
+            else:
+                done = run_shell(command, checkout.folder, processes=processes)
             assert done.returncode == 0, f"{page.name}: {command}\n{done.stdout}\n{done.stderr}"
             for line in shown:
                 assert fits(line, done.stdout), f"{page.name}: {command}\nno line {line!r} in\n{done.stdout}"
+
+
+INDEXING = "splade index examples/data/astronomy --to ./index"
+"""The first command of two pages; it encodes 300 passages."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder like a fresh checkout, and what `INDEXING` did there."""
+
+    folder: Path
+    index: Path
+    indexing: subprocess.CompletedProcess[str]
+
+    def clean(self) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(ROOT / "examples" / "data", self.folder / "examples" / "data")
+
+    def repeat_indexing(self) -> subprocess.CompletedProcess[str]:
+        """Make the same index again without encoding."""
+        shutil.copytree(self.index, self.folder / "index")
+        return self.indexing
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A folder whose path is the same for all pages: an index has the absolute paths of its files."""
+    place = tmp_path_factory.mktemp("checkout")
+    folder, kept = place / "splade-retriever", place / "kept"
+    shutil.copytree(ROOT / "examples" / "data", folder / "examples" / "data")
+    indexing = run_shell(INDEXING, folder, processes=True)
+    assert indexing.returncode == 0, indexing.stderr
+    shutil.move(folder / "index", kept)
+    return Checkout(folder, kept, indexing)
+
+
+def run_shell(command: str, desk: Path, *, processes: bool) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell; unless `processes`, a call of `splade` alone runs in the tests' process."""
+    if command.startswith("splade ") and not processes and not set(command) & set("|<>&;$`"):
+        return run_command(shlex.split(command)[1:], desk, environment=environment(desk))
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=desk,
+        env=environment(desk),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 def transcript(block: str) -> list[tuple[str, list[str]]]:

@@ -13,30 +13,29 @@ from tests.words import WordEncoder
 METHODS = [method for method in ("spawn", "fork") if method in multiprocessing.get_all_start_methods()]
 
 
-def search_in_worker(folder: Path, read_only: bool, opened: Any, answers: Any) -> None:
-    """Open the folder, wait until all workers have tried to, and search."""
-    try:
-        client = EdgeClient(folder, read_only=read_only)
-    except Exception as error:  # noqa: BLE001 - sent to the test
-        answers.put(type(error).__name__)
+def search_in_worker(folder: Path, opened: Any, answers: Any) -> None:
+    """Open the folder to read, then to write. Each time wait until all workers have tried to, and search."""
+    for read_only in (True, False):
+        try:
+            client = EdgeClient(folder, read_only=read_only)
+        except Exception as error:  # noqa: BLE001 - sent to the test
+            opened.wait(60)
+            answers.put((read_only, type(error).__name__))
+        else:
+            with client, SpladeIndex(client=client, model=WordEncoder()) as index:
+                opened.wait(60)
+                answers.put((read_only, [hit.id for hit in index.search("moon")]))
         opened.wait(60)
-        return
-    with client, SpladeIndex(client=client, model=WordEncoder()) as index:
-        opened.wait(60)
-        answers.put([hit.id for hit in index.search("moon")])
 
 
-def run_workers(
-    context: SpawnContext | ForkContext, folder: Path, *, count: int, read_only: bool
-) -> list[Any]:
+def run_workers(context: SpawnContext | ForkContext, folder: Path, *, count: int) -> list[tuple[bool, Any]]:
     opened, answers = context.Barrier(count), context.Queue()
     workers = [
-        context.Process(target=search_in_worker, args=(folder, read_only, opened, answers))
-        for _ in range(count)
+        context.Process(target=search_in_worker, args=(folder, opened, answers)) for _ in range(count)
     ]
     for worker in workers:
         worker.start()
-    results = [answers.get(timeout=60) for _ in workers]
+    results = [answers.get(timeout=60) for _ in range(2 * count)]
     for worker in workers:
         worker.join(60)
     return results
@@ -54,9 +53,11 @@ def folder(tmp_path: Path) -> Path:
 def test_several_workers_read_at_once_and_only_one_opens_to_write(method: str, folder: Path) -> None:
     context = SpawnContext() if method == "spawn" else ForkContext()
 
-    assert run_workers(context, folder, count=3, read_only=True) == [["moon"]] * 3
-    answers = run_workers(context, folder, count=3, read_only=False)
-    assert sorted(answers, key=str) == ["IndexLockedError", "IndexLockedError", ["moon"]]
+    answers = run_workers(context, folder, count=3)
+
+    assert [answer for read_only, answer in answers if read_only] == [["moon"]] * 3
+    written = [answer for read_only, answer in answers if not read_only]
+    assert sorted(written, key=str) == ["IndexLockedError", "IndexLockedError", ["moon"]]
 
 
 def test_a_notebook_cell_that_opens_the_folder_again_shares_it(folder: Path) -> None:

@@ -52,7 +52,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LENGTH: Final = struct.Struct("<Q")
-_START: Final = "import sys; sys.path[:] = {path!r}; from splade_retriever.edge.process import serve; serve()"
+_START: Final = """
+import sys
+sys.path[:] = {path!r}
+sys.modules["fastembed"] = None
+from splade_retriever.edge.process import serve
+serve()
+"""
+"""qdrant-client imports FastEmbed if it is installed. That takes half a second, and the engine does not use it."""
 _ENDING_TIMEOUT_S: Final = 60.0
 """Longest wait for the child to flush and end."""
 

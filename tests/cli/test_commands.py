@@ -1,4 +1,4 @@
-"""The `splade` command as its users run it: a process on real files, with the bundled model."""
+"""The `splade` command on real files, with the bundled model."""
 
 import contextlib
 import json
@@ -18,6 +18,7 @@ import typer
 from splade_retriever import SpladeIndex, __version__
 from splade_retriever.cli.commands import app
 from tests.cli.conftest import MOON, SPLADE, Desk
+from tests.command import run_command
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
@@ -26,7 +27,8 @@ PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
 # -- index ---------------------------------------------------------------------------------------------------
 
 
-def test_indexing_prints_what_it_did_and_a_second_run_what_changed(desk: Desk) -> None:
+def test_indexing_prints_what_it_did_and_a_second_run_what_changed(desk_of_processes: Desk) -> None:
+    desk = desk_of_processes
     desk.write("docs/moon.md", MOON)
     desk.write("docs/sub/gone.txt", "A text that will be deleted.")
     first = desk.run("index", "docs", "--to", "index")
@@ -259,14 +261,8 @@ def test_piped_output_is_not_wrapped(desk: Desk) -> None:
 
     def lines(*arguments: str) -> list[str]:
         environment = {key: value for key, value in desk.environment().items() if key != "COLUMNS"}
-        done = subprocess.run(
-            [*SPLADE, *arguments],
-            cwd=desk.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = run_command(arguments, desk.folder, environment=environment)
+        assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
     assert any(
@@ -355,7 +351,8 @@ def test_wrong_usage_has_status_2(desk: Desk, arguments: list[str]) -> None:
     assert desk.run(*arguments, status=2).stdout == ""
 
 
-def test_an_index_that_another_process_has_open_is_reported(desk: Desk) -> None:
+def test_an_index_that_another_process_has_open_is_reported(desk_of_processes: Desk) -> None:
+    desk = desk_of_processes
     desk.write("a.txt", "text")
     with SpladeIndex(desk.folder / "index"):
         shown = desk.run("index", "a.txt", "--to", "index", status=1).stderr
@@ -402,8 +399,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert not {"onnxruntime", "qdrant_client", "qdrant_edge", "numpy", "tokenizers"} & set(loaded)
 
 
-def test_the_version_is_printed(desk: Desk) -> None:
-    assert desk.run("--version").stdout == f"splade-retriever {__version__}\n"
+def test_the_version_is_printed(desk_of_processes: Desk) -> None:
+    assert desk_of_processes.run("--version").stdout == f"splade-retriever {__version__}\n"
 
 
 def test_every_command_and_option_is_documented() -> None:

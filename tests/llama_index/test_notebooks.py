@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.notebooks import check_kept_outputs, run_notebook
+
 pytestmark = pytest.mark.notebook
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -23,32 +25,14 @@ def test_both_notebooks_exist() -> None:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_keeps_the_outputs_of_a_run_without_errors(notebook: Path) -> None:
+    check_kept_outputs(notebook)
     cells = cells_of(notebook)
-
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}
-    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
     assert all(cell["outputs"] for cell in cells if "show(" in "".join(cell["source"]).split("def show")[0])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of the kernel's client
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_without_a_key(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra: docs)")
-    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra: docs)")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed (extra: docs)")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    book = nbformat.read(notebook, as_version=4)
-
-    nbclient.NotebookClient(
-        book,
-        timeout=240,
-        startup_timeout=300,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(EXAMPLES)}},
-    ).execute()
-
-    shown = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not [output for output in shown if output.output_type == "error"]
-    assert len(shown) > 5
+def test_a_notebook_runs_without_a_key(
+    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    run_notebook(notebook, tmp_path, monkeypatch, complete=request.config.getoption("--slow"))
