@@ -46,10 +46,7 @@ def _run_main() -> int:
     try:
         main()
     except SystemExit as ended:
-        if ended.code is None:
-            return 0
-        assert isinstance(ended.code, int), ended.code
-        return ended.code
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
 
 
@@ -58,7 +55,5 @@ def _stream(content: str = "") -> io.TextIOWrapper:
 
 
 def _text(stream: io.TextIOWrapper) -> str:
-    stream.flush()
-    buffer = stream.buffer
-    assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode()
+    stream.seek(0)
+    return stream.read()

@@ -25,7 +25,9 @@ def run_notebook(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LANGSMITH_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     book = nbformat.read(notebook, as_version=4)
-    shutil.copytree(notebook.parent / "data", folder / "data", copy_function=shutil.copy2 if complete else _copy_start)
+    shutil.copytree(
+        notebook.parent / "data", folder / "data", copy_function=shutil.copy2 if complete else _copy_start
+    )
 
     # A kernel's start and a cell may take long on a busy machine; neither is what is tested here.
     nbclient.NotebookClient(

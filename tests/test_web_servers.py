@@ -30,9 +30,7 @@ def search_in_worker(folder: Path, opened: Any, answers: Any) -> None:
 
 def run_workers(context: SpawnContext | ForkContext, folder: Path, *, count: int) -> list[tuple[bool, Any]]:
     opened, answers = context.Barrier(count), context.Queue()
-    workers = [
-        context.Process(target=search_in_worker, args=(folder, opened, answers)) for _ in range(count)
-    ]
+    workers = [context.Process(target=search_in_worker, args=(folder, opened, answers)) for _ in range(count)]
     for worker in workers:
         worker.start()
     results = [answers.get(timeout=60) for _ in range(2 * count)]

@@ -22,4 +22,6 @@ def test_a_notebook_keeps_the_outputs_of_a_run_without_errors(name: str) -> None
 def test_a_notebook_runs_without_a_key(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    run_notebook(EXAMPLES / f"{name}.ipynb", tmp_path, monkeypatch, complete=request.config.getoption("--slow"))
+    run_notebook(
+        EXAMPLES / f"{name}.ipynb", tmp_path, monkeypatch, complete=request.config.getoption("--slow")
+    )
