@@ -59,7 +59,7 @@ sys.modules["fastembed"] = None
 from splade_retriever.edge.process import serve
 serve()
 """
-"""qdrant-client imports FastEmbed if it is installed, which takes half a second; the engine does not need it."""
+"""qdrant-client imports FastEmbed if it is installed, which takes half a second and is not needed here."""
 _ENDING_TIMEOUT_S: Final = 60.0
 """Longest wait for the child to flush and end."""
 
