@@ -7,7 +7,7 @@ and experiments. Everything in them comes from the model folder and from a folde
 the bundled model are `model_building/record`, so its card can be written again without training:
 
 - `recipe.json` by a run, `sources.json` by `prepare`, and `quality.json` by `evaluate`;
-- optional: `pool.json`, the numbers of texts and queries of a round over data without labels;
+- optional: `pool.json` by `pool`, the numbers of texts and queries of a round over mined candidates;
 - optional: `fp32.json` and `int8.json` by `evaluate`, of the same weights in both precisions;
 - optional: `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, the output of `expansions` and of
   `research.ceiling`, `research.variants` and `research.ways`.
@@ -35,8 +35,7 @@ LIMITS = """\
 - English only; other languages become word pieces that carry little meaning.
 - 512 tokens; the rest of a longer text is cut and counted (or `SpladeIndex` reads it in windows).
 - The data is encyclopaedic, scientific, medical and technical; it has no slang, chat or code. It has the
-views
-  and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
+  views and gaps of its authors, mostly those of the English Wikipedia and of US institutions.
 - A weight says how much a token matters to matching, not that a statement is true. Scores are comparable
   within one query only."""
 ADAPTING = """\
@@ -212,18 +211,25 @@ def _json(file: Path) -> Any:
 
 def _schedule(rounds: Sequence[dict[str, Any]], exported: str) -> str:
     """Describe steps, minutes and hardware of the rounds, and the command that runs them again."""
-    in_batch = [each for each in rounds if "shares" not in each]
+    in_batch, mined = (
+        [each for each in rounds if ("shares" in each) == is_mined] for is_mined in (False, True)
+    )
     minutes = [f"{each['minutes']:.0f}" for each in in_batch]
     steps, batch = sum(each["steps"] for each in in_batch), in_batch[-1]["recipe"]["batch"]
-    again = [
-        "    python -m model_building --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\",
-        f"        --minutes {' '.join(minutes)} {exported}",
-    ]
     text = f"""
         {steps:,} steps of {batch} pairs in rounds of {", ".join(minutes)} minutes on
         {in_batch[-1].get("hardware", "unknown hardware")}, beside other work; the schedule followed the
-        minutes. The command:"""
-    parts = [_filled(text), "\n".join(again), *(_mined_round(each) for each in rounds if "shares" in each)]
+        minutes."""
+    lengths = f"--minutes {' '.join(minutes)}"
+    if mined:
+        lengths = f"--steps {' '.join(str(each['steps']) for each in in_batch)}"
+        lengths += f" --mined-steps {mined[-1]['steps']} --device cuda"
+    again = [
+        "    python -m model_building --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER \\",
+        f"        {lengths} \\",
+        f"        {exported}",
+    ]
+    parts = [_filled(text), *map(_mined_round, mined), "The command:", "\n".join(again)]
     return "\n\n".join(parts)
 
 
@@ -231,11 +237,12 @@ def _mined_round(trained: dict[str, Any]) -> str:
     """Describe a round over mined candidates."""
     recipe, shares = trained["recipe"], trained["shares"]
     text = f"""
-        A further round of {trained["steps"]:,} steps ran in {trained["minutes"]:.0f} minutes on an
-        {trained["hardware"]}. A step had {recipe["queries"]} queries, each with its answer and
-        {recipe["listed"] - 1} mined candidates. The teacher was {shares["dense"]:g} x the cosine of
-        all-mpnet-base-v2 (Apache-2.0) + {shares["words"]:g} x word matches + {shares["model"]:g} x the
-        scores of the model of the round before. All six layers were trained. {trained.get("remark", "")}"""
+        A further round (`model_building/mined_round.py`) of {trained["steps"]:,} steps ran in
+        {trained["minutes"]:.0f} minutes on an {trained["hardware"]}. A step had {recipe["queries"]} queries,
+        each with its answer and {recipe["listed"] - 1} mined candidates. The teacher was {shares["dense"]:g}
+        x the cosine of all-mpnet-base-v2 (Apache-2.0) + {shares["words"]:g} x word matches +
+        {shares["model"]:g} x the scores of the model of the round before. All six layers were trained.
+        {trained.get("remark", "")}"""
     return _filled(text)
 
 
@@ -383,16 +390,12 @@ def _unlabelled(file: Path) -> Iterator[str]:
     pool = _json(file)
     yield _filled(f"""
         The last round used all pairs of these sources (of `oewn` 8,000), and data without labels, which a
-        teacher
-        scores: {pool["texts"]:,} texts and {pool["queries"]:,} queries in total, of which
-            {pool["questions"]:,} are questions without an answer and {pool["sentences"]:,} are sentences of
-            the texts. The same check was applied.""")
+        teacher scores: {pool["texts"]:,} texts and {pool["queries"]:,} queries in total, of which
+        {pool["questions"]:,} are questions without an answer and {pool["sentences"]:,} are sentences of the
+        texts. The same check was applied. {pool.get("remark", "")}""")
     lines = ["| source without labels | content | licence, attribution |", "|---|---|---|"]
     lines += [f"| {source.name} | {source.what} | {source.licence} |" for source in UNLABELLED]
     yield "\n".join(lines)
-    yield _filled("""
-        The provenance of single questions of OpenTriviaQA is unknown. They and those of TriviaQA, which were
-        not used, are excluded from the next version.""")
 
 
 def attribution(source: str) -> str:

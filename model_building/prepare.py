@@ -65,13 +65,13 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
         dropped = len(rows) - len(pairs)
         chosen = random.permutation(len(pairs))[: max(64, int(source.rows * share))]
         pairs = order_by_topic([pairs[i] for i in chosen], random)
-        queries = _tokenise(tokenizer, [pair["query"] for pair in pairs], QUERY_TOKENS)
-        texts = _tokenise(tokenizer, [_document(pair) for pair in pairs], TEXT_TOKENS)
+        queries = tokenise(tokenizer, [pair["query"] for pair in pairs], QUERY_TOKENS)
+        texts = tokenise(tokenizer, [document_text(pair) for pair in pairs], TEXT_TOKENS)
         for text in texts:
             frequency[np.unique(text)] += 1
         documents += len(texts)
         keys = np.array([hash_of(pair["text"]) for pair in pairs], dtype=np.uint64)
-        columns: dict[str, Any] = {**_flat("query", queries), **_flat("text", texts), "text_key": keys}
+        columns: dict[str, Any] = {**flat("query", queries), **flat("text", texts), "text_key": keys}
         np.savez(out / f"{source.name}.npz", **columns)
         counts[source.name] = {"kept": len(pairs), "overlapping": dropped}
         logger.info(
@@ -139,7 +139,8 @@ def order_by_topic(pairs: list[dict[str, str]], random: np.random.Generator) -> 
     return [pairs[i] for i in np.lexsort((random.random(len(pairs)), topic))]
 
 
-def _document(pair: dict[str, str]) -> str:
+def document_text(pair: dict[str, str]) -> str:
+    """Return the text of a pair or a passage, with its title in front."""
     title = pair.get("title") or ""
     return (
         f"{title} {pair['text']}"
@@ -157,12 +158,14 @@ def _word_runs(words: list[str]) -> Iterator[int]:
         yield hash(tuple(words[start : start + OVERLAP_WORDS]))
 
 
-def _tokenise(tokenizer: Tokenizer, texts: list[str], limit: int) -> list[list[int]]:
+def tokenise(tokenizer: Tokenizer, texts: list[str], limit: int) -> list[list[int]]:
+    """Return the token ids of texts, truncated to a limit."""
     tokenizer.enable_truncation(limit)
     return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
 
 
-def _flat(name: str, rows: list[list[int]]) -> dict[str, NDArray[np.generic]]:
+def flat(name: str, rows: list[list[int]]) -> dict[str, NDArray[np.generic]]:
+    """Return rows of token ids, joined, and where each ends, by the names under which they are stored."""
     ends = np.cumsum([len(row) for row in rows])
     return {name: np.concatenate([np.asarray(row, np.uint16) for row in rows]), f"{name}_end": ends}
 

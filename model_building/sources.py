@@ -113,8 +113,8 @@ UNLABELLED = (
     Source("wiki-intros", "first paragraphs of Wikipedia articles", _WIKIPEDIA, 21_357),
     Source(
         "queries",
-        "questions (query well-formedness, Natural Questions, WebQuestions, OpenTriviaQA)",
-        "CC BY-SA 4.0, CC BY-SA 3.0, CC BY 4.0, CC BY-SA 4.0",
+        "questions (query well-formedness, Natural Questions, WebQuestions)",
+        "CC BY-SA 4.0, CC BY-SA 3.0, CC BY 4.0",
         80_000,
     ),
 )

@@ -51,14 +51,21 @@ class WordMatches:
 
     def scores(self, queries: TeacherInput, texts: TeacherInput) -> Tensor:
         """Return the score of each query with each text, (queries, texts)."""
-        query_weights = self._counts(queries) * self.idf
-        length = texts.mask.sum(1, keepdim=True) / self.tokens
-        text_weights = saturated(self._counts(texts), length, k1=self.k1, b=self.b)
-        return query_weights @ text_weights.T / query_weights.sum(1, keepdim=True).clamp_min(1.0).sqrt()
+        return self.of_queries(queries.ids, queries.mask) @ self.of_texts(texts.ids, texts.mask).T
 
-    def _counts(self, texts: TeacherInput) -> Tensor:
-        counts = torch.zeros(len(texts.ids), len(self.idf), device=self.idf.device)
-        return counts.scatter_add_(1, texts.ids, texts.mask.to(counts.dtype))
+    def of_queries(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return counts x IDF, divided by the root of their sum, (queries, vocab)."""
+        weights = self._counts(ids, mask) * self.idf
+        return weights / weights.sum(1, keepdim=True).clamp_min(1.0).sqrt()
+
+    def of_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the saturated counts, (texts, vocab)."""
+        length = mask.sum(1, keepdim=True) / self.tokens
+        return saturated(self._counts(ids, mask), length, k1=self.k1, b=self.b)
+
+    def _counts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        counts = torch.zeros(len(ids), len(self.idf), device=self.idf.device)
+        return counts.scatter_add_(1, ids, mask.to(counts.dtype))
 
 
 class Dense(nn.Module):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,7 +39,12 @@ from splade_retriever.training.batches import in_groups, padded
 from splade_retriever.training.learner import Learner, LearningSettings
 from splade_retriever.training.model import Splade
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 logger = logging.getLogger(__name__)
+
+RecipeT = TypeVar("RecipeT", bound="DataclassInstance")
 
 UNUSED = 999
 """Entries below this id are special or unused."""
@@ -135,13 +140,11 @@ def main() -> None:
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="run the layers in bfloat16"
     )
     parser.add_argument("--earlier", type=Path, default=None, help="the run that this round starts from")
-    for name, default in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=None)
+    add_recipe_options(parser, Recipe())
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    changed = {name: value for name in asdict(Recipe()) if (value := getattr(arguments, name)) is not None}
     run = Run(
-        replace(LATER if arguments.earlier else Recipe(), **changed),
+        with_options(LATER if arguments.earlier else Recipe(), arguments),
         arguments.data,
         arguments.out,
         earlier=arguments.earlier,
@@ -149,6 +152,18 @@ def main() -> None:
         bf16=arguments.bf16,
     )
     run.train(seconds=arguments.minutes * 60, steps=arguments.steps)
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, recipe: DataclassInstance) -> None:
+    """Add an option for each field of a recipe."""
+    for name, default in asdict(recipe).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=None)
+
+
+def with_options(recipe: RecipeT, arguments: argparse.Namespace) -> RecipeT:
+    """Return a recipe with the values of the options that `add_recipe_options` added."""
+    changed = {name: value for name in asdict(recipe) if (value := getattr(arguments, name)) is not None}
+    return replace(recipe, **changed)
 
 
 def finished(run: Path, end_share: float = Recipe.earlier_end, device: str = "cpu") -> dict[str, Tensor]:
@@ -301,7 +316,7 @@ class Run:
         """Load the weights that an earlier run made into the student, and return a model with them."""
         start = self.out / "start.pt"
         if not start.exists():
-            _save(finished(earlier, self.recipe.earlier_end), start)
+            save_state(finished(earlier, self.recipe.earlier_end), start)
         weights = torch.load(start, map_location=self.device)
         self.model.load_state_dict(weights)
         checkpoint = torch.load(earlier / "checkpoint.pt", map_location="cpu")
@@ -391,9 +406,9 @@ class Run:
 
     def _save(self, spent: float) -> None:
         self.spent = spent
-        _save(self._state(), self.out / "checkpoint.pt")
+        save_state(self._state(), self.out / "checkpoint.pt")
         record: dict[str, Any] = {"steps": self.step, "minutes": spent / 60, "recipe": asdict(self.recipe)}
-        record |= {"curve": self.curve, "earlier": self.earlier, "hardware": self._hardware()}
+        record |= {"curve": self.curve, "earlier": self.earlier, "hardware": hardware(self.device)}
         (self.out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _state(self) -> dict[str, Any]:
@@ -407,11 +422,6 @@ class Run:
             "recipe": asdict(self.recipe),
             "curve": self.curve,
         }
-
-    def _hardware(self) -> str:
-        if self.device == "cuda":
-            return str(torch.cuda.get_device_name())
-        return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
 
     def _load(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
@@ -429,7 +439,14 @@ class Run:
         self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
 
 
-def _save(state: dict[str, Any], file: Path) -> None:
+def hardware(device: str) -> str:
+    """Return the name of the hardware that a run uses."""
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
+
+
+def save_state(state: dict[str, Any], file: Path) -> None:
     """Write a file so that an interruption leaves either the old file or the new one."""
     temporary = file.with_suffix(".tmp")
     torch.save(state, temporary)

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from splade_retriever.training.model import Splade
 
-__all__ = ["Learner", "LearningSettings", "Pressure", "losses"]
+__all__ = ["Learner", "LearningSettings", "Pressure", "divergence", "losses"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,6 @@ class Learner:
         Returns:
             The losses, the active dimensions and the pressure, by name.
         """
-        rate = min(1.0, done / self.settings.warm_up) * (1 - done)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["rate"] * rate
         parts = losses(
             queries,
             texts,
@@ -103,20 +100,28 @@ class Learner:
             settings=self.settings,
             pressure=self.pressure.factors,
         )
+        return self.step(parts, queries, texts, done)
+
+    def step(
+        self, parts: Mapping[str, Tensor], queries: Tensor, texts: Tensor, done: float
+    ) -> dict[str, float]:
+        """Take one step that lowers the sum of some losses; arguments and result are those of `update`."""
+        rate = min(1.0, done / self.settings.warm_up) * (1 - done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["rate"] * rate
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
         dims = {
-            name: float((weights > self.model.head.floor).sum(1).float().mean())
+            f"{name}_dims": (weights > self.model.head.floor).sum(1).float().mean()
             for name, weights in (("query", queries), ("text", texts))
         }
-        self.pressure.adjust(dims, done)
-        return (
-            {name: float(value.detach()) for name, value in parts.items()}
-            | {f"{name}_dims": value for name, value in dims.items()}
-            | {f"{name}_pressure": value for name, value in self.pressure.factors.items()}
-        )
+        # All figures come from the device at once: a GPU waits for each transfer.
+        figures = torch.stack([value.detach() for value in (*parts.values(), *dims.values())]).tolist()
+        point = dict(zip((*parts, *dims), figures, strict=True))
+        self.pressure.adjust({name: point[f"{name}_dims"] for name in self.pressure.goals}, done)
+        return point | {f"{name}_pressure": value for name, value in self.pressure.factors.items()}
 
 
 class Pressure:
@@ -168,7 +173,7 @@ def losses(
 
     def both_ways(temperature: float) -> Tensor:
         return (
-            _divergence(scores, teacher, temperature) + _divergence(scores_back, teacher_back, temperature)
+            divergence(scores, teacher, temperature) + divergence(scores_back, teacher_back, temperature)
         ) / 2
 
     relief = gain.pow(settings.relief)
@@ -185,7 +190,7 @@ def losses(
     }
 
 
-def _divergence(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def divergence(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return KL(teacher || scores) over each row, times temperature^2, which keeps the size of gradients."""
     wanted = functional.softmax(teacher / temperature, dim=1)
     actual = functional.log_softmax(scores / temperature, dim=1)

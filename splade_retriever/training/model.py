@@ -47,16 +47,24 @@ _ABSENT = -1e4
 class Layer(nn.Module):
     """One post-norm transformer layer of BERT."""
 
-    def __init__(self, hidden: int = HIDDEN, heads: int = HEADS, inner: int = INNER) -> None:
+    def __init__(
+        self, hidden: int = HIDDEN, heads: int = HEADS, inner: int = INNER, *, eps: float = 1e-12
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value, self.output = (nn.Linear(hidden, hidden) for _ in range(4))
         self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=1e-12)
-        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.attention_norm = nn.LayerNorm(hidden, eps=eps)
+        self.norm = nn.LayerNorm(hidden, eps=eps)
 
     def forward(self, hidden: Tensor, allowed: Tensor) -> Tensor:
-        """Map (batch, tokens, hidden) to the same shape; `allowed` is (batch, 1, 1, tokens), bool."""
+        """Map (batch, tokens, hidden) to the same shape.
+
+        Args:
+            hidden: Shape (batch, tokens, hidden).
+            allowed: Shape (batch or 1, heads or 1, tokens or 1, tokens): True where a token may be attended
+                to, or numbers to add to the attention scores.
+        """
         batch, tokens, width = hidden.shape
 
         def split(projected: Tensor) -> Tensor:
