@@ -4,10 +4,13 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -148,3 +151,16 @@ def _reply(
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(body)
+
+
+@contextmanager
+def hub_of(repo: str, files: Mapping[str, bytes], *, large: str = "model.safetensors") -> Iterator[HubServer]:
+    """Serve a repository in place of the model hub, to this process."""
+    from huggingface_hub import constants
+
+    with HubServer(repo, files, large=large) as hub, pytest.MonkeyPatch.context() as patch:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,21 @@ from pathlib import Path
 from typing import Final
 
 from splade_retriever.encoding.model_cards import Catalogue, ModelCard
-from splade_retriever.encoding.model_folder import DIGEST, ModelFolder, export_help, find_model, open_folder
+from splade_retriever.encoding.model_folder import (
+    DIGEST,
+    ModelFolder,
+    choose_model,
+    export_help,
+    find_model,
+    has_quantised_name,
+    open_folder,
+)
 from splade_retriever.encoding.model_root import ContentStamp, ModelRoot, content_stamp, sha256
 from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
 
 __all__ = ["ModelFiles", "ModelSource", "bundled_folder", "check_license", "locate"]
+
+logger = logging.getLogger(__name__)
 
 _BUNDLED: Final = Path(__file__).parents[1] / "bundled"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
@@ -66,8 +77,6 @@ def locate(
     card = catalogue.find(model_name) if isinstance(model_name, str) else None
     if card is not None:
         check_license(card, accepted=source.accept_license)
-        if path is None and card.export_needed:
-            raise ModelFilesError(export_help(card))
         if path is None:
             return _published(card, source, lazy=lazy)
         return _local(open_folder(Path(path).expanduser(), card), source)
@@ -128,8 +137,13 @@ class ModelFiles:
         if self.folder.model is not None:
             return self.folder.model
         # The commit was resolved with the first files; the ONNX file comes from that very commit.
-        folder, _ = _fetch(self.card, self.card.files, replace(self._source, revision=self._commit))
-        return find_model(ModelRoot(folder), [self.card.model_file])
+        card, folder, _ = _fetch_all(self.card, replace(self._source, revision=self._commit))
+        if has_quantised_name(card.model_file) != has_quantised_name(self.card.model_file):
+            raise ModelFilesError(
+                f"Model {card.model!r} has no {self.card.model_file} in its repository, only "
+                f"{card.model_file}. Pass lazy_load=False, or state that file with model_file=."
+            )
+        return find_model(ModelRoot(folder), [card.model_file])
 
     def check_unchanged(self) -> None:
         """Check that the files are still those of the revision.
@@ -168,16 +182,70 @@ def _published(card: ModelCard, source: ModelSource, *, lazy: bool) -> ModelFile
             f"Revision {source.revision} of model {card.model!r} is the digest of a folder, not a commit "
             f"of {card.source!r}. Pass that folder with specific_model_path=."
         )
+    if card.export_needed:
+        found_card = _with_published_file(card, source)
+        if found_card is None:
+            raise ModelFilesError(export_help(card))
+        card = found_card
     deferred = lazy and card.query_side != "symmetric"
-    files = ("tokenizer.json", *card.query_files) if deferred else card.files
-    folder, commit = _fetch(card, files, source)
+    if deferred:
+        folder, commit = _fetch(card, ("tokenizer.json", *card.query_files), source)
+    else:
+        card, folder, commit = _fetch_all(card, source)
+    quantised = has_quantised_name(card.model_file)
     found = ModelFolder(
-        card=card,
+        card=replace(card, precision="int8") if quantised else card,
         model=None if deferred else folder / card.model_file,
+        finished=quantised,
         tokenizer=folder / "tokenizer.json",
         query_weights=folder / "idf.json" if card.query_side == "idf" else None,
     )
     return ModelFiles(found, source, commit=commit)
+
+
+def _fetch_all(card: ModelCard, source: ModelSource) -> tuple[ModelCard, Path, str]:
+    """Fetch all files; return the card with the ONNX file that was found, the folder and the commit."""
+    try:
+        return card, *_fetch(card, card.files, source)
+    except ModelFilesError:
+        # The repository, or offline the cache, may have the ONNX file under another name.
+        other = _with_published_file(card, source)
+        if other is None or other.model_file == card.model_file:
+            raise
+        logger.warning(
+            "Model %r is read from %s: %s was not found.", card.model, other.model_file, card.model_file
+        )
+        return other, *_fetch(other, other.files, source)
+
+
+def _with_published_file(card: ModelCard, source: ModelSource) -> ModelCard | None:
+    """Return the card with the ONNX file that its repository has, wherever it lies; None if it has none.
+
+    Without a connection the files in the cache are listed.
+    """
+    names = _listed(card, source)
+    chosen = choose_model(names, card.model_file)
+    if chosen is None:
+        return None
+    beside = tuple(name for name in names if name in (f"{chosen}_data", f"{chosen}.data"))
+    return replace(card, model_file=chosen, additional_files=(*card.additional_files, *beside))
+
+
+def _listed(card: ModelCard, source: ModelSource) -> list[str]:
+    from splade_retriever.encoding.hub import list_files
+
+    for local_files_only in dict.fromkeys((source.local_files_only, True)):
+        try:
+            return list_files(
+                card.source or card.model,
+                model=card.model,
+                revision=source.revision or card.revision,
+                cache_dir=None if source.cache_dir is None else Path(source.cache_dir),
+                local_files_only=local_files_only,
+            )
+        except ModelFilesError as error:
+            logger.info("The files of model %r cannot be listed: %s", card.model, error)
+    return []
 
 
 def _fetch(card: ModelCard, files: Sequence[str], source: ModelSource) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeGuard
@@ -22,15 +22,17 @@ from splade_retriever.encoding.model_root import (
     ModelRoot,
     sha256,
 )
-from splade_retriever.encoding.onnx.onnx_wire import external_files
+from splade_retriever.encoding.onnx.onnx_wire import external_files, is_quantised
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
 
 __all__ = [
     "DIGEST",
     "Checkpoint",
     "ModelFolder",
+    "choose_model",
     "export_help",
     "find_model",
+    "has_quantised_name",
     "open_checkpoint",
     "open_folder",
 ]
@@ -38,6 +40,23 @@ __all__ = [
 DIGEST: Final = "sha256:"
 """Prefix of the revision of a folder, which is a digest of its files and not a commit."""
 _PLACES: Final = ("", "onnx/")
+_QUANTISED_NAMES: Final = (
+    "model_quantized.onnx",
+    "model_int8.onnx",
+    "model_uint8.onnx",
+    "model_qint8_avx512_vnni.onnx",
+    "model_qint8_avx512.onnx",
+    "model_quint8_avx2.onnx",
+    "model_qint8_arm64.onnx",
+)
+_MODEL_NAMES: Final = (
+    "model.onnx",
+    *(f"model_O{level}.onnx" for level in (3, 2, 1)),
+    "model_fp16.onnx",
+    "model_O4.onnx",
+    *_QUANTISED_NAMES,
+)
+"""Names that exporters give to ONNX files, the most exact first; O4 is optimised and in fp16."""
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": "log1p", "log1p_relu": "log1p_log1p"}
 _STATIC: Final = ("SparseStaticEmbedding", "IDF")
 _NETWORKS: Final = ("Transformer", "MLMTransformer")
@@ -58,7 +77,7 @@ class ModelFolder:
         tokenizer: The tokenizer file.
         query_weights: The table of query weights, `idf.json` or a safetensors file; None where queries go
             through the network, or each token weighs 1.0.
-        finished: Whether the ONNX file is pooled already and is opened unchanged.
+        finished: Whether the ONNX file is pooled or quantised already, and is opened unchanged.
     """
 
     card: ModelCard
@@ -86,19 +105,38 @@ class ModelFolder:
         return f"{DIGEST}{combined.hexdigest()[:32]}"
 
 
+def choose_model(names: Collection[str], preferred: str = "model.onnx") -> str | None:
+    """Return the ONNX file to use of a repository: the preferred one, or the first of the known names.
+
+    Args:
+        names: All paths in the repository.
+        preferred: The path that the card states.
+    """
+    if preferred in names:
+        return preferred
+    paths = (f"{place}{name}" for name in _MODEL_NAMES for place in _PLACES)
+    return next((path for path in paths if path in names), None)
+
+
+def has_quantised_name(model_file: str) -> bool:
+    """Return whether the name of an ONNX file says that it is quantised, before it is downloaded."""
+    return Path(model_file).name in _QUANTISED_NAMES
+
+
 def find_model(root: ModelRoot, names: Sequence[str], *, inner: str = "") -> Path:
     """Find the ONNX file of a folder.
 
     Args:
         root: The model's folder.
-        names: File names in order of preference; each is looked up in the folder, then in `onnx/`.
+        names: File names in order of preference; each is looked up in the folder, then in `onnx/`. The names
+            that exporters use come after them.
         inner: A folder inside it to search instead.
 
     Raises:
         ModelFilesError: If there is none, or several of other names; the message lists them.
     """
     places = [Path(inner) / place for place in _PLACES]
-    for name in names:
+    for name in dict.fromkeys([*names, *_MODEL_NAMES]):
         for place in places:
             if (path := root.find(place / name, max_bytes=MAX_WEIGHTS_BYTES)) is not None:
                 return path
@@ -145,10 +183,12 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
         card = _detect(root, card_file, routes)
     elif limit := _positions(_config(root, routes)):
         card = replace(card, max_length=min(card.max_length, limit))
-    model_file = Path(card.model_file.replace("\\", "/")).name
+    model = find_model(root, [Path(card.model_file.replace("\\", "/")).name], inner=routes.document)
+    if not finished and is_quantised(model):
+        card, finished = replace(card, precision="int8"), True
     return ModelFolder(
         card=card,
-        model=find_model(root, list(dict.fromkeys([model_file, "model.onnx"])), inner=routes.document),
+        model=model,
         tokenizer=_first(
             root,
             [Path("tokenizer.json"), Path(routes.document, "tokenizer.json")],

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from tests.exporting.checkpoints import (
     save_custom_checkpoint,
     save_encoder,
 )
-from tests.hub_server import COMMIT, HubServer
+from tests.hub_server import COMMIT, hub_of
 
 pytestmark = [
     pytest.mark.oracle,
@@ -248,19 +246,6 @@ def test_a_licence_is_copied_and_checked_on_export_and_on_opening(checkpoint: Pa
     with pytest.raises(LicenseError, match=r"cc-by-nc-4\.0"):
         SparseTextEmbedding(tmp_path / "out")
     SparseTextEmbedding(tmp_path / "out", accept_license=True, lazy_load=True)
-
-
-@contextmanager
-def hub_of(repo: str, files: Mapping[str, bytes]) -> Iterator[HubServer]:
-    """Serve a repository in place of the model hub."""
-    from huggingface_hub import constants
-
-    with HubServer(repo, files, large="model.safetensors") as hub, pytest.MonkeyPatch.context() as patch:
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        patch.setattr(constants, "ENDPOINT", hub.url)
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield hub
 
 
 def contents(folder: Path) -> dict[str, bytes]:

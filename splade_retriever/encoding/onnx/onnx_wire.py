@@ -17,12 +17,15 @@ from typing import BinaryIO, NamedTuple
 from splade_retriever.encoding.model_root import MAX_WEIGHTS_BYTES, ModelRoot
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 
-__all__ = ["Field", "OnnxSummary", "external_files", "iter_fields", "read_summary"]
+__all__ = ["Field", "OnnxSummary", "external_files", "is_quantised", "iter_fields", "read_summary"]
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER = 5
 TENSOR_RAW_DATA = 9
+_GRAPH_NODE = 1
 _GRAPH_OUTPUT = 12
+_NODE_OPERATOR = 4
+_INTEGER_PRODUCTS = (b"MatMulInteger", b"QLinearMatMul", b"MatMulNBits", b"DynamicQuantizeMatMul", b"QGemm")
 _TENSOR_EXTERNAL_DATA = 13
 
 
@@ -86,6 +89,24 @@ def read_summary(path: Path) -> OnnxSummary:
     if not ranks:
         raise ModelGraphError(f"{path} is not an ONNX model: it holds no graph with an output.")
     return OnnxSummary(output_ranks=ranks, external_files=list(external))
+
+
+def is_quantised(path: Path) -> bool:
+    """Return whether a graph multiplies integer codes or few-bit weights, as quantisation tools write it.
+
+    Raises:
+        ModelFilesError: If there is no such file.
+        ModelGraphError: If it is not an ONNX file.
+    """
+    try:
+        with path.open("rb") as file:
+            for part in (f for f in iter_fields(file, 0, file.seek(0, 2)) if f.number == MODEL_GRAPH):
+                for node in (f for f in iter_fields(file, part.value, part.stop) if f.number == _GRAPH_NODE):
+                    if _operator(file, node) in _INTEGER_PRODUCTS:
+                        return True
+    except FileNotFoundError as error:
+        raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.") from error
+    return False
 
 
 def external_files(model: Path) -> list[Path]:
@@ -155,6 +176,11 @@ def _varint(file: BinaryIO) -> int:
 def _read(file: BinaryIO, field: Field) -> bytes:
     file.seek(field.value)
     return file.read(field.stop - field.value)
+
+
+def _operator(file: BinaryIO, node: Field) -> bytes:
+    fields = iter_fields(file, node.value, node.stop)
+    return next((_read(file, field) for field in fields if field.number == _NODE_OPERATOR), b"")
 
 
 def _output(file: BinaryIO, field: Field) -> tuple[str, int | None]:
