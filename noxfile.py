@@ -4,6 +4,7 @@ Sessions run in the environment that nox is installed in (`pip install -e '.[dev
 again. `oldest` and `wheel` add what they need in a temporary folder.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,9 @@ nox.options.sessions = ["lint", "types", "contracts", "words", "tests"]
 
 OLDEST = ["langchain-core==1.2.5", "langchain-tests==1.0.0", "llama-index-core==0.14.14"]
 """The lowest versions that pyproject.toml allows."""
+
+MERMAID = "mermaid@11"
+"""Draws the diagrams of the documentation; from npm."""
 
 NEEDS_NEWER = ("test_swap", "test_notebooks")
 """Adapter tests that use packages beside the frameworks, which in turn need newer frameworks."""
@@ -63,6 +67,21 @@ def oldest(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session.run("pip", "install", "--quiet", "--no-deps", "--target", folder, *OLDEST, external=True)
         session.run("pytest", "-q", "-n", "auto", *files, env={"PYTHONPATH": folder})
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation in ./site, and check it; diagrams are drawn where npm can fetch Mermaid."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": "."}
+        if shutil.which("npm") is not None:
+            packed = session.run(
+                "npm", "pack", MERMAID, "--silent", "--pack-destination", folder, silent=True, external=True
+            )
+            session.run("tar", "-xzf", f"{folder}/{str(packed).strip()}", "-C", folder, external=True)
+            environment["MERMAID_JS"] = f"{folder}/package/dist/mermaid.min.js"
+        session.run("mkdocs", "build", "--quiet", "--strict", env=environment)
+    session.run("pytest", "-q", "tests/test_site.py")
 
 
 @nox.session

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from splade_retriever import errors
 from tests.command import run_command
 
 pytestmark = pytest.mark.docs
@@ -215,3 +216,10 @@ def test_every_link_inside_the_repository_has_a_target() -> None:
     for page in [*PAGES, CONTRIBUTING]:
         for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "SpladeError"])
+def test_every_error_has_an_entry_in_troubleshooting(name: str) -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    bases = [base.__name__ for base in getattr(errors, name).__bases__ if base is not errors.SpladeError]
+    assert f"### `{name}` ({', '.join(bases)})\n" in page

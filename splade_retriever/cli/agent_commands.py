@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from splade_retriever.cli.options import CollectionOption, IndexOption, KeyOption, ModelOption, open_index
+from splade_retriever.validation import is_url
 
 __all__ = ["mcp"]
 
@@ -29,9 +30,13 @@ def mcp(
     """Serve an index to agents by the Model Context Protocol: search, get, explain.
 
     The client starts this command and talks to it over stdin and stdout; with --http it connects to
-    http://127.0.0.1:8765/mcp.
+    http://127.0.0.1:8765/mcp. Without --write a folder is read from a copy, so another process can go on
+    writing to it; start the command again to serve what it wrote.
     """
     from splade_retriever.mcp_server import serve
 
-    with open_index(index, collection, model=model, api_key=api_key, create=False) as opened:
+    read_only = not write and not is_url(index)
+    with open_index(
+        index, collection, model=model, api_key=api_key, create=False, read_only=read_only
+    ) as opened:
         serve(opened, write=write, transport="http" if http else "stdio", host=host, port=port)
