@@ -56,7 +56,7 @@ def test_the_reference_has_every_public_class_and_command(site: Path) -> None:
         assert name == "__version__" or f'id="splade_retriever.{name}"' in python
     commands = (site / "reference" / "commands" / "index.html").read_text("utf-8")
     for command in app.registered_commands:
-        name = command.name or getattr(command.callback, "__name__", "")
+        name = str(command.name or getattr(command.callback, "__name__", "")).replace("_", "-")
         assert f'id="splade-{name}"' in commands
 
 

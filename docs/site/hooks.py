@@ -84,7 +84,9 @@ def _commands() -> str:
     from splade_retriever.cli.commands import app
 
     group: Any = typer.main.get_command(app)
-    return "# Commands\n\nMade of the command line's own help.\n\n" + "\n".join(_command_tree(group, "splade"))
+    return "# Commands\n\nMade of the command line's own help.\n\n" + "\n".join(
+        _command_tree(group, "splade")
+    )
 
 
 def _command_tree(group: Any, name: str) -> Iterator[str]:
