@@ -27,10 +27,9 @@ from splade_retriever.index.payload import Layout
 from splade_retriever.index.per_process import PerProcess
 from splade_retriever.index.request_limits import (
     NO_LIMITS,
+    PagedQuery,
     StrictLimits,
     cut_groups,
-    cut_queries,
-    joined_responses,
 )
 from splade_retriever.index.server_client import connection_to
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
@@ -260,7 +259,7 @@ class Collection:
     def describe(self) -> models.CollectionInfo:
         """Read its configuration and state."""
         info = self._request("describe", lambda client: client.get_collection(self.target))
-        self._limits = StrictLimits.of(info.config)
+        self._limits = StrictLimits.of(info.config.strict_mode_config)
         return info
 
     def create(self, **arguments: Any) -> None:
@@ -428,15 +427,19 @@ class Collection:
         """Run queries, in as few requests as the store allows; the answers have the order of the queries."""
         if not self.is_remote:
             return self._query(requests)
-        queries = list(cut_queries([self._widened(request) for request in requests], self.limits))
-        size = self.limits.search_max_batchsize or len(queries)
-        responses: list[models.QueryResponse] = []
-        for start in range(0, len(queries), size):
-            responses += self._query([query for _, query in queries[start : start + size]])
-        joined = joined_responses([position for position, _ in queries], responses)
-        for response in joined:
+        limits = self.limits
+        queries = [PagedQuery(self._widened(request), limits) for request in requests]
+        size = limits.search_max_batchsize or len(queries)
+        while pages := [(query, page) for query in queries if (page := query.next_page()) is not None]:
+            for start in range(0, len(pages), size):
+                part = pages[start : start + size]
+                answers = self._query([page for _, page in part])
+                for (query, _), answer in zip(part, answers, strict=True):
+                    query.take(answer)
+        responses = [query.answer() for query in queries]
+        for response in responses:
             self._restored(response.points)
-        return joined
+        return responses
 
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
         return self._request(

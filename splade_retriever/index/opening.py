@@ -32,6 +32,7 @@ __all__ = [
     "check_tenant_field",
     "create_collection",
     "index_fields",
+    "index_own_filters",
     "index_paths",
     "load_settings",
     "open_store",
@@ -150,7 +151,12 @@ def create_collection(
             requested={name: getattr(settings, name) for name in COMPARED_SETTINGS},
             vector_names={"sparse": settings.vector_name, "dense": settings.dense_name},
         )
-    if collection.has_windows:  # scroll and count filter by it; a server may refuse to without an index
+    index_own_filters(collection)
+
+
+def index_own_filters(collection: Collection) -> None:
+    """Index what this package filters by: a server's strict mode may refuse filters without an index."""
+    if collection.has_windows:
         index_paths(collection, {WINDOW_NUMBER_PATH: "integer", ID_PATH: "keyword"})
 
 
@@ -185,6 +191,7 @@ def adopt_collection(collection: Collection, settings: CollectionSettings) -> No
     adopted = replace(settings, layout=collection.layout)
     collection.update(metadata=adopted.to_metadata())
     collection.settings = adopted
+    index_own_filters(collection)
 
 
 def check_tenant_field(collection: Collection, tenant_field: str | None) -> None:

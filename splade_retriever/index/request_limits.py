@@ -4,7 +4,7 @@ The limits come from the collection's strict mode, and from what the server refu
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -13,10 +13,9 @@ from qdrant_client import models
 __all__ = [
     "MAX_REQUEST_BYTES",
     "NO_LIMITS",
+    "PagedQuery",
     "StrictLimits",
     "cut_groups",
-    "cut_queries",
-    "joined_responses",
     "payload_bytes",
     "point_bytes",
 ]
@@ -41,21 +40,23 @@ class StrictLimits:
     """Queries in one request."""
     upsert_max_batchsize: int | None = None
     """Points in one write."""
+    condition_max_size: int | None = None
+    """Values in a condition of a filter."""
     max_timeout: int | None = None
     """Largest `timeout` of a request, in seconds."""
     allows_exact: bool = True
     """Whether exact counts and searches are allowed."""
 
     @classmethod
-    def of(cls, config: models.CollectionConfig) -> Self:
-        """Read the limits of a collection's configuration."""
-        strict = config.strict_mode_config
+    def of(cls, strict: models.StrictModeConfigOutput | None) -> Self:
+        """Read the limits of a collection's strict mode; None and a mode that is off have none."""
         if strict is None or not strict.enabled:
             return cls()
         return cls(
             max_query_limit=strict.max_query_limit,
             search_max_batchsize=strict.search_max_batchsize,
             upsert_max_batchsize=strict.upsert_max_batchsize,
+            condition_max_size=strict.condition_max_size,
             max_timeout=strict.max_timeout,
             allows_exact=strict.search_allow_exact is not False,
         )
@@ -121,40 +122,59 @@ def cut_groups(
     return requests
 
 
-def cut_queries(
-    queries: Sequence[models.QueryRequest], limits: StrictLimits
-) -> Iterator[tuple[int, models.QueryRequest]]:
-    """Cut queries for more points than a request returns into pages.
+class PagedQuery:
+    """A query whose points are read in as many pages as the limits need, best first.
 
-    The branches of a hybrid search cannot be cut: they are read to the limit.
-
-    Returns:
-        Position of the query and one of its pages, in order.
+    A page after the first leaves out the points that were read: by their ids, since engines order equal
+    scores as they like, so that pages by offset may repeat and miss points. Rankings that are fused are paged
+    by offset, since a filter would change them, and each of them is read to the limit of one page.
     """
-    page = limits.max_query_limit
-    for position, query in enumerate(queries):
-        if page is None:
-            yield position, query
-            continue
-        changes: dict[str, Any] = {}
-        if isinstance(query.prefetch, list):
-            changes["prefetch"] = [
-                part.model_copy(update={"limit": min(part.limit or page, page)}) for part in query.prefetch
-            ]
-        first, last = query.offset or 0, (query.offset or 0) + (query.limit or 10)
-        for offset in range(first, last, page):
-            changes |= {"limit": min(page, last - offset), "offset": offset or None}
-            yield position, query.model_copy(update=changes)
 
-
-def joined_responses(
-    positions: Sequence[int], responses: Sequence[models.QueryResponse]
-) -> list[models.QueryResponse]:
-    """Join the pages of each query into its first one; the inverse of `cut_queries`."""
-    joined: dict[int, models.QueryResponse] = {}
-    for position, response in zip(positions, responses, strict=True):
-        if position in joined:
-            joined[position].points.extend(response.points)
+    def __init__(self, query: models.QueryRequest, limits: StrictLimits) -> None:
+        self._query = query
+        self._limits = limits
+        self._response: models.QueryResponse | None = None
+        self._points: list[models.ScoredPoint] = []
+        self._missing = self._skipped + (10 if query.limit is None else query.limit)
+        if limits.max_query_limit is None:
+            self._skip_in_engine, self._page = True, self._missing - self._skipped
         else:
-            joined[position] = response
-    return list(joined.values())
+            self._skip_in_engine, self._page = False, limits.max_query_limit
+
+    @property
+    def _skipped(self) -> int:
+        return self._query.offset or 0
+
+    def next_page(self) -> models.QueryRequest | None:
+        """Return the request for the next page; None where all is read."""
+        if self._missing <= 0:
+            return None
+        if self._skip_in_engine:
+            return self._query
+        changes: dict[str, Any] = {"limit": min(self._page, self._missing), "offset": None}
+        if isinstance(self._query.prefetch, list):
+            changes["prefetch"] = [
+                part.model_copy(update={"limit": min(part.limit or self._page, self._page)})
+                for part in self._query.prefetch
+            ]
+        read = [point.id for point in self._points]
+        if read and (self._query.prefetch or len(read) > (self._limits.condition_max_size or len(read))):
+            changes["offset"] = len(read)
+        elif read:
+            without = models.Filter(must_not=[models.HasIdCondition(has_id=read)])
+            both = [] if self._query.filter is None else [self._query.filter]
+            changes["filter"] = models.Filter(must=[*both, without])
+        return self._query.model_copy(update=changes)
+
+    def take(self, response: models.QueryResponse) -> None:
+        """Add the answer to the page that was requested."""
+        self._response = response
+        self._points += response.points
+        is_last = self._skip_in_engine or len(response.points) < min(self._page, self._missing)
+        self._missing = 0 if is_last else self._missing - len(response.points)
+
+    def answer(self) -> models.QueryResponse:
+        """Return the points of all pages."""
+        assert self._response is not None, "no page was read"
+        self._response.points = self._points if self._skip_in_engine else self._points[self._skipped :]
+        return self._response

@@ -12,7 +12,7 @@ from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError, StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
-from splade_retriever.index.opening import load_settings
+from splade_retriever.index.opening import index_own_filters, load_settings
 from splade_retriever.index.options import ServerKeywords
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reencode import Reencoding, count_documents
@@ -239,6 +239,7 @@ def _prepare(work: Reencoding, *, restart: bool) -> None:
         create_like(source, target, command="reindex", settings=settings)
     index_like(source, target)
     target.settings, target.layout = work.new, work.new.layout
+    index_own_filters(target)
 
 
 def _has_settings(mark: StagingMark, settings: dict[str, Any]) -> bool:

@@ -64,7 +64,7 @@ def _hits(store: Collection, name: str, vector: Any) -> list[tuple[Any, float]]:
     from qdrant_client import models
 
     # The graphs of a dense vector differ between the sides; the exact ranking is the same.
-    exact = not store.single_thread and not hasattr(vector, "indices")
+    exact = not store.single_thread and not hasattr(vector, "indices") and store.limits.allows_exact
     request = models.QueryRequest(
         query=models.NearestQuery(nearest=vector),
         using=name or None,
