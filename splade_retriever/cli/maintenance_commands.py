@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from splade_retriever.cli.options import (
 )
 from splade_retriever.cli.output import print_result, progress_bar
 from splade_retriever.validation import resolved_location
+
+if TYPE_CHECKING:
+    from splade_retriever.cli.diagnostics import Check
 
 __all__ = ["doctor", "migrate", "reindex"]
 
@@ -98,6 +101,12 @@ def reindex(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete what an interrupted run with other settings left.")
     ] = False,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            "--repair", metavar="FOLDER", help="Encode what can be read of a damaged index into this folder."
+        ),
+    ] = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,6 +117,12 @@ def reindex(
     from splade_retriever.cli.report_views import reindex_view
     from splade_retriever.maintenance.reindex import reindex as encode_again
 
+    if repair is not None:
+        changes = (model, into, max_active_dims, min_weight, windows, window_overlap)
+        if restart or any(change is not None for change in changes):
+            raise typer.BadParameter("It keeps the model and the settings.", param_hint="--repair")
+        _repair(index, repair, collection, as_json=as_json)
+        return
     with progress_bar("document") as advance:
         report = encode_again(
             resolved_location(index),
@@ -130,13 +145,13 @@ def doctor(
     *,
     index: Annotated[
         str | None,
-        typer.Option("--index", "-i", metavar="FOLDER", help="Check the files of this index folder instead."),
+        typer.Option("--index", "-i", metavar="FOLDER", help="Check this index folder instead."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check versions, processor, model and engine, and make a small index and search.
 
-    With --index, check that the files of an index folder are undamaged.
+    With --index, check the files of an index folder, and the text of each document against its checksum.
     """
     from splade_retriever.cli.diagnostics import check_all, check_index
     from splade_retriever.cli.report_views import checks_view
@@ -145,8 +160,23 @@ def doctor(
     ok = all(check.ok for check in checks)
     data = {
         "ok": ok,
-        "checks": [{"name": check.name, "ok": check.ok, "found": check.found} for check in checks],
+        "checks": [_check_data(check, with_documents=index is not None) for check in checks],
     }
     print_result(lambda: checks_view(checks), data, as_json=as_json)
     if not ok:
         raise typer.Exit(1)
+
+
+def _check_data(check: Check, *, with_documents: bool) -> dict[str, Any]:
+    data = {"name": check.name, "ok": check.ok, "found": check.found}
+    return data | {"damaged_documents": list(check.damaged_documents)} if with_documents else data
+
+
+def _repair(index: str, target: str, collection: str, *, as_json: bool) -> None:
+    from splade_retriever.cli.report_views import repair_view
+    from splade_retriever.maintenance.repair import repair
+
+    with progress_bar("document") as advance:
+        report = repair(index, target, collection=collection, on_progress=advance)
+    data = asdict(report) | {"seconds": round(report.seconds, 3)}
+    print_result(lambda: repair_view(report), data, as_json=as_json)

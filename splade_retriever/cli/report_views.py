@@ -15,8 +15,9 @@ from splade_retriever.files.passages import FileIssue
 from splade_retriever.files.sync import SyncReport
 from splade_retriever.maintenance.migrate import MigrationReport
 from splade_retriever.maintenance.reindex import ReindexReport
+from splade_retriever.maintenance.repair import RepairReport
 
-__all__ = ["checks_view", "facts_view", "migration_view", "reindex_view", "sync_view"]
+__all__ = ["checks_view", "facts_view", "migration_view", "reindex_view", "repair_view", "sync_view"]
 
 _MAX_PLACES: Final = 5
 _FOREIGN: Final = "unknown: another program made this collection"
@@ -104,6 +105,19 @@ def migration_view(report: MigrationReport) -> RenderableType:
     lines.append(f"vectors: {', '.join(name or 'unnamed' for name in report.vectors)}")
     if report.payload_indexes:
         lines.append(f"payload indexes: {', '.join(report.payload_indexes)}")
+    return Text("\n".join(lines))
+
+
+def repair_view(report: RepairReport) -> RenderableType:
+    """Draw the result of `splade reindex --repair`, with the documents that could not be saved."""
+    lines = [f"{report.documents:,} documents of collection {report.collection} saved in {report.target}"]
+    if report.unverified:
+        lines.append(f"{report.unverified:,} of them have no checksum, so their texts are not verified")
+    if report.other_text:
+        lines.append(f"{report.other_text:,} of them are now encoded by their stored text alone")
+    if report.damaged:
+        lines.append(f"{len(report.damaged):,} damaged documents were left out:")
+        lines.extend(f"  {document.id}: {document.reason}" for document in report.damaged)
     return Text("\n".join(lines))
 
 

@@ -108,8 +108,12 @@ class EdgeClient(QdrantBase):
         """Write everything to the disk and release the folder. A second call does nothing."""
         self._folder.close()
 
-    def damaged_files(self, collection_name: str) -> list[str]:
+    def damaged_files(self, collection_name: str) -> list[str] | None:
         """Return the names of a collection's files that changed since it was closed, without opening it.
+
+        Returns:
+            The names, sorted; empty if no file changed. None if the collection was not closed, because its
+            process was killed: then there are no checksums to compare.
 
         Raises:
             CollectionNotFoundError: If there is no such collection.

@@ -400,12 +400,15 @@ class EdgeFolder:
                     )
             collection.checksums.remove()
 
-    def damaged_files(self, collection: StoredCollection) -> list[str]:
-        """Return the names of a closed shard's files that differ from their checksums, sorted."""
+    def damaged_files(self, collection: StoredCollection) -> list[str] | None:
+        """Return the names of a closed shard's files that differ from their checksums, sorted.
+
+        None if there are no checksums, since the shard was not closed.
+        """
         with collection.lock, os_errors(f"check the files of collection {collection.name!r}"):
             if collection.shard is not None:
                 return []  # they were checked when it was opened
-            return collection.checksums.damaged() or []
+            return collection.checksums.damaged()
 
     def stored_bytes(self, collection: StoredCollection) -> int:
         """Return the bytes that a collection takes on disk."""

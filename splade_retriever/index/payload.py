@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,6 +26,7 @@ __all__ = [
     "joined_windows",
     "package_fields",
     "point_id",
+    "text_checksum",
     "to_hit",
     "to_payload",
     "window_count",
@@ -97,6 +99,7 @@ def to_payload(
     if window is not None:
         package["window"] = dict(zip(("n", "of", "start", "end"), window, strict=True))
         text = text[window[2] : window[3]]
+    package["checksum"] = text_checksum(text)
     if document.extra is not None:
         package["extra"] = document.extra
     if layout.metadata_key is None:
@@ -116,7 +119,8 @@ def to_hit(
         StorageError: If the payload is not of this layout.
     """
     payload = dict(point.payload or {})
-    package = payload.pop(PACKAGE_KEY, None) or {}
+    payload.pop(PACKAGE_KEY, None)
+    package = package_fields(point)
     metadata: object
     extra: dict[str, Any] = {}
     text = payload.pop(layout.content_key, None)
@@ -162,7 +166,8 @@ def joined_windows(windows: Sequence[Hit]) -> Hit:
 
 def package_fields(point: models.ScoredPoint | models.Record) -> dict[str, Any]:
     """Return what this package keeps in a point's payload; empty for a point of another program."""
-    return (point.payload or {}).get(PACKAGE_KEY) or {}
+    fields = (point.payload or {}).get(PACKAGE_KEY)
+    return fields if isinstance(fields, dict) else {}
 
 
 def window_count(point: models.ScoredPoint | models.Record) -> int:
@@ -202,6 +207,15 @@ def _native_id(id: str) -> str | int | None:
         return str(uuid.UUID(id))
     except ValueError:
         return None
+
+
+def text_checksum(text: str) -> int:
+    """Return the CRC-32 of a point's text.
+
+    The content hash cannot verify a stored text alone: it also covers the text that was encoded, which may
+    differ and is not stored.
+    """
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def content_hash(document: Document, recipe: str) -> str:

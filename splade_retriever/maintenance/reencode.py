@@ -34,7 +34,7 @@ from splade_retriever.protocols import DenseEncoder, Encoder
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["PassReport", "Reencoding", "count_documents"]
+__all__ = ["PassReport", "Reencoding", "count_documents", "find_encoded_text"]
 
 _BATCH: Final = 64
 _CONTEXT_KEYS: Final = ("heading", "title")
@@ -115,9 +115,9 @@ class Reencoding:
             extra = own.get("extra", hit.extra or None)
             tenant = source.layout.tenant_of(hit.metadata)
             document = Document(position, hit.id, hit.text, hit.metadata, extra, tenant=tenant)
-            encoded_text, known = _encoded_text(document, own.get("hash"), recipe)
+            document, known = find_encoded_text(document, own.get("hash"), recipe)
             report.other_text += not known
-            yield replace(document, encoded_text=encoded_text)
+            yield document
 
     def _lookup(self, batch: Sequence[Document]) -> dict[DocumentKey, Stored]:
         """Read what the target has of these documents."""
@@ -191,21 +191,22 @@ def _whole_document(source: Collection, record: "models.Record") -> Hit:
     return joined_windows([to_hit(window, source.layout, "") for window in windows])
 
 
-def _encoded_text(document: Document, stored_hash: str | None, recipe: str) -> tuple[str | None, bool]:
-    """Find the text that the old vector was made of, which the content hash proves.
+def find_encoded_text(document: Document, stored_hash: str | None, recipe: str) -> tuple[Document, bool]:
+    """Find the text that a stored vector was made of, which the content hash proves.
 
     Returns:
-        The text, None for the stored one; and whether it is known. A point of another program has no hash;
-        its text is assumed to be the one that was encoded.
+        The document with that text; and whether it is known. A point of another program has no hash; its text
+        is assumed to be the one that was encoded.
     """
     if stored_hash is None:
-        return None, True
+        return document, True
     above = [document.metadata.get(key) for key in _CONTEXT_KEYS]
     contexts = [f"{words}\n{document.text}" for words in above if isinstance(words, str) and words]
     for candidate in (None, *contexts):
-        if content_hash(replace(document, encoded_text=candidate), recipe) == stored_hash:
-            return candidate, True
-    return None, False
+        encoded = replace(document, encoded_text=candidate)
+        if content_hash(encoded, recipe) == stored_hash:
+            return encoded, True
+    return document, False
 
 
 class _StoredVectors:

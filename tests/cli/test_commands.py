@@ -432,17 +432,28 @@ def test_doctor_checks_an_index_and_names_its_damaged_files(desk: Desk) -> None:
     desk.run("index", "docs", "--to", "index")
     assert desk.json("doctor", "--index", "index") == {
         "ok": True,
-        "checks": [{"name": "splade", "ok": True, "found": "files undamaged, 2 documents or windows"}],
+        "checks": [
+            {
+                "name": "splade",
+                "ok": True,
+                "found": "files undamaged; 2 documents can be read; texts verified",
+                "damaged_documents": [],
+            }
+        ],
     }
 
     (page,) = desk.folder.glob("index/collections/*/shard/segments/*/payload_storage/page_0.dat")
-    with open(page, "r+b") as file:
-        file.write(b"\xff\xff\xff")
+    page.write_bytes(page.read_bytes().replace(b"Flour, water", b"Flour, sugar"))
 
     (check,) = json.loads(desk.run("doctor", "--index", "index", "--json", status=1).stdout)["checks"]
     assert not check["ok"]
     assert "payload_storage/page_0.dat" in check["found"]
+    assert len(check["damaged_documents"]) == 1
     assert "is damaged" in desk.run("search", "moon", "--index", "index", status=1).stderr
+    assert "1 damaged document" in desk.run("reindex", "--index", "index", "--repair", "sound").stdout
+    assert desk.json("info", "--index", "sound")["documents"] == 1
+    refused = desk.run("reindex", "--index", "index", "--repair", "other", "--model", "x", status=2).stderr
+    assert "--repair" in refused
 
 
 def test_doctor_checks_no_server(desk: Desk) -> None:
