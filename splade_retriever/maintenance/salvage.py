@@ -7,6 +7,7 @@ folder, and a child that ended is started again.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -141,11 +142,8 @@ class Salvage:
     def _pages_of_ids(self, collection: str) -> Iterator[list[models.ExtendedPointId]]:
         offset: Any = None
         while True:
-            records, offset = self._call(
-                lambda client, start=offset: client.scroll(
-                    collection, limit=_PAGE, offset=start, with_payload=False
-                )
-            )
+            page = partial(_page_of_ids, collection=collection, offset=offset)
+            records, offset = self._call(page)
             yield [record.id for record in records]
             if offset is None:
                 return
@@ -180,6 +178,12 @@ class Salvage:
     def _started(self) -> EdgeProcess:
         self._starts += 1
         return EdgeProcess(self._folder, read_only=True, ignore_damage=True)
+
+
+def _page_of_ids(
+    client: EdgeProcess, collection: str, offset: models.ExtendedPointId | None
+) -> tuple[list[models.Record], models.ExtendedPointId | None]:
+    return client.scroll(collection, limit=_PAGE, offset=offset, with_payload=False)
 
 
 class _Checker:
