@@ -97,7 +97,7 @@ def repair(
     if is_url(source_location):
         raise InputError(f"Location {source_location!r} is a server, expected an index folder.")
     if not is_url(target_location) and Path(source_location).resolve() == Path(target_location).resolve():
-        raise InputError("The repaired index needs a folder of its own. Pass another target.")
+        raise InputError("The source and the target are the same folder, expected two. Pass another target.")
     report = RepairReport(source_location, target_location, collection)
     with Salvage(source_location) as salvage:
         if collection not in salvage.collections:
