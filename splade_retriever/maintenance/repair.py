@@ -71,7 +71,7 @@ def repair(
     """Encode the readable documents of a damaged folder into a new folder, with the model that made them.
 
     The damaged folder is only read. Each text is compared with its checksum or content hash; documents whose
-    text or id is damaged are reported and left out. Metadata have no checksum of their own: those of a
+    text or id is damaged are reported and left out. Metadata have no checksum: those of a
     damaged folder may be wrong. After an interrupt, the same call continues.
 
     Args:

@@ -171,7 +171,7 @@ def test_an_interrupted_repair_continues_and_a_finished_one_is_not_overwritten(
 def test_what_cannot_be_repaired_says_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="server"):
         repair("http://localhost:6333", tmp_path / "sound")
-    with pytest.raises(InputError, match="another target"):
+    with pytest.raises(InputError, match="the same folder"):
         repair(folder, folder)
     with pytest.raises(CollectionNotFoundError, match="'splade'"):
         repair(folder, tmp_path / "sound", collection="other")
