@@ -20,6 +20,7 @@ __all__ = [
     "SparseTextEmbedding",
     "SpladeError",
     "SpladeIndex",
+    "SpladeQuery",
     "__version__",
     "evaluate",
     "migrate",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.search_request import Fusion
     from splade_retriever.index.splade_index import Hit, SpladeIndex
+    from splade_retriever.index.splade_query import SpladeQuery
     from splade_retriever.maintenance.migrate import migrate
     from splade_retriever.maintenance.reindex import reindex
     from splade_retriever.sparse import SparseEmbedding
@@ -51,6 +53,7 @@ _MODULE_OF = {
     "SparseTextEmbedding": "encoding.text_embedding",
     "SpladeError": "errors",
     "SpladeIndex": "index.splade_index",
+    "SpladeQuery": "index.splade_query",
     "evaluate": "evaluation.evaluate",
     "migrate": "maintenance.migrate",
     "reindex": "maintenance.reindex",

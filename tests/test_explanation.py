@@ -457,10 +457,12 @@ def test_to_dict_returns_json_values() -> None:
                 "pieces": ["moon"],
                 "query_origin": None,
                 "text_origin": None,
+                "control": None,
                 "kind": "literal",
             }
         ],
         "unmatched": [{"token": "orbit", "weight": 1.0, "in_query": False, "pieces": ["orbit"]}],
+        "controls": [],
         "spans": [[6, 10]],
     }
 

@@ -38,6 +38,9 @@ def search(
     full: Annotated[
         bool, typer.Option("--full", help="Show all of each passage, not its best part.")
     ] = False,
+    syntax: Annotated[
+        bool, typer.Option("--syntax", help='Read +word, -word, word^2 and "two words" in QUERY.')
+    ] = False,
     tokens: TokensOption = 8,
     collection: CollectionOption = "splade",
     model: ModelOption = None,
@@ -47,8 +50,10 @@ def search(
 ) -> None:
     """Search an index: ranked passages with matched words marked, and the tokens of each score."""
     from splade_retriever.cli.search_views import hits_view
+    from splade_retriever.index.splade_query import SpladeQuery
 
     conditions = parse_filter(filter)
+    query = SpladeQuery.parse(query) if syntax else query
     with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
         explained = list(zip(hits, opened.explain_all(query, hits), strict=True))

@@ -38,6 +38,9 @@ class Contribution:
     text_origin: Span | None = None
     """The word of the text that the model expanded to this token; None unless origins were requested."""
 
+    control: str | None = None
+    """What a control of the query did to the weight, such as "boost x2"."""
+
     @property
     def kind(self) -> Kind:
         """The source of the token."""
@@ -99,6 +102,11 @@ class Scored(Protocol):
     @property
     def marks(self) -> tuple[Mark, ...]:
         """Marked words from left to right."""
+        ...
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """What the controls of the query do."""
         ...
 
     @property

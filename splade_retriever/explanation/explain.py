@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ def explain(
     windows: Sequence[Span] | None = None,
     query_origins: Mapping[int, Span] | None = None,
     text_origins: Mapping[int, Span] | None = None,
+    controls: Sequence[str] = (),
+    controlled: Mapping[int, str] | None = None,
 ) -> Explanation:
     """Split the score of a text into the contributions of its words and tokens.
 
@@ -44,6 +47,8 @@ def explain(
             None where it was made from the beginning of the text, as far as the model reads.
         query_origins: Token id -> the part of the query that the model expanded to this token.
         text_origins: Token id -> the part of the text that the model expanded to this token.
+        controls: What the controls of the query do.
+        controlled: Token id -> what a control of the query did to its weight.
 
     Returns:
         The contributions in descending order (ties by token id), and the words of the text they stand for.
@@ -62,7 +67,7 @@ def explain(
     unmatched = np.setdiff1d(query_vector.indices, shared, assume_unique=True)
     query_words = words_of(query, [(0, len(query))], tokenizer)
     text_words = words_of(text, windows or [(0, len(text))], tokenizer)
-    origins = _Origins(query_words, text_words, query_origins or {}, text_origins or {})
+    origins = _Origins(query_words, text_words, query_origins or {}, text_origins or {}, controlled or {})
     contributions = _contributions(products, query_words, text_words, origins)
     return Explanation(
         query=query,
@@ -70,6 +75,7 @@ def explain(
         score=fsum(contribution.score for contribution in contributions),
         contributions=contributions,
         marks=tuple(_marks(products, query_words, text_words)),
+        controls=tuple(controls),
         unmatched=_unmatched(query_vector, unmatched.tolist(), query_words, tokenizer),
     )
 
@@ -88,7 +94,7 @@ class _Product:
 
 
 class _Origins:
-    """Where the tokens of an expansion come from, as complete words."""
+    """Where the tokens of an expansion come from, as complete words, and what controls did to tokens."""
 
     def __init__(
         self,
@@ -96,14 +102,16 @@ class _Origins:
         text_words: Sequence[Word],
         query_origins: Mapping[int, Span],
         text_origins: Mapping[int, Span],
+        controlled: Mapping[int, str],
     ) -> None:
+        self._controlled = controlled
         self._query = {id: _complete(span, query_words) for id, span in query_origins.items()}
         self._text = {id: _complete(span, text_words) for id, span in text_origins.items()}
 
-    def of(self, pieces: Sequence[tuple[int, float]], *, in_query: bool, in_text: bool) -> dict[str, Span]:
+    def of(self, pieces: Sequence[tuple[int, float]], *, in_query: bool, in_text: bool) -> dict[str, Any]:
         """Return the origins of a contribution: those of its heaviest piece, on the side that expanded it."""
         id, _ = max(pieces, key=lambda piece: piece[1])
-        found = {}
+        found: dict[str, Any] = {"control": self._controlled.get(id)}
         if not in_query and id in self._query:
             found["query_origin"] = self._query[id]
         if not in_text and id in self._text:

@@ -38,6 +38,8 @@ class Explanation:
     """Words of the text whose tokens contributed, from left to right; never punctuation."""
     unmatched: tuple[UnmatchedToken, ...] = ()
     """Every token of the query that the text does not have, summed by word, in descending order of weight."""
+    controls: tuple[str, ...] = ()
+    """What the controls of the query do, such as "boost rover x2"; empty for a query without controls."""
 
     @property
     def shares(self) -> dict[Kind, float]:
@@ -60,6 +62,7 @@ class Explanation:
                 {**asdict(contribution), "kind": contribution.kind} for contribution in self.contributions
             ],
             "unmatched": [asdict(token) for token in self.unmatched],
+            "controls": list(self.controls),
             "spans": [list(span) for span in self.spans],
         }
 

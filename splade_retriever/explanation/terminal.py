@@ -52,6 +52,8 @@ class _ExplanationView:
         yield _token_table(explanation, self.tokens, options)
         yield Text()
         yield Text(_shares_line(explanation), "dim")
+        if explanation.controls:
+            yield Text(printable(f"controls: {'; '.join(explanation.controls)}"), "dim")
         if explanation.unmatched:
             yield Text(_unmatched_line(explanation), "dim")
 
@@ -244,4 +246,5 @@ def _source(explanation: Scored, contribution: Contribution) -> Text:
     ):
         if span is not None:
             origins.append(printable(text[slice(*span)]))
-    return Text(contribution.kind + (f": {' / '.join(origins)}" if origins else ""))
+    control = "" if contribution.control is None else f", {printable(contribution.control)}"
+    return Text(contribution.kind + (f": {' / '.join(origins)}" if origins else "") + control)

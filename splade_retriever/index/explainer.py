@@ -12,7 +12,8 @@ from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.origins import OriginFinder
 from splade_retriever.index.payload import point_id, to_hit
-from splade_retriever.index.point_encoding import prune
+from splade_retriever.index.query_controls import ControlledVector, encoded_query
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
@@ -24,8 +25,8 @@ __all__ = ["Explainer"]
 class _Query:
     """An encoded query, and what reads its tokens."""
 
-    text: str
-    vector: SparseEmbedding
+    encoded: ControlledVector
+    controls: tuple[str, ...]
     encoder: Encoder
     tokenizer: LiteralTokenizer
     origins: OriginFinder | None
@@ -62,14 +63,14 @@ class Explainer:
                 f"The encoder {type(encoder).__name__} has no tokenizer that turns ids into tokens, which "
                 "explain needs. Use SparseTextEmbedding."
             )
-        (encoded,) = encoder.query_embed([query])
-        vector = prune(encoded, self._max_active_dims)
-        finder = OriginFinder(encoder, query, vector) if origins else None
-        asked = _Query(query, vector, encoder, tokenizer, finder)
+        encoded = encoded_query(query, encoder, max_active_dims=self._max_active_dims)
+        finder = OriginFinder(encoder, encoded.text, encoded.vector) if origins else None
+        controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
+        asked = _Query(encoded, controls, encoder, tokenizer, finder)
         return [self._explain(asked, hit) for hit in hits]
 
     def _explain(self, query: _Query, hit: Hit) -> Explanation:
-        scored = hit if hit.vector is not None else self._stored_hit(hit, query.vector)
+        scored = hit if hit.vector is not None else self._stored_hit(hit, query.encoded.vector)
         windows = None if scored.window == hit.window or scored.window is None else [scored.window]
         settings = self._collection.settings
         if settings is not None and settings.windows == "merge":
@@ -77,14 +78,16 @@ class Explainer:
         document_vector = scored.vector or SparseEmbedding.from_dict({})
         origins = query.origins
         return explain(
-            query.text,
+            query.encoded.text,
             hit.text,
-            query_vector=query.vector,
+            query_vector=query.encoded.vector,
             document_vector=document_vector,
             tokenizer=query.tokenizer,
             windows=windows,
             query_origins=None if origins is None else origins.of_query(document_vector),
             text_origins=None if origins is None else origins.of_text(hit.text, document_vector, windows),
+            controls=query.controls,
+            controlled=query.encoded.notes,
         )
 
     def _stored_hit(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:

@@ -64,7 +64,7 @@ class SearchRequest:
 
         A model may give weight to its special tokens even in a blank text.
         """
-        return self.query if isinstance(self.query, str) and self.query.strip() else None
+        return str(self.query) if isinstance(self.query, str) and self.query.strip() else None
 
     @property
     def needs_dense(self) -> bool:

@@ -16,6 +16,7 @@ from splade_retriever.index.documents import Branch, Hit
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import to_hit
 from splade_retriever.index.point_encoding import prune
+from splade_retriever.index.query_controls import controlled
 from splade_retriever.index.search_request import (
     EncodedQuery,
     SearchRequest,
@@ -23,6 +24,7 @@ from splade_retriever.index.search_request import (
     engine_query,
     rank_documents,
 )
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Searcher"]
@@ -110,7 +112,11 @@ class Searcher:
             if request.text and request.mode != "dense":
                 vector = next(sparse)
             if vector is not None:
-                vector = prune(vector, self._max_active_dims) or None
+                vector = prune(vector, self._max_active_dims)
+            if isinstance(request.query, SpladeQuery) and request.mode != "dense":
+                empty = SparseEmbedding.from_dict({})
+                vector = controlled(request.query, vector or empty, self._model.encoder).vector
+            vector = vector or None
             dense_vector = next(dense) if request.needs_dense else request.dense_vector
             is_empty = vector is None and dense_vector is None
             queries.append(None if is_empty else EncodedQuery(sparse=vector, dense=dense_vector))

@@ -41,6 +41,7 @@ from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import SearchRequest
 from splade_retriever.index.searcher import Searcher
 from splade_retriever.index.server_client import check_same_server
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
@@ -448,7 +449,8 @@ class SpladeIndex:
         tokens finds nothing.
 
         Args:
-            query: The query, or its sparse vector.
+            query: The query, a `SpladeQuery` with words to boost, to require or to exclude, or its sparse
+                vector.
             k: Maximum number of hits.
             filter: See `splade_retriever.filters`.
             options: The options below as one value; keywords override its fields.
@@ -494,7 +496,12 @@ class SpladeIndex:
         mode = options.mode or ("sparse" if self._dense is None else "hybrid")
         if mode != "sparse" and self._dense is None:
             raise InputError(f"mode is {mode!r}, but the index has no dense encoder. Open it with dense=.")
-        return SearchRequest(query, k, self._engine_filter(filter), replace(options, mode=mode))
+        engine_filter = self._engine_filter(filter)
+        if isinstance(query, SpladeQuery) and query.controls.filter is not None:
+            words = self._engine_filter(query.controls.filter)
+            both = [part for part in (words, engine_filter) if part is not None]
+            engine_filter = models.Filter(must=[*both])
+        return SearchRequest(query, k, engine_filter, replace(options, mode=mode))
 
     def _engine_filter(self, filter: FilterLike | None) -> models.Filter | None:
         layout = self._collection.layout

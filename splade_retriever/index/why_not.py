@@ -18,9 +18,11 @@ from splade_retriever.index.explainer import Explainer
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import PACKAGE_KEY, document_key, package_fields, point_id
 from splade_retriever.index.point_encoding import prune
+from splade_retriever.index.query_controls import encoded_query
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import EncodedQuery, SearchRequest, just_below, to_sparse_vector
 from splade_retriever.index.searcher import Searcher
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.sparse import SparseEmbedding
 
@@ -81,11 +83,7 @@ class WhyNotFinder:
         Raises:
             InputError: There is no document with this id, or the query is a vector.
         """
-        if not isinstance(request.query, str):
-            raise InputError(
-                f"why_not got a query of type {type(request.query).__name__}, expected a text, whose tokens "
-                "can be explained."
-            )
+        _text(request)
         documents = self._reader.get([id], tenant=tenant, with_vectors=True)
         if not documents:
             raise InputError(
@@ -120,7 +118,7 @@ class WhyNotFinder:
         query = encoded or EncodedQuery()
         places = {name: self._place(branch, name, request, key) for name, branch in query.branches.items()}
         explained = [document, *page[-1:]] if len(page) == request.depth else [document]
-        explanation, *last = self._explainer.explain(str(request.query), explained)
+        explanation, *last = self._explainer.explain(_text(request), explained)
         if request.mode == "hybrid":
             score = next((hit.score for hit in self._fused(request) if self._is(hit, key)), 0.0)
         else:
@@ -219,9 +217,11 @@ class WhyNotFinder:
     def _filter_reasons(self, missing: _Missing) -> Iterator[Reason]:
         if self._matches(missing.request.filter, missing.key):
             return
-        parts = [missing.filter]
+        parts: list[Any] = [missing.filter]
         if isinstance(missing.filter, Mapping) and len(missing.filter) > 1:
             parts = [{name: value} for name, value in missing.filter.items()]
+        if isinstance(missing.request.query, SpladeQuery):
+            parts += (missing.request.query.controls.filter or {}).get("$and", [])
         failed = [part for part in parts if not self._matches(self._engine_filter(part), missing.key)]
         listing = ", ".join(repr(part) for part in failed if part is not None) or "of the query"
         values = ", ".join(
@@ -249,9 +249,9 @@ class WhyNotFinder:
             return
         text, settings = missing.document.text, self._collection.settings
         if self._query_dims is not None:
-            (complete,) = self._model.encoder.query_embed([str(missing.request.query)])
+            full_query = encoded_query(_text(missing.request), self._model.encoder, max_active_dims=None)
             stored = missing.document.vector or SparseEmbedding.from_dict({})
-            gain = complete.dot(stored) - score
+            gain = full_query.vector.dot(stored) - score
             if gain > _SMALLEST_GAIN:
                 yield Reason(
                     "query pruning",
@@ -301,6 +301,16 @@ class WhyNotFinder:
             return embed_complete_texts([text], encoder)[0]
         (vector,) = encoder.passage_embed([text])
         return vector
+
+
+def _text(request: SearchRequest) -> str:
+    """Return the query, a `SpladeQuery` as it is."""
+    if isinstance(request.query, str):
+        return request.query
+    raise InputError(
+        f"why_not got a query of type {type(request.query).__name__}, expected a text, whose tokens can be "
+        "explained."
+    )
 
 
 def _threshold_reasons(missing: _Missing) -> Iterator[Reason]:

@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_valid
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.index.hit_report import METADATA_KEY
+from splade_retriever.index.query_controls import encoded_query
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeReranker"]
@@ -48,16 +50,19 @@ class SpladeReranker(BaseDocumentCompressor):
 
         Args:
             documents: Documents of any retriever.
-            query: The query.
+            query: The query; a `SpladeQuery` also removes documents without its required words or with its
+                excluded ones.
             callbacks: Callbacks of the framework; not used.
 
         Returns:
             The same documents, or copies of them with scores if `with_scores` is set.
         """
+        if isinstance(query, SpladeQuery):
+            documents = [each for each in documents if query.controls.accepts(each.page_content)]
         if not documents:
             return []
         encoder = self._open_encoder()
-        (query_vector,) = encoder.query_embed([query])
+        query_vector = encoded_query(query, encoder, max_active_dims=None).vector
         vectors = embed_complete_texts([document.page_content for document in documents], encoder)
         scores = [vector.dot(query_vector) for vector in vectors]
         order = sorted(range(len(documents)), key=lambda n: -scores[n])[: self.top_n]

@@ -14,6 +14,8 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
+from splade_retriever.index.query_controls import encoded_query
+from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.llama_index.nodes import encoded_text
 from splade_retriever.protocols import Encoder
 
@@ -105,7 +107,9 @@ class SpladeRerank(BaseNodePostprocessor):
 
     def _ranked(self, nodes: Sequence[NodeWithScore], query: str) -> list[NodeWithScore]:
         """Sort the nodes by score; nodes with equal scores keep their order."""
-        (query_vector,) = self._encoder.query_embed([query])
+        if isinstance(query, SpladeQuery):
+            nodes = [each for each in nodes if query.controls.accepts(each.node.get_content())]
+        query_vector = encoded_query(query, self._encoder, max_active_dims=None).vector
         vectors = embed_complete_texts([encoded_text(scored.node) for scored in nodes], self._encoder)
         ranked = [
             NodeWithScore(node=scored.node, score=vector.dot(query_vector))

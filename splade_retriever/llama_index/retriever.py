@@ -245,7 +245,7 @@ class SpladeRetriever(BaseRetriever):
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(
             # A query transform (HyDE) replaces the query by texts; SPLADE encodes them as one text.
-            query_str="\n".join(query_bundle.custom_embedding_strs or [query_bundle.query_str]),
+            query_str=_query_text(query_bundle),
             similarity_top_k=self._similarity_top_k,
             mode=self._mode,
             alpha=self._alpha,
@@ -265,6 +265,12 @@ class SpladeRetriever(BaseRetriever):
         if not self._explain:
             return []
         return self._store.index.explain_all(query.query_str or "", hits)
+
+
+def _query_text(query_bundle: QueryBundle) -> str:
+    """Return the query, with its controls if it is a `SpladeQuery`."""
+    texts = query_bundle.custom_embedding_strs or [query_bundle.query_str]
+    return texts[0] if len(texts) == 1 else "\n".join(texts)
 
 
 def _checked_mode(mode: VectorStoreQueryMode | str, alpha: float | None) -> VectorStoreQueryMode:

@@ -1,0 +1,190 @@
+"""SpladeQuery: a query with controls: words to boost, to require, to exclude, synonyms, and no expansion."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from numbers import Real
+from typing import Any, Final, Self
+
+from splade_retriever.errors import InputError
+from splade_retriever.validation import text_fault
+
+__all__ = ["QueryControls", "SpladeQuery"]
+
+_PART: Final = re.compile(r'([+-]?)("[^"]*"|[^\s"^]+)(?:\^(\S*))?')
+_TEXT_WORD: Final = re.compile(r"[^\W_]+")
+_HAS_A_LETTER: Final = re.compile(r"[^\W_]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryControls:
+    """What a query asks for beside its text.
+
+    Raises:
+        InputError: A value is not valid.
+    """
+
+    boost: Mapping[str, float] = field(default_factory=dict)
+    """Word -> factor of its weight. A word that the text does not have is added."""
+    require: Sequence[str] = ()
+    """Words that a document must contain literally, in any case."""
+    exclude: Sequence[str] = ()
+    """Words that a document must not contain literally."""
+    expand: bool = True
+    """False to keep the words of the query alone, without those that the model adds."""
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Word -> further words that get its weight."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boost", _checked_boosts(self.boost))
+        object.__setattr__(self, "require", _checked_words("require", self.require))
+        object.__setattr__(self, "exclude", _checked_words("exclude", self.exclude))
+        if not isinstance(self.expand, bool):
+            raise InputError(f"expand is {self.expand!r}, expected True or False.")
+        if not isinstance(self.synonyms, Mapping):
+            raise InputError(f"synonyms is a {type(self.synonyms).__name__}, expected a dict of lists.")
+        synonyms = {word: _checked_words("synonyms", words) for word, words in self.synonyms.items()}
+        _checked_words("synonyms", list(synonyms))
+        object.__setattr__(self, "synonyms", synonyms)
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the weights of the query change; `require` and `exclude` only filter."""
+        return bool(self.boost or self.synonyms) or not self.expand
+
+    @property
+    def filter(self) -> dict[str, Any] | None:
+        """The filter of `require` and `exclude`; None without both."""
+        conditions: list[dict[str, Any]] = [{"$text": word} for word in self.require]
+        conditions += [{"$not": {"$text": word}} for word in self.exclude]
+        return {"$and": conditions} if conditions else None
+
+    def accepts(self, text: str) -> bool:
+        """Return whether a text has all required words and no excluded one, as the engine compares words."""
+        present = set(_TEXT_WORD.findall(text.lower()))
+
+        def has(word: str) -> bool:
+            return present.issuperset(_TEXT_WORD.findall(word.lower()))
+
+        return all(map(has, self.require)) and not any(map(has, self.exclude))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what the controls do, one sentence part each."""
+        notes = [f"boost {word} x{factor:g}" for word, factor in self.boost.items()]
+        notes += [f"require {word}" for word in self.require]
+        notes += [f"exclude {word}" for word in self.exclude]
+        notes += [f"synonyms of {word}: {', '.join(words)}" for word, words in self.synonyms.items()]
+        return (*notes, *([] if self.expand else ["no expansion"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the controls as keyword arguments of JSON values."""
+        return asdict(self)
+
+
+class SpladeQuery(str):
+    """A query with controls. It is a `str`, its text, so every retriever and framework accepts it.
+
+    Example:
+        index.search(SpladeQuery("moon lander", boost={"rover": 2}, exclude=["india"]))
+    """
+
+    __slots__ = ("controls",)
+    controls: QueryControls
+
+    def __new__(cls, text: str, controls: QueryControls | None = None, **values: Any) -> Self:
+        """Make a query.
+
+        Args:
+            text: What to look for.
+            controls: The controls as one value.
+            **values: The fields of `QueryControls`, in place of `controls`.
+
+        Raises:
+            InputError: A value is not valid.
+            TypeError: There is no such control.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"SpladeQuery got a text of type {type(text).__name__}, expected a string.")
+        query = super().__new__(cls, text)
+        query.controls = controls if controls is not None and not values else QueryControls(**values)
+        return query
+
+    @classmethod
+    def parse(cls, query: str) -> Self:
+        """Read the syntax of the terminal: `moon +lander -india rover^2 "south pole"`.
+
+        `+word` requires a word and `-word` excludes it. `word^2` doubles its weight. Quotes join several
+        words to one; a required or excluded group of words must occur with all of its words.
+
+        Raises:
+            InputError: The query has an unclosed quote, or a factor that is not a number.
+        """
+        if query.count('"') % 2:
+            raise InputError(f"The query {query!r} has an unclosed quote. Close it, or leave it out.")
+        text: list[str] = []
+        boost: dict[str, float] = {}
+        signed: dict[str, list[str]] = {"+": [], "-": []}
+        for sign, quoted, factor in _PART.findall(query):
+            word = quoted.strip('"')
+            if sign and _HAS_A_LETTER.search(word):
+                signed[sign].append(word)
+            if sign != "-" and word:
+                text.append(word)
+            if factor:
+                boost[word] = _factor(word, factor)
+        return cls(" ".join(text), boost=boost, require=signed["+"], exclude=signed["-"])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SpladeQuery):
+            return NotImplemented if not isinstance(other, str) else False
+        return str(self) == str(other) and self.controls == other.controls
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((str(self), repr(self.controls)))
+
+    def __repr__(self) -> str:
+        controls = "".join(f", {name}={value!r}" for name, value in self.controls.to_dict().items() if value)
+        return f"SpladeQuery({str(self)!r}{controls})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.controls)
+
+
+def _factor(word: str, factor: str) -> float:
+    try:
+        return float(factor)
+    except ValueError as error:
+        raise InputError(
+            f"The query has {word}^{factor}, expected a number after ^, such as {word}^2."
+        ) from error
+
+
+def _checked_boosts(boost: object) -> dict[str, float]:
+    if not isinstance(boost, Mapping):
+        raise InputError(f"boost is a {type(boost).__name__}, expected a dict of factors by word.")
+    _checked_words("boost", list(boost))
+    for word, factor in boost.items():
+        number = isinstance(factor, Real) and not isinstance(factor, bool) and math.isfinite(factor)
+        if not number or factor < 0:
+            raise InputError(f"boost of {word!r} is {factor!r}, expected a finite number of 0 or more.")
+    return {word: float(factor) for word, factor in boost.items()}
+
+
+def _checked_words(name: str, words: object) -> tuple[str, ...]:
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        raise InputError(f"{name} is {words!r}, expected a list of words.")
+    return tuple(_words(name, words))
+
+
+def _words(name: str, words: Sequence[object]) -> Iterator[str]:
+    for word in words:
+        fault = text_fault(f"{name} {word!r}", word)
+        if fault:
+            raise InputError(f"{fault}.")
+        if not _HAS_A_LETTER.search(str(word)):
+            raise InputError(f"{name} has {word!r}, expected a word with a letter or a digit.")
+        yield str(word)
