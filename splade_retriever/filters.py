@@ -44,7 +44,8 @@ def to_qdrant_filter(
     Types match as in Qdrant: `True` does not match 1; an int matches ints only (2020 does not match 2020.0),
     while a float is searched as the range [x, x] and matches both; strings must be equal, including case.
     `$ne`, `$nin` and `$not` also match documents without the field. The bounds of a range must hold for the
-    same element of a list. A field exists unless it is missing, null or an empty list.
+    same element of a list, and numbers are compared as 64-bit floats. A field exists unless it is
+    missing, null or an empty list. An index of a field changes nothing of this.
 
     Args:
         filter: A dict in a form of this module's docstring; or a `models.Filter`, which is returned unchanged

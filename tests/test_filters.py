@@ -38,6 +38,8 @@ def values_at(key: str, metadata: Mapping[str, Any]) -> list[Any]:
         if not isinstance(value, Mapping) or part not in value:
             return []
         value = value[part]
+    if value == [None]:  # is there, unlike a null
+        return [None, None]
     return value if isinstance(value, list) else [value]
 
 

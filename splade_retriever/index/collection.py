@@ -24,6 +24,7 @@ from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import Connection, RequestTooLargeError
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import Layout
+from splade_retriever.index.payload_indexes import PayloadIndexes
 from splade_retriever.index.per_process import PerProcess
 from splade_retriever.index.request_limits import (
     NO_LIMITS,
@@ -33,7 +34,6 @@ from splade_retriever.index.request_limits import (
 )
 from splade_retriever.index.server_client import connection_to
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
-from splade_retriever.index.text_indexes import TextIndexes
 from splade_retriever.index.upload import Upload
 from splade_retriever.validation import is_url
 
@@ -100,8 +100,10 @@ class Collection:
         """What the collection stores about how it was made; None for one of another program."""
         self._has_aliases = self.is_remote or self.single_thread
         self._checked_at = -math.inf
-        self._text_indexes = TextIndexes(
-            name, schema=lambda: self.describe().payload_schema, create=self.create_payload_index
+        self._payload_indexes = PayloadIndexes(
+            name,
+            schema=lambda: self.describe().payload_schema,
+            create=self.create_payload_index if self.is_remote else None,
         )
         self._limits: StrictLimits | None = None
         self._upload = self._remote_upload(client) if self.is_remote else None
@@ -280,6 +282,7 @@ class Collection:
             "index a field of",
             lambda client: client.create_payload_index(self.target, field_name=path, field_schema=schema),
         )
+        self._payload_indexes.expire()
 
     @property
     def has_windows(self) -> bool:
@@ -425,10 +428,11 @@ class Collection:
 
     def query_batch(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
         """Run queries, in as few requests as the store allows; the answers have the order of the queries."""
+        requests = [self._with_engine_filters(request) for request in requests]
         if not self.is_remote:
             return self._query(requests)
         limits = self.limits
-        queries = [PagedQuery(self._widened(request), limits) for request in requests]
+        queries = [PagedQuery(request, limits) for request in requests]
         size = limits.search_max_batchsize or len(queries)
         while pages := [(query, page) for query in queries if (page := query.next_page()) is not None]:
             for start in range(0, len(pages), size):
@@ -446,7 +450,7 @@ class Collection:
             "search", lambda client: client.query_batch_points(self.target, requests=list(requests))
         )
 
-    def _widened(self, request: models.QueryRequest) -> models.QueryRequest:
+    def _with_engine_filters(self, request: models.QueryRequest) -> models.QueryRequest:
         changes: dict[str, Any] = {"filter": self._engine_filter(request.filter)}
         if isinstance(request.prefetch, list):
             changes["prefetch"] = [
@@ -455,14 +459,14 @@ class Collection:
             ]
         return request.model_copy(update=changes)
 
-    # -- floats on a server ----------------------------------------------------------------------------------
+    # -- the same answers from every store -------------------------------------------------------------------
 
     def _engine_filter(self, filter: models.Filter | None) -> models.Filter | None:
-        """Return a filter that finds on a server what it finds in a folder."""
-        if not self.is_remote:
+        """Return a filter that finds the same in every store, with payload indexes and without."""
+        if self.single_thread:  # local mode has no payload indexes
             return filter
-        self._text_indexes.ensure(filter)
-        return widened(filter)
+        filter = self._payload_indexes.exact(filter)
+        return widened(filter) if self.is_remote else filter
 
     def _restored(self, points: list[Point]) -> list[Point]:
         if self.is_remote:

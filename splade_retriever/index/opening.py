@@ -20,6 +20,7 @@ from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
 from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
+from splade_retriever.index.payload_indexes import exact_kind
 from splade_retriever.index.server_client import check_same_server, connect
 from splade_retriever.validation import is_url
 
@@ -220,6 +221,8 @@ def check_tenant_field(collection: Collection, tenant_field: str | None) -> None
 def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field: str | None) -> None:
     """Create payload indexes for metadata fields that have none.
 
+    An index of a requested kind that would change what a filter finds is replaced by one of another kind.
+
     Args:
         collection: The collection.
         fields: Metadata key -> kind of index.
@@ -239,20 +242,36 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
         except ValueError:
             allowed = ", ".join(item.value for item in models.PayloadSchemaType)
             raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
-    if tenant_field is not None:
-        schemas[tenant_field] = models.KeywordIndexParams(
-            type=models.KeywordIndexType.KEYWORD, is_tenant=True
-        )
+    info = collection.describe()
+    present, strict = info.payload_schema, _refuses_unindexed_filters(info.config.strict_mode_config)
     metadata_key = collection.layout.metadata_key
-    index_paths(collection, {field_path(key, metadata_key=metadata_key): schemas[key] for key in schemas})
+    paths: dict[str, Any] = {}
+    requested: dict[str, str] = {}
+    for key, kind in schemas.items():
+        path = field_path(key, metadata_key=metadata_key)
+        requested[path] = kind.value
+        if path not in present or present[path].data_type is not kind:
+            paths[path] = exact_kind(kind, strict=strict)
+    if tenant_field is not None:
+        path = field_path(tenant_field, metadata_key=metadata_key)
+        requested.pop(path, None)
+        paths[path] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    index_paths(collection, paths, requested=requested)
 
 
-def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
+def _refuses_unindexed_filters(strict: models.StrictModeConfigOutput | None) -> bool:
+    return strict is not None and bool(strict.enabled) and strict.unindexed_filtering_retrieve is False
+
+
+def index_paths(
+    collection: Collection, schemas: Mapping[str, Any], *, requested: Mapping[str, str] | None = None
+) -> None:
     """Create payload indexes for paths of the payload that have none; warn of those of another kind.
 
     Args:
         collection: The collection.
         schemas: Path -> what `QdrantClient.create_payload_index` takes.
+        requested: Path -> the kind that the user asked for, where it is not that of the schema.
     """
     if collection.single_thread:  # local mode has no payload indexes, finds the same without, and warns
         return
@@ -267,7 +286,7 @@ def index_paths(collection: Collection, schemas: Mapping[str, Any]) -> None:
                 collection.name,
                 _kind_of_index(present[path]),
                 path,
-                _kind(schema),
+                (requested or {}).get(path, _kind(schema)),
                 collection.target,
                 path,
             )

@@ -121,7 +121,8 @@ class SpladeIndex:
                 shard_number: Shards on a cluster.
                 replication_factor: Copies of each shard on a cluster.
                 indexed_fields: Metadata key -> "keyword", "integer", "float", "bool", "datetime", "text" or
-                    "uuid": fields that filters use often get a payload index.
+                    "uuid": fields that filters use often get a payload index, which changes no filter's
+                    meaning: "integer" creates one of kind float, "uuid" one of kind keyword.
                 tenant_field: Metadata key whose values separate tenants. In a new collection every document
                     must have it, and two tenants may use the same id: pass `tenant=` with ids.
 

@@ -377,7 +377,7 @@ def test_a_migration_to_a_server_and_back_survives_interruptions(
         schema = rest.store.get_collection("splade").payload_schema
         assert {path: index.data_type for path, index in schema.items()} == {
             "metadata.owner": "keyword",
-            "metadata.year": "integer",
+            "metadata.year": "float",
         }
         assert is_tenant_field(schema["metadata.owner"])
         with pytest.raises(CollectionMismatchError, match="'words', but this index uses model 'other'"):
