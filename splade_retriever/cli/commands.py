@@ -20,6 +20,7 @@ from splade_retriever.cli.document_commands import delete, list_files, optimize
 from splade_retriever.cli.evaluation_commands import evaluate
 from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
+from splade_retriever.cli.model_commands import bundle
 from splade_retriever.cli.output import print_error, print_warnings_of_the_package, use_any_encoding
 from splade_retriever.cli.search_commands import encode, explain, models, search, why_not
 from splade_retriever.cli.training_commands import adapt, export
@@ -72,6 +73,7 @@ app.command("list")(list_files)
 app.command("eval")(evaluate)
 app.command()(adapt)
 app.command()(export)
+app.command()(bundle)
 app.command()(mcp)
 app.add_typer(config_commands, name="config")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from splade_retriever.encoding.model_archive import is_archive, unpack
 from splade_retriever.encoding.model_cards import Catalogue, ModelCard
 from splade_retriever.encoding.model_folder import (
     DIGEST,
@@ -35,7 +36,7 @@ class ModelSource:
     """Where the files of a model may come from.
 
     Attributes:
-        specific_model_path: A folder that holds them, in place of a download.
+        specific_model_path: A folder or an archive that holds them, in place of a download.
         cache_dir: The folder for downloads; None is huggingface_hub's cache.
         local_files_only: Never use the network.
         revision: The commit, branch or tag, or the digest of a folder; None is the card's.
@@ -61,7 +62,7 @@ def locate(
 
     Args:
         model_name: The name of the bundled model or one of the catalogue, in any case, or the path of a
-            folder; None is the bundled model. A name wins over a folder of that name.
+            folder or an archive; None is the bundled model. A name wins over a folder of that name.
         source: Where the files may come from.
         catalogue: The models known by name.
         lazy: Leave the ONNX file of a model whose queries do not need it for `ModelFiles.onnx_file`.
@@ -73,26 +74,35 @@ def locate(
     """
     path = source.specific_model_path
     if model_name is None and path is None:
-        return _local(bundled_folder(), source)
+        return _local(bundled_folder(), None, source)
     card = catalogue.find(model_name) if isinstance(model_name, str) else None
     if card is not None:
         check_license(card, accepted=source.accept_license)
         if path is None:
             return _published(card, source, lazy=lazy)
-        return _local(open_folder(Path(path).expanduser(), card), source)
+        return _local(*_opened(Path(path).expanduser(), card), source)
     if isinstance(model_name, str) and path is None:
         bundled = bundled_folder()
         if model_name.lower() == bundled.card.model.lower():
-            return _local(bundled, source)
+            return _local(bundled, None, source)
     folder = Path(path if path is not None else model_name or "").expanduser()
     # Path("") is the working folder, which nobody means by an empty name.
-    if isinstance(model_name, str) and path is None and not (model_name and folder.is_dir()):
+    exists = folder.is_dir() or is_archive(folder)
+    if isinstance(model_name, str) and path is None and not (model_name and exists):
         raise catalogue.unknown(model_name)
-    opened = open_folder(folder)
+    opened, commit = _opened(folder)
     if isinstance(model_name, str) and path is not None:
         opened = replace(opened, card=replace(opened.card, model=model_name))
     check_license(opened.card, accepted=source.accept_license)
-    return _local(opened, source)
+    return _local(opened, commit, source)
+
+
+def _opened(path: Path, card: ModelCard | None = None) -> tuple[ModelFolder, str | None]:
+    """Open a folder or an archive; return its files and, for an archive, the commit that it states."""
+    if not is_archive(path):
+        return open_folder(path, card), None
+    archive = unpack(path)
+    return open_folder(archive.folder, card), archive.commit
 
 
 class ModelFiles:
@@ -111,6 +121,11 @@ class ModelFiles:
         self._small_files = {
             path: sha256(path) for path in (folder.tokenizer, folder.query_weights) if path is not None
         }
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a downloaded model; None for a folder."""
+        return self._commit
 
     @property
     def revision(self) -> str:
@@ -194,6 +209,7 @@ def _published(card: ModelCard, source: ModelSource, *, lazy: bool) -> ModelFile
         card, folder, commit = _fetch_all(card, source)
     quantised = has_quantised_name(card.model_file)
     found = ModelFolder(
+        path=folder,
         card=replace(card, precision="int8") if quantised else card,
         model=None if deferred else folder / card.model_file,
         finished=quantised,
@@ -263,9 +279,9 @@ def _fetch(card: ModelCard, files: Sequence[str], source: ModelSource) -> tuple[
     return snapshot.folder, snapshot.revision
 
 
-def _local(folder: ModelFolder, source: ModelSource) -> ModelFiles:
+def _local(folder: ModelFolder, commit: str | None, source: ModelSource) -> ModelFiles:
     """Compare the revision of a folder with the requested one, if any."""
-    files = ModelFiles(folder, source)
+    files = ModelFiles(folder, source, commit=commit)
     if source.revision is not None and source.revision != files.revision:
         raise UnknownModelError(
             f"The model {folder.card.model!r} in {folder.tokenizer.parent} has revision {files.revision}, "

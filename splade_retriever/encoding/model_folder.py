@@ -72,6 +72,7 @@ class ModelFolder:
     """The files of one model.
 
     Attributes:
+        path: The folder that they lie in.
         card: The description of the model.
         model: The ONNX file; None where it has not been downloaded yet.
         tokenizer: The tokenizer file.
@@ -80,6 +81,7 @@ class ModelFolder:
         finished: Whether the ONNX file is pooled or quantised already, and is opened unchanged.
     """
 
+    path: Path
     card: ModelCard
     model: Path | None
     tokenizer: Path
@@ -187,6 +189,7 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
     if not finished and is_quantised(model):
         card, finished = replace(card, precision="int8"), True
     return ModelFolder(
+        path=folder,
         card=card,
         model=model,
         tokenizer=_first(

@@ -7,7 +7,9 @@ import os
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from splade_retriever.encoding.batching import TokenBatch
@@ -80,8 +82,9 @@ class SparseTextEmbedding:
         """Open a model; a published one is downloaded the first time and read from the cache afterwards.
 
         Args:
-            model_name: A name of `list_supported_models()`, in any case, or the path of a model folder; None
-                is the bundled model, which needs no download. A known name wins over a folder of that name.
+            model_name: A name of `list_supported_models()`, in any case, or the path of a model folder or of
+                an archive of `splade bundle`; None is the bundled model, which needs no download. A known name
+                wins over a folder of that name.
             cache_dir: The folder for downloads; None is huggingface_hub's cache (`HF_HOME`).
             threads: Batches that are computed at once; None means one per core.
             providers: ONNX Runtime execution providers, used exactly as given, without a fallback.
@@ -228,6 +231,29 @@ class SparseTextEmbedding:
                 revision=revision,
             )
         )
+
+    def save_archive(self, path: str | os.PathLike[str]) -> dict[str, int]:
+        """Write the model to one file, which opens in place of its name on a machine without a network.
+
+        The archive holds a SHA-256 digest of every file, the card and the licence; a changed byte is refused.
+
+        Args:
+            path: The file to write; its name ends in .tar.
+
+        Returns:
+            The size of each file in it, in bytes.
+
+        Raises:
+            InputError: If the path has another extension.
+            ModelFilesError: If a file of the model could not be downloaded, or changed since.
+            StorageError: If the file cannot be written.
+        """
+        from splade_retriever.encoding.model_archive import write_archive
+
+        model = self._files.onnx_file()
+        self._files.check_unchanged()
+        folder = replace(self._files.folder, model=model)
+        return write_archive(folder, Path(path).expanduser(), commit=self._files.commit)
 
     @property
     def fingerprint(self) -> dict[str, str | int | None]:
