@@ -83,8 +83,8 @@ class SparseTextEmbedding:
 
         Args:
             model_name: A name of `list_supported_models()`, in any case, or the path of a model folder or of
-                an archive of `splade bundle`; None is the bundled model, which needs no download. A known name
-                wins over a folder of that name.
+                an archive of `splade bundle`; None is the bundled model, which needs no download. A known
+                name wins over a folder of that name.
             cache_dir: The folder for downloads; None is huggingface_hub's cache (`HF_HOME`).
             threads: Batches that are computed at once; None means one per core.
             providers: ONNX Runtime execution providers, used exactly as given, without a fallback.
