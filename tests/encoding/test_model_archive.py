@@ -207,7 +207,7 @@ def test_extended_headers_are_refused(archive: Path, tmp_path: Path) -> None:
 
 
 def test_an_unpacked_file_that_changed_is_replaced(archive: Path, tmp_path: Path) -> None:
-    path = shutil.copy(archive, tmp_path / "model.tar")
+    path = Path(shutil.copy(archive, tmp_path / "model.tar"))
     folder = unpack(path, cache=tmp_path / "cache").folder
     expected = hashlib.sha256((folder / "model.onnx").read_bytes()).digest()
     stamp = (folder / "model.onnx").stat().st_ino
