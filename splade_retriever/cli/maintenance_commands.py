@@ -13,6 +13,7 @@ from splade_retriever.cli.options import (
     JsonOption,
     KeyOption,
     ModelOption,
+    allows_insecure_key,
 )
 from splade_retriever.cli.output import print_result, progress_bar
 from splade_retriever.validation import resolved_location
@@ -70,6 +71,7 @@ def migrate(
             replication_factor=replicas,
             dry_run=dry_run,
             on_progress=advance,
+            allow_insecure_key=allows_insecure_key(),
         )
     data = asdict(report) | {"seconds": round(report.seconds, 3)}
     print_result(lambda: migration_view(report), data, as_json=as_json)
@@ -136,6 +138,7 @@ def reindex(
             restart=restart,
             api_key=api_key,
             on_progress=advance,
+            allow_insecure_key=allows_insecure_key(),
         )
     data = asdict(report) | {"seconds": round(report.seconds, 3)}
     print_result(lambda: reindex_view(report), data, as_json=as_json)

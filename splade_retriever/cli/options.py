@@ -31,6 +31,7 @@ __all__ = [
     "ModelOption",
     "ReadOnlyOption",
     "TokensOption",
+    "allows_insecure_key",
     "copied_stdin",
     "load_model",
     "open_index",
@@ -102,8 +103,19 @@ def open_index(
 
     key = api_key if is_url(location) else None
     return SpladeIndex(
-        location, collection=collection, model=model, api_key=key, create=create, read_only=read_only
+        location,
+        collection=collection,
+        model=model,
+        api_key=key,
+        create=create,
+        read_only=read_only,
+        allow_insecure_key=allows_insecure_key(),
     )
+
+
+def allows_insecure_key() -> bool:
+    """Return whether the environment allows that the API key is sent over http to another machine."""
+    return os.environ.get("SPLADE_ALLOW_INSECURE_KEY", "0") not in ("", "0")
 
 
 def open_to_read(

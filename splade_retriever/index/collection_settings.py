@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Final
 
-from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.index.payload import Layout
 from splade_retriever.validation import check_int
 
@@ -71,10 +71,13 @@ class CollectionSettings:
         Raises:
             CollectionMismatchError: A newer version of this package wrote them, or the collection is not
                 complete.
+            StorageError: They are damaged.
         """
         stored = (metadata or {}).get(SETTINGS_KEY)
         if stored is None:
             return None
+        if not isinstance(stored, Mapping):
+            raise _damaged(collection, f"a {type(stored).__name__}, expected a dict")
         if stored.get("format") == STAGING:
             raise CollectionMismatchError(
                 f"Collection {collection!r} is not complete: `splade {stored.get('command')}` is running or "
@@ -86,7 +89,30 @@ class CollectionSettings:
                 f"{_FORMAT}. Upgrade splade-retriever."
             )
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        return cls(**{**known, "layout": Layout(**stored["layout"])})
+        try:
+            settings = cls(**{**known, "layout": Layout(**stored["layout"])})
+            settings._check_types()
+            settings.check()
+        except (KeyError, TypeError, InputError) as error:
+            raise _damaged(collection, f"{type(error).__name__}: {error}") from error
+        return settings
+
+    def _check_types(self) -> None:
+        """Raise TypeError for a value that no version of this package writes."""
+        layout = self.layout
+        strings = (self.vector_name, layout.content_key)
+        optional_strings = (self.dense_name, layout.metadata_key, layout.tenant_field)
+        right = (
+            isinstance(self.encoder, Mapping)
+            and all(isinstance(value, str | int | float | None) for value in self.encoder.values())
+            and all(isinstance(value, str) for value in strings)
+            and all(value is None or isinstance(value, str) for value in optional_strings)
+            and isinstance(layout.native_ids, bool)
+            and isinstance(self.windows, str)
+            and isinstance(self.dense_size, int | None)
+        )
+        if not right:
+            raise TypeError("a setting has a value of the wrong type")
 
     def recipe(self) -> str:
         """Return what decides a stored vector, as one string, for the content hash."""
@@ -94,6 +120,13 @@ class CollectionSettings:
         made_by["encoder"] = dict(self.encoder)
         del made_by["layout"], made_by["vector_name"], made_by["dense_name"]
         return json.dumps(made_by, sort_keys=True)
+
+
+def _damaged(collection: str, found: str) -> StorageError:
+    return StorageError(
+        f"The settings that collection {collection!r} stores are damaged ({found}). Restore the index from a "
+        "backup, or index its sources again."
+    )
 
 
 def differences(

@@ -55,6 +55,8 @@ class ServerOptions:
     """File (PEM) with the certificates of the authorities that are trusted instead of the system's."""
     verify: bool = True
     """False to accept any certificate of the server, over REST only."""
+    allow_insecure_key: bool = False
+    """Whether the key may be sent over http, which does not encrypt it, to another machine."""
 
     def __post_init__(self) -> None:
         check_int("timeout", self.timeout, minimum=1, optional=True)
@@ -179,6 +181,7 @@ class ServerKeywords(TypedDict, total=False):
     retry_for: float | None
     ca: str | Path | None
     verify: bool
+    allow_insecure_key: bool
 
 
 class IndexKeywords(ServerKeywords, total=False):

@@ -41,11 +41,13 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
     A server on the loopback interface is never reached by a proxy.
 
     Raises:
-        InputError: The URL has no host, or a port that is not valid.
+        InputError: The URL has no host, or a port that is not valid; or the key would be sent to another
+            machine over http.
     """
     from qdrant_client import QdrantClient
 
     host, port = _host_and_port(url)
+    _check_key(url, host, server)
     grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS)
     rest: dict[str, Any] = {}
     if _is_loopback(host):
@@ -66,6 +68,17 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
         grpc_options=grpc_options,
         check_compatibility=False,
         **rest,
+    )
+
+
+def _check_key(url: str, host: str, server: ServerOptions) -> None:
+    is_encrypted = urlsplit(url).scheme == "https"
+    if server.api_key is None or is_encrypted or _is_loopback(host) or server.allow_insecure_key:
+        return
+    raise InputError(
+        f"An API key is passed for {url}, and http would send it unencrypted to another machine. Nothing was "
+        "sent. Use https, or leave the key out. In a network that you trust, pass allow_insecure_key=True "
+        "(on the command line, set SPLADE_ALLOW_INSECURE_KEY=1)."
     )
 
 

@@ -139,6 +139,7 @@ class SpladeIndex:
                 ca: File (PEM) with the certificates of the authorities that are trusted instead of the
                     system's.
                 verify: False to accept any certificate of the server, over REST only.
+                allow_insecure_key: True to send the key over http, unencrypted, to another machine.
                 engine_in_subprocess: Open a large embedded index in a child process at once, see
                     `run_in_thread`; without it the first async call moves it there.
                 read_only: Refuse writes, and read a private copy of a folder. Works on a folder that cannot

@@ -1,5 +1,6 @@
 """Options and settings: groups, keywords, and what is refused."""
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -24,6 +25,7 @@ from splade_retriever.index.options import (
     VectorOptions,
 )
 from splade_retriever.index.payload import Layout
+from splade_retriever.index.server_client import connect
 from splade_retriever.index.writer import AddKeywords, AddOptions
 
 
@@ -157,3 +159,27 @@ def test_what_makes_a_vector_is_in_the_recipe_and_names_are_not() -> None:
     changes: list[dict[str, Any]] = [{"encoder": {"model": "x"}}, {"windows": "merge"}, {"min_weight": 1.0}]
     for change in changes:
         assert recipe(**change) != recipe()
+
+
+@pytest.mark.parametrize("url", ["http://qdrant.example:6333", "http://10.0.0.5"])
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_a_key_is_not_sent_unencrypted_to_another_machine(url: str, prefer_grpc: bool) -> None:
+    with pytest.raises(InputError, match="allow_insecure_key=True") as raised:
+        connect(url, ServerOptions(api_key="secret", prefer_grpc=prefer_grpc))
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://qdrant.example", False),
+        ("http://localhost:6333", False),
+        ("http://127.0.0.1:6333", False),
+        ("http://[::1]:6333", False),
+        ("http://qdrant.example", True),
+    ],
+)
+def test_a_key_is_sent_encrypted_or_to_this_machine_or_where_it_is_allowed(url: str, allowed: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # qdrant-client warns of a key over http, also to this machine
+        connect(url, ServerOptions(api_key="secret", allow_insecure_key=allowed)).close()
