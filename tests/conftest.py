@@ -3,10 +3,13 @@
 import contextlib
 import importlib.util
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from qdrant_client import QdrantClient
 
 from tests.qdrant_server import (
@@ -29,6 +32,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run tests that download from the model hub")
     parser.addoption("--slow", action="store_true", help="run tests of more than 20 seconds")
     parser.addoption("--research", action="store_true", help="run the tests of the experiments")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose where temporary folders are, and how many examples hypothesis tries."""
+    if "TMPDIR" not in os.environ and _has_room(_MEMORY):
+        os.environ["TMPDIR"] = _MEMORY
+        tempfile.tempdir = None  # it is looked up again
+    settings.register_profile("quick", max_examples=30)
+    settings.load_profile("default" if config.getoption("--slow") else "quick")
+
+
+_MEMORY = "/dev/shm"
+"""A file system in memory. On a disk, tests mostly wait until it has written what an index flushed."""
+_ROOM_BYTES = 4 << 30
+
+
+def _has_room(folder: str) -> bool:
+    """Return whether a folder can take the temporary folders of a run, programs included."""
+    try:
+        may_execute = not os.statvfs(folder).f_flag & os.ST_NOEXEC
+        return may_execute and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM_BYTES
+    except (OSError, AttributeError):  # not on Linux
+        return False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -67,6 +93,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         patch.setenv("HF_HOME", os.environ.get("HF_HOME") or os.path.join(home, "huggingface"))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_without_fastembed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide FastEmbed, which few users have, from the processes that tests start.
+
+    qdrant-client imports it if it is installed, which takes half a second per process.
+    """
+    folder = tmp_path_factory.mktemp("without_fastembed")
+    (folder / "fastembed.py").write_text("raise ImportError('hidden by the tests')\n", "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield
 
 

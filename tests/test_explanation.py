@@ -220,8 +220,9 @@ def test_punctuation_is_never_marked(model: SparseTextEmbedding) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(text: str) -> None:
-    model = SparseTextEmbedding(lazy_load=True)
+def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(
+    model: SparseTextEmbedding, text: str
+) -> None:
     ids = sorted(set(model.tokenizer.encode_batch([text])[0].ids))
     vector = SparseEmbedding.from_dict(dict.fromkeys(ids, 1.0))
 

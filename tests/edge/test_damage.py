@@ -19,7 +19,8 @@ pytestmark = pytest.mark.faults
 
 NAME = "docs"
 QUERY = models.SparseVector(indices=[1, 2, 3], values=[1.0, 2.0, 3.0])
-FLIPS = 150
+FLIPS = 50
+"""With --slow three times as many."""
 
 # Flips bits of copies of a folder, opens each copy and prints what happened. A crash of the engine ends this
 # program, and so fails the test.
@@ -113,10 +114,13 @@ def flips(folder: Path, count: int) -> list[tuple[str, int, int]]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("indexed", [False, True])
-def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path, indexed: bool) -> None:
+def test_a_flipped_bit_is_an_error_or_changes_nothing(
+    tmp_path: Path, indexed: bool, request: pytest.FixtureRequest
+) -> None:
     folder = tmp_path / "index"
     build(folder, indexed=indexed)
-    chosen = flips(folder, FLIPS)
+    count = 3 * FLIPS if request.config.getoption("--slow") else FLIPS
+    chosen = flips(folder, count)
     program = FLIP.format(root=str(Path(__file__).parents[2]))
 
     finished = subprocess.run(
@@ -129,10 +133,10 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path, indexed: b
 
     assert finished.returncode == 0, finished.stderr
     results = [json.loads(line) for line in finished.stdout.splitlines()]
-    assert len(results) == FLIPS
+    assert len(results) == count
     assert not [result for result in results if result[3] == "WRONG"]
     assert (
-        len([result for result in results if "changed since the index was closed" in result[3]]) > FLIPS / 2
+        len([result for result in results if "changed since the index was closed" in result[3]]) > count / 2
     )
 
 

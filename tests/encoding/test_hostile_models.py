@@ -48,7 +48,11 @@ def opened(folder: Path) -> SparseTextEmbedding:
 
 
 @given(name=st.sampled_from(CONFIGS), content=values)
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=3 * settings().max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_json_files_with_any_values_open_or_raise_a_splade_error(
     folder: Path, name: str, content: object
 ) -> None:

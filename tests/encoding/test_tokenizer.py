@@ -22,13 +22,18 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(BUNDLED, max_length=16)
 
 
+@pytest.fixture(scope="module")
+def of_8_tokens() -> Tokenizer:
+    return Tokenizer.from_file(BUNDLED, max_length=8)
+
+
 @given(st.lists(texts, max_size=6))
 @settings(deadline=None)
-def test_truncated_ids_equal_the_start_of_the_complete_tokenisation(texts: list[str]) -> None:
-    tokenizer = Tokenizer.from_file(BUNDLED, max_length=8)
-
-    read = tokenizer.encode_truncated(texts)
-    complete = tokenizer.encode_batch(texts)
+def test_truncated_ids_equal_the_start_of_the_complete_tokenisation(
+    of_8_tokens: Tokenizer, texts: list[str]
+) -> None:
+    read = of_8_tokens.encode_truncated(texts)
+    complete = of_8_tokens.encode_batch(texts)
 
     assert [text.ids for text in read] == [encoding.ids for encoding in complete]
     assert [text.truncated for text in read] == [encoding.truncated > 0 for encoding in complete]

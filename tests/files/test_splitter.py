@@ -74,7 +74,7 @@ def test_long_texts_are_tokenized_in_bounded_pieces() -> None:
 
     tokenizer = Counting(512)
     splitter = Splitter(tokenizer, 256)
-    for text in (words(100_000), "x" * 500_000, "short paragraph\n\n" * 30_000, "One. " * 100_000):
+    for text in (words(50_000), "x" * 250_000, "short paragraph\n\n" * 15_000, "One. " * 50_000):
         assert "".join("".join(text[start:end] for start, end in splitter.split(text)).split()) == "".join(
             text.split()
         )
