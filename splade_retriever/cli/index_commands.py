@@ -78,18 +78,25 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file or line that cannot be read.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and update the index whenever files change.")
+    ] = False,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read text, Markdown, JSONL and CSV files into an index.
+    """Read files into an index: text, Markdown, JSONL, CSV, code; PDF, DOCX, PPTX, HTML, EPUB, ipynb.
 
-    Run it again to encode what is new or changed, and to remove what is gone from the files.
+    Run it again to encode what is new or changed, and to remove what is gone from the files. The formats from
+    PDF to EPUB need the extra `files`.
     """
     from splade_retriever.cli.report_views import sync_view
     from splade_retriever.files.discovery import find_files
     from splade_retriever.files.passages import FileIssue, ReadOptions
     from splade_retriever.files.splitter import Splitter
+    from splade_retriever.files.watch import wait_for_changes
 
+    if watch and _STDIN in paths:
+        raise InputError("--watch cannot watch stdin. Name files or folders.")
     location = resolved_location(to)
     with ExitStack() as stack:
         names = {}
@@ -108,26 +115,34 @@ def index(
             names=names,
         )
         files = list(find_files(paths, options, excluded_folder=Path(location)))
-        if all(isinstance(item, FileIssue) for item in files):
+        if not watch and all(isinstance(item, FileIssue) for item in files):
             raise _nothing_to_read(paths, files)
+        changes = wait_for_changes(paths, excluded_folder=Path(location)) if watch else ()
         opened = stack.enter_context(
             open_index(location, collection, model=model, api_key=api_key, create=True)
         )
         splitter = Splitter(getattr(opened.model, "tokenizer"), max_tokens=passage_tokens)  # noqa: B009 - the command's models are SparseTextEmbedding
-        report = _sync_with_progress(
-            opened,
-            files,
-            options=options,
-            splitter=splitter,
-            folders=[path for path in paths if path.is_dir()],
-            strict=strict,
-        )
-        total = opened.count()
-    print_result(
-        lambda: sync_view(report, location=to, total=total),
-        _sync_data(report, location=to, collection=collection, total=total),
-        as_json=as_json,
-    )
+
+        def update(files: Sequence[Path | FileIssue]) -> SyncReport:
+            report = _sync_with_progress(
+                opened,
+                files,
+                options=options,
+                splitter=splitter,
+                folders=[path for path in paths if path.is_dir()],
+                strict=strict,
+            )
+            total = opened.count()
+            print_result(
+                lambda: sync_view(report, location=to, total=total),
+                _sync_data(report, location=to, collection=collection, total=total),
+                as_json=as_json,
+            )
+            return report
+
+        report = update(files)
+        for _ in changes:
+            update(list(find_files(paths, options, excluded_folder=Path(location))))
     if report.skipped and not report.passages and not report.removed:
         print_error("no passage was indexed; see above why.")
         raise typer.Exit(1)
@@ -186,9 +201,7 @@ def _nothing_to_read(paths: list[Path], issues: Sequence[Path | FileIssue]) -> I
     places = ", ".join(str(path) for path in paths)
     skipped = [f"{issue.place} {issue.reason}" for issue in issues if not isinstance(issue, Path)]
     shown = "".join(f"\n  {line}" for line in skipped[:_MAX_SKIPPED])
-    return InputError(
-        f"No text, Markdown, JSONL or CSV file was found in {places}, but {len(skipped)} others.{shown}"
-    )
+    return InputError(f"No file that can be read was found in {places}, but {len(skipped)} others.{shown}")
 
 
 def _sync_data(report: SyncReport, *, location: str, collection: str, total: int) -> dict[str, Any]:

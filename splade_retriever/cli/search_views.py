@@ -26,7 +26,7 @@ _EXCERPT_WIDTH: Final = 100
 """Characters of a line of an excerpt where the output is not wrapped."""
 _INDENT: Final = 4
 _MAX_VALUE: Final = 40
-_PLACE_KEYS: Final = ("source", "line", "passage", "heading")
+_PLACE_KEYS: Final = ("source", "line", "page", "passage", "heading")
 
 
 def hits_view(
@@ -83,11 +83,10 @@ def _indented(text: Text) -> Padding:
 
 
 def _origin(hit: Hit) -> Text:
-    """Draw where a hit comes from: file and line, headings, and its other metadata."""
-    source, line = hit.metadata.get("source"), hit.metadata.get("line")
+    """Draw where a hit comes from: file and line or page, headings, and its other metadata."""
+    source = hit.metadata.get("source")
     if isinstance(source, str):
-        place = shown_path(source) + (f":{line}" if isinstance(line, int) else "")
-        origin = Text(place, "bold")
+        origin = Text(shown_path(source) + _place_in_file(hit), "bold")
         if not hit.id.startswith(f"{source}#"):
             origin.append(f"  {hit.id}", "cyan")
     else:
@@ -98,6 +97,13 @@ def _origin(hit: Hit) -> Text:
         if key not in _PLACE_KEYS:
             origin.append(f"  {key}={_shortened(value)}", "dim")
     return origin
+
+
+def _place_in_file(hit: Hit) -> str:
+    line, page = hit.metadata.get("line"), hit.metadata.get("page")
+    if isinstance(line, int):
+        return f":{line}"
+    return f", page {page}" if isinstance(page, int) else ""
 
 
 def _shortened(value: object) -> str:

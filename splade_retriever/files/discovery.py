@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Final
 
 from splade_retriever.errors import InputError
+from splade_retriever.files.documents import DOCUMENTS
 from splade_retriever.files.ignore_rules import IgnoreRules
 from splade_retriever.files.passages import FileIssue, ReadOptions, printable_path
 
-__all__ = ["JSON_LINES", "MARKDOWN", "TABLES", "TEXT", "find_files"]
+__all__ = ["CODE", "JSON_LINES", "MARKDOWN", "TABLES", "TEXT", "find_files"]
 
 MARKDOWN: Final = frozenset({".md", ".markdown", ".mdx", ".qmd"})
 TEXT: Final = frozenset({".txt", ".text", ".rst", ".adoc", ".org", ".log"})
+CODE: Final = frozenset(
+    {".py", ".pyi", ".js", ".mjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".go", ".rs", ".c", ".h"}
+    | {".cc", ".cpp", ".hpp", ".cs", ".swift", ".rb", ".php", ".r", ".jl", ".lua", ".sh", ".bash", ".ps1"}
+    | {".sql", ".proto", ".tex", ".vue"}
+)
+"""Source code, read as plain text."""
 JSON_LINES: Final = frozenset({".jsonl", ".ndjson"})
 TABLES: Final = frozenset({".csv", ".tsv"})
 
-_DOCUMENTS: Final = frozenset(
-    {".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods"}
-)
+_OTHER_DOCUMENTS: Final = frozenset({".doc", ".odt", ".rtf", ".ppt", ".odp", ".xls", ".xlsx", ".ods"})
 _NOT_TEXT: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".gif", ".webp", ".ico", ".bmp", ".tif", ".tiff", ".heic", ".mp3", ".wav"}
     | {".flac", ".ogg", ".mp4", ".mov", ".avi", ".mkv", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".tar"}
@@ -148,14 +153,14 @@ def _issue_with(path: Path, options: ReadOptions, root: str) -> FileIssue | None
 
 
 def _is_included(path: Path, options: ReadOptions) -> bool:
-    known = path.suffix.lower() in MARKDOWN | TEXT | JSON_LINES | TABLES
+    known = path.suffix.lower() in MARKDOWN | TEXT | CODE | JSON_LINES | TABLES | DOCUMENTS
     return known or any(fnmatch(path.name, pattern) for pattern in options.include)
 
 
 def _kind_not_read(path: Path) -> str:
     suffix = path.suffix
-    if suffix.lower() in _DOCUMENTS:
-        return f"{suffix} files are not plain text; convert them to text or Markdown first"
+    if suffix.lower() in _OTHER_DOCUMENTS:
+        return f"{suffix} files are not read; save them as PDF, DOCX or text first"
     if suffix.lower() in _NOT_TEXT:
         return f"{suffix} files are not text"
     if not suffix:

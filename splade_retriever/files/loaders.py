@@ -1,4 +1,4 @@
-"""Reads a file as passages: text, Markdown, JSONL and CSV.
+"""Reads a file as passages: text, Markdown, JSONL, CSV, and documents such as PDF.
 
 What cannot be read is yielded as an issue with its place and reason, never dropped in silence.
 """
@@ -16,7 +16,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from splade_retriever.errors import MissingExtraError
 from splade_retriever.files.discovery import JSON_LINES, MARKDOWN, TABLES
+from splade_retriever.files.documents import DOCUMENTS, DocumentError, document_parts
 from splade_retriever.files.markdown import Section, sections
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.records import Record, json_records, table_records
@@ -73,6 +75,10 @@ def _read(
     if fault is not None:
         yield FileIssue(place, "has a name that is not UTF-8; rename it")
         return
+    kind = path.suffix.lower()
+    if kind in DOCUMENTS:
+        yield from _document_passages(file, path, options, splitter)
+        return
     content = _inspected(file)
     if content.fault is not None:
         yield FileIssue(place, content.fault)
@@ -81,7 +87,6 @@ def _read(
         yield FileIssue(place, "is not UTF-8; it was read as Windows-1252", skipped=False)
     # Five bytes have no meaning in Windows-1252.
     with io.TextIOWrapper(file, encoding=content.encoding, errors="replace", newline=None) as text:
-        kind = path.suffix.lower()
         if kind in JSON_LINES:
             yield from _record_passages(json_records(_lines(text)), path, options, splitter)
         elif kind in TABLES:
@@ -148,21 +153,55 @@ def _text_passages(
     source = options.source_of(path)
     line_ends = list(accumulate(len(line) + 1 for line in text.split("\n")))
     number = 0
+    for start, passage, heading in _cut(text, splitter, markdown=markdown):
+        number += 1
+        metadata: dict[str, Any] = {
+            "source": source,
+            "passage": number,
+            "line": bisect_right(line_ends, start) + 1,
+        }
+        yield _passage(source, number, passage, metadata, heading)
+    if number == 0:
+        yield FileIssue(options.place_of(path), "has no text")
+
+
+def _document_passages(
+    file: BinaryIO, path: Path, options: ReadOptions, splitter: Splitter
+) -> Iterator[Passage | FileIssue]:
+    """Read a document that is converted to Markdown; its passages have a page instead of a line."""
+    source, number, suffix = options.source_of(path), 0, path.suffix.lower()
+    try:
+        for part in document_parts(file, suffix):
+            text = part.text.replace("\0", " ")
+            cuts = list(_cut(text, splitter, markdown=suffix != ".pdf"))
+            # A slide may have nothing but a heading.
+            for _, passage, heading in cuts or _cut(text.lstrip("# \n"), splitter, markdown=False):
+                number += 1
+                metadata: dict[str, Any] = {"source": source, "passage": number}
+                if part.page is not None:
+                    metadata["page"] = part.page
+                yield _passage(source, number, passage, metadata, heading)
+    except (DocumentError, MissingExtraError) as error:
+        yield FileIssue(options.place_of(path), str(error), unavailable=True)
+        return
+    if number == 0:
+        hint = "; a scanned document needs text recognition first" if suffix == ".pdf" else ""
+        yield FileIssue(options.place_of(path), f"has no text{hint}")
+
+
+def _cut(text: str, splitter: Splitter, *, markdown: bool) -> Iterator[tuple[int, str, str]]:
+    """Cut a text into passages; yields where each starts, its text, and the headings above it."""
     for section in sections(text) if markdown else [Section((), 0, len(text))]:
         heading = splitter.context(section.headings)
         body = text[section.start : section.end]
         for start, end in splitter.split(body, context=heading):
-            number += 1
-            metadata: dict[str, Any] = {
-                "source": source,
-                "passage": number,
-                "line": bisect_right(line_ends, section.start + start) + 1,
-            }
-            if heading:
-                metadata["heading"] = heading
-            yield Passage(f"{source}#{number}", body[start:end], metadata, heading)
-    if number == 0:
-        yield FileIssue(options.place_of(path), "has no text")
+            yield section.start + start, body[start:end], heading
+
+
+def _passage(source: str, number: int, text: str, metadata: dict[str, Any], heading: str) -> Passage:
+    if heading:
+        metadata["heading"] = heading
+    return Passage(f"{source}#{number}", text, metadata, heading)
 
 
 # -- records -------------------------------------------------------------------------------------------------

@@ -50,13 +50,13 @@ def test_indexing_reports_the_files_and_lines_that_it_skips(desk: Desk) -> None:
     desk.write("docs/picture.txt", b"\x89PNG\0\0")
     desk.write("docs/latin.txt", "Königsberg".encode("latin-1"))
     desk.write("docs/lines.jsonl", '{"text": "fine"}\n{broken\n')
-    desk.write("docs/code.py", "x = 1")
+    desk.write("docs/code.cfg", "x = 1")
 
     found = desk.json("index", "docs", "--to", "index")
 
     assert found["passages"] == found["new"] == found["total"] == 3
     assert {item["place"] for item in found["skipped"]} == {
-        f"docs/{name}" for name in ("empty.txt", "picture.txt", "lines.jsonl:2", "code.py")
+        f"docs/{name}" for name in ("empty.txt", "picture.txt", "lines.jsonl:2", "code.cfg")
     }
     assert found["warnings"] == [
         {"place": "docs/latin.txt", "reason": "is not UTF-8; it was read as Windows-1252"}
@@ -319,7 +319,7 @@ def test_info_and_doctor_print_facts(indexed: Desk) -> None:
         (["index", "nowhere", "--to", "index"], "no file or folder 'nowhere'"),
         (["info", "--index", "localhost:6333"], "Write http://localhost:6333"),
         (["index", "a.txt", "--to", "a.txt"], "a.txt"),
-        (["index", "code", "--to", "index"], "No text, Markdown, JSONL or CSV file was found in code"),
+        (["index", "code", "--to", "index"], "No file that can be read was found in code"),
         (["encode", "x", "--model", "no/such-model"], "no/such-model"),
         (["info", "--index", "nowhere"], "'nowhere'"),
         (["index", "a.txt", "--to", "index", "--passage-tokens", "9999"], "expected 16..512"),
@@ -327,7 +327,7 @@ def test_info_and_doctor_print_facts(indexed: Desk) -> None:
 )
 def test_an_error_is_one_message_and_status_1(desk: Desk, arguments: list[str], shown: str) -> None:
     desk.write("a.txt", "text")
-    desk.write("code/a.py", "x = 1")
+    desk.write("code/a.cfg", "x = 1")
 
     done = desk.run(*arguments, status=1)
 

@@ -15,7 +15,7 @@ from tests.files.reading import WORDS, issues_of
 
 
 def test_hidden_files_and_the_index_are_skipped(tmp_path: Path) -> None:
-    for name in ("b.md", "a/z.txt", ".git/x.md", "index/y.md", "a/code.py", "a/.hidden.md"):
+    for name in ("b.md", "a/z.txt", ".git/x.md", "index/y.md", "a/data.yaml", "a/.hidden.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
 
@@ -25,10 +25,10 @@ def test_hidden_files_and_the_index_are_skipped(tmp_path: Path) -> None:
     assert issues_of(found) == [
         (".git", "is hidden; --hidden reads it"),
         (".hidden.md", "is hidden; --hidden reads it"),
-        ("code.py", ".py files are not read; --include '*.py' reads them as text"),
+        ("data.yaml", ".yaml files are not read; --include '*.yaml' reads them as text"),
     ]
-    included = find_files([tmp_path / "a"], ReadOptions(include=("*.py",)))
-    assert [item.name for item in included if isinstance(item, Path)] == ["code.py", "z.txt"]
+    included = find_files([tmp_path / "a"], ReadOptions(include=("*.yaml",)))
+    assert [item.name for item in included if isinstance(item, Path)] == ["data.yaml", "z.txt"]
 
 
 def test_a_missing_path_raises_with_its_name() -> None:
@@ -118,9 +118,9 @@ def test_the_gitignore_files_of_the_repository_above_a_folder_count(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("a.pdf", ".pdf files are not plain text; convert them to text or Markdown first"),
+        ("a.xlsx", ".xlsx files are not read; save them as PDF, DOCX or text first"),
         ("a.PNG", ".PNG files are not text"),
-        ("a.py", ".py files are not read; --include '*.py' reads them as text"),
+        ("a.cfg", ".cfg files are not read; --include '*.cfg' reads them as text"),
         ("README", "files without an extension are not read; --include 'README' reads them as text"),
     ],
 )
