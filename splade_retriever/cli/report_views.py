@@ -133,6 +133,8 @@ def reindex_view(report: ReindexReport) -> RenderableType:
             f"{report.other_text:,} of them had been encoded by a text that is not stored, and are now "
             "encoded by their stored text"
         )
+    if report.carried_over:
+        lines.append(f"{report.carried_over:,} documents were changed during the switch, and repeated after it")
     switched = {
         "replaced": f"collection {report.collection} now holds the new vectors",
         "alias": (

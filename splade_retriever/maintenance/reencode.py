@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever.errors import StorageError
@@ -29,6 +29,7 @@ from splade_retriever.index.stored_documents import (
     window_records,
     write_batch,
 )
+from splade_retriever.maintenance.digests import DocumentDigests, content_digest
 from splade_retriever.protocols import DenseEncoder, Encoder
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class PassReport:
     """Documents that were written or deleted in this pass."""
     other_text: int = 0
     """Documents whose old vector was made of a text that is not stored."""
+    read: DocumentDigests = field(default_factory=DocumentDigests)
+    """The documents as this pass read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,61 @@ class Reencoding:
             on_written: Called with the number of documents that are done, after each batch.
         """
         report = PassReport()
+        self._store(self._documents(report), report, batch_size, on_written)
+        if count_documents(self.target) != report.documents:
+            report.changes += self._remove_gone()
+        return report
+
+    def carry_over(self, old: Collection, before: DocumentDigests, *, batch_size: int) -> int:
+        """Repeat in the target what was written to the old collection after the last pass.
+
+        For use after an alias was switched, when the target is in use: a document that was written to the
+        target since that pass is newer, and stays as it is.
+
+        Args:
+            old: The collection that the alias pointed to.
+            before: The documents as the last pass read them, which the target then had.
+            batch_size: Documents to encode and write together.
+
+        Returns:
+            The number of documents that were written or deleted.
+        """
+        work, report = replace(self, source=old), PassReport()
+        work._store(work._late(report, before), report, batch_size, None)
+        return report.changes + work._remove_late(report.read, before)
+
+    def _late(self, report: PassReport, before: DocumentDigests) -> Iterator[Document]:
+        """Read the documents of the source that were changed after a pass, but not in the target."""
+        for document in self._documents(report):
+            known = before.content_of(document.key)
+            if content_digest(document) != known and self._target_content(document.key) == known:
+                yield document
+
+    def _remove_late(self, present: DocumentDigests, before: DocumentDigests) -> int:
+        """Delete documents that were deleted from the source after a pass, but not changed in the target."""
+        late: list[DocumentKey] = []
+        for record in self.target.scroll(first_points(self.target, None), batch_size=_BATCH):
+            key = document_key(record, self.target.layout)
+            known = before.content_of(key)
+            is_deleted = known is not None and present.content_of(key) is None
+            if is_deleted and self._target_content(key) == known:
+                late.append(key)
+        delete_documents(self.target, late)
+        return len(late)
+
+    def _target_content(self, key: DocumentKey) -> int | None:
+        """Return the digest of what the target has of a document now; None for nothing."""
+        records = self.target.retrieve([point_id(key, self.target.layout)])
+        return content_digest(_document(self.target, records[0], 0)) if records else None
+
+    def _store(
+        self,
+        documents: Iterator[Document],
+        report: PassReport,
+        batch_size: int,
+        on_written: Callable[[int], object] | None,
+    ) -> None:
+        """Write documents to the target, unless it has them; those that only differ in metadata get these."""
         recipe = self.new.recipe()
 
         def write(batch: Batch) -> list[BadInput]:
@@ -90,7 +148,7 @@ class Reencoding:
                 on_written(report.documents)
 
         ingest(
-            self._documents(report),
+            documents,
             batch_size=batch_size,
             hash_of=lambda document: content_hash(document, recipe),
             lookup=self._lookup,
@@ -101,21 +159,15 @@ class Reencoding:
             stop=threading.Event(),
             overlap=not self.target.single_thread,
         )
-        if count_documents(self.target) != report.documents:
-            report.changes += self._remove_gone()
-        return report
 
     def _documents(self, report: PassReport) -> Iterator[Document]:
         """Read the documents of the source; those that are stored as windows are put together."""
         source, recipe = self.source, self.old.recipe()
         records = source.scroll(first_points(source, None), batch_size=_BATCH)
         for position, record in enumerate(records):
-            hit = _whole_document(source, record)
-            own = package_fields(record)
-            extra = own.get("extra", hit.extra or None)
-            tenant = source.layout.tenant_of(hit.metadata)
-            document = Document(position, hit.id, hit.text, hit.metadata, extra, tenant=tenant)
-            document, known = find_encoded_text(document, own.get("hash"), recipe)
+            document = _document(source, record, position)
+            report.read.add(document)
+            document, known = find_encoded_text(document, package_fields(record).get("hash"), recipe)
             report.other_text += not known
             yield document
 
@@ -174,6 +226,14 @@ class Reencoding:
 def count_documents(store: Collection) -> int:
     """Return the exact number of documents, each of which may have several points."""
     return store.count(first_points(store, None))
+
+
+def _document(store: Collection, first: "models.Record", position: int) -> Document:
+    """Read a document from its first point."""
+    hit = _whole_document(store, first)
+    extra = package_fields(first).get("extra", hit.extra or None)
+    tenant = store.layout.tenant_of(hit.metadata)
+    return Document(position, hit.id, hit.text, hit.metadata, extra, tenant=tenant)
 
 
 def _whole_document(source: Collection, record: "models.Record") -> Hit:

@@ -15,7 +15,7 @@ from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionS
 from splade_retriever.index.opening import index_own_filters, load_settings
 from splade_retriever.index.options import ServerKeywords
 from splade_retriever.index.splade_index import SpladeIndex
-from splade_retriever.maintenance.reencode import Reencoding, count_documents
+from splade_retriever.maintenance.reencode import PassReport, Reencoding, count_documents
 from splade_retriever.maintenance.staging import (
     MAX_PASSES,
     StagingMark,
@@ -59,6 +59,9 @@ class ReindexReport:
     that the caller computed). They were encoded by their stored text."""
     passes: int = 0
     """Passes over all documents; more than two if the collection was changed meanwhile."""
+    carried_over: int = 0
+    """Documents that were written or deleted between the last pass and the switch of the alias, and repeated
+    in the new collection after it."""
     seconds: float = 0.0
 
 
@@ -88,6 +91,7 @@ def reindex(
     - In a folder, the new collection takes the place and the name of the old one, in one step that a kill
       cannot divide.
     - On a server, where `collection` is an alias, the alias is changed in one call; the old collection stays.
+      What was written to it between the last pass and the switch is repeated in the new one after the switch.
     - On a server, where `collection` is a collection, the new one has another name, which the report names,
       since a collection cannot be renamed.
 
@@ -146,8 +150,12 @@ def reindex(
             work = Reencoding(source, target, old, new, encoder, dense)
             _check_vectors(work)
             _prepare(work, restart=restart)
-            _encode_all(work, report, batch_size, on_progress)
+            last = _encode_all(work, report, batch_size, on_progress)
             _switch(work, report, alias_of)
+            if report.switch == "alias" and alias_of is not None:
+                replaced = source.beside(alias_of)
+                replaced.settings, replaced.layout = source.settings, source.layout
+                report.carried_over = work.carry_over(replaced, last.read, batch_size=batch_size)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -256,8 +264,8 @@ def _encode_all(
     report: ReindexReport,
     batch_size: int,
     on_progress: Callable[[int, int], object] | None,
-) -> None:
-    """Encode all documents, then repeat until a pass finds no difference.
+) -> PassReport:
+    """Encode all documents, then repeat until a pass finds no difference, and return that pass.
 
     Raises:
         StorageError: The collection was changed during each pass.
@@ -274,7 +282,7 @@ def _encode_all(
         report.documents, report.other_text = found.documents, found.other_text
         report.encoded += found.encoded
         if found.changes == 0 and count_documents(work.source) == count_documents(work.target):
-            return
+            return found
     raise StorageError(changed_all_the_time(work.source, work.target, "reindex"))
 
 
