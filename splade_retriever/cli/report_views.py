@@ -134,7 +134,9 @@ def reindex_view(report: ReindexReport) -> RenderableType:
             "encoded by their stored text"
         )
     if report.carried_over:
-        lines.append(f"{report.carried_over:,} documents were changed during the switch, and repeated after it")
+        lines.append(
+            f"{report.carried_over:,} documents that changed during the switch were repeated after it"
+        )
     switched = {
         "replaced": f"collection {report.collection} now holds the new vectors",
         "alias": (

@@ -10,8 +10,8 @@ from qdrant_client import QdrantClient, models
 from splade_retriever.errors import CollectionMismatchError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.splade_index import SpladeIndex
-from splade_retriever.maintenance import reindex as reindex_module
 from splade_retriever.maintenance.reindex import reindex
+from splade_retriever.maintenance.staging import finish
 from tests.maintenance.test_reindex import DoublingEncoder
 from tests.qdrant_server import ServerAddress
 from tests.words import WordEncoder
@@ -42,7 +42,7 @@ def test_what_is_written_between_the_last_pass_and_the_switch_is_in_the_new_coll
     opened: Opened, server_client: QdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = opened(model=WordEncoder())
-    finish, switch_alias = reindex_module.finish, Collection.switch_alias
+    switch_alias = Collection.switch_alias
 
     def write_late(*arguments: Any) -> None:
         old.add(["late", "corrected", "old text"], [{"n": -1}] * 3, ["new", "1", "2"])
@@ -57,7 +57,7 @@ def test_what_is_written_between_the_last_pass_and_the_switch_is_in_the_new_coll
             index.delete(["3"])
             index.add(["another"], ids=["other"])
 
-    monkeypatch.setattr(reindex_module, "finish", write_late)
+    monkeypatch.setattr("splade_retriever.maintenance.reindex.finish", write_late)
     monkeypatch.setattr(Collection, "switch_alias", switch_and_write)
 
     report = reindex(server_client, DoublingEncoder(), collection="docs")
