@@ -12,7 +12,9 @@ from splade_retriever.config.faults import check_names, wrong_argument
 
 __all__ = ["check_arguments", "encoder_types", "index_types", "type_adapter"]
 
-_NOT_OF_ENCODER: Final = frozenset({"self", "return", "model_name", "cuda", "device_ids", "kwargs"})
+_NOT_OF_ENCODER: Final = frozenset(
+    {"self", "return", "model_name", "cuda", "device_ids", "kwargs", "fastembed"}
+)
 
 
 @cache

@@ -10,10 +10,11 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Never
 
 from splade_retriever.encoding.batching import TokenBatch
 from splade_retriever.encoding.encode_stream import cores, encode_stream
+from splade_retriever.encoding.fastembed_keywords import refuse_keywords
 from splade_retriever.encoding.model_cards import (
     Activation,
     Catalogue,
@@ -40,6 +41,22 @@ __all__ = ["SparseTextEmbedding"]
 logger = logging.getLogger(__name__)
 
 _COUNT_BATCH_SIZE: Final = 256
+_QUERY_KEYWORDS: Final = ("batch_size", "parallel")
+_EMBED_KEYWORDS: Final = (*_QUERY_KEYWORDS, "show_progress")
+_INIT_KEYWORDS: Final = (
+    "model_name",
+    "cache_dir",
+    "threads",
+    "providers",
+    "lazy_load",
+    "enable_cpu_mem_arena",
+    "precision",
+    "max_length",
+    "local_files_only",
+    "specific_model_path",
+    "revision",
+    "accept_license",
+)
 # A session returns one float32 per vocabulary entry and text: 16 MB, however short the texts are.
 _MAX_BATCH_WEIGHTS: Final = 4_000_000
 
@@ -78,6 +95,7 @@ class SparseTextEmbedding:
         specific_model_path: str | os.PathLike[str] | None = None,
         revision: str | None = None,
         accept_license: bool = False,
+        **fastembed: Never,
     ) -> None:
         """Open a model; a published one is downloaded the first time and read from the cache afterwards.
 
@@ -103,6 +121,7 @@ class SparseTextEmbedding:
             accept_license: True states that you have read a non-commercial licence and comply with it. The
                 environment variable `SPLADE_ACCEPT_LICENSE` does the same for the licences or models that it
                 names, separated by commas.
+            **fastembed: Arguments of FastEmbed's other models are refused with what to use instead.
 
         Raises:
             UnknownModelError: If no model has that name; similar names are suggested.
@@ -111,6 +130,7 @@ class SparseTextEmbedding:
             ModelGraphError: If the ONNX file cannot be opened or quantised.
             InputError: If an argument is not valid.
         """
+        refuse_keywords("SparseTextEmbedding", fastembed, _INIT_KEYWORDS)
         _refuse_fastembed_devices(cuda, device_ids)
         check_int("threads", threads, minimum=1, optional=True)
         self._arguments: dict[str, Any] = {
@@ -281,6 +301,7 @@ class SparseTextEmbedding:
         parallel: int | None = None,
         *,
         show_progress: bool = False,
+        **fastembed: Never,
     ) -> Generator[SparseEmbedding, None, None]:
         """Encode documents, one embedding per text, in order.
 
@@ -297,6 +318,7 @@ class SparseTextEmbedding:
             parallel: Batches that are computed at once, in threads of this process; None for `threads`, 0
                 for all cores.
             show_progress: Show a progress bar on stderr.
+            **fastembed: Refused.
 
         Raises:
             InputError: If an argument is not valid, before anything is encoded. If an item is not a str or
@@ -304,6 +326,7 @@ class SparseTextEmbedding:
                 position.
             ModelOutputError: If the model's output is not finite or has an unexpected shape.
         """
+        refuse_keywords("embed", fastembed, _EMBED_KEYWORDS)
         check_int("batch_size", batch_size, minimum=1, optional=True)
         check_int("parallel", parallel, minimum=0, optional=True)
         texts = _as_texts("embed", documents)
@@ -318,8 +341,10 @@ class SparseTextEmbedding:
         parallel: int | None = None,
         *,
         show_progress: bool = False,
+        **fastembed: Never,
     ) -> Generator[SparseEmbedding, None, None]:
         """Encode documents; the same as `embed`."""
+        refuse_keywords("passage_embed", fastembed, _EMBED_KEYWORDS)
         return self.embed(texts, batch_size, parallel, show_progress=show_progress)
 
     def query_embed(
@@ -327,6 +352,7 @@ class SparseTextEmbedding:
         query: str | Iterable[str],
         batch_size: int | None = None,
         parallel: int | None = None,
+        **fastembed: Never,
     ) -> Generator[SparseEmbedding, None, None]:
         """Encode queries, one embedding per text, in order.
 
@@ -339,26 +365,32 @@ class SparseTextEmbedding:
             query: A text or any iterable of texts.
             batch_size: As for `embed`.
             parallel: As for `embed`.
+            **fastembed: Refused.
 
         Raises:
             InputError: As for `embed`.
         """
+        refuse_keywords("query_embed", fastembed, _QUERY_KEYWORDS)
         if self._query_weights is None:
             return _as_queries(self.embed(query, batch_size, parallel), self._card)
         check_int("batch_size", batch_size, minimum=1, optional=True)
         check_int("parallel", parallel, minimum=0, optional=True)
         return self._weigh_queries(_as_texts("query_embed", query), self._query_weights)
 
-    def token_count(self, texts: str | Iterable[str], batch_size: int = _COUNT_BATCH_SIZE) -> int:
-        """Count the tokens of all texts, not truncated, special tokens included.
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = _COUNT_BATCH_SIZE, **fastembed: Never
+    ) -> int:
+        """Count the tokens of all texts, not truncated (FastEmbed truncates), special tokens included.
 
         Args:
             texts: A text or any iterable of texts.
             batch_size: Texts that are tokenised at once.
+            **fastembed: Refused.
 
         Raises:
             InputError: If an item is not a str; the message states its position.
         """
+        refuse_keywords("token_count", fastembed, ("texts", "batch_size"))
         check_int("batch_size", batch_size, minimum=1)
         stream = iter(_as_texts("token_count", texts))
         total = start = 0

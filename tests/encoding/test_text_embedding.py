@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from onnx import numpy_helper
 
 from splade_retriever import SparseEmbedding, SparseTextEmbedding
 from splade_retriever.encoding.model_cards import ModelCard
+from splade_retriever.encoding.text_embedding import _INIT_KEYWORDS
 from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
@@ -360,7 +362,7 @@ def test_a_model_without_a_memory_arena_returns_the_same_vectors(
 
 def test_an_unknown_argument_is_an_error() -> None:
     with pytest.raises(TypeError, match="max_lenght"):
-        SparseTextEmbedding(max_lenght=8)  # type: ignore[call-arg]
+        SparseTextEmbedding(max_lenght=8)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -640,3 +642,33 @@ def test_the_card_of_the_bundled_model_is_listed_first() -> None:
     assert first["model"] == SparseTextEmbedding(lazy_load=True).model_name
     assert first["precision"] == "int8"
     assert ModelCard(model="x").query_side == "symmetric"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "kind", "message"),
+    [
+        ({"device_id": 0}, InputError, "CUDAExecutionProvider"),
+        ({"avg_len": 200.0}, InputError, "BM25"),
+        ({"language": "english"}, InputError, "BM25"),
+        ({"max_lenght": 5}, TypeError, "Did you mean 'max_length'"),
+        ({"nonsense": 5}, TypeError, "It takes: model_name, cache_dir"),
+    ],
+)
+def test_other_keywords_of_fastembed_are_refused_with_what_to_use(
+    keywords: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        SparseTextEmbedding(**keywords)
+
+
+@pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])
+def test_methods_refuse_unknown_keywords_in_words(tiny_folder: Path, method: str) -> None:
+    call: Any = getattr(SparseTextEmbedding(tiny_folder, lazy_load=True), method)
+    with pytest.raises(TypeError, match=f"{method} got an unexpected keyword argument 'batchsize'. Did you"):
+        call(["moon"], batchsize=4)
+
+
+def test_the_keywords_in_the_message_are_those_of_the_constructor() -> None:
+    parameters = inspect.signature(SparseTextEmbedding.__init__).parameters
+    not_advised = {"self", "cuda", "device_ids", "fastembed"}
+    assert [name for name in parameters if name not in not_advised] == list(_INIT_KEYWORDS)
