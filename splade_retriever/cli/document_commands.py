@@ -10,15 +10,20 @@ import typer
 
 from splade_retriever.cli.options import (
     BaseOption,
+    CaOption,
     CollectionOption,
     FilterOption,
+    GrpcOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ReadOnlyOption,
+    RetryForOption,
+    TimeoutOption,
     open_index,
     open_to_read,
     parse_filter,
+    server_keywords,
 )
 from splade_retriever.cli.output import print_result
 from splade_retriever.errors import NotSupportedError
@@ -35,6 +40,10 @@ def list_files(
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,7 +51,14 @@ def list_files(
     from splade_retriever.cli.document_views import files_view
     from splade_retriever.files.sync import stored_passages
 
-    with open_to_read(index, collection, model=None, api_key=api_key, read_only=read_only) as opened:
+    with open_to_read(
+        index,
+        collection,
+        model=None,
+        api_key=api_key,
+        server=server_keywords(grpc, timeout, retry_for, ca),
+        read_only=read_only,
+    ) as opened:
         counts = Counter(passage.file for passage in stored_passages(opened).values())
         total = opened.count()
     files = dict(sorted(counts.items()))
@@ -73,6 +89,10 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the number, and delete nothing.")] = False,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete documents by id, by the file or folder they came from, or by a filter."""
@@ -81,7 +101,14 @@ def delete(
     conditions = parse_filter(filter)
     if sum((bool(ids), bool(source), conditions is not None)) != 1:
         raise typer.BadParameter("Pass ids, --source or --filter, and only one of them.")
-    with open_index(index, collection, model=None, api_key=api_key, create=False) as opened:
+    with open_index(
+        index,
+        collection,
+        model=None,
+        api_key=api_key,
+        server=server_keywords(grpc, timeout, retry_for, ca),
+        create=False,
+    ) as opened:
         if conditions is not None:
             deleted = opened.count(conditions)
             if not dry_run:

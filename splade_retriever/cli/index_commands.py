@@ -11,15 +11,20 @@ import typer
 
 from splade_retriever.cli.options import (
     BaseOption,
+    CaOption,
     CollectionOption,
+    GrpcOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
+    RetryForOption,
+    TimeoutOption,
     copied_stdin,
     open_index,
     open_to_read,
+    server_keywords,
 )
 from splade_retriever.cli.output import print_error, print_result, stderr_console
 from splade_retriever.errors import InputError
@@ -82,6 +87,10 @@ def index(
         bool, typer.Option("--watch", help="Go on, and update the index whenever files change.")
     ] = False,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read files into an index: text, Markdown, JSONL, CSV, code; PDF, DOCX, PPTX, HTML, EPUB, ipynb.
@@ -119,7 +128,14 @@ def index(
             raise _nothing_to_read(paths, files)
         changes = wait_for_changes(paths, excluded_folder=Path(location)) if watch else ()
         opened = stack.enter_context(
-            open_index(location, collection, model=model, api_key=api_key, create=True)
+            open_index(
+                location,
+                collection,
+                model=model,
+                api_key=api_key,
+                server=server_keywords(grpc, timeout, retry_for, ca),
+                create=True,
+            )
         )
         splitter = Splitter(getattr(opened.model, "tokenizer"), max_tokens=passage_tokens)  # noqa: B009 - the command's models are SparseTextEmbedding
 
@@ -153,6 +169,10 @@ def info(
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,7 +180,14 @@ def info(
     from splade_retriever.cli.diagnostics import describe
     from splade_retriever.cli.report_views import facts_view
 
-    with open_to_read(index, collection, model=None, api_key=api_key, read_only=read_only) as opened:
+    with open_to_read(
+        index,
+        collection,
+        model=None,
+        api_key=api_key,
+        server=server_keywords(grpc, timeout, retry_for, ca),
+        read_only=read_only,
+    ) as opened:
         facts = describe(opened, resolved_location(index))
     print_result(lambda: facts_view(facts), facts, as_json=as_json)
 

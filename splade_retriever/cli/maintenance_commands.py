@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from splade_retriever.cli.options import (
+    CaOption,
     CollectionOption,
+    GrpcOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
-    allows_insecure_key,
+    RetryForOption,
+    TimeoutOption,
+    server_keywords,
 )
 from splade_retriever.cli.output import print_result, progress_bar
 from splade_retriever.validation import resolved_location
@@ -46,6 +50,10 @@ def migrate(
         int | None, typer.Option("--replicas", min=1, metavar="N", help="Copies of each shard on a cluster.")
     ] = None,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     source_api_key: Annotated[
         str | None,
         typer.Option("--source-api-key", metavar="KEY", help="API key of the source, if it differs."),
@@ -67,11 +75,11 @@ def migrate(
             target_collection=target_collection,
             source_api_key=source_api_key or api_key,
             api_key=api_key,
+            **server_keywords(grpc, timeout, retry_for, ca),
             shard_number=shards,
             replication_factor=replicas,
             dry_run=dry_run,
             on_progress=advance,
-            allow_insecure_key=allows_insecure_key(),
         )
     data = asdict(report) | {"seconds": round(report.seconds, 3)}
     print_result(lambda: migration_view(report), data, as_json=as_json)
@@ -110,6 +118,10 @@ def reindex(
         ),
     ] = None,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode a collection again with another model or other settings, and switch to it when it is complete.
@@ -137,8 +149,8 @@ def reindex(
             window_overlap=window_overlap,
             restart=restart,
             api_key=api_key,
+            **server_keywords(grpc, timeout, retry_for, ca),
             on_progress=advance,
-            allow_insecure_key=allows_insecure_key(),
         )
     data = asdict(report) | {"seconds": round(report.seconds, 3)}
     print_result(lambda: reindex_view(report), data, as_json=as_json)

@@ -19,17 +19,22 @@ from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+    from splade_retriever.index.options import ServerKeywords
     from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = [
     "BaseOption",
+    "CaOption",
     "CollectionOption",
     "FilterOption",
+    "GrpcOption",
     "IndexOption",
     "JsonOption",
     "KeyOption",
     "ModelOption",
     "ReadOnlyOption",
+    "RetryForOption",
+    "TimeoutOption",
     "TokensOption",
     "allows_insecure_key",
     "copied_stdin",
@@ -38,6 +43,7 @@ __all__ = [
     "open_to_read",
     "parse_filter",
     "read_text",
+    "server_keywords",
 ]
 
 IndexOption = Annotated[
@@ -68,6 +74,23 @@ KeyOption = Annotated[
     str | None,
     typer.Option("--api-key", envvar="QDRANT_API_KEY", metavar="KEY", help="API key of the Qdrant server."),
 ]
+GrpcOption = Annotated[
+    bool, typer.Option("--grpc", help="Send requests over gRPC, at the port of the URL + 1.")
+]
+TimeoutOption = Annotated[
+    int | None,
+    typer.Option("--timeout", min=1, metavar="S", help="Seconds after which a try of a request fails."),
+]
+RetryForOption = Annotated[
+    float | None,
+    typer.Option(
+        "--retry-for", min=0.0, metavar="S", help="Seconds to wait for a server that does not answer."
+    ),
+]
+CaOption = Annotated[
+    str | None,
+    typer.Option("--ca", metavar="FILE", help="Certificates (PEM) of the authorities to trust."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 BaseOption = Annotated[
     Path | None,
@@ -91,6 +114,7 @@ def open_index(
     model: str | None,
     api_key: str | None,
     create: bool,
+    server: ServerKeywords | None = None,
     read_only: bool = False,
 ) -> SpladeIndex:
     """Open an index in a folder or on a server.
@@ -109,7 +133,7 @@ def open_index(
         api_key=key,
         create=create,
         read_only=read_only,
-        allow_insecure_key=allows_insecure_key(),
+        **(server or server_keywords()),
     )
 
 
@@ -118,8 +142,27 @@ def allows_insecure_key() -> bool:
     return os.environ.get("SPLADE_ALLOW_INSECURE_KEY", "0") not in ("", "0")
 
 
+def server_keywords(
+    grpc: bool = False, timeout: int | None = None, retry_for: float | None = None, ca: str | None = None
+) -> ServerKeywords:
+    """Return how to connect to a server, as the options and the environment say, as keywords."""
+    return {
+        "prefer_grpc": grpc,
+        "timeout": timeout,
+        "retry_for": retry_for,
+        "ca": ca,
+        "allow_insecure_key": allows_insecure_key(),
+    }
+
+
 def open_to_read(
-    location: str, collection: str, *, model: str | None, api_key: str | None, read_only: bool
+    location: str,
+    collection: str,
+    *,
+    model: str | None,
+    api_key: str | None,
+    server: ServerKeywords,
+    read_only: bool,
 ) -> SpladeIndex:
     """Open an index for a command that only reads it; a folder that cannot be written is read from a copy.
 
@@ -133,6 +176,7 @@ def open_to_read(
         collection,
         model=model,
         api_key=api_key,
+        server=server,
         create=False,
         read_only=read_only or is_protected,
     )

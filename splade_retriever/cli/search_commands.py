@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splade_retriever.cli.options import (
+    CaOption,
     CollectionOption,
     FilterOption,
+    GrpcOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
+    RetryForOption,
+    TimeoutOption,
     TokensOption,
     load_model,
     open_to_read,
     parse_filter,
     read_text,
+    server_keywords,
 )
 from splade_retriever.cli.output import print_result
 
@@ -45,6 +50,10 @@ def search(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +63,14 @@ def search(
 
     conditions = parse_filter(filter)
     query = SpladeQuery.parse(query) if syntax else query
-    with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
+    with open_to_read(
+        index,
+        collection,
+        model=model,
+        api_key=api_key,
+        server=server_keywords(grpc, timeout, retry_for, ca),
+        read_only=read_only,
+    ) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
         explained = list(zip(hits, opened.explain_all(query, hits), strict=True))
         total = 0 if hits else opened.count()
@@ -87,6 +103,10 @@ def why_not(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +114,14 @@ def why_not(
     from splade_retriever.explanation import why_not_view
 
     conditions = parse_filter(filter)
-    with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
+    with open_to_read(
+        index,
+        collection,
+        model=model,
+        api_key=api_key,
+        server=server_keywords(grpc, timeout, retry_for, ca),
+        read_only=read_only,
+    ) as opened:
         missing = opened.why_not(query, id, k, conditions, score_threshold=score_threshold)
     print_result(lambda: why_not_view(missing, tokens=tokens), missing.to_dict(), as_json=as_json)
 

@@ -32,6 +32,16 @@ class Stored:
     metadata: Mapping[str, Any]
     windows: int
     """How many points it takes; 1 unless it is stored as windows."""
+    text_hash: str | None = None
+    """The hash that it would have without the vector that came with it; None where it came without."""
+
+    def has_content(self, hash: str) -> bool:
+        """Return whether a document of a hash is stored already.
+
+        A vector that came with a document is that of the collection's model: the same text without a vector
+        is unchanged.
+        """
+        return self.hash is not None and hash in (self.hash, self.text_hash)
 
 
 @dataclass(slots=True)
@@ -144,7 +154,7 @@ def _plan(
     new = []
     for document in documents:
         known = stored.get(document.key)
-        if known is None or known.hash != hash_of(document):
+        if known is None or not known.has_content(hash_of(document)):
             new.append(document)
         elif not is_same_json(known.metadata, document.metadata):
             batch.metadata.append((document, known))

@@ -84,7 +84,12 @@ class Layout:
 
 
 def to_payload(
-    document: Document, layout: Layout, hash: str, window: tuple[int, int, int, int] | None = None
+    document: Document,
+    layout: Layout,
+    hash: str,
+    window: tuple[int, int, int, int] | None = None,
+    *,
+    text_hash: str | None = None,
 ) -> dict[str, Any]:
     """Build a point's payload.
 
@@ -93,8 +98,11 @@ def to_payload(
         layout: Where text and metadata go.
         hash: Its `content_hash`.
         window: For a document stored as windows: number, count, start and end in characters.
+        text_hash: For a document that came with a vector: its `content_hash` without it.
     """
     package: dict[str, Any] = {"id": document.id, "hash": hash}
+    if text_hash is not None:
+        package["text_hash"] = text_hash
     text = document.text
     if window is not None:
         package["window"] = dict(zip(("n", "of", "start", "end"), window, strict=True))

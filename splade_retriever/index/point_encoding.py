@@ -1,6 +1,7 @@
 """Documents -> points: windows, encoding, pruning, payload."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from qdrant_client import models
@@ -58,6 +59,7 @@ def to_points(
     position = 0
     for document, windows in zip(batch, spans, strict=True):
         hash = content_hash(document, recipe)
+        text_hash = None if document.vector is None else content_hash(replace(document, vector=None), recipe)
         points.append([])
         for n, (start, end) in enumerate(windows):
             window = (n, len(windows), start, end) if len(windows) > 1 else None
@@ -67,7 +69,7 @@ def to_points(
             points[-1].append(
                 models.PointStruct(
                     id=point_id(document.key, layout, n),
-                    payload=to_payload(document, layout, hash, window),
+                    payload=to_payload(document, layout, hash, window, text_hash=text_hash),
                     vector=point_vectors,
                 )
             )

@@ -83,8 +83,9 @@ def read_stored(collection: Collection, keys: Sequence[DocumentKey]) -> dict[Doc
     stored: dict[DocumentKey, Stored] = {}
     for record in collection.retrieve(list(points), payload=fields):
         metadata = None if metadata_key is None else (record.payload or {}).get(metadata_key)
+        package = package_fields(record)
         stored[points[record.id]] = Stored(
-            package_fields(record).get("hash"), metadata or {}, window_count(record)
+            package.get("hash"), metadata or {}, window_count(record), package.get("text_hash")
         )
     return stored
 

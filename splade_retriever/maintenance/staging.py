@@ -6,7 +6,7 @@ refuses the mark, so an incomplete collection is never searched. The last step r
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -89,9 +89,9 @@ def open_collection(
         raise CollectionNotFoundError(
             f"The folder {str(place)!r} is empty, expected an index. Check the path."
         )
-    keywords: ServerKeywords = {"timeout": _TIMEOUT_S}
-    keywords.update(server or {})
-    options = ServerOptions(api_key=api_key, **keywords)
+    options = ServerOptions(api_key=api_key, **(server or {}))
+    if options.timeout is None and options.retry_for is None:
+        options = replace(options, timeout=_TIMEOUT_S)
     opened = open_store(place, create=create, server=options)
     store = Collection(opened, name, str(place), owned=True, server=options)
     store.only_loads()

@@ -379,7 +379,7 @@ def test_another_model_than_the_one_of_the_index_is_refused_by_name(indexed: Des
 def test_a_server_that_does_not_answer_is_reported(desk: Desk) -> None:
     shown = desk.run("info", "--index", "http://127.0.0.1:9", status=1).stderr
 
-    assert "the server did not answer" in shown
+    assert "Nothing listens at 127.0.0.1:9. Start the server, or check the URL." in shown
 
 
 # -- the application -----------------------------------------------------------------------------------------

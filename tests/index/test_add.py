@@ -66,6 +66,23 @@ def test_a_ready_vector_is_stored_and_its_text_not_encoded(client: Any) -> None:
     assert index.get(["a"], with_vectors=True)[0].vector == ready
 
 
+def test_a_document_that_came_with_a_vector_is_unchanged_without_it(client: Any) -> None:
+    model = WordEncoder()
+    index = SpladeIndex(client=client, model=model)
+    (mars,), (venus,) = model.query_embed("mars"), model.query_embed("venus")
+    index.add(["first", "second"], ids=["a", "b"], vectors=[mars, None])
+
+    index.add(["first", "second"], [{"page": 1}, {}], ids=["a", "b"])
+
+    assert model.encoded == 1
+    assert [(hit.id, hit.metadata) for hit in index.search("mars")] == [("a", {"page": 1})]
+    index.add(["first"], ids=["a"], vectors=[venus])
+    assert [hit.id for hit in index.search("venus")] == ["a"]
+    index.add(["changed"], ids=["a"])
+    assert model.encoded == 2
+    assert index.search("venus") == []
+
+
 @pytest.mark.parametrize(
     "given", [{"encoded_texts": ["title: text"]}, {"vectors": [SparseEmbedding(values=[1.0], indices=[1])]}]
 )
