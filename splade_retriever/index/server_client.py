@@ -1,6 +1,7 @@
 """Clients of Qdrant servers: their ports, proxies, and whether both ports belong to one server."""
 
 import ipaddress
+import logging
 import math
 import ssl
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 __all__ = ["check_same_server", "connect", "connection_to", "timeout_s"]
+
+logger = logging.getLogger(__name__)
 
 _PORTS: Final = {"http": 6333, "https": 443}
 """Port of a URL without one."""
@@ -141,7 +144,10 @@ def grpc_port_of(url: str, server: ServerOptions) -> int:
 
 
 def check_same_server(client: "QdrantClient", url: str, server: ServerOptions) -> None:
-    """Check, where gRPC is used, that both ports belong to the same server, by the collections of both.
+    """Check, where gRPC is used, that both ports belong to the same server or cluster.
+
+    Compared are the names of the collections, and which nodes have the first of them: each server has a
+    random number.
 
     Raises:
         ServerError: They do not, or one of them does not answer; the message names both ports.
@@ -160,6 +166,7 @@ def check_same_server(client: "QdrantClient", url: str, server: ServerOptions) -
             ({found.name for found in by_rest.collections}, {found.name for found in by_grpc.collections})
         )
         if names[-1][0] == names[-1][1]:
+            _check_nodes(client, min(names[-1][0], default=None), ports)
             return
         time.sleep(0.1)
     differing = sorted(names[-1][0] ^ names[-1][1])
@@ -167,6 +174,31 @@ def check_same_server(client: "QdrantClient", url: str, server: ServerOptions) -
         f"{ports} belong to different servers: only one of them has the collections {differing[:5]}. Pass "
         "grpc_port= with the gRPC port of the server at the URL."
     )
+
+
+def _check_nodes(client: "QdrantClient", collection: str | None, ports: str) -> None:
+    """Compare the nodes of a collection; a key that may not read them skips this check."""
+    from grpc import RpcError
+    from qdrant_client.http.exceptions import ApiException
+    from qdrant_client.http.models import CollectionClusterInfo
+
+    if collection is None:
+        return
+    try:
+        by_rest: Any = client.http.distributed_api.collection_cluster_info(collection).result
+        by_grpc: Any = client.collection_cluster_info(collection)
+    except (ApiException, RpcError) as error:
+        logger.debug("The nodes of %s were not compared: %s", ports, error)
+        return
+
+    def nodes(info: CollectionClusterInfo) -> set[int]:
+        return {info.peer_id, *(shard.peer_id for shard in info.remote_shards)}
+
+    if not nodes(by_rest) & nodes(by_grpc):
+        raise ServerError(
+            f"{ports} belong to different servers, which both have a collection {collection!r}. Pass "
+            "grpc_port= with the gRPC port of the server at the URL."
+        )
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

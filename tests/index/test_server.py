@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 from splade_retriever.errors import CollectionMismatchError, FilterError, ServerError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
-from tests.qdrant_server import QdrantServer, ServerAddress, free_ports
+from tests.qdrant_server import Cluster, QdrantServer, ServerAddress, free_ports
 from tests.words import WordEncoder
 
 pytestmark = pytest.mark.server
@@ -108,6 +108,33 @@ def test_two_empty_servers_are_distinguished_when_a_collection_is_created(
 
     assert wrong.client().get_collections().collections == []
     assert right.client().get_collections().collections == []
+
+
+@pytest.mark.own_server
+def test_two_servers_with_the_same_collections_are_distinguished(
+    start_server: Callable[..., QdrantServer],
+) -> None:
+    right, wrong = start_server(), start_server()
+    for server in (right, wrong):
+        with SpladeIndex(server.url, model=WordEncoder()) as index:
+            index.add(["a moon rock"], ids=["1"])
+
+    with pytest.raises(
+        ServerError, match="belong to different servers, which both have a collection 'splade'"
+    ):
+        SpladeIndex(right.url, prefer_grpc=True, grpc_port=wrong.grpc_port)
+    with SpladeIndex(right.url, prefer_grpc=True, grpc_port=right.grpc_port, model=WordEncoder()) as index:
+        assert index.count() == 1
+
+
+@pytest.mark.own_server
+def test_two_nodes_of_one_cluster_are_one_server(cluster: Cluster) -> None:
+    first, second, _ = cluster.nodes
+    with SpladeIndex(first.url, model=WordEncoder()) as index:
+        index.add(["a moon rock"], ids=["1"])
+
+    with SpladeIndex(first.url, prefer_grpc=True, grpc_port=second.grpc_port, model=WordEncoder()) as index:
+        assert index.count() == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
