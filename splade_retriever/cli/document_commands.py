@@ -14,6 +14,7 @@ from splade_retriever.cli.options import (
     CollectionOption,
     FilterOption,
     GrpcOption,
+    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
@@ -41,6 +42,7 @@ def list_files(
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -56,7 +58,7 @@ def list_files(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, timeout, retry_for, ca),
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
         read_only=read_only,
     ) as opened:
         counts = Counter(passage.file for passage in stored_passages(opened).values())
@@ -90,6 +92,7 @@ def delete(
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -106,7 +109,7 @@ def delete(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, timeout, retry_for, ca),
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
         create=False,
     ) as opened:
         if conditions is not None:

@@ -14,6 +14,7 @@ from splade_retriever.cli.options import (
     CaOption,
     CollectionOption,
     GrpcOption,
+    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
@@ -88,6 +89,7 @@ def index(
     ] = False,
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -133,7 +135,7 @@ def index(
                 collection,
                 model=model,
                 api_key=api_key,
-                server=server_keywords(grpc, timeout, retry_for, ca),
+                server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
                 create=True,
             )
         )
@@ -170,6 +172,7 @@ def info(
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -185,7 +188,7 @@ def info(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, timeout, retry_for, ca),
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
         read_only=read_only,
     ) as opened:
         facts = describe(opened, resolved_location(index))

@@ -28,6 +28,7 @@ __all__ = [
     "CollectionOption",
     "FilterOption",
     "GrpcOption",
+    "GrpcPortOption",
     "IndexOption",
     "JsonOption",
     "KeyOption",
@@ -76,6 +77,12 @@ KeyOption = Annotated[
 ]
 GrpcOption = Annotated[
     bool, typer.Option("--grpc", help="Send requests over gRPC, at the port of the URL + 1.")
+]
+GrpcPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--grpc-port", min=1, max=65535, metavar="PORT", help="Send requests over gRPC, at this port."
+    ),
 ]
 TimeoutOption = Annotated[
     int | None,
@@ -143,11 +150,14 @@ def allows_insecure_key() -> bool:
 
 
 def server_keywords(
-    grpc: bool = False, timeout: int | None = None, retry_for: float | None = None, ca: str | None = None
+    grpc: bool = False,
+    grpc_port: int | None = None,
+    timeout: int | None = None, retry_for: float | None = None, ca: str | None = None
 ) -> ServerKeywords:
     """Return how to connect to a server, as the options and the environment say, as keywords."""
     return {
-        "prefer_grpc": grpc,
+        "prefer_grpc": grpc or grpc_port is not None,
+        "grpc_port": grpc_port,
         "timeout": timeout,
         "retry_for": retry_for,
         "ca": ca,

@@ -11,6 +11,7 @@ from splade_retriever.cli.options import (
     CollectionOption,
     FilterOption,
     GrpcOption,
+    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
@@ -51,6 +52,7 @@ def search(
     model: ModelOption = None,
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -68,7 +70,7 @@ def search(
         collection,
         model=model,
         api_key=api_key,
-        server=server_keywords(grpc, timeout, retry_for, ca),
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
         read_only=read_only,
     ) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
@@ -104,6 +106,7 @@ def why_not(
     model: ModelOption = None,
     api_key: KeyOption = None,
     grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
     timeout: TimeoutOption = None,
     retry_for: RetryForOption = None,
     ca: CaOption = None,
@@ -119,7 +122,7 @@ def why_not(
         collection,
         model=model,
         api_key=api_key,
-        server=server_keywords(grpc, timeout, retry_for, ca),
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
         read_only=read_only,
     ) as opened:
         missing = opened.why_not(query, id, k, conditions, score_threshold=score_threshold)
