@@ -152,7 +152,9 @@ def allows_insecure_key() -> bool:
 def server_keywords(
     grpc: bool = False,
     grpc_port: int | None = None,
-    timeout: int | None = None, retry_for: float | None = None, ca: str | None = None
+    timeout: int | None = None,
+    retry_for: float | None = None,
+    ca: str | None = None,
 ) -> ServerKeywords:
     """Return how to connect to a server, as the options and the environment say, as keywords."""
     return {
