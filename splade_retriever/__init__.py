@@ -10,6 +10,7 @@ _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bm25Embedding",
     "EdgeClient",
     "EdgeProcess",
     "Explanation",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from splade_retriever.config import RetrieverConfig
     from splade_retriever.edge.client import EdgeClient
     from splade_retriever.edge.process import EdgeProcess
+    from splade_retriever.encoding.bm25 import Bm25Embedding
     from splade_retriever.encoding.text_embedding import SparseTextEmbedding
     from splade_retriever.errors import SpladeError
     from splade_retriever.evaluation.evaluate import evaluate
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from splade_retriever.sparse import SparseEmbedding
 
 _MODULE_OF = {
+    "Bm25Embedding": "encoding.bm25",
     "EdgeClient": "edge.client",
     "EdgeProcess": "edge.process",
     "Explanation": "explanation",

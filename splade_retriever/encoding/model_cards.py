@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
@@ -25,6 +26,20 @@ table. ones: each token weighs 1.0."""
 _NON_COMMERCIAL: Final = "-nc"
 _ALIASES: Final = {"prithvida/splade_pp_en_v1": "prithivida/splade_pp_en_v1"}
 """Other names of models that programs use: FastEmbed has listed its first model with this spelling."""
+
+
+_ATTENTION: Final = (
+    "Its weights of words come from attention, which is not supported here. SPLADE models weigh words and "
+    "add related ones: SparseTextEmbedding() is the bundled model, and prithivida/Splade_PP_en_v1 a larger "
+    "one. For exact words, use Qdrant/bm25. Encode your texts again with `splade reindex --model`."
+)
+_OTHER_SPARSE_MODELS: Final = {
+    "qdrant/bm25": "Use Bm25Embedding(), from splade_retriever, in its place, or pass the name as model= of "
+    "an index, a retriever or a store.",
+    "qdrant/bm42-all-minilm-l6": _ATTENTION,
+    "qdrant/minicoil": _ATTENTION.replace("attention", "a model per word"),
+}
+"""FastEmbed's other sparse models, and what to use in their place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +213,8 @@ class Catalogue:
 
     def unknown(self, name: str) -> UnknownModelError:
         """Return the error for a name that is neither a model nor a folder."""
+        if (other := _OTHER_SPARSE_MODELS.get(re.sub(r"-v\d.*", "", name.lower()))) is not None:
+            return UnknownModelError(f"{name!r} is not a SPLADE model. {other}")
         names = {card.model.lower(): card.model for card in self}
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
         hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.encoding.model_cards import Precision
-from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.encoding.model_loading import ModelArgument, check_plain_weights, load_encoder
 from splade_retriever.errors import InputError
 from splade_retriever.evaluation.baselines import (
     Bm25,
@@ -186,6 +186,7 @@ def evaluate(
     # A missing package is an error before anything is encoded.
     import_optional("ir_measures", "ir-measures")
     encoder = load_encoder(model, lazy_load=False, settings={"precision": precision})
+    check_plain_weights(encoder, "evaluate(), which compares with BM25 by itself,")
     dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
     bm25_quality = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
     settings = {

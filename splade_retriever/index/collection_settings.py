@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Final
 
+from qdrant_client import models
+
 from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.index.payload import Layout
 from splade_retriever.validation import check_int
@@ -24,6 +26,7 @@ __all__ = [
     "check_encoder",
     "check_settings",
     "differences",
+    "modifier_of",
 ]
 
 SETTINGS_KEY: Final = "splade_retriever"
@@ -127,6 +130,11 @@ def _damaged(collection: str, found: str) -> StorageError:
         f"The settings that collection {collection!r} stores are damaged ({found}). Restore the index from a "
         "backup, or index its sources again."
     )
+
+
+def modifier_of(fingerprint: Mapping[str, str | int | None]) -> models.Modifier | None:
+    """Return by what the engine multiplies the weights of an encoder: IDF for BM25, nothing for SPLADE."""
+    return models.Modifier.IDF if fingerprint.get("modifier") == "idf" else None
 
 
 def differences(

@@ -17,7 +17,12 @@ from splade_retriever.errors import (
     NotSupportedError,
 )
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings, check_settings
+from splade_retriever.index.collection_settings import (
+    COMPARED_SETTINGS,
+    CollectionSettings,
+    check_settings,
+    modifier_of,
+)
 from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
 from splade_retriever.index.payload_indexes import exact_kind
@@ -170,7 +175,8 @@ def _created(collection: Collection, settings: CollectionSettings, options: Crea
         )
     datatype = None if options.datatype is None else models.Datatype(options.datatype)
     sparse = models.SparseVectorParams(
-        index=models.SparseIndexParams(datatype=datatype, on_disk=options.on_disk)
+        index=models.SparseIndexParams(datatype=datatype, on_disk=options.on_disk),
+        modifier=modifier_of(settings.encoder),
     )
     cluster = {"shard_number": options.shard_number, "replication_factor": options.replication_factor}
     try:

@@ -9,7 +9,12 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
-from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument, load_encoder
+from splade_retriever.encoding.model_loading import (
+    ModelArgument,
+    check_model_argument,
+    check_plain_weights,
+    load_encoder,
+)
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.index.query_controls import encoded_query
@@ -90,6 +95,7 @@ class SpladeReranker(BaseDocumentCompressor):
         with self._opening:
             if self._encoder is None:
                 self._encoder = load_encoder(self.model)
+                check_plain_weights(self._encoder, "A reranker")
             return self._encoder
 
 

@@ -11,7 +11,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
+from splade_retriever.encoding.model_loading import ModelArgument, check_plain_weights, load_encoder
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
 from splade_retriever.index.query_controls import encoded_query
@@ -60,6 +60,7 @@ class SpladeRerank(BaseNodePostprocessor):
         if isinstance(model, str | os.PathLike):
             model_name, model = os.fspath(model), None
         encoder = load_encoder(model_name or None if model is None else model)
+        check_plain_weights(encoder, "A reranker")
         encoder_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
         fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or encoder_name}
         if callback_manager is not None:

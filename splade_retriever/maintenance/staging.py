@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING
+from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING, modifier_of
 from splade_retriever.index.opening import open_store
 from splade_retriever.index.options import CreateOptions, ServerKeywords, ServerOptions
 from splade_retriever.validation import is_url, resolved_location
@@ -176,7 +176,9 @@ def create_like(
             engine["quantization_config"] = config.quantization_config
     target.create(
         vectors_config=params.vectors or {},
-        sparse_vectors_config=params.sparse_vectors,
+        sparse_vectors_config=_sparse_vectors(
+            params.sparse_vectors or {}, settings if command == "reindex" else None
+        ),
         metadata={**(config.metadata or {}), SETTINGS_KEY: mark},
         **engine,
     )
@@ -186,6 +188,18 @@ def create_like(
             f"The store at {target.location!r} does not keep the metadata of a collection, which records its "
             "model. Use a Qdrant server of version 1.16 or newer."
         )
+
+
+def _sparse_vectors(
+    vectors: "Mapping[str, models.SparseVectorParams]", settings: Mapping[str, Any] | None
+) -> "dict[str, models.SparseVectorParams]":
+    """Return the sparse vectors of the target: the new model may need another modifier than the old one."""
+    changed = dict(vectors)
+    if settings is not None and settings["vector_name"] in changed:
+        name = settings["vector_name"]
+        modifier = modifier_of(settings["encoder"])
+        changed[name] = changed[name].model_copy(update={"modifier": modifier})
+    return changed
 
 
 def _server_settings(

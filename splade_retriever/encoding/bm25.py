@@ -1,0 +1,217 @@
+"""BM25 as sparse vectors, equal to FastEmbed's `Qdrant/bm25`, without a download.
+
+A document's weight of a word is the saturated count of its stem; a query weighs each of its stems 1.0. The
+engine multiplies by the inverse document frequency: the collection must have the modifier IDF.
+
+Source:
+    fastembed.sparse.bm25.Bm25, 0.9; the stop words are NLTK's, without those that hold an apostrophe, which
+    the tokenizer never returns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from splade_retriever.encoding.tokenizer import check_text
+from splade_retriever.errors import InputError, MissingExtraError
+from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import check_int
+
+__all__ = ["BM25_MODEL", "Bm25Embedding"]
+
+BM25_MODEL: Final = "Qdrant/bm25"
+
+_WORD: Final = re.compile(r"\w+")
+_MAX_ID: Final = 2**31 - 1
+_LANGUAGES: Final = (
+    *("arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian"),
+    *("italian", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish"),
+)
+_ENGLISH_WORDS: Final = """
+a about above after again against ain all am an and any are aren as at be because been before being
+below between both but by can couldn d did didn do does doesn doing don down during each few for
+from further had hadn has hasn have haven having he her here hers herself him himself his how i if
+in into is isn it its itself just ll m ma me mightn more most mustn my myself needn no nor not now o
+of off on once only or other our ours ourselves out over own re s same shan she should shouldn so
+some such t than that the their theirs them themselves then there these they this those through to
+too under until up ve very was wasn we were weren what when where which while who whom why will with
+won wouldn y you your yours yourself yourselves
+"""
+_ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
+
+
+class Bm25Embedding:
+    """BM25 with the ids and the weights of FastEmbed's `Bm25`; safe to share between threads.
+
+    It needs the extra `bm25`. The ids are hashes of stems, so vectors have no tokens to show, and
+    `SpladeIndex.explain` does not take this encoder.
+
+    Attributes:
+        model_name: "Qdrant/bm25".
+        language: The language of the stemmer.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: float = 1.2,
+        b: float = 0.75,
+        avg_len: float = 256.0,
+        language: str = "english",
+        token_max_length: int = 40,
+        disable_stemmer: bool = False,
+        stopwords: Collection[str] | None = None,
+    ) -> None:
+        """Set the parameters, which are FastEmbed's and have its defaults.
+
+        Args:
+            k: Saturation: with a larger one, repetitions of a word count more.
+            b: How much longer documents weigh less, from 0 to 1.
+            avg_len: The mean length of a document in words, stop words excluded.
+            language: The language of the stemmer.
+            token_max_length: Longer words are left out.
+            disable_stemmer: Take words as they are, without stemming and without default stop words.
+            stopwords: Words that are left out; None for the English list. Other languages have no list here:
+                pass that of `Qdrant/bm25` to use a collection that FastEmbed wrote, or () for none.
+
+        Raises:
+            InputError: If a parameter is not valid.
+            MissingExtraError: If the extra `bm25` is not installed.
+        """
+        for name, value, maximum in (("k", k, None), ("b", b, 1), ("avg_len", avg_len, None)):
+            valid = (
+                isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+            )
+            if not valid or (maximum is not None and value > maximum) or (name == "avg_len" and value == 0):
+                raise InputError(
+                    f"{name} is {value!r}, expected a positive number{' up to 1' if maximum else ''}."
+                )
+        check_int("token_max_length", token_max_length, minimum=1)
+        if not disable_stemmer and language not in _LANGUAGES:
+            raise InputError(f"language is {language!r}, expected one of {', '.join(_LANGUAGES)}.")
+        if isinstance(stopwords, str):
+            raise InputError("stopwords is a str, expected a set or a list of words.")
+        if stopwords is None and not disable_stemmer and language != "english":
+            raise InputError(
+                f"There is no list of stop words for language={language!r}. Pass stopwords= with the words "
+                f"of {language}.txt in the repository {BM25_MODEL}, or stopwords=() for none."
+            )
+        self.model_name, self.language = BM25_MODEL, language
+        self._k, self._b, self._avg_len = float(k), float(b), float(avg_len)
+        self._max_length = token_max_length
+        self._stemmed = not disable_stemmer
+        default = _ENGLISH if self._stemmed else frozenset()
+        self._stopwords = default if stopwords is None else frozenset(word.lower() for word in stopwords)
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            import mmh3
+            from py_rust_stemmers import SnowballStemmer
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{BM25_MODEL} needs {error.name}, which is not installed. Run: "
+                'pip install "splade-retriever[bm25]"'
+            ) from error
+        self._hash = mmh3.hash
+        self._stemmer = SnowballStemmer(self.language) if self._stemmed else None
+
+    def __getstate__(self) -> dict[str, object]:
+        # The stemmer cannot be pickled; it has no state.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_hash", "_stemmer")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __repr__(self) -> str:
+        return f"Bm25Embedding(language={self.language!r}, k={self._k}, b={self._b}, avg_len={self._avg_len})"
+
+    @property
+    def fingerprint(self) -> dict[str, str | int | None]:
+        """Everything that decides a vector, and the modifier that a collection of it needs."""
+        default = _ENGLISH if self._stemmed else frozenset()
+        words = None if self._stopwords == default else " ".join(sorted(self._stopwords))
+        return {
+            "model": BM25_MODEL,
+            "language": self.language if self._stemmed else None,
+            "parameters": f"k={self._k} b={self._b} avg_len={self._avg_len}",
+            "token_max_length": self._max_length,
+            "stopwords": None if words is None else f"{self._hash(words, signed=False):08x}",
+            "query_side": "ones",
+            "modifier": "idf",
+        }
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
+    ) -> Iterator[SparseEmbedding]:
+        """Encode documents, one vector per text, in order.
+
+        Args:
+            documents: A text or any iterable of texts.
+            batch_size: FastEmbed's argument; not used, since texts are encoded one by one.
+            parallel: FastEmbed's argument; not used.
+
+        Raises:
+            InputError: If an item is not a str, or has a lone surrogate; the message states its position.
+        """
+        for stems in self._all_stems(documents):
+            scale = self._k * (1 - self._b + self._b * len(stems) / self._avg_len)
+            yield SparseEmbedding.from_dict(
+                {self._id(stem): n * (self._k + 1) / (n + scale) for stem, n in Counter(stems).items()}
+            )
+
+    def passage_embed(
+        self, texts: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
+    ) -> Iterator[SparseEmbedding]:
+        """Encode documents; the same as `embed`."""
+        return self.embed(texts, batch_size, parallel)
+
+    def query_embed(self, query: str | Iterable[str]) -> Iterator[SparseEmbedding]:
+        """Encode queries, one vector per text, in order: 1.0 for each stem.
+
+        Args:
+            query: A text or any iterable of texts.
+
+        Raises:
+            InputError: As for `embed`.
+        """
+        for stems in self._all_stems(query):
+            yield SparseEmbedding.from_dict(dict.fromkeys(map(self._id, stems), 1.0))
+
+    def token_count(self, texts: str | Iterable[str]) -> int:
+        """Count the words of all texts, stop words included."""
+        return sum(len(_WORD.findall(text.lower())) for text in _checked(texts))
+
+    def _all_stems(self, texts: str | Iterable[str]) -> Iterator[list[str]]:
+        for text in _checked(texts):
+            words = (
+                word
+                for word in _WORD.findall(text.lower())
+                if word != "_" and word not in self._stopwords and len(word) <= self._max_length
+            )
+            stems = words if self._stemmer is None else map(self._stemmer.stem_word, words)
+            yield [stem for stem in stems if stem]
+
+    def _id(self, stem: str) -> int:
+        # FastEmbed's ids; -2**31, which one stem in four thousand million has, has no positive counterpart.
+        return min(abs(self._hash(stem)), _MAX_ID)
+
+
+def _check_number(name: str, value: object, *, maximum: float, zero: bool = True) -> None:
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= maximum
+    if not valid or value == math.inf or (value == 0 and not zero):
+        limit = "" if maximum == math.inf else f" up to {maximum}"
+        raise InputError(f"{name} is {value!r}, expected a positive number{limit}.")
+
+
+def _checked(texts: str | Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
+        raise InputError(f"BM25 got a {type(texts).__name__}, expected a str or an iterable of str.")
+    for position, text in enumerate([texts] if isinstance(texts, str) else texts):
+        check_text(text, position)
+        yield text
