@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ DOCUMENTS = {
 }
 
 
-def theirs(folder: Path, **options: object) -> "fastembed.Bm25":
+def theirs(folder: Path, **options: object) -> Any:
     """Return FastEmbed's encoder with a local list of stop words in place of its download."""
     (folder / "english.txt").write_text("\n".join(sorted(_ENGLISH)), encoding="utf-8")
     return fastembed.Bm25("Qdrant/bm25", specific_model_path=str(folder), **options)
@@ -75,7 +76,8 @@ def test_an_index_ranks_by_bm25_with_the_inverse_document_frequency(tmp_path: Pa
     with SpladeIndex(tmp_path / "index", model="Qdrant/bm25") as index:
         index.add(list(DOCUMENTS.values()), ids=list(DOCUMENTS))
         hits = index.search("the rovers drove near the moon")
-        (sparse,) = index.client.get_collection(index.collection).config.params.sparse_vectors.values()
+        vectors = index.client.get_collection(index.collection).config.params.sparse_vectors or {}
+        (sparse,) = vectors.values()
     with SpladeIndex(tmp_path / "index") as again:
         reopened = again.search("the rovers drove near the moon")
 
@@ -114,7 +116,8 @@ def test_reindexing_changes_the_modifier_of_the_collection(tmp_path: Path, back:
         index.add(list(DOCUMENTS.values()), ids=list(DOCUMENTS))
     reindex(tmp_path, model=SparseTextEmbedding() if back else models_of[1])
     with SpladeIndex(tmp_path) as index:
-        (sparse,) = index.client.get_collection(index.collection).config.params.sparse_vectors.values()
+        vectors = index.client.get_collection(index.collection).config.params.sparse_vectors or {}
+        (sparse,) = vectors.values()
         hits = index.search("exploding stars")
 
     assert sparse.modifier == (None if back else models.Modifier.IDF)
