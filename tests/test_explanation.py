@@ -458,6 +458,7 @@ def test_to_dict_returns_json_values() -> None:
                 "pieces": ["moon"],
                 "query_origin": None,
                 "text_origin": None,
+                "places": [[6, 10]],
                 "control": None,
                 "kind": "literal",
             }

@@ -24,6 +24,7 @@ from splade_retriever.cli.model_commands import bundle
 from splade_retriever.cli.output import print_error, print_warnings_of_the_package, use_any_encoding
 from splade_retriever.cli.search_commands import encode, explain, models, search, why_not
 from splade_retriever.cli.training_commands import adapt, export
+from splade_retriever.cli.web_commands import serve
 from splade_retriever.errors import SpladeError
 
 __all__ = ["app", "main"]
@@ -75,6 +76,7 @@ app.command()(adapt)
 app.command()(export)
 app.command()(bundle)
 app.command()(mcp)
+app.command()(serve)
 app.add_typer(config_commands, name="config")
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "UNWRAPPED_WIDTH",
     "Progress",
     "print_error",
+    "print_message",
     "print_result",
     "print_step",
     "print_warnings_of_the_package",
@@ -50,6 +51,11 @@ def print_result(
 def print_error(message: str) -> None:
     """Print an error message on stderr."""
     _print_message("splade: ", "bold red", message)
+
+
+def print_message(message: str) -> None:
+    """Print a message on stderr."""
+    _print_message("", "", message)
 
 
 def print_step(step: str) -> None:

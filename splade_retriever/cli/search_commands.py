@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +27,8 @@ from splade_retriever.cli.options import (
     read_text,
     server_keywords,
 )
-from splade_retriever.cli.output import print_result
+from splade_retriever.cli.output import print_message, print_result
+from splade_retriever.errors import StorageError
 
 if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
@@ -137,6 +139,10 @@ def explain(
     origins: Annotated[
         bool, typer.Option("--origins", help="Show the word that each token of an expansion comes from.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the explanation to a page that needs no server."),
+    ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,11 +150,12 @@ def explain(
     from splade_retriever.explanation import explain as explain_score
     from splade_retriever.explanation import explanation_view
     from splade_retriever.index.origins import OriginFinder
+    from splade_retriever.web.page import explanation_page
 
     text = read_text(text)
     encoder = load_model(model)
     (query_vector,), (text_vector,) = encoder.query_embed([query]), encoder.embed([text])
-    finder = OriginFinder(encoder, query, query_vector) if origins else None
+    finder = OriginFinder(encoder, query, query_vector) if origins or html is not None else None
     explanation = explain_score(
         query,
         text,
@@ -158,6 +165,8 @@ def explain(
         query_origins=None if finder is None else finder.of_query(text_vector),
         text_origins=None if finder is None else finder.of_text(text, text_vector, None),
     )
+    if html is not None:
+        _write_page(html, explanation_page(explanation, id="text", model=encoder.model_name))
     print_result(
         lambda: explanation_view(explanation, tokens=tokens),
         {"model": encoder.model_name, "text": text} | explanation.to_dict(),
@@ -207,6 +216,16 @@ def models(*, as_json: JsonOption = False) -> None:
 
     cards = SparseTextEmbedding.list_supported_models()
     print_result(lambda: models_view(cards), cards, as_json=as_json)
+
+
+def _write_page(file: Path, page: str) -> None:
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"The page {str(file)!r} cannot be written ({error.strerror}). Check the path."
+        ) from error
+    print_message(f"Wrote {file}")
 
 
 def _hit_data(rank: int, hit: Hit, explanation: Explanation) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Contribution:
     text_origin: Span | None = None
     """The word of the text that the model expanded to this token; None unless origins were requested."""
 
+    places: tuple[Span, ...] = ()
+    """The words of the text that contain this token, or one of its pieces; empty for an expansion of it."""
     control: str | None = None
     """What a control of the query did to the weight, such as "boost x2"."""
 

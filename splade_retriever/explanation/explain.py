@@ -132,6 +132,10 @@ def _contributions(
 ) -> tuple[Contribution, ...]:
     """Sum the products of word pieces by word, each product in one contribution."""
     query_word_of, text_word_of = word_by_token(query_words), word_by_token(text_words)
+    spans_of: dict[int, list[Span]] = {}
+    for text_word in text_words:
+        for id in dict.fromkeys(text_word.ids):
+            spans_of.setdefault(id, []).append(text_word.span)
     in_text_words = {word.ids for word in text_words}
     groups: dict[tuple[int, ...], list[int]] = {}
     word_of: dict[tuple[int, ...], Word | None] = {}
@@ -156,6 +160,9 @@ def _contributions(
                 in_query=in_query,
                 in_text=in_text,
                 pieces=tuple(piece.token for piece in pieces),
+                places=tuple(sorted({span for id in ids for span in spans_of.get(id, ())}))
+                if in_text
+                else (),
                 **origins.of([(id, products[id].score) for id in ids], in_query=in_query, in_text=in_text),
             )
         )

@@ -41,13 +41,25 @@ class Explainer:
         self._vector_name = options.vector_name
         self._max_active_dims = options.query_max_active_dims
 
-    def explain(self, query: str, hits: Sequence[Hit], *, origins: bool = False) -> list[Explanation]:
+    def query_vector(self, query: str) -> SparseEmbedding:
+        """Return the vector of a query, pruned, with its controls."""
+        return encoded_query(query, self._model.encoder, max_active_dims=self._max_active_dims).vector
+
+    def explain(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        *,
+        origins: bool = False,
+        query_vector: SparseEmbedding | None = None,
+    ) -> list[Explanation]:
         """Split the sparse score of each hit into the contributions of tokens; the query is encoded once.
 
         Args:
             query: The query.
             hits: Hits of a search.
             origins: Find the word that each token of an expansion comes from, by the model.
+            query_vector: The vector that found the hits, where it is not the query's.
 
         Raises:
             InputError: The query is not a text, the encoder has no tokenizer that reads ids, or a hit is no
@@ -63,7 +75,10 @@ class Explainer:
                 f"The encoder {type(encoder).__name__} has no tokenizer that turns ids into tokens, which "
                 "explain needs. Use SparseTextEmbedding."
             )
-        encoded = encoded_query(query, encoder, max_active_dims=self._max_active_dims)
+        if query_vector is None:
+            encoded = encoded_query(query, encoder, max_active_dims=self._max_active_dims)
+        else:
+            encoded = ControlledVector(query_vector, str(query))
         finder = OriginFinder(encoder, encoded.text, encoded.vector) if origins else None
         controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
         asked = _Query(encoded, controls, encoder, tokenizer, finder)

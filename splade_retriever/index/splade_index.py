@@ -521,6 +521,10 @@ class SpladeIndex:
         """
         return self._searcher.reference_score(query)
 
+    def query_vector(self, query: str) -> SparseEmbedding:
+        """Return the sparse vector that a search encodes a query to, with its controls if it has some."""
+        return self._explainer.query_vector(query)
+
     def explain(self, query: str, hit: Hit, *, origins: bool = False) -> Explanation:
         """Explain why a hit was found: the tokens that made its score, and the words of its text they mark.
 
@@ -540,9 +544,24 @@ class SpladeIndex:
         """
         return self._explainer.explain(query, [hit], origins=origins)[0]
 
-    def explain_all(self, query: str, hits: Sequence[Hit], *, origins: bool = False) -> list[Explanation]:
-        """Explain each hit of a search, in order, as `explain` does; the query is encoded once."""
-        return self._explainer.explain(query, hits, origins=origins)
+    def explain_all(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        *,
+        origins: bool = False,
+        query_vector: SparseEmbedding | None = None,
+    ) -> list[Explanation]:
+        """Explain each hit of a search, in order, as `explain` does; the query is encoded once.
+
+        Args:
+            query: The query.
+            hits: Hits of a search.
+            origins: As for `explain`.
+            query_vector: The vector that found the hits, where it is another than the query's; then the query
+                is not encoded.
+        """
+        return self._explainer.explain(query, hits, origins=origins, query_vector=query_vector)
 
     def why_not(
         self,
