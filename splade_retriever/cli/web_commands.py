@@ -8,12 +8,18 @@ from typing import Annotated
 import typer
 
 from splade_retriever.cli.options import (
+    CaOption,
     CollectionOption,
+    GrpcOption,
+    GrpcPortOption,
     IndexOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
+    RetryForOption,
+    TimeoutOption,
     open_to_read,
+    server_keywords,
 )
 from splade_retriever.cli.output import print_message
 
@@ -39,6 +45,11 @@ def serve(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
     read_only: ReadOnlyOption = False,
 ) -> None:
     """Serve a page that searches an index and explains each hit, and its JSON API."""
@@ -47,7 +58,14 @@ def serve(
 
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    with open_to_read(index, collection, model=model, api_key=api_key, read_only=read_only) as opened:
+    with open_to_read(
+        index,
+        collection,
+        model=model,
+        api_key=api_key,
+        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        read_only=read_only,
+    ) as opened:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         print_message(f"Serving {index} at {address}{'' if token is None else f'#token={token}'}")
         serve_page(opened, host=host, port=port, token=token)
