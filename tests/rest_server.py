@@ -55,6 +55,11 @@ def _set_payload(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
     return client.set_payload(name, request.payload, request.points or request.filter, request.key)
 
 
+def _overwrite_payload(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
+    request = models.SetPayload(**body)
+    return client.overwrite_payload(name, request.payload, request.points or request.filter)
+
+
 def _scroll(client: EdgeClient, name: str, body: dict[str, Any]) -> Any:
     request = models.ScrollRequest(**body)
     points, following = client.scroll(
@@ -92,6 +97,7 @@ _CALLS: Final[dict[tuple[str, str], Call]] = {
     ("POST", "/collections/*/points"): _retrieve,
     ("POST", "/collections/*/points/delete"): _delete,
     ("POST", "/collections/*/points/payload"): _set_payload,
+    ("PUT", "/collections/*/points/payload"): _overwrite_payload,
     ("POST", "/collections/*/points/scroll"): _scroll,
     ("POST", "/collections/*/points/count"): lambda client, name, body: client.count(
         name, models.CountRequest(**body).filter

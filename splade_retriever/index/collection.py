@@ -339,6 +339,15 @@ class Collection:
             ),
         )
 
+    def overwrite_payload(self, payload: Mapping[str, Any], point: models.ExtendedPointId) -> None:
+        """Replace the payload of a point."""
+        self._write(
+            "change metadata in",
+            lambda client: client.overwrite_payload(
+                self.target, payload=dict(payload), points=[point], wait=True
+            ),
+        )
+
     def delete_points(self, points: Sequence[models.ExtendedPointId]) -> None:
         """Delete points by the engine's ids."""
         if points:

@@ -13,7 +13,7 @@ from qdrant_client import models
 from splade_retriever.filters import field_path
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.documents import DocumentKey
-from splade_retriever.index.payload import ID_PATH, PACKAGE_KEY, package_fields
+from splade_retriever.index.payload import ID_PATH, PACKAGE_KEY, metadata_of, package_fields
 
 __all__ = ["document_filter", "points_by_document"]
 
@@ -109,12 +109,12 @@ def points_by_document(
 ) -> dict[DocumentKey, list[models.ExtendedPointId]]:
     """Return the points that match a filter, by their document."""
     layout = collection.layout
-    keys = [ID_PATH]
-    if layout.tenant_field is not None and layout.metadata_key is not None:
-        keys.append(layout.metadata_key)
+    keys: bool | list[str] = [ID_PATH]
+    if layout.tenant_field is not None:
+        keys = True if layout.metadata_key is None else [ID_PATH, layout.metadata_key]
     points: dict[DocumentKey, list[models.ExtendedPointId]] = {}
     for record in collection.scroll(filter, batch_size=1024, payload=keys):
-        metadata = (record.payload or {}).get(layout.metadata_key or "") or {}
-        key = DocumentKey(str(package_fields(record).get("id", record.id)), layout.tenant_of(metadata))
+        tenant = layout.tenant_of(metadata_of(record.payload, layout))
+        key = DocumentKey(str(package_fields(record).get("id", record.id)), tenant)
         points.setdefault(key, []).append(record.id)
     return points

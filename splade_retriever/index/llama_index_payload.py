@@ -33,12 +33,14 @@ def read_node(
         node = json.loads(content) if isinstance(content, str) else {}
     except ValueError:
         node = {}
+    if not isinstance(node, dict):
+        node = {}
     metadata = node.pop("metadata", None) or {
         key: value for key, value in payload.items() if key not in (*_SOURCE_KEYS, "_node_type")
     }
     text = node.pop("text", None)
     resource = node.get("text_resource")
-    if resource and resource.get("text") is not None:
+    if isinstance(resource, dict) and resource.get("text") is not None:
         text = resource["text"]
         node["text_resource"] = {key: value for key, value in resource.items() if key != "text"}
     rest = {key: value for key, value in node.items() if key not in ("id_", "embedding", "class_name")}

@@ -4,8 +4,9 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
@@ -43,6 +44,9 @@ __all__ = [
     "load_settings",
     "open_store",
 ]
+
+_LOOKED_AT: Final = 64
+"""Points by which the layout of another program's collection is recognised."""
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +114,9 @@ def load_settings(
     _check_vector_names(collection, config.params, vector_names)
     collection.settings = CollectionSettings.from_metadata(config.metadata, collection.name)
     if collection.settings is None:
-        collection.layout = layout or _recognised_layout(collection)
+        recognised = layout or _recognised_layout(collection)
+        # Another program made it, so its point ids are the documents' ids.
+        collection.layout = replace(recognised, native_ids=True)
     else:
         collection.layout = collection.settings.layout
         check_settings(collection.settings, requested, collection.name)
@@ -331,5 +337,7 @@ def _dense_names(vectors: models.VectorsConfig | None) -> list[str]:
 
 
 def _recognised_layout(collection: Collection) -> Layout:
-    first = next(collection.scroll(batch_size=1), None)
-    return Layout(native_ids=True) if first is None else Layout.of_payload(first.payload or {})
+    """Recognise the layout by the first points, some of which may have no text."""
+    points = islice(collection.scroll(batch_size=_LOOKED_AT), _LOOKED_AT)
+    found = (Layout.of_payload(point.payload or {}) for point in points)
+    return next((layout for layout in found if layout is not None), Layout())

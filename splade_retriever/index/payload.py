@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from splade_retriever.errors import InputError, StorageError
+from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Branch, Document, DocumentKey, Hit
 from splade_retriever.index.llama_index_payload import read_node, write_node
 from splade_retriever.sparse import SparseEmbedding
@@ -23,19 +23,27 @@ __all__ = [
     "Layout",
     "content_hash",
     "document_key",
+    "has_text",
     "joined_windows",
+    "metadata_of",
     "package_fields",
     "point_id",
+    "reserved_key",
     "text_checksum",
     "to_hit",
     "to_payload",
     "window_count",
+    "with_metadata",
 ]
 
 PACKAGE_KEY: Final = "_splade"
 """The payload key of this package: the user's id, the content hash, the window, an adapter's extra."""
 ID_PATH: Final = f"{PACKAGE_KEY}.id"
 WINDOW_NUMBER_PATH: Final = f"{PACKAGE_KEY}.window.n"
+_NODE_CONTENT: Final = "_node_content"
+_CONTENT_KEYS: Final = ("page_content", "text", "document", "content", "chunk", "body", "passage")
+"""Keys under which programs keep a text; the first that is found counts."""
+_METADATA_KEYS: Final = ("metadata", "meta")
 _MAX_DIGITS: Final = 20
 """Of an unsigned integer of 64 bits."""
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
@@ -46,16 +54,23 @@ _TENANTS_NAMESPACE: Final = uuid.uuid5(_NAMESPACE, "tenants")
 class Layout:
     """Where a collection's payload keeps text and metadata.
 
-    Our own collections and langchain-qdrant's keep `page_content` and `metadata`; LlamaIndex's Qdrant store
-    keeps metadata at the top level and the text inside a JSON string (`_node_content`).
+    Our own collections and langchain-qdrant's keep `page_content` and `metadata`. Other programs write flat
+    payloads (`{"text": ..., "year": ...}`). LlamaIndex's Qdrant store keeps metadata at the top level and the
+    text inside a JSON string (`_node_content`).
     """
 
     content_key: str = "page_content"
     metadata_key: str | None = "metadata"
+    """None for metadata at the top level, beside the text."""
     native_ids: bool = False
     """True where another program made the collection: its point ids are the documents' ids."""
     tenant_field: str | None = None
     """Metadata key whose value says whose a document is: two tenants may use the same id."""
+
+    @property
+    def holds_nodes(self) -> bool:
+        """Whether the payload is that of LlamaIndex's Qdrant store."""
+        return self.metadata_key is None and self.content_key == _NODE_CONTENT
 
     def tenant_of(self, metadata: Mapping[str, Any]) -> str | None:
         """Return whose a document is; None where the collection does not separate tenants.
@@ -76,11 +91,21 @@ class Layout:
         return value
 
     @classmethod
-    def of_payload(cls, payload: Mapping[str, Any]) -> "Layout":
-        """Recognise the layout of a collection that another program wrote, from one of its payloads."""
-        if "_node_content" in payload:
-            return cls("_node_content", None, native_ids=True)
-        return cls(native_ids=True)
+    def of_payload(cls, payload: Mapping[str, Any]) -> "Layout | None":
+        """Recognise the layout of a collection that another program wrote, from one of its payloads.
+
+        Returns:
+            The layout; None for a payload without a text under a usual key.
+        """
+        if _NODE_CONTENT in payload:
+            return cls(_NODE_CONTENT, None, native_ids=True)
+        content_key = next((key for key in _CONTENT_KEYS if isinstance(payload.get(key), str)), None)
+        if content_key is None:
+            return None
+        nested = next((key for key in _METADATA_KEYS if isinstance(payload.get(key), dict)), None)
+        if nested is None and "metadata" in payload and payload["metadata"] is None:
+            nested = "metadata"  # langchain-qdrant writes it for a document without metadata
+        return cls(content_key, nested, native_ids=True)
 
 
 def to_payload(
@@ -110,9 +135,33 @@ def to_payload(
     package["checksum"] = text_checksum(text)
     if document.extra is not None:
         package["extra"] = document.extra
+    return {**_content(document.id, text, document.metadata, document.extra, layout), PACKAGE_KEY: package}
+
+
+def with_metadata(point: models.Record, metadata: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Return a point's payload with other metadata, for layouts with metadata at the top level."""
+    hit = to_hit(point, layout, "")
+    return {
+        **_content(hit.id, hit.text, metadata, hit.extra, layout),
+        PACKAGE_KEY: package_fields(point),
+    }
+
+
+def _content(
+    id: str, text: str, metadata: Mapping[str, Any], extra: Mapping[str, Any] | None, layout: Layout
+) -> dict[str, Any]:
+    if layout.holds_nodes:
+        return write_node(id, text, metadata, extra)
     if layout.metadata_key is None:
-        return {**write_node(document.id, text, document.metadata, document.extra), PACKAGE_KEY: package}
-    return {layout.content_key: text, layout.metadata_key: document.metadata, PACKAGE_KEY: package}
+        return {**metadata, layout.content_key: text}
+    return {layout.content_key: text, layout.metadata_key: dict(metadata)}
+
+
+def reserved_key(metadata: Mapping[str, Any], layout: Layout) -> str | None:
+    """Return a key of the metadata that the payload needs for something else; None if there is none."""
+    if layout.metadata_key is not None or layout.holds_nodes:
+        return None
+    return next((key for key in (layout.content_key, PACKAGE_KEY) if key in metadata), None)
 
 
 def to_hit(
@@ -123,35 +172,49 @@ def to_hit(
 ) -> Hit:
     """Read a point into a hit.
 
-    Raises:
-        StorageError: If the payload is not of this layout.
+    A point that another program wrote may have no text, or metadata that are no dict. Then the hit has an
+    empty text or no metadata, so that one such point does not fail every search that finds it.
     """
-    payload = dict(point.payload or {})
-    payload.pop(PACKAGE_KEY, None)
     package = package_fields(point)
-    metadata: object
-    extra: dict[str, Any] = {}
-    text = payload.pop(layout.content_key, None)
-    if layout.metadata_key is None:
-        metadata, text, extra = read_node(payload, text)
-    else:
-        metadata = payload.get(layout.metadata_key) or {}
-    if not isinstance(text, str) or not isinstance(metadata, dict):
-        raise StorageError(
-            f"Point {point.id} holds the payload keys {sorted(point.payload or {})}, expected the text in "
-            f"{layout.content_key!r} and a dict in {layout.metadata_key!r}. Pass layout=Layout(...) for a "
-            "collection that another program wrote."
-        )
+    metadata, text, extra = _read_content(point.payload or {}, layout)
     window = package.get("window")
     return Hit(
         id=str(package.get("id", point.id)),
-        text=text,
+        text=text or "",
         metadata=metadata,
         score=float(getattr(point, "score", 0.0)),
         vector=_sparse_vector(point.vector, vector_name),
         branches={} if branches is None else branches,
         window=None if window is None else (window["start"], window["end"]),
         extra=package.get("extra", extra),
+    )
+
+
+def has_text(point: models.ScoredPoint | models.Record, layout: Layout) -> bool:
+    """Return whether a point has a text where its layout keeps it."""
+    return _read_content(point.payload or {}, layout)[1] is not None
+
+
+def metadata_of(payload: Mapping[str, Any] | None, layout: Layout) -> dict[str, Any]:
+    """Return the metadata in a payload."""
+    return _read_content(payload or {}, layout)[0]
+
+
+def _read_content(
+    payload: Mapping[str, Any], layout: Layout
+) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+    """Read metadata, text (None where there is none) and extra."""
+    others = {key: value for key, value in payload.items() if key not in (PACKAGE_KEY, layout.content_key)}
+    text = payload.get(layout.content_key)
+    extra: dict[str, Any] = {}
+    if layout.holds_nodes:
+        metadata, text, extra = read_node(others, text)
+    else:
+        metadata = others if layout.metadata_key is None else others.get(layout.metadata_key) or {}
+    return (
+        metadata if isinstance(metadata, dict) else {},
+        text if isinstance(text, str) else None,
+        extra,
     )
 
 

@@ -10,7 +10,7 @@ from qdrant_client import models
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Branch
 from splade_retriever.index.options import Fusion, Mode, SearchOptions
-from splade_retriever.index.payload import Layout, package_fields, window_count
+from splade_retriever.index.payload import Layout, metadata_of, package_fields, window_count
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import check_int, text_fault
 
@@ -216,8 +216,7 @@ def _document_of(point: models.ScoredPoint, layout: Layout) -> object:
     """Return what all points of a document share: its only point, or its id and tenant."""
     if window_count(point) == 1:
         return point.id
-    metadata = (point.payload or {}).get(layout.metadata_key or "") or {}
-    return _id_of(point), layout.tenant_of(metadata)
+    return _id_of(point), layout.tenant_of(metadata_of(point.payload, layout))
 
 
 def _id_of(point: models.ScoredPoint) -> str:

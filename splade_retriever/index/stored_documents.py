@@ -9,7 +9,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.errors import InputError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.connection import RequestTooLargeError
 from splade_retriever.index.document_filters import document_filter, points_by_document
@@ -19,9 +19,11 @@ from splade_retriever.index.payload import (
     PACKAGE_KEY,
     WINDOW_NUMBER_PATH,
     document_key,
+    metadata_of,
     package_fields,
     point_id,
     window_count,
+    with_metadata,
 )
 from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.server_floats import changed_floats
@@ -79,13 +81,13 @@ def read_stored(collection: Collection, keys: Sequence[DocumentKey]) -> dict[Doc
         point_id(key, collection.layout): key for key in keys
     }
     metadata_key = collection.layout.metadata_key
-    fields = [PACKAGE_KEY] if metadata_key is None else [PACKAGE_KEY, metadata_key]
+    fields: bool | list[str] = True if metadata_key is None else [PACKAGE_KEY, metadata_key]
     stored: dict[DocumentKey, Stored] = {}
     for record in collection.retrieve(list(points), payload=fields):
-        metadata = None if metadata_key is None else (record.payload or {}).get(metadata_key)
+        metadata = metadata_of(record.payload, collection.layout)
         package = package_fields(record)
         stored[points[record.id]] = Stored(
-            package.get("hash"), metadata or {}, window_count(record), package.get("text_hash")
+            package.get("hash"), metadata, window_count(record), package.get("text_hash")
         )
     return stored
 
@@ -145,17 +147,13 @@ def _forget_hashes(collection: Collection, keys: Sequence[DocumentKey]) -> None:
 
 
 def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str, Any], windows: int) -> None:
-    """Replace the metadata of a document in all its points.
-
-    Raises:
-        NotSupportedError: Metadata lies inside LlamaIndex nodes.
-    """
-    if collection.layout.metadata_key is None:
-        raise NotSupportedError(
-            f"Collection {collection.name!r} keeps metadata inside LlamaIndex nodes, which are not rewritten "
-            "in place. Add the document again."
-        )
+    """Replace the metadata of a document in all its points."""
     points = [point_id(key, collection.layout, n) for n in reversed(range(windows))]
+    if collection.layout.metadata_key is None:
+        for record in collection.retrieve(points):
+            payload = with_metadata(record, metadata, collection.layout)
+            collection.overwrite_payload(payload, record.id)
+        return
     collection.set_payload({collection.layout.metadata_key: dict(metadata)}, points)
     if collection.is_remote:
         collection.set_payload(changed_floats(metadata), points, key=PACKAGE_KEY)

@@ -24,7 +24,7 @@ from splade_retriever.index.documents import (
 )
 from splade_retriever.index.ingest import Batch, OnError, Stored, ingest
 from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
-from splade_retriever.index.payload import content_hash
+from splade_retriever.index.payload import content_hash, reserved_key
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.stored_documents import (
@@ -152,6 +152,11 @@ class Writer:
         for document in read_documents(inputs):
             if isinstance(document, BadInput):
                 yield document
+                continue
+            reserved = reserved_key(document.metadata, layout)
+            if reserved is not None:
+                reason = f"metadata has the key {reserved!r}, where the collection stores something else"
+                yield BadInput(document.position, document.id, reason)
                 continue
             if self._is_too_large(document):
                 yield BadInput(document.position, document.id, size_fault(document, self._collection))

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from splade_retriever.index.payload import Layout
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, SpladeIndex
 from splade_retriever.langchain.documents import columns, to_documents
@@ -221,6 +222,8 @@ class SpladeRetriever(BaseRetriever):
         embedding: Embeddings | None = None,
         vector_name: str = "",
         sparse_vector_name: str = "langchain-sparse",
+        content_payload_key: str = "page_content",
+        metadata_payload_key: str = "metadata",
         **settings: Any,
     ) -> Self:
         """Read a collection of langchain-qdrant's `QdrantVectorStore`.
@@ -234,6 +237,8 @@ class SpladeRetriever(BaseRetriever):
             embedding: The dense encoder that made its dense vectors, for hybrid search.
             vector_name: Name of the dense vectors.
             sparse_vector_name: Name of the sparse vectors.
+            content_payload_key: Key of the payload that holds the text.
+            metadata_payload_key: Key of the payload that holds the metadata.
             **settings: As in `from_documents`.
 
         Raises:
@@ -241,6 +246,9 @@ class SpladeRetriever(BaseRetriever):
             CollectionMismatchError: If it does not have vectors of these names.
         """
         fields, index_arguments = cls._split(settings)
+        layout = Layout(content_payload_key, metadata_payload_key)
+        if layout != Layout():  # else it is recognised
+            index_arguments.setdefault("layout", layout)
         index = SpladeIndex(
             location,
             collection=collection_name,

@@ -138,7 +138,7 @@ class NodeFilters:
 
     @property
     def _source_path(self) -> str:
-        return _QDRANT_STORE_SOURCE_PATH if self.layout.metadata_key is None else _SOURCE_PATH
+        return _QDRANT_STORE_SOURCE_PATH if self.layout.holds_nodes else _SOURCE_PATH
 
 
 def combine(*filters: Mapping[str, Any] | models.Filter | None) -> dict[str, Any] | None:

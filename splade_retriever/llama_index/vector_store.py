@@ -393,7 +393,7 @@ def to_search_arguments(
         )
     words = None
     if query.mode is VectorStoreQueryMode.TEXT_SEARCH:
-        if node_filters.layout.metadata_key is None:
+        if node_filters.layout.holds_nodes:
             raise NotSupportedError(
                 "Mode 'text_search' filters texts, but this collection of LlamaIndex's Qdrant store has them "
                 "in JSON. Use mode 'sparse', or add the nodes that get_nodes() returns to a new collection."

@@ -20,6 +20,7 @@ from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import Document, DocumentKey, Hit
 from splade_retriever.index.payload import (
     Layout,
+    has_text,
     joined_windows,
     package_fields,
     point_id,
@@ -134,7 +135,7 @@ class Salvage:
                 hit, has_checksum = checker.checked(record, number)
                 hits.append(hit)
                 verified = verified and has_checksum
-        except (InputError, StorageError) as error:
+        except InputError as error:
             return DamagedDocument(checker.shown_id(first), str(error).removesuffix("."))
         hit = hits[0] if len(hits) == 1 else joined_windows(hits)
         return checker.read_document(hit, first, verified=verified)
@@ -218,10 +219,11 @@ class _Checker:
         """Return a point as a hit, and whether it has a checksum, which its text then matches.
 
         Raises:
-            InputError: It is damaged.
-            StorageError: Its payload is not that of a document.
+            InputError: It is damaged, or its payload is not that of a document.
         """
         layout = self._layout_of(record)
+        if not has_text(record, layout):
+            raise InputError(f"its payload has no text under {layout.content_key!r}")
         hit = to_hit(record, layout, "")
         own = package_fields(record)
         if own and record.id != point_id(self._key(hit), layout, number):
@@ -252,4 +254,4 @@ class _Checker:
         return DocumentKey(hit.id, layout.tenant_of(hit.metadata))
 
     def _layout_of(self, record: models.Record) -> Layout:
-        return self._layout or Layout.of_payload(record.payload or {})
+        return self._layout or Layout.of_payload(record.payload or {}) or Layout(native_ids=True)

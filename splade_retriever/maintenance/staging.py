@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from splade_retriever.errors import CollectionNotFoundError, NotSupportedError
+from splade_retriever.errors import CollectionNotFoundError, NotSupportedError, StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING, modifier_of
 from splade_retriever.index.opening import open_store
@@ -92,13 +92,29 @@ def open_collection(
     options = ServerOptions(api_key=api_key, **(server or {}))
     if options.timeout is None and options.retry_for is None:
         options = replace(options, timeout=_TIMEOUT_S)
-    opened = open_store(place, create=create, server=options)
+    opened = _local_mode(place) or open_store(place, create=create, server=options)
     store = Collection(opened, name, str(place), owned=True, server=options)
     store.only_loads()
     try:
         yield store
     finally:
         store.close()
+
+
+def _local_mode(place: str) -> "QdrantBase | None":
+    """Open a folder of qdrant-client's local mode; None for any other place."""
+    folder = Path(place)
+    if is_url(place) or not (folder / "meta.json").is_file() or (folder / "edge.json").exists():
+        return None
+    from qdrant_client import QdrantClient
+
+    try:
+        return QdrantClient(path=place)
+    except (RuntimeError, ValueError) as error:
+        raise StorageError(
+            f"The folder {place!r} of qdrant-client's local mode cannot be opened ({error}). Close the "
+            "program that has it open."
+        ) from error
 
 
 def not_found(store: Collection) -> CollectionNotFoundError:

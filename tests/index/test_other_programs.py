@@ -1,0 +1,124 @@
+"""Collections that other programs made: flat payloads, other keys, native ids, points without a text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from splade_retriever import migrate
+from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.index.payload import Layout
+from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.langchain import SpladeRetriever
+from tests.words import WordEncoder
+
+UUID = "3f2c1f0e-8a44-4f0e-9a53-0d5f6f1f8f11"
+
+
+def fill(client: Any, payloads: dict[int | str, dict[str, Any]], text: str = "moon") -> None:
+    """Make a collection whose points all have the same vector."""
+    (vector,) = WordEncoder().passage_embed([text])
+    sparse = models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
+    client.create_collection(
+        "docs", vectors_config={}, sparse_vectors_config={"s": models.SparseVectorParams()}
+    )
+    points = [
+        models.PointStruct(id=id, payload=payload, vector={"s": sparse}) for id, payload in payloads.items()
+    ]
+    client.upsert("docs", points=points)
+
+
+def opened(client: Any, **options: Any) -> SpladeIndex:
+    return SpladeIndex(
+        client=client, collection="docs", model=WordEncoder(), vector_name="s", create=False, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("payload", "text", "metadata"),
+    [
+        ({"text": "A.", "year": 1}, "A.", {"year": 1}),
+        ({"document": "A.", "year": 1}, "A.", {"year": 1}),  # qdrant-client's FastEmbed methods
+        ({"page_content": "A.", "metadata": {"year": 1}}, "A.", {"year": 1}),
+        ({"page_content": "A.", "metadata": None}, "A.", {}),
+        ({"content": "A.", "meta": {"year": 1}}, "A.", {"year": 1}),  # Haystack
+    ],
+)
+def test_the_payload_is_recognised(client: Any, payload: Any, text: str, metadata: Any) -> None:
+    fill(client, {7: payload, UUID: payload})
+    index = opened(client)
+    assert {(hit.id, hit.text) for hit in index.search("moon")} == {("7", text), (UUID, text)}
+    assert [hit.metadata for hit in index.get(["7", UUID])] == [metadata, metadata]
+
+
+def test_flat_metadata_can_be_filtered(client: Any) -> None:
+    fill(client, {1: {"text": "A.", "year": 2020}, 2: {"text": "B.", "year": 2021}})
+    index = opened(client)
+    assert [hit.id for hit in index.search("moon", filter={"year": {"$gte": 2021}})] == ["2"]
+    assert index.count({"year": 2020}) == 1
+
+
+def test_an_adopted_flat_collection_is_written_in_its_layout(client: Any) -> None:
+    fill(client, {1: {"text": "A.", "year": 2020}, 2: {"text": "B.", "year": 2021}})
+    index = opened(client, adopt=True)
+    index.add(["C.", "D."], [{"year": 1}, {"year": 2, "lang": "en"}], ["1", "new"])
+    assert index.update_metadata("new", {"year": 3})
+    index.add(["C."], [{"year": 5}], ["1"])  # only the metadata changed
+    index = opened(client)
+    found = {hit.id: (hit.text, hit.metadata) for hit in index.scroll()}
+    assert found == {
+        "1": ("C.", {"year": 5}),
+        "2": ("B.", {"year": 2021}),
+        "new": ("D.", {"year": 3}),
+    }
+    (record,) = client.retrieve("docs", [1])
+    assert record.payload["text"] == "C."
+    with pytest.raises(InputError, match="'text'"):
+        index.add(["E."], [{"text": "something else"}])
+
+
+def test_points_without_a_text_are_found_with_an_empty_one(client: Any) -> None:
+    fill(client, {1: {"year": 3}, 2: {"text": "A."}, 3: {"text": 7}, 4: {}})
+    index = opened(client)
+    assert {hit.id: hit.text for hit in index.search("moon")} == {"1": "", "2": "A.", "3": "", "4": ""}
+    assert index.count() == len(list(index.scroll())) == 4
+
+
+def test_a_layout_with_other_keys_finds_native_ids_too(client: Any) -> None:
+    fill(client, {7: {"words": "A.", "about": {"year": 1}}})
+    index = opened(client, layout=Layout("words", "about"))
+    assert [(hit.text, hit.metadata) for hit in index.get(["7"])] == [("A.", {"year": 1})]
+
+
+def test_the_names_of_langchain_qdrant_are_understood(client: Any) -> None:
+    fill(client, {7: {"words": "A.", "about": {"year": 1}}})
+    retriever = SpladeRetriever.from_existing_collection(
+        "docs",
+        client=client,
+        model=WordEncoder(),
+        sparse_vector_name="s",
+        content_payload_key="words",
+        metadata_payload_key="about",
+        filter={"year": 1},
+    )
+    (document,) = retriever.invoke("moon")
+    assert (document.id, document.page_content, document.metadata) == ("7", "A.", {"year": 1})
+
+
+def test_a_foreign_collection_that_is_not_adopted_is_not_written(client: Any) -> None:
+    fill(client, {1: {"text": "A."}})
+    with pytest.raises(CollectionMismatchError, match="adopt=True"):
+        opened(client).add(["B."], ids=["1"])
+
+
+def test_migrate_reads_a_folder_of_local_mode(tmp_path: Path) -> None:
+    local = QdrantClient(path=str(tmp_path / "local"))
+    fill(local, {1: {"text": "A.", "year": 2020}, UUID: {"text": "B."}})
+    local.close()
+    report = migrate(tmp_path / "local", tmp_path / "index", collection="docs")
+    assert (report.copied, report.state) == (2, "new")
+    with SpladeIndex(
+        tmp_path / "index", collection="docs", model=WordEncoder(), vector_name="s", create=False
+    ) as index:
+        assert {hit.text for hit in index.search("moon")} == {"A.", "B."}
