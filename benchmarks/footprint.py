@@ -20,6 +20,7 @@ from qdrant_client import models
 
 from benchmarks.vectors import splade_like
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.disk_usage import file_usage
 from splade_retriever.index.search_request import to_sparse_vector
 
 
@@ -60,7 +61,7 @@ def on_disk(folder: Path) -> dict[str, int]:
             inside = path.relative_to(folder).parts
             at = inside.index("segments") + 2 if "segments" in inside else None
             name = inside[at] if at is not None and at < len(inside) else inside[min(3, len(inside) - 1)]
-            parts[name] = parts.get(name, 0) + path.stat().st_blocks * 512
+            parts[name] = parts.get(name, 0) + file_usage(path)
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 

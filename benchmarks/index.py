@@ -30,9 +30,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import page
-from benchmarks.machine import bytes_on_disk, in_a_process, peak_memory_mb, processor, report, versions
+from benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
 from benchmarks.stores import COLLECTION, STORES, Document, edge, overhead
 from benchmarks.vectors import VectorFile, expected_products, splade_like
+from splade_retriever.edge.disk_usage import disk_usage
 
 DOCUMENT_DIMS, QUERY_DIMS, SPREAD = 120, 25, 0.25
 QUERIES = 1000
@@ -174,7 +175,7 @@ def row(count: int, store: str, built: dict[str, Any], searched: dict[str, Any],
         queries=searched["queries"],
         build_mb=built["peak_mb"],
         search_mb=searched["peak_mb"],
-        disk_mb=bytes_on_disk(folder) / 1e6,
+        disk_mb=disk_usage(folder) / 1e6,
     )
 
 

@@ -44,11 +44,6 @@ def peak_memory_mb() -> float:
     return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
-def bytes_on_disk(folder: Path) -> int:
-    """Return the bytes of the blocks that files take; the engine's files are mostly holes."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
 def processor() -> str:
     """Return the name of the processor and its number of cores."""
     listed: Iterable[str] = ()

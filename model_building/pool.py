@@ -53,7 +53,7 @@ SENTENCES = {
 MIN_WORDS, MAX_WORDS = 7, 45
 """Words of such a sentence."""
 LONG_QUERIES = 0.2
-"""Share of them that go on with the two sentences after."""
+"""Share of them that continue with the two sentences after."""
 
 
 class Text(NamedTuple):

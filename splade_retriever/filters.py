@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
-from splade_retriever.validation import text_fault
+from splade_retriever.validation import text_fault, type_name
 
 __all__ = ["FilterLike", "field_path", "matches_everything", "to_qdrant_filter"]
 
@@ -66,7 +66,7 @@ def to_qdrant_filter(
         return filter
     if not isinstance(filter, Mapping):
         raise FilterError(
-            f"The filter is a {type(filter).__name__}, expected a dict or qdrant_client.models.Filter. "
+            f"The filter is {type_name(filter)}, expected a dict or qdrant_client.models.Filter. "
             'Write it as {"key": value}.'
         )
     conditions = _all_of(filter, "" if metadata_key is None else f"{metadata_key}.", content_key)
@@ -87,7 +87,7 @@ def field_path(key: str, *, metadata_key: str | None = "metadata") -> str:
 
 
 def matches_everything(filter: models.Filter) -> bool:
-    """Return whether a filter matches every document whatever it holds: it is empty, at any nesting."""
+    """Return whether a filter matches every document: it is empty, at any nesting."""
     return _constant(filter) is True
 
 
@@ -159,7 +159,7 @@ def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[mo
     conditions: list[models.Condition] = []
     for key, value in filter.items():
         if not isinstance(key, str):
-            raise FilterError(f"Filter key {key!r} is a {type(key).__name__}, expected a string.")
+            raise FilterError(f"Filter key {key!r} is {type_name(key)}, expected a string.")
         if key in ("$and", "$or"):
             branches = [
                 models.Filter(must=_clauses(key, item, prefix, content_key)) for item in _list(key, value)
@@ -251,7 +251,7 @@ def _equal(path: str, key: str, value: object) -> models.Condition:
         # The engine compares only strings, ints and bools for equality; a float or a time needs a range.
         return _range(path, key, {"$gte": value, "$lte": value})
     raise FilterError(
-        f"Filter key {key!r} is compared with {value!r}, a {type(value).__name__}; allowed: str, int, float, "
+        f"Filter key {key!r} is compared with {value!r}, {type_name(value)}; allowed: str, int, float, "
         'bool, datetime. To find a missing or null field, write {"$exists": False}.'
     )
 
@@ -345,7 +345,7 @@ def _time(word: str, key: str, value: object) -> datetime:
         value = datetime(value.year, value.month, value.day)
     if not isinstance(value, datetime):
         raise FilterError(
-            f"{word} of filter key {key!r} is {value!r}, a {type(value).__name__}; allowed: numbers, or "
+            f"{word} of filter key {key!r} is {value!r}, {type_name(value)}; allowed: numbers, or "
             "datetimes and ISO 8601 strings, but not both in one range."
         )
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
@@ -353,7 +353,7 @@ def _time(word: str, key: str, value: object) -> datetime:
 
 def _path(key: object) -> str:
     if not isinstance(key, str):
-        raise FilterError(f"Filter key {key!r} is a {type(key).__name__}, expected a string.")
+        raise FilterError(f"Filter key {key!r} is {type_name(key)}, expected a string.")
     parts = re.findall(r'"[^"]*"|[^."]+|\.|"', _utf8(key, key))
     names, dots = parts[::2], parts[1::2]
     broken = (

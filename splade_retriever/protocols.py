@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import type_name
 
 __all__ = [
     "BatchQueryEncoder",
@@ -115,7 +116,7 @@ def as_dense(encoder: DenseEncoder | NodeEncoder) -> DenseEncoder:
     if isinstance(encoder, NodeEncoder):
         return _NodeEncoderAdapter(encoder)
     raise InputError(
-        f"dense is a {type(encoder).__name__}, expected an encoder with embed_documents and embed_query "
+        f"dense is {type_name(encoder)}, expected an encoder with embed_documents and embed_query "
         "(LangChain's Embeddings), or with get_text_embedding_batch and get_query_embedding (LlamaIndex's)."
     )
 

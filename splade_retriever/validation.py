@@ -21,6 +21,7 @@ __all__ = [
     "json_fault",
     "resolved_location",
     "text_fault",
+    "type_name",
 ]
 
 MAX_DEPTH: Final = 100
@@ -76,10 +77,16 @@ def resolved_location(location: str | Path) -> str:
     return os.path.expanduser(text)
 
 
+def type_name(value: object) -> str:
+    """Return the name of a value's type with its article, for messages: "an int", "a list"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def text_fault(name: str, value: object) -> str | None:
     """Return why a value is not valid text: it is no string, or holds half a surrogate pair."""
     if not isinstance(value, str):
-        return f"{name} is a {type(value).__name__}, expected a string"
+        return f"{name} is {type_name(value)}, expected a string"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -127,7 +134,7 @@ def json_fault(path: str, value: object, *, max_depth: int = MAX_DEPTH) -> str |
         fault = f"{path} is {value}, beyond 64 bits; store it as a string"
     elif not isinstance(value, int | float | None):
         fault = (
-            f"{path} is a {type(value).__name__}, expected a JSON value: dict, list, str, int, float, bool "
+            f"{path} is {type_name(value)}, expected a JSON value: dict, list, str, int, float, bool "
             "or None (for a datetime use .isoformat(), for a tuple a list)"
         )
     return fault
@@ -139,7 +146,7 @@ def _fault_inside(path: str, value: "list[object] | Mapping[object, object]", ma
         return next((found for found in faults if found), None)
     for key, item in value.items():
         if not isinstance(key, str):
-            return f"{path} has the key {key!r}, a {type(key).__name__}, expected a string"
+            return f"{path} has the key {key!r}, {type_name(key)}, expected a string"
         fault = text_fault(f"{path} key", key) or json_fault(f"{path}.{key}", item, max_depth=max_depth)
         if fault:
             return fault

@@ -271,7 +271,7 @@ class QdrantServer:
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a process that hangs go on."""
+        """Continue a stopped process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

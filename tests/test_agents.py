@@ -108,7 +108,7 @@ def test_wrong_calls_are_answered_with_what_is_wrong(index: SpladeIndex) -> None
     with_client(create(index), work)
 
 
-def test_a_document_is_a_resource_whatever_its_id_looks_like(index: SpladeIndex) -> None:
+def test_a_document_with_any_id_is_a_resource(index: SpladeIndex) -> None:
     async def work(client: Any) -> None:
         (template,) = (await client.list_resource_templates()).resource_templates
         assert template.uri_template == "splade://documents/{+id}"

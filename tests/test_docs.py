@@ -165,7 +165,7 @@ def transcript(block: str) -> list[tuple[str, list[str]]]:
 
 
 def fits(line: str, output: str) -> bool:
-    """Find a line in an output; "..." stands for anything, and figures may differ in the last digits."""
+    """Find a line in an output; "..." matches anything, and figures may differ in the last digits."""
     pattern = r".*".join(re.escape(part) for part in squeezed(line).split("..."))
     # Speeds and times are this run's own; a weight may differ in its last digit from machine to machine.
     pattern = re.sub(r"\d+\\\.\d+", r"\\d+\\.\\d+", pattern)

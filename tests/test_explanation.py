@@ -1,4 +1,4 @@
-"""Why a hit was found: contributions that sum to the score, and the words they stand for."""
+"""Why a hit was found: contributions that sum to the score, and the words they come from."""
 
 import asyncio
 import io

@@ -200,7 +200,7 @@ def test_true_does_not_match_one_and_an_int_matches_ints_only(index: SpladeIndex
     assert ids_of(index, {"v": "1"}, **documents) == ["string"]
 
 
-def test_datetimes_and_iso_strings_are_points_in_time_whatever_their_zone(index: SpladeIndex) -> None:
+def test_datetimes_and_iso_strings_of_any_zone_are_points_in_time(index: SpladeIndex) -> None:
     documents: dict[str, Any] = {
         "utc": {"at": "2023-08-23T12:33:00+00:00"},
         "india": {"at": "2023-08-23T18:03:00+05:30"},
@@ -269,7 +269,7 @@ def test_metadata_can_be_at_the_top_level_of_the_payload() -> None:
     [
         ("year > 2020", "The filter is a str"),
         ([{"a": 1}], "The filter is a list"),
-        ({1: 2}, "Filter key 1 is a int"),
+        ({1: 2}, "Filter key 1 is an int"),
         ({"$near": 1}, r"the operator '\$near' in place of a key; allowed there: \$and"),
         ({"$gt": 1}, "Put the operator of a field inside"),
         ({"a": {"$near": 1}}, r"'a' has the unknown operator '\$near'; allowed: \$all"),

@@ -33,6 +33,14 @@ INSTEAD = {
     r"\b(?:told|said|refused|reported) in (?:plain )?words\b": "with a message",
     r"\bat work\b": "running, current",
     r"\bof itself\b": "automatically",
+    r"\bremember(?:s|ed)?\b": "records, stores",
+    r"\bwhatever\b": "for any ...",
+    r"\bgo(?:es)? on\b": "continue",
+    r"\bby now\b": "already",
+    r"\b(?:is|are) to (?:have|be)\b": "has, must be, is",
+    r"\bstands? for\b": "names, matches, belongs to",
+    r"\bReturn [a-z](?:_[a-z])? of\b|\bReturn [a-z]_[a-z],": "name the quantity",
+    r"\b[Aa] (?:int|object|array|element|argument|error|index|id|item)\b": "an ...",
 }
 """Pattern -> what to write instead."""
 

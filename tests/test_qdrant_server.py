@@ -41,7 +41,7 @@ def test_a_server_that_ended_comes_back_with_its_data_and_ports(start_server: St
 
 
 @pytest.mark.own_server
-def test_a_server_that_hangs_does_not_answer_until_it_goes_on(start_server: StartServer) -> None:
+def test_a_server_that_hangs_does_not_answer_until_it_continues(start_server: StartServer) -> None:
     server = start_server()
     fill(server)
     client = server.client(timeout=1)

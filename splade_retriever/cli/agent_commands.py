@@ -30,7 +30,7 @@ def mcp(
     """Serve an index to agents by the Model Context Protocol: search, get, explain.
 
     The client starts this command and talks to it over stdin and stdout; with --http it connects to
-    http://127.0.0.1:8765/mcp. Without --write a folder is read from a copy, so another process can go on
+    http://127.0.0.1:8765/mcp. Without --write a folder is read from a copy, so another process can continue
     writing to it; start the command again to serve what it wrote.
     """
     from splade_retriever.mcp_server import serve

@@ -16,7 +16,7 @@ _JSON_FIELDS: Final = ("filter", "encoder", "index", "fusion", "dense", "k", "sc
 
 
 def expand(value: Any, *, path: KeyPath = ()) -> Any:
-    """Replace `${NAME}` and `${NAME:-default}` in all strings of a value; `$$` stands for `$`.
+    """Replace `${NAME}` and `${NAME:-default}` in all strings of a value; `$$` is a literal `$`.
 
     Raises:
         ConfigurationError: If a variable without a default is not set.

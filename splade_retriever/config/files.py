@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from splade_retriever.errors import InputError
-from splade_retriever.validation import MAX_DEPTH
+from splade_retriever.validation import MAX_DEPTH, type_name
 
 __all__ = ["ConfigFile", "KeyPath", "read_config_file", "to_yaml"]
 
@@ -63,7 +63,7 @@ def read_config_file(path: str | Path) -> ConfigFile:
         ) from None
     if not isinstance(values, Mapping):
         raise InputError(
-            f"The configuration {str(file)!r} holds a {type(values).__name__}, expected names and values."
+            f"The configuration {str(file)!r} holds {type_name(values)}, expected names and values."
         )
     named = {str(name): value for name, value in values.items() if name != "$schema"}
     return ConfigFile(file, named, dict(file_format.lines(text)))
@@ -95,7 +95,7 @@ def _read_bounded(file: Path) -> str:
 
 
 def _parse_yaml(text: str) -> Any:
-    """Parse YAML without aliases, a few of which can stand for terabytes.
+    """Parse YAML without aliases, a few of which can expand to terabytes.
 
     Raises:
         ValueError: With the reason and the line, and without the content of the line.

@@ -37,7 +37,7 @@ _GROUPS: Final = ("defaults", "retrievers")
 class RetrieverConfig(BaseModel):
     """Where an index is and how it is searched.
 
-    Strings may name environment variables: `${NAME}`, or `${NAME:-default}`; `$$` stands for `$`. They are
+    Strings may name environment variables: `${NAME}`, or `${NAME:-default}`; `$$` is a literal `$`. They are
     replaced when the index is opened, so that no `repr`, error message or `to_dict` shows their values. No
     error message and no `repr` shows the values of `index`, `encoder` and `dense.args`, which may hold
     secrets.
@@ -45,7 +45,7 @@ class RetrieverConfig(BaseModel):
     Attributes:
         location: The folder of an existing index, or the http(s) URL of a Qdrant server.
         collection: The name of its collection.
-        model: Name or folder of the model; None for the model that the collection remembers.
+        model: Name or folder of the model; None for the model that the collection records.
         encoder: Arguments of `SparseTextEmbedding` for that model: `precision`, `threads`, `cache_dir`,
             `local_files_only`, ...
         index: Further arguments of `SpladeIndex`: `vector_name`, `query_max_active_dims`, `timeout`, ...
@@ -65,7 +65,7 @@ class RetrieverConfig(BaseModel):
     location: str = Field(description="Folder of an existing index, or URL of a Qdrant server.")
     collection: str = Field("splade", description="Name of the collection.")
     model: str | None = Field(
-        None, description="Name or folder of the model; by default the model that the collection remembers."
+        None, description="Name or folder of the model; by default the model that the collection records."
     )
     encoder: dict[str, Any] = Field(
         {}, description="Arguments of SparseTextEmbedding for the model, by name.", repr=False

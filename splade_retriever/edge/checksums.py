@@ -25,7 +25,7 @@ class Checksums:
     """The checksums of the files below one folder, kept in one JSON file."""
 
     def __init__(self, folder: Path, manifest: Path) -> None:
-        """Name the places; nothing is read.
+        """Set the paths; nothing is read.
 
         Args:
             folder: The folder whose files are checked.
@@ -99,7 +99,7 @@ class Checksums:
 
 
 def json_checksum(value: object) -> int:
-    """Return the CRC-32 of a JSON value, whatever the order of its keys."""
+    """Return the CRC-32 of a JSON value, for any order of its keys."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 

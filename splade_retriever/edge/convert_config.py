@@ -196,7 +196,7 @@ def check_vector_names(collection: str, config: models.CreateCollection, names: 
 
 
 def index_schema(field_name: str, given: Any) -> Any:
-    """Read which index a payload field is to have.
+    """Return the settings of the index of a payload field.
 
     Args:
         field_name: Path of the field, for the message.
@@ -204,7 +204,7 @@ def index_schema(field_name: str, given: Any) -> Any:
             `models....IndexParams`.
 
     Raises:
-        InputError: There is no index of that kind.
+        InputError: If no index has that name or class.
     """
     schema = given
     if isinstance(schema, str) and not isinstance(schema, models.PayloadSchemaType):

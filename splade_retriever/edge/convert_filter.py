@@ -10,6 +10,7 @@ from qdrant_client import models
 from splade_retriever.edge.convert_points import to_ids
 from splade_retriever.edge.exact_floats import stored_bounds
 from splade_retriever.errors import InputError
+from splade_retriever.validation import type_name
 
 __all__ = ["to_condition", "to_filter", "to_geo_point", "to_iso"]
 
@@ -92,9 +93,7 @@ def to_condition(condition: models.Condition) -> Any:  # noqa: PLR0911 - one per
         return _SLICE(condition.slice.total, condition.slice.index)
     if isinstance(condition, models.Filter):
         return _filter(condition)
-    raise InputError(
-        f"A filter holds a {type(condition).__name__}, expected a condition of qdrant_client.models."
-    )
+    raise InputError(f"A filter holds {type_name(condition)}, expected a condition of qdrant_client.models.")
 
 
 def _field_condition(condition: models.FieldCondition) -> edge.FieldCondition:

@@ -14,7 +14,7 @@ from qdrant_client import models
 from splade_retriever.edge.convert_config import UNNAMED, Names, same_name
 from splade_retriever.edge.exact_floats import exact_path, with_exact_floats, without_exact_floats
 from splade_retriever.errors import InputError, NotSupportedError
-from splade_retriever.validation import MAX_DEPTH, json_fault
+from splade_retriever.validation import MAX_DEPTH, json_fault, type_name
 
 __all__ = [
     "Id",
@@ -154,9 +154,7 @@ def _stored_vector(vector: Any, name: str, names: Names, id: Id) -> Any:
         raise fault(f"is not one of the collection's vectors (found: {existing})", "Name one of these.")
     if isinstance(params, models.SparseVectorParams):
         if not isinstance(vector, models.SparseVector):
-            raise fault(
-                f"is a {type(vector).__name__}, expected a SparseVector", "Pass models.SparseVector(...)."
-            )
+            raise fault(f"is {type_name(vector)}, expected a SparseVector", "Pass models.SparseVector(...).")
         return to_sparse(vector, lambda found: fault(found, "Correct the vector, or omit an empty one."))
     refuse_inference(vector)
     if isinstance(vector, models.SparseVector):
@@ -164,7 +162,7 @@ def _stored_vector(vector: Any, name: str, names: Names, id: Id) -> Any:
     try:
         array = np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError):
-        raise fault("does not consist of numbers in rows of one length", "Pass a list of floats.") from None
+        raise fault("is not an array of numbers", "Pass a list of floats.") from None
     dimensions = 1 if params.multivector_config is None else 2
     if array.ndim != dimensions or array.shape[-1] != params.size or not array.size:
         expected = str((params.size,) if dimensions == 1 else ("rows", params.size))
@@ -200,7 +198,7 @@ def refuse_inference(value: Any) -> None:
     """Raise NotSupportedError for values that a server would encode."""
     if isinstance(value, models.Document | models.Image | models.InferenceObject):
         raise NotSupportedError(
-            f"EdgeClient got a {type(value).__name__}, and does not encode. Pass the vector, or use a Qdrant "
+            f"EdgeClient got {type_name(value)}, and does not encode. Pass the vector, or use a Qdrant "
             "server with inference."
         )
 

@@ -25,6 +25,7 @@ from splade_retriever.edge.convert_points import (
     to_with_vectors,
 )
 from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.validation import type_name
 
 __all__ = ["VectorOf", "to_batch", "to_count", "to_facet", "to_request", "to_scroll"]
 
@@ -266,7 +267,7 @@ def query_vector(vector: Any) -> Any:
         array = np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError):
         raise InputError(
-            f"A query is a {type(vector).__name__}, expected a vector, a point id or a query of "
+            f"A query is {type_name(vector)}, expected a vector, a point id or a query of "
             "qdrant_client.models."
         ) from None
     if array.ndim not in (1, 2) or not array.size or not np.isfinite(array).all():

@@ -36,6 +36,7 @@ from qdrant_client import models
 from splade_retriever.edge.checksums import Checksums, json_checksum
 from splade_retriever.edge.convert_config import Shard
 from splade_retriever.errors import InputError, StorageError
+from splade_retriever.validation import type_name
 
 __all__ = [
     "StoredCollection",
@@ -130,7 +131,7 @@ class StoredCollection:
             name, indexes, replaces = settings["name"], settings["payload_indexes"], settings.get("replaces")
             config = models.CreateCollection(**settings["config"])
             if not isinstance(indexes, dict):
-                raise TypeError(f"payload_indexes is a {type(indexes).__name__}, expected an object")
+                raise TypeError(f"payload_indexes is {type_name(indexes)}, expected an object")
             for one in (name, *([] if replaces is None else [replaces])):
                 check_name(one)
             return cls(name, folder, config, indexes, replaces=replaces)

@@ -4,7 +4,7 @@
 Qdrant Edge holds the interpreter's lock for the length of every call: some milliseconds for a search or a
 small write, seconds for opening or optimising a large collection. No other thread runs meanwhile, and an
 event loop stands still. Here a child process makes the calls; a thread that waits for the answer holds
-nothing.
+no lock.
 
 Requests and answers are pickles through two pipes, each after its length in 8 bytes, one request at a time.
 The child ends when its input does, so also when this process is killed; the engine's log keeps acknowledged
@@ -96,7 +96,7 @@ class EdgeProcess(QdrantBase):
 
     Has the methods, answers and errors of `EdgeClient`; arguments and answers are sent as pickles, which
     costs a copy per call. Safe to use from several threads: one call is made at a time, and the threads that
-    wait for it hold nothing.
+    wait for it hold no lock.
     """
 
     def __init__(

@@ -40,6 +40,7 @@ from splade_retriever.errors import (
     SpladeError,
     StorageError,
 )
+from splade_retriever.validation import type_name
 
 __all__ = ["IDS_PER_CALL", "EdgeFolder", "batched"]
 
@@ -95,7 +96,7 @@ class EdgeFolder:
             StorageError: If it cannot be read or written, or is not an index.
         """
         if not isinstance(location, str | Path):
-            raise InputError(f"Location is a {type(location).__name__}, expected a folder or ':memory:'.")
+            raise InputError(f"Location is {type_name(location)}, expected a folder or ':memory:'.")
         if read_only and str(location) == ":memory:":
             raise InputError("A folder in memory cannot be opened with read_only=True. Name a folder.")
         self.location = str(location)

@@ -23,6 +23,7 @@ from splade_retriever.edge.layout import StoredCollection
 from splade_retriever.edge.point_rows import Row, rows_of_columns, rows_of_points
 from splade_retriever.edge.storage import IDS_PER_CALL, EdgeFolder, batched
 from splade_retriever.errors import InputError
+from splade_retriever.validation import type_name
 
 __all__ = ["PointWriter", "write_stream"]
 
@@ -348,8 +349,7 @@ class PointWriter:
             deleted = operation.delete_vectors
             return self.delete_vectors(name, deleted.vector, _ids_or_filter(deleted))
         raise InputError(
-            f"batch_update_points got a {type(operation).__name__}, expected an operation of "
-            "qdrant_client.models."
+            f"batch_update_points got {type_name(operation)}, expected an operation of qdrant_client.models."
         )
 
     def _write_selected(
@@ -386,7 +386,7 @@ class PointWriter:
             self._write_in_parts(collection, ids, lambda part: by_ids(part, *settings), IDS_PER_CALL)
         else:
             raise InputError(
-                f"A write selects points by a {type(selector).__name__}, expected a list of ids, a "
+                f"A write selects points by {type_name(selector)}, expected a list of ids, a "
                 "models.Filter, models.PointIdsList or models.FilterSelector."
             )
         return completed()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from splade_retriever.encoding.bm25 import BM25_MODEL, Bm25Embedding
 from splade_retriever.errors import InputError
 from splade_retriever.protocols import Encoder
+from splade_retriever.validation import type_name
 
 __all__ = ["ModelArgument", "check_model_argument", "check_plain_weights", "load_encoder"]
 
@@ -19,7 +20,7 @@ ModelArgument: TypeAlias = Encoder | str | os.PathLike[str] | None
 def load_encoder(
     model: ModelArgument = None, *, lazy_load: bool = True, settings: Mapping[str, Any] | None = None
 ) -> Encoder:
-    """Return the encoder that a `model` argument stands for.
+    """Return the encoder that a `model` argument names or is.
 
     Args:
         model: An encoder, which is returned unchanged; a model's name, or "Qdrant/bm25"; the path of a model
@@ -86,7 +87,7 @@ def check_model_argument(model: object) -> None:
         return
     if isinstance(model, Encoder) and not isinstance(model, type):
         return
-    kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    kind = f"the class {model.__name__}" if isinstance(model, type) else f"{type_name(model)}"
     raise InputError(
         f"model is {kind}, expected a model's name, the path of a model folder, or an encoder with "
         f"fingerprint, passage_embed and query_embed, such as SparseTextEmbedding()."

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
 from splade_retriever.errors import ModelFilesError
+from splade_retriever.validation import type_name
 
 __all__ = [
     "MAX_TABLE_BYTES",
@@ -93,8 +94,7 @@ class ModelRoot:
             ) from error
         if not isinstance(content, dict):
             raise ModelFilesError(
-                f"{path} holds a {type(content).__name__}, expected a JSON object. Download or write it "
-                f"again."
+                f"{path} holds {type_name(content)}, expected a JSON object. Download or write it again."
             )
         return content
 

@@ -30,7 +30,7 @@ from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
 from splade_retriever.errors import InputError, ModelOutputError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int
+from splade_retriever.validation import check_int, type_name
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.session import Session
@@ -608,5 +608,5 @@ def _as_texts(caller: str, texts: object) -> Iterable[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
-        raise InputError(f"{caller} got a {type(texts).__name__}, expected a str or an iterable of str.")
+        raise InputError(f"{caller} got {type_name(texts)}, expected a str or an iterable of str.")
     return texts

@@ -12,6 +12,7 @@ import tokenizers
 
 from splade_retriever.encoding.tokenizer_file import check_expansion, translated_errors
 from splade_retriever.errors import InputError, ModelFilesError, ModelOutputError
+from splade_retriever.validation import type_name
 
 __all__ = ["Encoding", "TokenIds", "Tokenizer", "check_text"]
 
@@ -232,8 +233,7 @@ def check_text(text: object, position: int) -> None:
     """
     if not isinstance(text, str):
         raise InputError(
-            f"The text at position {position} is a {type(text).__name__}, expected str. Convert it or "
-            f"remove it."
+            f"The text at position {position} is {type_name(text)}, expected str. Convert it or remove it."
         )
     if text.isascii():
         return

@@ -1,4 +1,4 @@
-"""Explanations of a score: the share of each token, and the words of the text that the tokens stand for.
+"""Explanations of a score: the share of each token, and the words of the text that the tokens come from.
 
 `explain` computes an `Explanation`, which draws itself in terminals and notebooks.
 """

@@ -51,7 +51,7 @@ def explain(
         controlled: Token id -> what a control of the query did to its weight.
 
     Returns:
-        The contributions in descending order (ties by token id), and the words of the text they stand for.
+        The contributions in descending order (ties by token id), and the words of the text they come from.
     """
     shared, query_rows, document_rows = np.intersect1d(
         query_vector.indices, document_vector.indices, assume_unique=True, return_indices=True

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from splade_retriever.encoding.model_root import ModelRoot
 from splade_retriever.errors import ModelFilesError, ModelGraphError
+from splade_retriever.validation import type_name
 
 __all__ = ["MAX_FILE_BYTES", "check_code", "export_graph", "load_network", "load_tokenizer", "quiet"]
 
@@ -88,7 +89,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
         ) from error
     if not tokenizer.is_fast:
         raise ModelFilesError(
-            f"The tokenizer in {folder} is a {type(tokenizer).__name__}, which has no tokenizer.json. Pass a "
+            f"The tokenizer in {folder} is {type_name(tokenizer)}, which has no tokenizer.json. Pass a "
             f"model whose tokenizer is one of the tokenizers library."
         )
     return tokenizer

@@ -55,7 +55,7 @@ def find_files(
     """Yield the files among `paths` and in folders among them, each file once, in order of their names.
 
     In a folder, files of the known kinds and those that `options.include` names are taken. A file in `paths`
-    is taken whatever its kind. An issue is yielded for each other file: for one that is hidden, ignored or
+    is taken, of any kind. An issue is yielded for each other file: for one that is hidden, ignored or
     excluded, for what is not a regular file, and for a link that leads out of its folder.
 
     Args:

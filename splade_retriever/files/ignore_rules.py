@@ -125,7 +125,7 @@ def _matches(segments: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _with_skipped(segments: Sequence[str], places: set[int]) -> set[int]:
-    """Add the places that are reached if "**" stands for no folder."""
+    """Add the places that are reached if "**" matches no folder."""
     reached = set(places)
     for place in range(len(segments)):
         if place in reached and segments[place] == _ANY_FOLDERS:

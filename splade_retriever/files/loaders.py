@@ -23,7 +23,7 @@ from splade_retriever.files.markdown import Section, sections
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.records import Record, json_records, table_records
 from splade_retriever.files.splitter import Splitter
-from splade_retriever.validation import text_fault
+from splade_retriever.validation import text_fault, type_name
 
 __all__ = ["read_file"]
 
@@ -237,7 +237,7 @@ def _fault_in(text: object, fields: dict[str, Any], options: ReadOptions) -> str
         return text_fault("its text", text)
     if isinstance(text, int | float) and not isinstance(text, bool):
         return None
-    found = "empty" if isinstance(text, str) else "null" if text is None else f"a {type(text).__name__}"
+    found = "empty" if isinstance(text, str) else "null" if text is None else f"{type_name(text)}"
     return f"has no text: field {options.text_field!r} is {found}"
 
 

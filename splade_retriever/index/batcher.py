@@ -84,7 +84,7 @@ class _Queue(Generic[T, R]):
     def _results(self, requests: Sequence[T]) -> Sequence[R | BaseException]:
         try:
             results = self._run(requests)
-        except BaseException as error:  # noqa: BLE001 - the callers get it; the thread must go on
+        except BaseException as error:  # noqa: BLE001 - the callers get it; the thread must continue
             return [error] * len(requests)
         if len(results) != len(requests):
             return [RuntimeError(f"{len(results)} results for {len(requests)} requests")] * len(requests)

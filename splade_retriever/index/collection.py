@@ -52,7 +52,7 @@ _LONG_CALLS_FROM: Final = 4 * 2**20
 2,000 documents, which load in 30 ms."""
 
 _READS_CHECKED_EVERY_S: Final = 1.0
-"""How often a read checks that the collection's name still stands for the same collection."""
+"""How often a read checks that the name still belongs to the same collection."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Collection:
             PerProcess(partial(_reconnected, client), first=client) if _is_remote(client) else None
         )
         self.read_only = read_only
-        """Whether writes are refused here, whatever the store does."""
+        """Whether this object refuses writes, also if the store accepts them."""
         self.name = name
         self.target = name
         """The collection that requests name: where `name` is an alias, what it pointed to on opening."""
@@ -194,13 +194,13 @@ class Collection:
             self._check_unchanged()
 
     def _check_unchanged(self) -> None:
-        """Check that the name still stands for the collection that was opened.
+        """Check that the name still belongs to the collection that was opened.
 
         Another process may switch an alias to a collection of another model, or delete the collection and
-        make its name an alias.
+        give its name to an alias.
 
         Raises:
-            CollectionMismatchError: The name stands for another collection.
+            CollectionMismatchError: If the name belongs to another collection.
         """
         if not self._has_aliases:
             return
@@ -226,13 +226,13 @@ class Collection:
 
     @contextlib.contextmanager
     def confirmed_write(self) -> Iterator[None]:
-        """Check on a write that the name still stands for the collection that was opened.
+        """Check on a write that the name still belongs to the collection that was opened.
 
         An alias is checked after the write, which goes to the collection that the alias pointed to: what is
         acknowledged was written while the alias still pointed there.
 
         Raises:
-            CollectionMismatchError: The name stands for another collection.
+            CollectionMismatchError: If the name belongs to another collection.
         """
         self.check_writable()
         is_alias = self.target != self.name

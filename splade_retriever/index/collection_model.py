@@ -59,7 +59,7 @@ class CollectionModel:
 
     @property
     def unchecked(self) -> Encoder:
-        """The encoder, whatever the collection's settings say."""
+        """The encoder, without a check against the collection's settings."""
         with self._lock.get():
             if self._encoder is None:
                 self._encoder = (

@@ -16,7 +16,7 @@ from qdrant_client import models
 
 from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import check_int
+from splade_retriever.validation import check_int, type_name
 
 __all__ = [
     "COMPARED_SETTINGS",
@@ -80,7 +80,7 @@ class CollectionSettings:
         if stored is None:
             return None
         if not isinstance(stored, Mapping):
-            raise _damaged(collection, f"a {type(stored).__name__}, expected a dict")
+            raise _damaged(collection, f"{type_name(stored)}, expected a dict")
         if stored.get("format") == STAGING:
             raise CollectionMismatchError(
                 f"Collection {collection!r} is not complete: `splade {stored.get('command')}` is running or "

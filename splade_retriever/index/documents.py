@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import json_fault, text_fault
+from splade_retriever.validation import json_fault, text_fault, type_name
 
 __all__ = [
     "INPUTS",
@@ -115,7 +115,7 @@ def check_inputs(inputs: Sequence[object]) -> None:
             raise InputError(f"{name} is one {kind}, expected several. Pass [{name[:-1]}].")
     for name, value in named.items():
         if isinstance(value, Mapping) or not (value is None or isinstance(value, Iterable)):
-            raise InputError(f"{name} is a {type(value).__name__}, expected a list or an iterator.")
+            raise InputError(f"{name} is {type_name(value)}, expected a list or an iterator.")
     if named["texts"] is None:
         raise InputError("texts is None, expected a list or an iterator of strings.")
     sizes = {name: len(value) for name, value in named.items() if isinstance(value, Sequence)}
@@ -169,7 +169,7 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     listed = list(ids)
     for position, id in enumerate(listed):
         if not isinstance(id, str):
-            raise InputError(f"id {position} is {id!r}, a {type(id).__name__}, expected a string.")
+            raise InputError(f"id {position} is {id!r}, {type_name(id)}, expected a string.")
     return listed
 
 
@@ -220,12 +220,12 @@ def _id_fault(id: object) -> str | None:
 def _vector_fault(vector: object) -> str | None:
     if isinstance(vector, SparseEmbedding):
         return None
-    return f"vector is a {type(vector).__name__}, expected a SparseEmbedding"
+    return f"vector is {type_name(vector)}, expected a SparseEmbedding"
 
 
 def _dict_fault(name: str, value: object) -> str | None:
     if not isinstance(value, Mapping):
-        return f"{name} is a {type(value).__name__}, expected a dict"
+        return f"{name} is {type_name(value)}, expected a dict"
     return json_fault(name, value)
 
 

@@ -17,6 +17,7 @@ from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import type_name
 
 __all__ = ["Explainer"]
 
@@ -138,6 +139,6 @@ def _check_arguments(query: object, hits: object) -> None:
     for hit in hits:
         if not isinstance(query, str) or not isinstance(hit, Hit):
             raise InputError(
-                f"explain got a {type(query).__name__} and a {type(hit).__name__}, expected the text of the "
+                f"explain got {type_name(query)} and {type_name(hit)}, expected the text of the "
                 "query and a Hit. A search by vector has no words to explain."
             )

@@ -46,7 +46,7 @@ class Stored:
 
 @dataclass(slots=True)
 class Batch:
-    """One batch that is to be written."""
+    """One batch before it is written."""
 
     ids: list[str] = field(default_factory=list)
     """The users' ids of all inputs of the batch, in order: acknowledged when it is written."""

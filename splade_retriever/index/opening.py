@@ -28,7 +28,7 @@ from splade_retriever.index.options import CreateOptions, ServerOptions
 from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
 from splade_retriever.index.payload_indexes import exact_kind
 from splade_retriever.index.server_client import check_same_server, connect
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, type_name
 
 if TYPE_CHECKING:
     from splade_retriever.edge.engine import SharedEngine
@@ -60,7 +60,7 @@ def check_client(client: object) -> None:
     search = getattr(client, "query_batch_points", None)
     if search is None or inspect.iscoroutinefunction(search):
         raise InputError(
-            f"client is a {type(client).__name__}, expected a QdrantClient or an EdgeClient. The async "
+            f"client is {type_name(client)}, expected a QdrantClient or an EdgeClient. The async "
             "methods of the index (asearch, aadd, ...) work with these too."
         )
 
@@ -173,7 +173,7 @@ def index_own_filters(collection: Collection) -> None:
 
 
 def _created(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> bool:
-    """Create the collection; return False where it exists by now."""
+    """Create the collection; return False if it already exists."""
     vectors = {}
     if settings.dense_name is not None and settings.dense_size is not None:
         vectors[settings.dense_name] = models.VectorParams(

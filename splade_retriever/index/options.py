@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import check_int
+from splade_retriever.validation import check_int, type_name
 
 __all__ = [
     "CreateOptions",
@@ -68,7 +68,7 @@ class ServerOptions:
             raise InputError(f"retry_for is {seconds!r}, expected seconds: a number of 0 or more, or None.")
         if not isinstance(self.verify, bool):
             raise InputError(
-                f"verify is a {type(self.verify).__name__}, expected True or False. Pass the file of an "
+                f"verify is {type_name(self.verify)}, expected True or False. Pass the file of an "
                 "authority as ca=."
             )
         if self.prefer_grpc and not self.verify:
@@ -224,7 +224,7 @@ class Fusion:
     weights: tuple[float, float] | None = None
     """Weight of the sparse and of the dense ranking; RRF only."""
     depth: int = 200
-    """How many places of each branch are read, whatever k and offset are, so that pages fit together."""
+    """How many places of each branch are read, for any k and offset, so that pages fit together."""
 
     def __post_init__(self) -> None:
         if self.method not in ("rrf", "dbsf"):

@@ -12,7 +12,7 @@ from splade_retriever.index.documents import Branch
 from splade_retriever.index.options import Fusion, Mode, SearchOptions
 from splade_retriever.index.payload import Layout, metadata_of, package_fields, window_count
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int, text_fault
+from splade_retriever.validation import check_int, text_fault, type_name
 
 __all__ = [
     "EncodedQuery",
@@ -49,7 +49,7 @@ class SearchRequest:
                 raise InputError(f"{fault}.")
         elif not isinstance(self.query, SparseEmbedding) or self.mode != "sparse":
             raise InputError(
-                f"query is a {type(self.query).__name__} in mode {self.mode!r}, expected a string, or a "
+                f"query is {type_name(self.query)} in mode {self.mode!r}, expected a string, or a "
                 "SparseEmbedding in mode 'sparse'."
             )
 

@@ -46,7 +46,7 @@ from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import is_url, resolved_location
+from splade_retriever.validation import is_url, resolved_location, type_name
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -796,7 +796,7 @@ def _open_index(kind: type[SpladeIndex], arguments: Mapping[str, Any]) -> Splade
 def _check_location(location: object, client: object) -> None:
     if not isinstance(location, str | Path):
         raise InputError(
-            f"location is a {type(location).__name__}, expected a folder, ':memory:', or an http(s) URL."
+            f"location is {type_name(location)}, expected a folder, ':memory:', or an http(s) URL."
         )
     if client is not None:
         check_client(client)

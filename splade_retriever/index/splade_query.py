@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any, Final, Self
 
 from splade_retriever.errors import InputError
-from splade_retriever.validation import text_fault
+from splade_retriever.validation import text_fault, type_name
 
 __all__ = ["QueryControls", "SpladeQuery"]
 
@@ -43,7 +43,7 @@ class QueryControls:
         if not isinstance(self.expand, bool):
             raise InputError(f"expand is {self.expand!r}, expected True or False.")
         if not isinstance(self.synonyms, Mapping):
-            raise InputError(f"synonyms is a {type(self.synonyms).__name__}, expected a dict of lists.")
+            raise InputError(f"synonyms is {type_name(self.synonyms)}, expected a dict of lists.")
         synonyms = {word: _checked_words("synonyms", words) for word, words in self.synonyms.items()}
         _checked_words("synonyms", list(synonyms))
         object.__setattr__(self, "synonyms", synonyms)
@@ -165,7 +165,7 @@ def _factor(word: str, factor: str) -> float:
 
 def _checked_boosts(boost: object) -> dict[str, float]:
     if not isinstance(boost, Mapping):
-        raise InputError(f"boost is a {type(boost).__name__}, expected a dict of factors by word.")
+        raise InputError(f"boost is {type_name(boost)}, expected a dict of factors by word.")
     _checked_words("boost", list(boost))
     for word, factor in boost.items():
         number = isinstance(factor, Real) and not isinstance(factor, bool) and math.isfinite(factor)

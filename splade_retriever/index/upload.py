@@ -32,7 +32,7 @@ Write = Callable[[list[models.PointStruct], int], None]
 
 
 class Upload:
-    """The writes to one collection of a server. What the server refused or took long for is remembered."""
+    """The writes to one collection of a server. Records what the server refused or took long for."""
 
     def __init__(self, connection: Connection, write: Write, *, timeout_s: int, uses_grpc: bool) -> None:
         """Keep how to write; nothing is sent.

@@ -170,7 +170,7 @@ class Writer:
                 yield BadInput(document.position, document.id, str(error))
 
     def _is_too_large(self, document: Document) -> bool:
-        """Return whether the store will not take a document in one request, whatever its vectors."""
+        """Return whether the store will not take a document in one request, with any vectors."""
         limit, settings = self._collection.max_request_bytes, self._collection.settings
         if limit is None or (settings is not None and settings.windows == "points"):
             return False  # the windows of a document go in several requests

@@ -11,6 +11,7 @@ from splade_retriever.explanation import Explanation
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.langchain.search_options import LangChainSearchOptions
+from splade_retriever.validation import type_name
 
 __all__ = ["columns", "to_document", "to_documents"]
 
@@ -86,7 +87,7 @@ def _checked(documents: Iterable[Document]) -> Iterator[Document]:
     for position, document in enumerate(documents):
         if not isinstance(document, Document):
             raise InputError(
-                f"Document {position} is a {type(document).__name__}, expected a langchain_core Document. "
+                f"Document {position} is {type_name(document)}, expected a langchain_core Document. "
                 "Pass strings to add_texts or from_texts."
             )
         yield document

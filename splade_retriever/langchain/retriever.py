@@ -30,7 +30,7 @@ from splade_retriever.index.splade_index import Encoder, SpladeIndex
 from splade_retriever.langchain.documents import columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
 from splade_retriever.langchain.search_options import LangChainSearchOptions
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, type_name
 
 __all__ = ["SpladeRetriever"]
 
@@ -78,7 +78,7 @@ class SpladeRetriever(BaseRetriever):
     collection: str = "splade"
     """The collection at the location."""
     model: str | None = None
-    """The model's name, for a location; None for the model that the collection remembers."""
+    """The model's name, for a location; None for the model that the collection records."""
     embedding: Embeddings | None = None
     """The dense encoder of a hybrid index, for a location."""
     api_key: SecretStr | None = None
@@ -119,7 +119,7 @@ class SpladeRetriever(BaseRetriever):
         if model is None or isinstance(model, str):
             return model
         raise ValueError(
-            f"model is a {type(model).__name__}, expected a name, because `dumps` writes it. To use an open "
+            f"model is {type_name(model)}, expected a name, because `dumps` writes it. To use an open "
             "encoder pass index=SpladeIndex(location, model=...)."
         )
 

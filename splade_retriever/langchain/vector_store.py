@@ -20,6 +20,7 @@ from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
 from splade_retriever.langchain.relevance import relevance
 from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import type_name
 
 __all__ = ["SpladeVectorStore"]
 
@@ -58,7 +59,7 @@ class SpladeVectorStore(VectorStore):
         """
         if embedding is not None and not isinstance(embedding, Embeddings):
             raise InputError(
-                f"embedding is a {type(embedding).__name__}, expected LangChain's Embeddings, a dense "
+                f"embedding is {type_name(embedding)}, expected LangChain's Embeddings, a dense "
                 "encoder, or None. Pass a sparse encoder as model=."
             )
         if index is None:
@@ -464,7 +465,7 @@ def _with_vectors(search: LangChainSearchOptions) -> dict[str, Any]:
 def _sparse(embedding: object) -> SparseEmbedding:
     if not isinstance(embedding, SparseEmbedding):
         raise InputError(
-            f"The search by vector got a {type(embedding).__name__}, expected a SparseEmbedding, as "
+            f"The search by vector got {type_name(embedding)}, expected a SparseEmbedding, as "
             "`index.model.query_embed` returns it. For dense vectors search by text with mode='dense'."
         )
     return embedding

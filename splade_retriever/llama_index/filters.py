@@ -28,6 +28,7 @@ from splade_retriever.errors import FilterError
 from splade_retriever.index.documents import DocumentKey
 from splade_retriever.index.llama_index_payload import NODE_KEY
 from splade_retriever.index.payload import PACKAGE_KEY, Layout, point_id
+from splade_retriever.validation import type_name
 
 __all__ = ["NodeFilters", "any_word", "combine", "nothing", "to_index_filter"]
 
@@ -64,7 +65,7 @@ def to_index_filter(filters: MetadataFilters | None) -> dict[str, Any] | None:
     if filters is None:
         return None
     if not isinstance(filters, MetadataFilters):
-        raise FilterError(f"filters is a {type(filters).__name__}, expected LlamaIndex's MetadataFilters.")
+        raise FilterError(f"filters is {type_name(filters)}, expected LlamaIndex's MetadataFilters.")
     clauses = [
         clause
         for item in filters.filters

@@ -18,6 +18,7 @@ from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.index.llama_index_payload import NODE_KEY
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import type_name
 
 __all__ = [
     "VECTOR_KEY",
@@ -70,7 +71,7 @@ def checked_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
     for position, node in enumerate(checked):
         if not isinstance(node, BaseNode):
             raise InputError(
-                f"Item {position} is a {type(node).__name__}, expected a LlamaIndex node. Nothing was "
+                f"Item {position} is {type_name(node)}, expected a LlamaIndex node. Nothing was "
                 "written. Wrap texts in TextNode(text=...)."
             )
     return checked

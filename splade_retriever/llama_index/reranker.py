@@ -25,7 +25,7 @@ _dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined] 
 
 
 class SpladeRerank(BaseNodePostprocessor):
-    """Sorts nodes by their SPLADE score, whatever retriever found them.
+    """Sorts nodes by their SPLADE score, from any retriever.
 
     All nodes are encoded for each query, so use it for tens of nodes, not for thousands.
     """

@@ -28,6 +28,7 @@ from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
 from splade_retriever.llama_index.vector_store import SpladeVectorStore
+from splade_retriever.validation import type_name
 
 __all__ = ["SpladeRetriever"]
 
@@ -343,7 +344,7 @@ def _checked_documents(documents: Iterable[Document]) -> list[Document]:
     for position, document in enumerate(checked):
         if not isinstance(document, BaseNode):
             raise InputError(
-                f"Document {position} is a {type(document).__name__}, expected a LlamaIndex Document. "
+                f"Document {position} is {type_name(document)}, expected a LlamaIndex Document. "
                 "Nothing was written. Wrap texts in Document(text=...)."
             )
     return checked

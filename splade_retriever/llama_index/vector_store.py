@@ -25,6 +25,7 @@ from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index.filters import NodeFilters, any_word, combine, to_index_filter
 from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
 from splade_retriever.protocols import DenseEncoder, NodeEncoder
+from splade_retriever.validation import type_name
 
 __all__ = ["SpladeVectorStore"]
 
@@ -376,7 +377,7 @@ def to_search_arguments(
     _check_no_more("query", kwargs, "filter")
     if not isinstance(query, VectorStoreQuery):
         raise InputError(
-            f"query is a {type(query).__name__}, expected LlamaIndex's VectorStoreQuery. Pass "
+            f"query is {type_name(query)}, expected LlamaIndex's VectorStoreQuery. Pass "
             "VectorStoreQuery(query_str=..., similarity_top_k=...)."
         )
     mode = _ENGINE_MODES.get(query.mode)

@@ -155,13 +155,13 @@ class LexicalHead(nn.Module):
         self.log_gain = nn.Parameter((torch.where(self.barred, own, start) / own).log())
 
     def states(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Return u of every token, (batch, tokens, hidden)."""
+        """Compute the state u of each token (step 1 of the module), shape (batch, tokens, hidden)."""
         return self.scale * self.norm(functional.gelu(self.dense(hidden))) + self.skip * functional.embedding(
             ids, self.entries
         )
 
     def entry_bias(self) -> Tensor:
-        """Return b_v, (vocab,), far below zero for barred entries."""
+        """Return the bias of each entry, shape (vocab,); it is far below zero for barred entries."""
         return torch.where(self.barred, SPECIAL_BIAS, self.bias)
 
     def all_expand(self) -> bool:
@@ -169,7 +169,7 @@ class LexicalHead(nn.Module):
         return bool((self.expanding | self.barred).all())
 
     def gain(self) -> Tensor:
-        """Return g_v, (vocab,)."""
+        """Return the gain of each entry, shape (vocab,)."""
         return self.log_gain.exp()
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor, keep: int | None = None) -> Tensor:
@@ -205,7 +205,7 @@ class LexicalHead(nn.Module):
         return torch.where(weights > 0, weights + added, weights)
 
     def unpadded(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u of every token, (batch, tokens, hidden), and the ids, with padding replaced.
+        """Compute the states u, shape (batch, tokens, hidden), and the ids, with padding replaced.
 
         Padding becomes the first token of its text, so it never changes the maximum.
         """

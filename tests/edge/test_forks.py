@@ -1,4 +1,4 @@
-"""What a forked child may do with the clients of its parent: nothing; and the parent goes on."""
+"""A forked child cannot use the clients of its parent, and the parent is not affected."""
 
 import gc
 import multiprocessing

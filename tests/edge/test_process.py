@@ -169,7 +169,7 @@ def test_the_error_of_a_locked_folder_names_its_holder(tmp_path: Path) -> None:
 
 def test_a_location_of_the_wrong_type_is_refused() -> None:
     for opened in (EdgeClient, EdgeProcess):
-        with pytest.raises(InputError, match="Location is a int, expected a folder"):
+        with pytest.raises(InputError, match="Location is an int, expected a folder"):
             opened(5)  # type: ignore[arg-type]
 
 

@@ -31,7 +31,7 @@ def memory_mb() -> float:
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1000
 
 
-def test_encoders_of_one_model_share_a_session_whatever_their_threads_and_length(tiny_folder: Path) -> None:
+def test_encoders_of_one_model_with_other_threads_and_lengths_share_a_session(tiny_folder: Path) -> None:
     models = [SparseTextEmbedding(tiny_folder, threads=threads, max_length=8) for threads in (None, 1, 2)]
 
     assert len({id(session(model)) for model in models}) == 1

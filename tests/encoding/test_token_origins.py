@@ -60,7 +60,7 @@ def test_entries_without_a_weight_have_no_origin() -> None:
 
 
 def test_the_origin_of_something_else_than_a_text_is_an_error() -> None:
-    with pytest.raises(InputError, match="is a int, expected str"):
+    with pytest.raises(InputError, match="is an int, expected str"):
         SparseTextEmbedding().token_origins(5, [2000])  # type: ignore[arg-type]
 
 

@@ -91,7 +91,7 @@ def test_a_slow_server_gets_smaller_requests_with_more_time() -> None:
     assert server.calls[:3] == [(64, 1), (32, 2), (16, 4)]
     before = len(server.calls)
     upload.write([[point(n)] for n in range(16)], NO_LIMITS)
-    assert len(server.calls) == before + 1, "the size that the server takes is remembered"
+    assert len(server.calls) == before + 1, "the size that the server takes is recorded"
 
 
 def test_a_server_that_takes_nothing_is_an_error_when_the_time_is_over() -> None:

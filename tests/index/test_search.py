@@ -17,7 +17,7 @@ from tests.words import LetterEncoder, WordEncoder
 # -- sparse --------------------------------------------------------------------------------------------------
 
 
-def test_equal_scores_are_ordered_by_id_whatever_the_order_of_adding(client: Any) -> None:
+def test_equal_scores_are_ordered_by_id_for_any_order_of_adding(client: Any) -> None:
     index = SpladeIndex(client=client, model=WordEncoder())
     names = [f"{n:03}" for n in range(60)]
     for name in [*names[1::2], *names[::2]]:
@@ -133,7 +133,7 @@ def test_search_filters_by_metadata_or_by_the_engines_own_filter(index: SpladeIn
         ({"k": 0}, "k is 0"),
         ({"k": 2.0}, "k is 2.0"),
         ({"offset": -1}, "offset is -1"),
-        ({"query": 5}, "query is a int"),
+        ({"query": 5}, "query is an int"),
         ({"query": "\ud800"}, "surrogate"),
         ({"mode": "fuzzy"}, "'fuzzy'"),
         ({"mode": "hybrid"}, "no dense encoder"),

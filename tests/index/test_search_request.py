@@ -54,7 +54,7 @@ def test_documents_of_two_tenants_with_one_id_are_two() -> None:
     assert ranked(both, 10, 5) == ["a", "a"]
 
 
-def test_more_points_are_requested_while_the_last_score_goes_on() -> None:
+def test_more_points_are_requested_while_the_last_score_continues() -> None:
     tied = points(("a", 1.0), ("b", 1.0), ("c", 1.0))
 
     assert ranked(tied, 3, 2) == 4  # full, and the third has the score of the second
@@ -84,7 +84,7 @@ def test_branches_have_ranks_and_scores() -> None:
     [
         ({"query": "x", "k": 0}, "k is 0"),
         ({"query": "x", "k": True}, "k is True"),
-        ({"query": 5}, "query is a int in mode 'sparse'"),
+        ({"query": 5}, "query is an int in mode 'sparse'"),
         ({"query": "\ud800"}, "half a surrogate pair"),
         ({"query": SPARSE, "options": SearchOptions(mode="hybrid")}, "SparseEmbedding in mode 'hybrid'"),
     ],

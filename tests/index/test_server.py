@@ -38,7 +38,7 @@ def set_alias(client: QdrantClient, alias: str, collection: str) -> None:
 
 
 @pytest.mark.parametrize("is_alias", [True, False])
-def test_an_open_index_reports_that_its_name_stands_for_another_collection(
+def test_an_open_index_reports_that_its_name_belongs_to_another_collection(
     opened: Opened, server_client: QdrantClient, is_alias: bool
 ) -> None:
     first = "docs.1" if is_alias else "docs"

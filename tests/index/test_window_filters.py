@@ -71,7 +71,7 @@ def test_a_filter_deletes_complete_documents(windows: SpladeIndex, filter: Any, 
 
 
 @pytest.mark.parametrize("window", [0, 1, 2])
-def test_the_id_of_any_window_stands_for_its_document(windows: SpladeIndex, window: int) -> None:
+def test_the_id_of_any_window_names_its_document(windows: SpladeIndex, window: int) -> None:
     point = models.HasIdCondition(has_id=[point_id(DocumentKey("long"), windows.layout, window)])
 
     assert windows.count(models.Filter(must=[point])) == 1

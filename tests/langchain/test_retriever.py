@@ -104,7 +104,7 @@ def test_a_bad_document_is_an_error_with_its_position_and_nothing_is_written(cli
 
 
 @pytest.mark.asyncio
-async def test_the_first_search_opens_the_folder_with_the_model_it_remembers(tmp_path: Path) -> None:
+async def test_the_first_search_opens_the_folder_with_the_model_it_records(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
     made = SpladeRetriever.from_documents(MOON, location=folder, k=1)
 

@@ -93,11 +93,11 @@ def test_a_model_is_a_name_or_an_encoder(model: WordEncoder) -> None:
     assert (
         SpladeSparseEmbedding(model=str(name)).model_name == SpladeRerank(model=str(name)).model_name == name
     )
-    with pytest.raises(InputError, match="model is a int"):
+    with pytest.raises(InputError, match="model is an int"):
         SpladeSparseEmbedding(model=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="model is a int"):
+    with pytest.raises(InputError, match="model is an int"):
         SpladeRerank(model=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="model is a int"):
+    with pytest.raises(InputError, match="model is an int"):
         sparse_encoders(3)  # type: ignore[arg-type]
 
 

@@ -195,7 +195,7 @@ NODES_OF_ALL_KINDS: dict[str, BaseNode] = {
     "an image by its path": ImageNode(id_="i", text="A lander.", image_path="a.png", text_embedding=[0.5]),
     "an image without a text": ImageNode(id_="i", image="aGVsbG8="),
 }
-STANDS_FOR: dict[str, BaseNode] = {
+NODE_OF_KIND: dict[str, BaseNode] = {
     "a text": TextNode(
         id_="inner",
         text="All of it.",
@@ -210,7 +210,7 @@ STANDS_FOR: dict[str, BaseNode] = {
 }
 NODES_OF_ALL_KINDS |= {
     f"an index node for {kind}": IndexNode(id_="i", text="A lander.", index_id="lander", obj=inner)
-    for kind, inner in STANDS_FOR.items()
+    for kind, inner in NODE_OF_KIND.items()
 }
 
 

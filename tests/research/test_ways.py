@@ -80,7 +80,7 @@ def test_results_of_another_budget_are_not_taken_for_these(made: Made, tmp_path:
         tried("no training: the start", **given, seconds=2, steps=None)
 
 
-def test_the_average_goes_on_where_it_was_stopped(start: Start) -> None:
+def test_the_average_continues_where_it_was_stopped(start: Start) -> None:
     complete = start(BASE)
     complete.train(seconds=1, steps=5)
     again = start(BASE)

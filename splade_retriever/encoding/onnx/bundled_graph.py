@@ -190,7 +190,7 @@ class HeadNodes:
         self._gain = words.of_entries("entry_gain", np.exp(state["head.log_gain"]))
 
     def states(self, hidden: str) -> str:
-        """Return u of every token, (batch, tokens, hidden), padding replaced."""
+        """Add the states u of the tokens, shape (batch, tokens, hidden), with padding replaced."""
         net, builder = self._net, self._builder
         last = builder.put("last", np.array([-1]))
         own_length = builder.op("Unsqueeze", self._length.of_inputs(), last)

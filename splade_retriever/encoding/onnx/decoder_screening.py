@@ -108,7 +108,7 @@ class _Range:
 
 
 def _state_lengths(builder: GraphBuilder, states: str) -> str:
-    """Return |x| + |d| and |d|, the maximum of each text, (batch, 2)."""
+    """Return the maximum of |x| + |d| and of |d| over the tokens of each text, shape (batch, 2)."""
     rounding = builder.op("Sub", states, builder.dequantized(builder.text_codes(states)))
     length, distance = (_longest(builder, rows) for rows in (states, rounding))
     return builder.op("Concat", builder.op("Add", length, distance), distance, axis=1)
