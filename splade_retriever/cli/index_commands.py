@@ -85,7 +85,7 @@ def index(
         bool, typer.Option("--strict", help="Stop at the first file or line that cannot be read.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on, and update the index whenever files change.")
+        bool, typer.Option("--watch", help="Keep running, and update the index whenever files change.")
     ] = False,
     api_key: KeyOption = None,
     grpc: GrpcOption = False,

@@ -23,7 +23,7 @@ class DocumentDigests:
         self._order: np.ndarray | None = None
 
     def add(self, document: Document) -> None:
-        """Remember a document."""
+        """Record a document."""
         self._keys.append(_digest([document.key.id, document.key.tenant]))
         self._contents.append(content_digest(document))
         self._order = None
