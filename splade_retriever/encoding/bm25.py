@@ -19,7 +19,7 @@ from typing import Final
 from splade_retriever.encoding.tokenizer import check_text
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int
+from splade_retriever.validation import check_int, type_name
 
 __all__ = ["BM25_MODEL", "Bm25Embedding"]
 
@@ -211,7 +211,7 @@ def _check_number(name: str, value: object, *, maximum: float, zero: bool = True
 
 def _checked(texts: str | Iterable[str]) -> Iterator[str]:
     if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
-        raise InputError(f"BM25 got a {type(texts).__name__}, expected a str or an iterable of str.")
+        raise InputError(f"BM25 got {type_name(texts)}, expected a str or an iterable of str.")
     for position, text in enumerate([texts] if isinstance(texts, str) else texts):
         check_text(text, position)
         yield text

@@ -180,7 +180,7 @@ def test_a_parameter_that_is_not_valid_is_refused(options: dict[str, object], me
 
 
 def test_a_text_that_is_not_a_str_is_refused_with_its_position() -> None:
-    with pytest.raises(InputError, match="position 1 is a int"):
+    with pytest.raises(InputError, match="position 1 is an int"):
         list(Bm25Embedding().embed(["a", 1]))  # type: ignore[list-item]
     with pytest.raises(InputError, match="position 0 has a lone surrogate"):
         list(Bm25Embedding().query_embed("\ud800"))
