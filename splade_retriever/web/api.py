@@ -14,6 +14,7 @@ from splade_retriever.index.search_request import Mode
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import type_name
 
 __all__ = ["SearchApi"]
 
@@ -149,7 +150,7 @@ def _check(body: Mapping[str, Any], names: list[str]) -> None:
             raise InputError(f"The request has the unknown name {name!r}; allowed: {', '.join(names)}.")
         kinds = _TYPES[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InputError(f"{name} is a {type(value).__name__}, expected {_expected(kinds)}.")
+            raise InputError(f"{name} is {type_name(value)}, expected {_expected(kinds)}.")
     for name in ("query", "id"):
         if name in names and name not in body:
             raise InputError(f"The request has no {name}.")

@@ -28,6 +28,7 @@ except ImportError as error:
 from splade_retriever.errors import InputError, SpladeError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.printable import printable_json
+from splade_retriever.validation import type_name
 from splade_retriever.web.api import SearchApi
 from splade_retriever.web.openapi import openapi_document
 from splade_retriever.web.page import CONTENT_SECURITY_POLICY, page_file
@@ -145,7 +146,7 @@ async def _body(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"The request is not JSON: {error}.") from error
     if not isinstance(body, dict):
-        raise InputError(f"The request is a {type(body).__name__}, expected a JSON object.")
+        raise InputError(f"The request is {type_name(body)}, expected a JSON object.")
     return body
 
 

@@ -80,7 +80,7 @@ def test_a_hybrid_index_is_searched_by_both_branches() -> None:
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("/api/search", {"query": 5}, "query is a int, expected str"),
+        ("/api/search", {"query": 5}, "query is an int, expected str"),
         ("/api/search", {}, "The request has no query"),
         ("/api/search", {"query": "a", "kk": 1}, "unknown name 'kk'"),
         ("/api/search", {"query": "a", "k": 0}, "k is 0, expected 1 to 100"),
