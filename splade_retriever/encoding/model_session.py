@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
-from splade_retriever.encoding.model_cards import Precision
+from splade_retriever.encoding.model_cards import Activation, Precision
 from splade_retriever.encoding.model_files import ModelFiles
 from splade_retriever.encoding.model_root import content_stamp
 from splade_retriever.encoding.onnx.onnx_wire import external_files
 from splade_retriever.errors import ModelGraphError
 
 if TYPE_CHECKING:
-    from splade_retriever.encoding.session import Session
+    from splade_retriever.encoding.session import DeviceSessions, Provider, ProviderArgument, Session
 
 __all__ = ["SharedSessions"]
 
@@ -42,15 +42,17 @@ class SharedSessions:
         files: ModelFiles,
         *,
         precision: Precision,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[ProviderArgument] | None = None,
+        device_ids: Sequence[int] | None = None,
         cpu_mem_arena: bool = True,
-    ) -> Session:
+    ) -> Session | DeviceSessions:
         """Return the session of a model; the graph of a published one is rewritten once before.
 
         Args:
             files: The model's files; the ONNX file is downloaded if that was left for later.
             precision: "fp32" or "int8".
             providers: ONNX Runtime execution providers, used exactly as given.
+            device_ids: Devices of the first provider, each with a session; None is the provider's default.
             cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
 
         Raises:
@@ -59,25 +61,30 @@ class SharedSessions:
                 opened.
             ModelGraphError: If the ONNX file cannot be opened or quantised.
         """
-        from splade_retriever.encoding.session import PROCESSOR, Session, checked_providers
+        from splade_retriever.encoding.session import (
+            PROCESSOR,
+            DeviceSessions,
+            checked_providers,
+            on_devices,
+        )
 
         chosen = checked_providers(providers)
+        devices = on_devices(chosen, device_ids) if device_ids else [chosen]
         card, graph = files.card, files.onnx_file()
         process = self._by_process.setdefault(os.getpid(), _ProcessSessions())
         # Threads that open the same model wait for one of them to rewrite and load it.
         with process.opening((graph, card.activation, precision, *chosen)):
             if not (files.folder.finished and precision == card.precision):
-                graph = _pooled(graph, files, precision, screened=chosen == [PROCESSOR])
+                graph = _pooled(graph, files, precision, screened=[one.name for one in chosen] == [PROCESSOR])
             files.check_unchanged()
-            key = (_identity(graph), card.activation, cpu_mem_arena, *chosen)
-            session = process.sessions.get(key)
-            if session is None:
-                session = Session(
-                    graph, providers=chosen, activation=card.activation, cpu_mem_arena=cpu_mem_arena
+            sessions = [
+                process.session(
+                    graph, providers=on_device, activation=card.activation, cpu_mem_arena=cpu_mem_arena
                 )
-                files.check_unchanged()
-                process.sessions[key] = session
-            return session
+                for on_device in devices
+            ]
+            files.check_unchanged()
+            return sessions[0] if len(sessions) == 1 else DeviceSessions(sessions)
 
 
 class _ProcessSessions:
@@ -86,6 +93,19 @@ class _ProcessSessions:
     def __init__(self) -> None:
         self.sessions: WeakValueDictionary[_Key, Session] = WeakValueDictionary()
         self._opening: dict[_Key, threading.Lock] = {}
+
+    def session(
+        self, graph: Path, *, providers: Sequence[Provider], activation: Activation, cpu_mem_arena: bool
+    ) -> Session:
+        """Return the session of a graph and its settings, opened if it is not open yet."""
+        from splade_retriever.encoding.session import Session
+
+        key = (_identity(graph), activation, cpu_mem_arena, *providers)
+        session = self.sessions.get(key)
+        if session is None:
+            session = Session(graph, providers=providers, activation=activation, cpu_mem_arena=cpu_mem_arena)
+            self.sessions[key] = session
+        return session
 
     def opening(self, key: _Key) -> threading.Lock:
         return self._opening.setdefault(key, threading.Lock())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -13,13 +15,43 @@ from numpy.typing import NDArray
 from splade_retriever.encoding.model_cards import Activation
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 
-__all__ = ["PROCESSOR", "Session", "checked_providers", "max_pool"]
+__all__ = [
+    "PROCESSOR",
+    "DeviceSessions",
+    "Provider",
+    "ProviderArgument",
+    "Session",
+    "checked_providers",
+    "max_pool",
+    "on_devices",
+]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 
+ProviderArgument: TypeAlias = str | tuple[str, Mapping[str, object]]
+"""The name of an execution provider, or its name and its options."""
+
 PROCESSOR: Final = "CPUExecutionProvider"
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An execution provider of ONNX Runtime.
+
+    Attributes:
+        name: Its name, such as "CUDAExecutionProvider".
+        options: Its options, as names and values.
+    """
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, object]) -> Provider:
+        """Return a provider with options; ONNX Runtime takes their values as text."""
+        return cls(name, tuple((str(key), str(value)) for key, value in options.items()))
 
 
 class Session:
@@ -32,13 +64,13 @@ class Session:
         path: An ONNX file that maps `input_ids` and `attention_mask` to (batch, vocab) weights, or to logits
             (batch, tokens, vocab), which are then pooled here, text by text. A graph of
             `pooled_graph` returns the same in less time and memory.
-        providers: ONNX Runtime execution providers, used exactly as given.
+        providers: Execution providers, used exactly as given; None is the CPU. See `checked_providers`.
         activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
         cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
         content: The graph, where it was made from the file in memory.
 
     Raises:
-        InputError: If `providers` are not valid.
+        InputError: If a provider cannot be started.
         ModelFilesError: If there is no such file.
         ModelGraphError: If the file cannot be opened, or its inputs are not those of an encoder.
     """
@@ -47,13 +79,14 @@ class Session:
         self,
         path: Path,
         *,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[Provider] | None = None,
         activation: Activation = "log1p",
         cpu_mem_arena: bool = True,
         content: bytes | None = None,
     ) -> None:
         self._activation = activation
-        self._backend = _open(path, providers, cpu_mem_arena=cpu_mem_arena, content=content)
+        chosen = [Provider(PROCESSOR)] if providers is None else providers
+        self._backend = _open(path, chosen, cpu_mem_arena=cpu_mem_arena, content=content)
         self._inputs: dict[str, type[np.generic]] = {
             node.name: np.int32 if node.type == "tensor(int32)" else np.int64
             for node in self._backend.get_inputs()
@@ -138,6 +171,30 @@ class Session:
         return output.astype(np.float32, copy=False)
 
 
+class DeviceSessions:
+    """Sessions of one graph on several devices; a batch runs on the device with the fewest batches.
+
+    Args:
+        sessions: One session per device.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = list(sessions)
+        self._running = [0] * len(self._sessions)
+        self._choosing = threading.Lock()
+
+    def weights(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
+        """Run one batch; see `Session.weights`."""
+        with self._choosing:
+            device = self._running.index(min(self._running))
+            self._running[device] += 1
+        try:
+            return self._sessions[device].weights(input_ids, attention_mask)
+        finally:
+            with self._choosing:
+                self._running[device] -= 1
+
+
 def max_pool(
     logits: FloatArray,
     attention_mask: IntArray,
@@ -174,31 +231,65 @@ def max_pool(
     return pooled
 
 
-def checked_providers(providers: Sequence[str] | None) -> list[str]:
+def checked_providers(providers: Sequence[ProviderArgument] | None) -> list[Provider]:
     """Return the execution providers to use, in order; None is the CPU.
 
+    Args:
+        providers: Names, or pairs of a name and its options, as ONNX Runtime takes them.
+
     Raises:
-        InputError: If they are not a list of names, or one is not available.
+        InputError: If they are not such a list, or one is not available.
     """
     if providers is None:
-        return [PROCESSOR]
-    if isinstance(providers, str) or not all(isinstance(name, str) for name in providers):
+        return [Provider(PROCESSOR)]
+    valid = not isinstance(providers, str) and isinstance(providers, Sequence)
+    if not valid or not all(map(_is_provider, providers)):
         raise InputError(
             f"providers is {providers!r}, expected a list of names of ONNX Runtime's execution providers, "
-            f"such as [{PROCESSOR!r}]."
+            f"such as [{PROCESSOR!r}], or of pairs of a name and its options, such as "
+            f"[('CUDAExecutionProvider', {{'device_id': 1}})]."
         )
+    chosen = [Provider(one) if isinstance(one, str) else Provider.of(*one) for one in providers]
     available = onnxruntime.get_available_providers()
-    missing = [name for name in providers if name not in available]
+    missing = [provider.name for provider in chosen if provider.name not in available]
     if missing:
         raise InputError(
             f"The installed ONNX Runtime has no {missing[0]} (found: {', '.join(available)}). "
             f"Install the onnxruntime build that has it, or leave providers= out."
         )
-    return list(providers)
+    return chosen
 
 
-def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool, content: bytes | None) -> Any:
-    chosen = checked_providers(providers)
+def on_devices(providers: Sequence[Provider], device_ids: Sequence[int]) -> list[list[Provider]]:
+    """Return the providers of one session per device.
+
+    Args:
+        providers: The providers; the device is an option of the first.
+        device_ids: The numbers of the devices.
+
+    Raises:
+        InputError: If the first provider has no devices, or a number is not valid.
+    """
+    first, *others = providers
+    valid = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in device_ids)
+    if not valid or len(set(device_ids)) < len(device_ids):
+        raise InputError(f"device_ids is {list(device_ids)!r}, expected different ints of 0 or more.")
+    if first.name == PROCESSOR:
+        raise InputError(
+            f"device_ids is {list(device_ids)!r}, and {PROCESSOR} has no devices. Pass the provider of the "
+            f"devices, such as providers=['CUDAExecutionProvider'], or leave device_ids= out."
+        )
+    options = dict(first.options)
+    return [[Provider.of(first.name, {**options, "device_id": device}), *others] for device in device_ids]
+
+
+def _is_provider(value: object) -> bool:
+    if isinstance(value, tuple) and len(value) == 2:
+        return isinstance(value[0], str) and isinstance(value[1], Mapping)
+    return isinstance(value, str)
+
+
+def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, content: bytes | None) -> Any:
     if not path.is_file():
         raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.")
     options = onnxruntime.SessionOptions()
@@ -210,13 +301,33 @@ def _open(path: Path, providers: Sequence[str] | None, *, cpu_mem_arena: bool, c
     options.log_severity_level = 3
     try:
         # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.
-        return onnxruntime.InferenceSession(
-            content or str(path), options, providers=chosen, disabled_optimizers={"BiasGeluFusion"}
+        session = onnxruntime.InferenceSession(
+            content or str(path),
+            options,
+            providers=[provider.name for provider in chosen],
+            provider_options=[dict(provider.options) for provider in chosen],
+            disabled_optimizers={"BiasGeluFusion"},
         )
     except Exception as error:
         raise ModelGraphError(
             f"ONNX Runtime cannot open {path}: {error}. Download or export the model again."
         ) from error
+    _check_started(chosen, session.get_providers())
+    return session
+
+
+def _check_started(chosen: Sequence[Provider], started: Sequence[str]) -> None:
+    """Check that a session uses the providers that it was opened with.
+
+    ONNX Runtime opens a session on the processor where another provider fails to start, for example
+    because a library of its device is missing.
+    """
+    failed = [provider.name for provider in chosen if provider.name not in started]
+    if failed:
+        raise InputError(
+            f"ONNX Runtime could not start {failed[0]} and would use {', '.join(started)} instead. Check the "
+            f"driver, the libraries of the device and the options of the provider, or leave providers= out."
+        )
 
 
 def _output(path: Path, outputs: Sequence[Any]) -> tuple[str, bool]:

@@ -33,7 +33,7 @@ from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import check_int, type_name
 
 if TYPE_CHECKING:
-    from splade_retriever.encoding.session import Session
+    from splade_retriever.encoding.session import DeviceSessions, ProviderArgument, Session
     from splade_retriever.encoding.token_origins import TokenOrigin, TokenOrigins
 
 __all__ = ["SparseTextEmbedding"]
@@ -83,9 +83,9 @@ class SparseTextEmbedding:
         model_name: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[ProviderArgument] | None = None,
         cuda: object = None,
-        device_ids: object = None,
+        device_ids: Sequence[int] | None = None,
         lazy_load: bool = False,
         *,
         enable_cpu_mem_arena: bool = True,
@@ -105,9 +105,11 @@ class SparseTextEmbedding:
                 name wins over a folder of that name.
             cache_dir: The folder for downloads; None is huggingface_hub's cache (`HF_HOME`).
             threads: Batches that are computed at once; None means one per core.
-            providers: ONNX Runtime execution providers, used exactly as given, without a fallback.
+            providers: ONNX Runtime execution providers, used exactly as given, without a fallback: names, or
+                pairs of a name and its options.
             cuda: FastEmbed's argument; a value that asks for a GPU is an error that names `providers`.
-            device_ids: FastEmbed's argument; likewise.
+            device_ids: Devices of the first of `providers`, each with a session; batches are computed on
+                all of them at once. None is the provider's default device.
             enable_cpu_mem_arena: Let ONNX Runtime keep freed memory for later calls; False returns it to the
                 system and is slower.
             lazy_load: Open the ONNX session when the first text is encoded. Of a model whose queries need no
@@ -131,13 +133,14 @@ class SparseTextEmbedding:
             InputError: If an argument is not valid.
         """
         refuse_keywords("SparseTextEmbedding", fastembed, _INIT_KEYWORDS)
-        _refuse_fastembed_devices(cuda, device_ids)
+        _refuse_fastembed_devices(cuda, device_ids if providers is None else None)
         check_int("threads", threads, minimum=1, optional=True)
         self._arguments: dict[str, Any] = {
             "model_name": model_name,
             "cache_dir": cache_dir,
             "threads": threads,
             "providers": providers,
+            "device_ids": device_ids,
             "precision": precision,
             "max_length": max_length,
             "local_files_only": local_files_only,
@@ -152,7 +155,7 @@ class SparseTextEmbedding:
             revision=revision,
             accept_license=accept_license,
         )
-        self._threads, self._providers = threads, providers
+        self._threads, self._providers, self._device_ids = threads, providers, device_ids
         self._cpu_mem_arena = enable_cpu_mem_arena
         self._files = locate(model_name, source, catalogue=self._catalogue, lazy=lazy_load)
         card = self._card = self._files.card
@@ -510,7 +513,7 @@ class SparseTextEmbedding:
                 yield vector
                 bar.update()
 
-    def _opened_session(self) -> Session:
+    def _opened_session(self) -> Session | DeviceSessions:
         process = self._this_process()
         with process.opening:
             if process.session is None:
@@ -518,6 +521,7 @@ class SparseTextEmbedding:
                     self._files,
                     precision=self.precision,
                     providers=self._providers,
+                    device_ids=self._device_ids,
                     cpu_mem_arena=self._cpu_mem_arena,
                 )
             return process.session
@@ -534,7 +538,7 @@ class _ProcessState:
 
     def __init__(self) -> None:
         self.opening, self.counting = threading.Lock(), threading.Lock()
-        self.session: Session | None = None
+        self.session: Session | DeviceSessions | None = None
         self.origins: TokenOrigins | None = None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from splade_retriever.encoding.model_files import ModelFiles
 from splade_retriever.encoding.onnx.onnx_wire import read_summary
 from splade_retriever.encoding.onnx.pooled_model import is_pooled
-from splade_retriever.encoding.session import Session
+from splade_retriever.encoding.session import ProviderArgument, Session, checked_providers
 from splade_retriever.encoding.tokenizer import Tokenizer
 
 __all__ = ["TokenOrigin", "TokenOrigins"]
@@ -45,11 +45,14 @@ class TokenOrigins:
     """
 
     def __init__(
-        self, files: ModelFiles, tokenizer: Tokenizer, *, providers: Sequence[str] | None = None
+        self, files: ModelFiles, tokenizer: Tokenizer, *, providers: Sequence[ProviderArgument] | None = None
     ) -> None:
         path = files.onnx_file()
         self._session = Session(
-            path, providers=providers, activation=files.card.activation, content=_content(path)
+            path,
+            providers=checked_providers(providers),
+            activation=files.card.activation,
+            content=_content(path),
         )
         self._tokenizer = tokenizer
 

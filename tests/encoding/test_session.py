@@ -1,11 +1,14 @@
 """The session: pooled and unpooled graphs, threads, and errors."""
 
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +16,18 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from splade_retriever.encoding.onnx.pooled_model import pooled_graph
-from splade_retriever.encoding.session import Session, max_pool
+from splade_retriever.encoding.session import (
+    DeviceSessions,
+    Provider,
+    Session,
+    checked_providers,
+    max_pool,
+    on_devices,
+)
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
 from tests.mlm_graphs import Shape, max_pooled, mlm_logits, random_weights, save_mlm
 
+CPU = "CPUExecutionProvider"
 SHAPE = Shape()
 WEIGHTS = random_weights(SHAPE, seed=3)
 IDS = np.random.default_rng(0).integers(1, SHAPE.vocab, (4, 12))
@@ -118,15 +129,83 @@ def test_logits_of_another_shape_are_refused(shape: Any) -> None:
 # Errors
 
 
-@pytest.mark.parametrize("providers", ["CPUExecutionProvider", [("CPUExecutionProvider", {})], [3]])
-def test_providers_must_be_a_list_of_names(model: Path, providers: Any) -> None:
+@pytest.mark.parametrize(
+    "providers",
+    [CPU, [(CPU,)], [(CPU, {}, {})], [(CPU, "device_id")], [({}, CPU)], [3]],
+)
+def test_providers_must_be_a_list_of_names_or_of_names_with_options(providers: Any) -> None:
     with pytest.raises(InputError, match=r"expected a list of names.*such as \['CPUExecutionProvider'\]"):
-        Session(model, providers=providers)
+        checked_providers(providers)
 
 
-def test_a_provider_that_is_not_available_is_named(model: Path) -> None:
-    with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
-        Session(model, providers=["CudaExecutor"])
+def test_a_provider_that_is_not_available_is_named() -> None:
+    for providers in (["CudaExecutor"], [("CudaExecutor", {"device_id": 1})]):
+        with pytest.raises(InputError, match=r"no CudaExecutor \(found: .*CPUExecutionProvider"):
+            checked_providers(providers)
+
+
+def test_options_of_a_provider_reach_onnx_runtime(model: Path, unpooled: Session) -> None:
+    arena = checked_providers([(CPU, {"arena_extend_strategy": "kSameAsRequested"})])
+
+    assert arena == [Provider(CPU, (("arena_extend_strategy", "kSameAsRequested"),))]
+    session = Session(model, providers=arena)
+    np.testing.assert_array_equal(session.weights(IDS, MASK), unpooled.weights(IDS, MASK))
+
+
+def test_a_provider_that_onnx_runtime_replaces_by_the_processor_is_an_error(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ONNX Runtime itself opens this session on the processor alone, as it does where CUDA has no driver.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU, "CUDAExecutionProvider"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError, match=r"could not start CUDAExecutionProvider and would use CPU"):
+            Session(model, providers=checked_providers(["CUDAExecutionProvider"]))
+
+
+def test_device_ids_are_an_option_of_the_first_provider() -> None:
+    cuda = Provider.of("CUDAExecutionProvider", {"device_id": 7, "gpu_mem_limit": 10})
+
+    sessions = on_devices([cuda, Provider(CPU)], [0, 3])
+
+    options = [dict(first.options) for first, _ in sessions]
+    assert options == [{"device_id": device, "gpu_mem_limit": "10"} for device in ("0", "3")]
+    assert all(rest == [Provider(CPU)] for _, *rest in sessions)
+    with pytest.raises(InputError, match="CPUExecutionProvider has no devices"):
+        on_devices([Provider(CPU)], [0])
+    for wrong in ([0, 0], [-1], [True], ["0"]):
+        with pytest.raises(InputError, match="expected different ints"):
+            on_devices([cuda], wrong)  # type: ignore[arg-type]
+
+
+def test_batches_run_on_all_devices_at_once_and_return_the_same_weights(model: Path) -> None:
+    class Counted(Session):
+        """A session that waits until the other one computes too."""
+
+        batches = 0
+
+        def weights(self, input_ids: Any, attention_mask: Any) -> Any:
+            self.batches += 1
+            both.wait(timeout=20)
+            return super().weights(input_ids, attention_mask)
+
+    both = threading.Barrier(2)
+    sessions = [Counted(model), Counted(model)]
+    devices = DeviceSessions(sessions)
+    with ThreadPoolExecutor(2) as pool:
+        rows = list(pool.map(lambda row: devices.weights(IDS[[row]], MASK[[row]]), range(4)))
+
+    assert [session.batches for session in sessions] == [2, 2]
+    np.testing.assert_array_equal(np.concatenate(rows), Session(model).weights(IDS, MASK))
+
+
+def test_a_device_whose_batch_failed_is_free_again(model: Path) -> None:
+    devices = DeviceSessions([Session(model), Session(model)])
+    for _ in range(3):
+        with pytest.raises(ModelOutputError):
+            devices.weights(IDS + 10_000, MASK)
+
+    assert devices._running == [0, 0]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
