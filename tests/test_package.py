@@ -27,7 +27,12 @@ HEAVY = (
     "langchain_core",
     "llama_index",
 )
-PUBLIC = ("splade_retriever", "splade_retriever.langchain", "splade_retriever.llama_index")
+PUBLIC = (
+    "splade_retriever",
+    "splade_retriever.langchain",
+    "splade_retriever.llama_index",
+    "splade_retriever.haystack",
+)
 DOCUMENTED = {*PUBLIC, "splade_retriever.errors", "splade_retriever.training"}
 
 
