@@ -1,6 +1,15 @@
 """What docs/web_servers.md says about worker processes."""
 
+import json
 import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from typing import Any
@@ -70,3 +79,67 @@ def test_a_notebook_cell_that_opens_the_folder_again_shares_it(folder: Path) -> 
     second.close()
     with SpladeIndex(folder, model=WordEncoder()) as third:
         assert third.count() == 2
+
+
+APPLICATION = """
+import json, os
+from splade_retriever import SpladeIndex
+from tests.words import WordEncoder
+
+opened = {}
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        opened["index"] = await SpladeIndex.aopen("index", read_only=True, model=WordEncoder())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await opened["index"].aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    ids = [hit.id for hit in await opened["index"].asearch("moon")]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps([os.getpid(), ids]).encode()})
+"""
+
+
+def answers_of(port: int, *, within_s: float = 60) -> Iterator[tuple[int, list[str]]]:
+    """Send requests for a time; yield the worker's process and the ids that it found."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+                process, ids = json.load(response)
+            yield process, ids
+        except OSError:  # no worker listens yet, or the killed one had the request
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_workers_of_uvicorn_search_one_folder_and_a_killed_one_is_replaced(folder: Path) -> None:
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    (folder.parent / "application.py").write_text(APPLICATION, "utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "uvicorn", "application:app", "--workers", "2", "--port", str(port)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    server = subprocess.Popen(
+        [sys.executable, *command], cwd=folder.parent, env=os.environ | {"PYTHONPATH": path}
+    )
+    workers: list[int] = []
+    try:
+        for process, ids in answers_of(port):
+            assert ids == ["moon"]
+            if process not in workers:
+                workers.append(process)
+                if len(workers) == 3:
+                    break
+                if len(workers) == 2:
+                    os.kill(process, signal.SIGKILL)
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+
+    assert len(workers) == 3, "two workers, and the one that replaced the killed one"

@@ -30,11 +30,15 @@ class Desk:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
 
-    def run(self, *, base: Path | None = None, **settings: Any) -> SyncReport:
+    def run(
+        self, *, base: Path | None = None, after_listing: Callable[[], object] = lambda: None, **settings: Any
+    ) -> SyncReport:
         options = ReadOptions(base=base)
+        files = list(find_files([self.folder], options))
+        after_listing()
         return sync_files(
             self.index,
-            list(find_files([self.folder], options)),
+            files,
             options=options,
             splitter=Splitter(self.encoder.tokenizer, 16),
             folders=[self.folder],
@@ -72,6 +76,41 @@ def test_a_changed_file_is_replaced_and_what_is_gone_from_it_is_removed(desk: De
 
     assert figures(desk.run()) == (2, 0, 1, 2, 1)
     assert desk.texts() == {words(16, "one"), words(16, "new"), "sun"}
+
+
+def test_a_file_that_vanishes_between_the_listing_and_the_reading_is_skipped_and_reported(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.write("b.txt", "sun")
+
+    report = desk.run(after_listing=(desk.folder / "a.txt").unlink)
+
+    assert [(issue.place, issue.reason) for issue in report.skipped] == [
+        (str(desk.folder / "a.txt"), "cannot be read: No such file or directory")
+    ]
+    assert desk.texts() == {"sun"}
+
+
+def test_a_file_that_vanishes_while_others_are_written_is_skipped_and_reported(desk: Desk) -> None:
+    for n in range(300):
+        desk.write(f"{n:03}.txt", f"moon {n}")
+
+    def remove(done: int, total: int) -> None:
+        (desk.folder / "299.txt").unlink(missing_ok=True)
+
+    report = desk.run(on_written=remove)
+
+    assert [issue.place for issue in report.skipped] == [str(desk.folder / "299.txt")]
+    assert desk.index.count() == 299
+
+
+def test_the_passages_of_a_stored_file_that_vanishes_are_removed(desk: Desk) -> None:
+    desk.write("a.txt", "moon")
+    desk.run()
+
+    report = desk.run(after_listing=(desk.folder / "a.txt").unlink)
+
+    assert [issue.place for issue in report.skipped] == [str(desk.folder / "a.txt")]
+    assert desk.texts() == set()
 
 
 def test_the_passages_of_a_deleted_file_are_removed_and_other_documents_stay(desk: Desk) -> None:
