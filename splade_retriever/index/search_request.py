@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from qdrant_client import models
@@ -26,8 +26,8 @@ __all__ = [
     "to_sparse_vector",
 ]
 
-_MAX_TIES = 1024
-"""How far beyond the page ties of its last score are followed; past that the engine's order decides."""
+_MAX_TIES: Final = 4096
+"""How far beyond the page ties of its last score are followed; past that there are no further pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,21 +183,26 @@ def branches_of(rankings: Mapping[str, Iterable[models.ScoredPoint]]) -> dict[An
 
 
 def rank_documents(
-    points: Sequence[models.ScoredPoint], limit: int, depth: int, layout: Layout
+    points: Sequence[models.ScoredPoint], limit: int, depth: int, layout: Layout, *, offset: int = 0
 ) -> list[models.ScoredPoint] | int:
     """Reduce an answer to one point per document, in an order that is the same each time.
 
     Engines order equal scores as they like. So one place more than needed is read, and, where the score of
     the last place continues beyond it, further, until all that share it are seen and the ids can decide.
+    More than 4,096 equal scores beyond a first page are cut as the engine likes, and there is no second page.
 
     Args:
         points: The engine's answer, best first.
         limit: How many points were requested.
         depth: How many documents are needed.
         layout: Where the payload keeps the tenant, whose ids are not those of other tenants.
+        offset: How many of the documents needed are those of pages before.
 
     Returns:
         Points by score, then by id; or how many to request in order to know.
+
+    Raises:
+        InputError: The page could repeat documents of the pages before it, or miss some.
     """
     best: dict[Any, models.ScoredPoint] = {}
     for point in points:
@@ -206,8 +211,16 @@ def rank_documents(
     if len(points) == limit:
         if len(ranked) <= depth:
             return 2 * limit
-        if ranked[-1].score == ranked[depth - 1].score and limit <= depth + _MAX_TIES:
-            return depth + 2 * (limit - depth)
+        if ranked[-1].score == ranked[depth - 1].score:
+            if limit <= depth + _MAX_TIES:
+                return depth + 2 * (limit - depth)
+            if offset > 0:
+                raise InputError(
+                    f"More than {_MAX_TIES:,} documents beyond place {depth:,} have the score "
+                    f"{ranked[-1].score:g}, and their order is not fixed: with offset={offset} the page could "
+                    "repeat documents of earlier pages. Ask for a larger k without offset, narrow the search "
+                    "by a filter, or read all documents with scroll."
+                )
     ranked.sort(key=lambda point: (-point.score, _id_of(point), str(point.id)))
     return ranked[:depth]
 

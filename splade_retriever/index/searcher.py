@@ -72,7 +72,11 @@ class Searcher:
             )
             ranked = {
                 n: rank_documents(
-                    next(responses).points, limits[n], requests[n].depth, self._collection.layout
+                    next(responses).points,
+                    limits[n],
+                    requests[n].depth,
+                    self._collection.layout,
+                    offset=requests[n].options.offset,
                 )
                 for n in limits
             }

@@ -66,10 +66,13 @@ def test_more_points_are_requested_while_windows_hide_documents() -> None:
     assert ranked(points(("a", 3.0), ("a", 2.0), ("a", 1.0)), 3, 2) == 6
 
 
-def test_ties_beyond_a_limit_are_left_to_the_engine() -> None:
-    many = points(*((str(n), 1.0) for n in range(1026)))
+def test_more_ties_than_are_followed_are_cut_by_the_engine_and_have_no_second_page() -> None:
+    many = points(*((f"{n:04}", 1.0) for n in range(4098)))
 
-    assert ranked(many, len(many), 1) == ["0"]
+    assert ranked(many[:4097], 4097, 1) == 1 + 2 * 4096
+    assert ranked(many, len(many), 1) == ["0000"]
+    with pytest.raises(InputError, match=r"More than 4,096 documents beyond place 1 .* score 1,.*offset=1 "):
+        rank_documents(many, len(many), 1, LAYOUT, offset=1)
 
 
 def test_branches_have_ranks_and_scores() -> None:

@@ -152,6 +152,19 @@ def test_a_server_on_this_machine_is_not_reached_by_a_proxy(
         assert index.count() == 0
 
 
+# -- several shards ------------------------------------------------------------------------------------------
+
+
+def test_pages_over_equal_scores_on_several_shards_neither_repeat_nor_miss_documents(opened: Opened) -> None:
+    ids = [f"{n:04}" for n in range(2500)]
+    with opened(shard_number=4) as index:
+        index.add(["moon"] * len(ids), ids=ids)
+
+        pages = [index.search("moon", 250, offset=offset) for offset in range(0, len(ids), 250)]
+
+    assert [hit.id for page in pages for hit in page] == ids
+
+
 # -- filters -------------------------------------------------------------------------------------------------
 
 
