@@ -34,6 +34,7 @@ from splade_retriever.index.request_limits import (
 )
 from splade_retriever.index.server_client import connection_to
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
+from splade_retriever.index.server_version import check_conditions
 from splade_retriever.index.upload import Upload
 from splade_retriever.validation import is_url
 
@@ -474,8 +475,13 @@ class Collection:
         """Return a filter that finds the same in every store, with payload indexes and without."""
         if self.single_thread:  # local mode has no payload indexes
             return filter
+        if self.is_remote:
+            check_conditions(filter, self._server_version)
         filter = self._payload_indexes.exact(filter)
         return widened(filter) if self.is_remote else filter
+
+    def _server_version(self) -> str:
+        return self._request("read the version of the server of", lambda client: str(client.info().version))
 
     def _restored(self, points: list[Point]) -> list[Point]:
         if self.is_remote:

@@ -217,9 +217,9 @@ def rank_documents(
             if offset > 0:
                 raise InputError(
                     f"More than {_MAX_TIES:,} documents beyond place {depth:,} have the score "
-                    f"{ranked[-1].score:g}, and their order is not fixed: with offset={offset} the page could "
-                    "repeat documents of earlier pages. Ask for a larger k without offset, narrow the search "
-                    "by a filter, or read all documents with scroll."
+                    f"{ranked[-1].score:g}, and their order is not fixed: with offset={offset} the page "
+                    "could repeat documents of earlier pages. Ask for a larger k without offset, narrow "
+                    "the search by a filter, or read all documents with scroll."
                 )
     ranked.sort(key=lambda point: (-point.score, _id_of(point), str(point.id)))
     return ranked[:depth]

@@ -1,13 +1,15 @@
 """An index over a real Qdrant server: what only a server has, such as aliases, ports and limits."""
 
 import time
+import warnings
 from collections.abc import Callable
+from importlib.metadata import version as version_of
 from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
 
-from splade_retriever.errors import CollectionMismatchError, FilterError, ServerError
+from splade_retriever.errors import CollectionMismatchError, FilterError, NotSupportedError, ServerError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from tests.qdrant_server import Cluster, QdrantServer, ServerAddress, free_ports
@@ -197,3 +199,54 @@ def test_a_text_filter_on_a_field_with_another_index_is_refused(opened: Opened) 
         with pytest.raises(FilterError, match="an index of kind 'keyword'"):
             index.delete(filter={"title": {"$text": "moon"}})
         assert index.count() == 1
+
+
+# -- versions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "name"),
+    [
+        (models.FieldCondition(key="metadata.a", match=models.MatchPrefix(prefix="b")), "a match by prefix"),
+        (
+            models.FieldCondition(key="metadata.a", match=models.MatchSubstring(substring="c")),
+            "a match by sub",
+        ),
+        (models.SliceCondition(slice=models.Slice(total=1, index=0)), "a slice"),
+    ],
+)
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_a_condition_that_the_server_is_too_old_for_is_refused_and_names_both_versions(
+    opened: Opened,
+    empty_server: ServerAddress,
+    server_client: QdrantClient,
+    condition: Any,
+    name: str,
+    prefer_grpc: bool,
+) -> None:
+    version = server_client.info().version
+    is_old = tuple(map(int, version.split(".")[:2])) < (1, 19)
+    with opened(prefer_grpc=prefer_grpc, grpc_port=empty_server.grpc_port) as index:
+        index.add(["moon"], [{"a": "bc"}])
+        filter = models.Filter(must_not=[models.Filter(must=[condition])])
+
+        if is_old:
+            with pytest.raises(NotSupportedError, match=rf"has {name}.* version 1\.19 .* version {version}"):
+                index.count(filter)
+        else:
+            assert index.count(filter) == 0
+
+
+def test_a_server_of_another_version_than_the_client_is_used_without_a_warning(
+    opened: Opened,
+    server_client: QdrantClient,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert server_client.info().version != version_of("qdrant-client")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with opened() as index:
+            index.add(["moon"])
+            assert index.search("moon")
+    assert (capfd.readouterr(), caplog.records) == (("", ""), [])
