@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-__all__ = ["Groups", "deepened"]
+__all__ = ["Groups"]
 
 _PART: Final = re.compile(r'"([^"]*)"|([^.\[\]"]+)|\[(\d*)\]')
 """A part of a payload path: a quoted key, a key, or [] (every element) or [n] (one element)."""
@@ -79,18 +79,6 @@ class Groups:
             ]
             groups.append(models.PointGroup.model_construct(id=value, hits=found, lookup=lookups.get(value)))
         return models.GroupsResult.model_construct(groups=groups)
-
-
-def deepened(prefetch: Any, factor: int) -> Any:
-    """Multiply the limit of every prefetch, so that a group can fill up with points below the first limit."""
-    if prefetch is None or factor == 1:
-        return prefetch
-    if isinstance(prefetch, Sequence):
-        return [deepened(item, factor) for item in prefetch]
-    limit = 10 if prefetch.limit is None else prefetch.limit
-    return prefetch.model_copy(
-        update={"limit": limit * factor, "prefetch": deepened(prefetch.prefetch, factor)}
-    )
 
 
 def _values_at(payload: Mapping[str, Any], path: str) -> list[Any]:

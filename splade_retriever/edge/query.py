@@ -12,10 +12,10 @@ from qdrant_client.http.models import QueryResponse
 from splade_retriever.edge.arguments import check_limit, check_options
 from splade_retriever.edge.convert_points import from_scored, point_id
 from splade_retriever.edge.convert_query import to_batch, to_request
-from splade_retriever.edge.groups import Groups, deepened
+from splade_retriever.edge.groups import Groups
 from splade_retriever.edge.read import PointReader
 from splade_retriever.edge.storage import EdgeFolder
-from splade_retriever.errors import InputError
+from splade_retriever.errors import InputError, NotSupportedError
 
 __all__ = ["PointSearcher"]
 
@@ -146,12 +146,20 @@ class PointSearcher:
     ) -> models.GroupsResult:
         """Search, and keep the best `group_size` points for each of the best `limit` values of a field.
 
-        Reads deeper into the ranking, and into its prefetches, twice as far each time, until the groups are
-        full or no more points come.
+        Reads deeper into the ranking, twice as far each time, until the groups are full or no more points
+        come.
+
+        Raises:
+            NotSupportedError: There is a prefetch: a server runs it again without the points of full groups.
         """
         check_options("query_points_groups", kwargs, shard_key_selector=shard_key_selector)
         check_limit(limit)
         check_limit(group_size, "group_size")
+        if prefetch:
+            raise NotSupportedError(
+                "query_points_groups has a prefetch, and Qdrant Edge cannot group such a ranking as a server "
+                "does. Group a query without prefetch, or use a Qdrant server."
+            )
         arguments: dict[str, Any] = {
             "query": query,
             "using": using,
@@ -161,20 +169,14 @@ class PointSearcher:
             "lookup_from": lookup_from,
             "with_payload": [group_by],
         }
-        depth, before = 1, -1
+        depth = limit * group_size
         while True:
-            ranked = self.query_points(
-                collection_name,
-                prefetch=deepened(prefetch, depth * group_size),
-                limit=depth * limit * group_size,
-                **arguments,
-            ).points
+            ranked = self.query_points(collection_name, limit=depth, **arguments).points
             groups = Groups(group_by, limit, group_size)
             groups.add(ranked)
-            more = len(ranked) > before if prefetch else len(ranked) == depth * limit * group_size
-            if groups.full or not more:
+            if groups.full or len(ranked) < depth:
                 break
-            depth, before = depth * 2, len(ranked)
+            depth *= 2
         wanted = groups.point_ids()
         records = self._reader.retrieve(collection_name, wanted, with_payload, with_vectors) if wanted else []
         lookups: dict[Any, models.Record] = {}

@@ -346,19 +346,11 @@ def test_a_formula_that_has_no_value_is_an_input_error(client: EdgeClient) -> No
             )
 
 
-def test_groups_over_a_prefetch_are_full(client: EdgeClient) -> None:
-    # The ten best points are all of group 0: a prefetch of ten finds nothing of group 1.
-    for n in range(40):
-        client.upsert("c", [point(n, n=int(n >= 20), dense=[40.0 - n, 0.0])])
+def test_groups_over_a_prefetch_are_refused(client: EdgeClient) -> None:
     prefetch = models.Prefetch(query=[1.0, 0.0], using="dense", limit=2)
 
-    for query in (models.FusionQuery(fusion=models.Fusion.RRF), [1.0, 0.0]):
-        using = None if isinstance(query, models.FusionQuery) else "dense"
-        groups = client.query_points_groups("c", "n", query, using, prefetch, limit=2, group_size=3).groups
-        assert [(group.id, [hit.id for hit in group.hits]) for group in groups] == [
-            (0, [0, 1, 2]),
-            (1, [20, 21, 22]),
-        ]
+    with pytest.raises(NotSupportedError, match="query_points_groups has a prefetch"):
+        client.query_points_groups("c", "n", [1.0, 0.0], "dense", prefetch)
 
 
 def test_an_empty_query_vector_finds_nothing(client: EdgeClient) -> None:

@@ -25,7 +25,8 @@ def opened(empty_server: ServerAddress) -> Opened:
     """Open an index on the server, with a separate connection, as in another process."""
 
     def open_index(**options: Any) -> SpladeIndex:
-        options = {"model": WordEncoder(), "api_key": empty_server.api_key, **options}
+        server = {"api_key": empty_server.api_key, "grpc_port": empty_server.grpc_port}
+        options = {"model": WordEncoder(), **server, **options}
         return SpladeIndex(empty_server.url, **options)
 
     return open_index
@@ -217,16 +218,11 @@ def test_a_text_filter_on_a_field_with_another_index_is_refused(opened: Opened) 
 )
 @pytest.mark.parametrize("prefer_grpc", [False, True])
 def test_a_condition_that_the_server_is_too_old_for_is_refused_and_names_both_versions(
-    opened: Opened,
-    empty_server: ServerAddress,
-    server_client: QdrantClient,
-    condition: Any,
-    name: str,
-    prefer_grpc: bool,
+    opened: Opened, server_client: QdrantClient, condition: Any, name: str, prefer_grpc: bool
 ) -> None:
     version = server_client.info().version
     is_old = tuple(map(int, version.split(".")[:2])) < (1, 19)
-    with opened(prefer_grpc=prefer_grpc, grpc_port=empty_server.grpc_port) as index:
+    with opened(prefer_grpc=prefer_grpc) as index:
         index.add(["moon"], [{"a": "bc"}])
         filter = models.Filter(must_not=[models.Filter(must=[condition])])
 
