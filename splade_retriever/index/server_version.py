@@ -9,7 +9,7 @@ from splade_retriever.errors import NotSupportedError
 
 __all__ = ["check_conditions"]
 
-_SINCE_1_19: Final = {
+_SINCE_1_19: Final[dict[type, str]] = {
     models.MatchPrefix: "a match by prefix",
     models.MatchSubstring: "a match by substring",
     models.SliceCondition: "a slice",
