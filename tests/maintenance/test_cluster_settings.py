@@ -1,4 +1,4 @@
-"""`reindex` and `migrate` keep what a cluster was told about a collection."""
+"""`reindex` and `migrate` keep the settings of a collection on a cluster."""
 
 from typing import Any
 
