@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
@@ -22,6 +22,7 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import Connection, RequestTooLargeError
+from splade_retriever.index.grpc_points import upsert_over_grpc
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.payload_indexes import PayloadIndexes
@@ -311,7 +312,8 @@ class Collection:
     def _stored(self, points: Sequence[models.PointStruct]) -> list[models.PointStruct]:
         key = self.layout.metadata_key
         return [
-            point.model_copy(update={"payload": stored_payload(point.payload or {}, key)}) for point in points
+            models.PointStruct(id=p.id, vector=p.vector, payload=stored_payload(p.payload or {}, key))
+            for p in points
         ]
 
     def _remote_upload(self, client: QdrantBase) -> Upload:
@@ -319,7 +321,7 @@ class Collection:
 
         def write(points: list[models.PointStruct], seconds: int) -> None:
             seconds = min(seconds, self.limits.max_timeout or seconds)
-            self._write("write to", partial(_upsert, self.target, points, timeout=seconds), can_be_cut=True)
+            self._write("write to", partial(_upsert, self.target, points, timeout_s=seconds), can_be_cut=True)
 
         return Upload(
             self._connection,
@@ -425,6 +427,10 @@ class Collection:
             yield from self._restored(records)
             if offset is None:
                 return
+
+    def is_empty(self) -> bool:
+        """Return whether it has no point at all."""
+        return next(self.scroll(batch_size=1, payload=False), None) is None
 
     def count(self, filter: models.Filter | None = None) -> int:
         """Count points, all or those that match a filter."""
@@ -588,10 +594,15 @@ def _connection(location: str, server: ServerOptions, *, owned: bool) -> Connect
 
 
 def _upsert(
-    collection: str, points: list[models.PointStruct], client: QdrantBase, *, timeout: int | None = None
+    collection: str, points: list[models.PointStruct], client: QdrantBase, *, timeout_s: int | None = None
 ) -> None:
-    limit = {} if timeout is None else {"timeout": timeout}
-    client.upsert(collection, points=points, wait=True, **limit)
+    """Write points; `timeout_s` is for servers only."""
+    if timeout_s is None:
+        client.upsert(collection, points=points, wait=True)
+    elif client._client._prefer_grpc:  # type: ignore[attr-defined]
+        upsert_over_grpc(cast(QdrantClient, client), collection, points, timeout_s=timeout_s)
+    else:
+        client.upsert(collection, points=points, wait=True, timeout=timeout_s)
 
 
 def _is_remote(client: QdrantBase) -> bool:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from qdrant_client import models
 
@@ -41,6 +41,9 @@ from splade_retriever.protocols import DenseEncoder
 from splade_retriever.validation import check_int, json_fault
 
 __all__ = ["AddKeywords", "AddOptions", "Writer"]
+
+_MAX_SEEN: Final = 1_000_000
+"""Ids that are kept in memory while an empty collection is filled: 150 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,8 @@ class Writer:
         settings = self._settings()
         encoder = self._model.encoder  # a mismatch is reported before anything is read
         recipe = settings.recipe()
+        is_first = collection.is_remote and collection.is_empty()
+        look_up = self._first_lookup() if is_first else self._lookup
         total = len(inputs[0]) if isinstance(inputs[0], Sequence) else None
         with _progress_bar(total, show=options.show_progress) as bar:
 
@@ -131,7 +136,7 @@ class Writer:
                 self._read_documents(inputs),
                 batch_size=options.batch_size,
                 hash_of=lambda document: content_hash(document, recipe),
-                lookup=self._lookup,
+                lookup=look_up,
                 encode=lambda batch: to_points(batch, settings, collection.layout, encoder, self._dense),
                 write=self._write_batch,
                 on_error=options.on_error,
@@ -174,7 +179,22 @@ class Writer:
         limit, settings = self._collection.max_request_bytes, self._collection.settings
         if limit is None or (settings is not None and settings.windows == "points"):
             return False  # the windows of a document go in several requests
+        if len(document.text) < limit // 8:  # large metadata is refused when it is written
+            return False
         return payload_bytes(document.text, document.metadata, document.extra) > limit
+
+    def _first_lookup(self) -> Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]]:
+        """Return a lookup for a collection that was empty: it asks for what this call has written only."""
+        seen: set[DocumentKey] = set()
+
+        def look_up(documents: Sequence[Document]) -> Mapping[DocumentKey, Stored]:
+            if len(seen) > _MAX_SEEN:
+                return self._lookup(documents)
+            written = [document for document in documents if document.key in seen]
+            seen.update(document.key for document in documents)
+            return self._lookup(written) if written else {}
+
+        return look_up
 
     def _lookup(self, documents: Sequence[Document]) -> Mapping[DocumentKey, Stored]:
         with self._collection.loading():
