@@ -8,21 +8,23 @@ All forms of a filter:
     {"author.name": "Ada"}                  a nested key; {"author": {"name": "Ada"}} is the same
     {"$or": [...]}, {"$and": [...]}, {"$not": {...}}
     {"$text": "lunar orbit"}                all these words in the document's text
+    {"place": {"$geo_radius": {"center": {"lon": 13.4, "lat": 52.5}, "radius": 1000}}}   metres
 
 All entries of a dict must match. Operators of a field: `$eq $ne $gt $gte $lt $lte $in $nin $all $contains
-$exists $text $not`. A list matches if one of its elements does.
+$exists $text $not $geo_radius $geo_bounding_box $geo_polygon`. A list matches if one of its elements does.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Final, TypeAlias
 
+from pydantic import BaseModel, ValidationError
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
-from splade_retriever.validation import text_fault, type_name
+from splade_retriever.validation import plain, text_fault, type_name
 
 __all__ = ["FilterLike", "field_path", "matches_everything", "to_qdrant_filter"]
 
@@ -200,6 +202,7 @@ def _list(operator: str, value: object) -> list[Any]:
 
 def _field(path: str, key: str, value: object) -> list[models.Condition]:
     """Translate the conditions of one field; `key` is its name in messages."""
+    value = plain(value)
     if not isinstance(value, Mapping):
         return [
             _one_of(path, key, value) if isinstance(value, list | tuple | set) else _equal(path, key, value)
@@ -214,8 +217,8 @@ def _field(path: str, key: str, value: object) -> list[models.Condition]:
             for condition in _field(f"{path}.{_path(inner)}", f"{key}.{inner}", inner_value)
         ]
     if len(operators) != len(value):
-        plain = next(word for word in value if word not in operators)
-        raise FilterError(f"Filter key {key!r} mixes the operator {operators[0]!r} with the key {plain!r}.")
+        other = next(word for word in value if word not in operators)
+        raise FilterError(f"Filter key {key!r} mixes the operator {operators[0]!r} with the key {other!r}.")
     conditions: list[models.Condition] = []
     bounds = {word: value[word] for word in operators if word in _RANGE_WORDS}
     if bounds:
@@ -297,6 +300,34 @@ def _text(path: str, key: str, value: object) -> models.Condition:
     return models.FieldCondition(key=path, match=models.MatchText(text=_utf8(key, value)))
 
 
+def _geo(kind: type[BaseModel], field: str, shape: str) -> Callable[[str, str, Any], models.Condition]:
+    """Return the operator for a shape of Qdrant's, whose dict has the names of Qdrant's model."""
+
+    def condition(path: str, key: str, value: Any) -> models.Condition:
+        try:
+            area = kind.model_validate(value)
+        except ValidationError:
+            area = None
+        points = [] if area is None else list(_geo_points(area.model_dump()))
+        in_range = all(-90 <= point["lat"] <= 90 and -180 <= point["lon"] <= 180 for point in points)
+        if area is None or not in_range or not 0 <= getattr(area, "radius", 0) < math.inf:
+            raise FilterError(
+                f"${field} of filter key {key!r} is {value!r}, expected {shape}, where a point is "
+                "{'lon': ..., 'lat': ...} in degrees."
+            )
+        return models.FieldCondition.model_validate({"key": path, field: area})
+
+    return condition
+
+
+def _geo_points(value: object) -> Iterator[dict[str, float]]:
+    if isinstance(value, dict) and value.keys() == {"lon", "lat"}:
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _geo_points(part)
+
+
 def _field_not(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, Mapping):
         raise FilterError(f"$not of filter key {key!r} is {value!r}, expected operators; or use $ne.")
@@ -317,6 +348,13 @@ _OPERATORS: Final[dict[str, Callable[[str, str, Any], models.Condition]]] = {
     "$exists": _exists,
     "$text": _text,
     "$not": _field_not,
+    "$geo_radius": _geo(models.GeoRadius, "geo_radius", "{'center': point, 'radius': metres}"),
+    "$geo_bounding_box": _geo(
+        models.GeoBoundingBox, "geo_bounding_box", "{'top_left': point, 'bottom_right': point}"
+    ),
+    "$geo_polygon": _geo(
+        models.GeoPolygon, "geo_polygon", "{'exterior': {'points': [point, ...]}, 'interiors': [...]}"
+    ),
 }
 
 
@@ -354,6 +392,11 @@ def _time(word: str, key: str, value: object) -> datetime:
 def _path(key: object) -> str:
     if not isinstance(key, str):
         raise FilterError(f"Filter key {key!r} is {type_name(key)}, expected a string.")
+    if "\\" in key:
+        raise FilterError(
+            f"Filter key {key!r} has a backslash, which Qdrant's paths cannot name. Store the value under "
+            "another key to filter by it."
+        )
     parts = re.findall(r'"[^"]*"|[^."]+|\.|"', _utf8(key, key))
     names, dots = parts[::2], parts[1::2]
     broken = (
@@ -365,7 +408,7 @@ def _path(key: object) -> str:
     if broken:
         raise FilterError(
             f"Filter key {key!r} is not a path. Separate parts with single dots, and put a part that "
-            "contains a dot in double quotes."
+            "contains a dot in double quotes. Qdrant's paths cannot name a key that contains a double quote."
         )
     return ".".join(name if name[0] == '"' or _BARE_KEY.fullmatch(name) else f'"{name}"' for name in names)
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from splade_retriever.errors import InputError
 
@@ -19,6 +19,7 @@ __all__ = [
     "is_same_json",
     "is_url",
     "json_fault",
+    "plain",
     "resolved_location",
     "text_fault",
     "type_name",
@@ -81,6 +82,19 @@ def type_name(value: object) -> str:
     """Return the name of a value's type with its article, for messages: "an int", "a list"."""
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
+def plain(value: Any) -> Any:
+    """Convert numpy's numbers, bools and strings to Python's, at any depth of dicts and lists.
+
+    Other values are returned as they are, and numpy is not imported.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value) if type(value) in (list, tuple) else value
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_scalar else value
 
 
 def text_fault(name: str, value: object) -> str | None:

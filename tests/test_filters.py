@@ -3,11 +3,13 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
+from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import FilterError
 from splade_retriever.filters import field_path, to_qdrant_filter
 from splade_retriever.index.splade_index import SpladeIndex
@@ -320,3 +322,94 @@ def test_a_filter_that_engines_cannot_parse_is_refused() -> None:
         with pytest.raises(FilterError, match="more than 32 levels deep"):
             to_qdrant_filter(filter)
     assert to_qdrant_filter({"lang": [str(n) for n in range(5000)]}) is not None
+
+
+CITIES = {
+    "berlin": {"lon": 13.405, "lat": 52.52},
+    "potsdam": {"lon": 13.064, "lat": 52.396},
+    "paris": {"lon": 2.352, "lat": 48.857},
+}
+BOX = {"top_left": {"lon": 13.0, "lat": 52.6}, "bottom_right": {"lon": 13.2, "lat": 52.3}}
+TRIANGLE = [
+    {"lon": 0.0, "lat": 45.0},
+    {"lon": 5.0, "lat": 45.0},
+    {"lon": 2.5, "lat": 52.0},
+    {"lon": 0.0, "lat": 45.0},
+]
+
+
+@pytest.mark.parametrize("make", [EdgeClient, lambda: QdrantClient(":memory:")])
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"$geo_radius": {"center": CITIES["berlin"], "radius": 1_000}}, {"berlin"}),
+        ({"$geo_radius": {"center": CITIES["berlin"], "radius": np.int64(40_000)}}, {"berlin", "potsdam"}),
+        ({"$geo_bounding_box": BOX}, {"potsdam"}),
+        ({"$geo_polygon": {"exterior": {"points": TRIANGLE}}}, {"paris"}),
+        ({"$not": {"$geo_polygon": {"exterior": {"points": TRIANGLE}}}}, {"berlin", "potsdam"}),
+    ],
+)
+def test_places_are_found_by_geo_operators(make: Any, condition: Any, expected: set[str]) -> None:
+    client = make()
+    index = SpladeIndex(client=client, model=WordEncoder())
+    index.add(["a city"] * 3, [{"place": place} for place in CITIES.values()], list(CITIES))
+    assert {hit.id for hit in index.search("city", filter={"place": condition})} == expected
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"$geo_radius": {"center": {"lon": 13.4, "lat": 152.5}, "radius": 1}},
+        {"$geo_radius": {"center": {"lon": 13.4, "lat": 52.5}, "radius": -1}},
+        {"$geo_radius": {"center": {"lon": 13.4, "lat": 52.5}, "radius": float("nan")}},
+        {"$geo_radius": 5},
+        {"$geo_bounding_box": {"top_left": {"lon": 1, "lat": 1}}},
+        {"$geo_polygon": {"points": []}},
+    ],
+)
+def test_a_geo_operator_says_which_shape_it_expects(condition: dict[str, Any]) -> None:
+    with pytest.raises(FilterError, match="where a point is"):
+        to_qdrant_filter({"place": condition})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    index = SpladeIndex(model=WordEncoder())
+    values = {
+        "n": np.int64(3),
+        "f": np.float64(1.5),
+        "b": np.bool_(True),
+        "l": [np.int32(1)],
+        "s": np.str_("x"),
+    }
+    index.add(["moon"], [values], ["a"])
+    assert index.get(["a"])[0].metadata == {"n": 3, "f": 1.5, "b": True, "l": [1], "s": "x"}
+    for condition in (
+        {"n": np.int64(3)},
+        {"n": [np.int64(3), 4]},
+        {"n": {"$in": [np.int32(3)]}},
+        {"n": {"$gte": np.int64(3), "$lt": np.float32(4)}},
+        {"b": np.bool_(True)},
+        {"f": np.float32(1.5)},
+        {"l": {"$all": [np.int8(1)]}},
+    ):
+        assert index.count(condition) == 1, condition
+    assert len(index.search("moon", np.int64(1), offset=np.int64(0))) == 1  # type: ignore[arg-type]
+    assert index.update_metadata("a", {"n": np.int64(4)})
+    assert index.get(["a"])[0].metadata == {"n": 4}
+    index.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "path"), [("file name", "file name"), ("a.b", '"a.b"'), ("a[0]", '"a[0]"'), ("é", "é")]
+)
+def test_keys_with_blanks_dots_and_brackets_can_be_filtered(key: str, path: str) -> None:
+    with SpladeIndex(model=WordEncoder()) as index:
+        index.add(["moon"], [{key: 7}], ["a"])
+        assert index.count({path: 7}) == 1
+
+
+@pytest.mark.parametrize("key", ['say "hi"', "a\\b"])
+def test_keys_that_the_engine_cannot_name_are_an_error(key: str) -> None:
+    with pytest.raises(FilterError, match="Qdrant's paths cannot name"):
+        to_qdrant_filter({key: 7})

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from splade_retriever.errors import InputError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import json_fault, text_fault, type_name
+from splade_retriever.validation import json_fault, plain, text_fault, type_name
 
 __all__ = [
     "INPUTS",
@@ -190,13 +190,15 @@ def _document(
     vector: object = None,
 ) -> Document | BadInput:
     known_id = id if isinstance(id, str) else None
+    if _dict_fault("metadata", metadata):
+        metadata = _plain_metadata(metadata)  # numpy's numbers are no JSON
     fault = (
         text_fault("text", text)
         or (None if id is None else _id_fault(id))
         or (None if encoded_text is None else text_fault("encoded_text", encoded_text))
         or (None if vector is None else _vector_fault(vector))
-        or (None if metadata is None else _dict_fault("metadata", metadata))
-        or (None if extra is None else _dict_fault("extra", extra))
+        or _dict_fault("metadata", metadata)
+        or _dict_fault("extra", extra)
     )
     if fault is not None:
         return BadInput(position, known_id, fault)
@@ -223,7 +225,16 @@ def _vector_fault(vector: object) -> str | None:
     return f"vector is {type_name(vector)}, expected a SparseEmbedding"
 
 
+def _plain_metadata(value: object) -> object:
+    try:
+        return plain(value)
+    except RecursionError:
+        return value
+
+
 def _dict_fault(name: str, value: object) -> str | None:
+    if value is None:
+        return None
     if not isinstance(value, Mapping):
         return f"{name} is {type_name(value)}, expected a dict"
     return json_fault(name, value)

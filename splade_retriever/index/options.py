@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import check_int, type_name
+from splade_retriever.validation import check_int, plain, type_name
 
 __all__ = [
     "CreateOptions",
@@ -263,6 +263,7 @@ class SearchOptions:
     """How a hybrid search joins its two rankings; RRF with k = 60 unless set."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", plain(self.offset))
         check_int("offset", self.offset, minimum=0)
         threshold = self.score_threshold
         if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):

@@ -38,7 +38,7 @@ from splade_retriever.index.stored_documents import (
     write_batch,
 )
 from splade_retriever.protocols import DenseEncoder
-from splade_retriever.validation import check_int, json_fault
+from splade_retriever.validation import check_int, json_fault, plain
 
 __all__ = ["AddKeywords", "AddOptions", "Writer"]
 
@@ -218,6 +218,8 @@ class Writer:
         if self._coerce:
             metadata = coerce_metadata(metadata)
         fault = json_fault("metadata", metadata)
+        if fault is not None and json_fault("metadata", plain(metadata)) is None:
+            metadata, fault = plain(metadata), None  # numpy's numbers are no JSON
         if fault or not isinstance(metadata, Mapping):
             raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")
         key = DocumentKey(id, self._collection.layout.tenant_of(metadata))
