@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -403,12 +404,20 @@ def test_the_version_is_printed(desk_of_processes: Desk) -> None:
     assert desk_of_processes.run("--version").stdout == f"splade-retriever {__version__}\n"
 
 
-def test_every_command_and_option_is_documented() -> None:
-    group: Any = typer.main.get_command(app)
-
+def commands_of(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each command with its complete name, such as "config init"."""
     for name, command in group.commands.items():
-        section = re.search(rf"^## `splade {name}\b.*?(?=^## |\Z)", PAGE, re.M | re.S)
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def test_every_command_and_option_is_documented() -> None:
+    for name, command in commands_of(typer.main.get_command(app)):
+        section = re.search(rf"^## `splade {name.split()[0]}\b.*?(?=^## |\Z)", PAGE, re.M | re.S)
         assert section, f"docs/cli.md has no section on splade {name}"
+        assert f"`splade {name}" in section[0]
         for parameter in command.params:
             for option in getattr(parameter, "opts", []):
                 if option.startswith("-") and option not in ("--help", "-h"):
@@ -418,9 +427,8 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_every_option_of_the_page_exists() -> None:
-    group: Any = typer.main.get_command(app)
     known = {"--version", "--help", "--install-completion", "--show-completion"}
-    for command in group.commands.values():
+    for _, command in commands_of(typer.main.get_command(app)):
         for parameter in command.params:
             known.update(parameter.opts, parameter.secondary_opts)
 
