@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
+from model_building.minilm import minilm_folder
 from model_building.train import read_pairs
 from splade_retriever.encoding.onnx.bundled_graph import State
 from splade_retriever.encoding.onnx.graph_builder import BLOCK
@@ -87,7 +89,9 @@ def most_expanding(state: State, entries: int, data: Path, floor: float) -> NDAr
         raise InputError(
             f"At least 1 entry must expand texts, got {entries}. Omit the number to let all expand."
         )
-    return most_frequent(expansions_of_state(state, sample(data), floor), entries)
+    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    counts = expansions_of_state(state, sample(data), floor, vocabulary=tokenizer.get_vocab())
+    return most_frequent(counts, entries)
 
 
 def most_frequent(counts: Counts, entries: int) -> NDArray[np.bool_]:

@@ -248,6 +248,7 @@ def _sync_data(report: SyncReport, *, location: str, collection: str, total: int
         "unchanged": report.unchanged,
         "removed": report.removed,
         "replaced": report.replaced,
+        "unreadable": report.unreadable,
         "total": total,
         "skipped": listed(report.skipped),
         "ignored": listed(report.ignored),

@@ -40,6 +40,14 @@ def sync_view(report: SyncReport, *, location: str, total: int) -> RenderableTyp
     ]
     speed = f", {report.encoded / report.seconds:.1f} texts/s" if report.encoded and report.seconds else ""
     lines.append(Text(f"{report.encoded:,} encoded in {report.seconds:.1f} s{speed}"))
+    if report.unreadable:
+        lines.append(
+            Text(
+                f"{counted(report.unreadable, 'passage')} without a token that the model knows: stored, and "
+                "found by no query",
+                "yellow",
+            )
+        )
     lines.append(Text(f"{location} now holds {counted(total, 'passage')}"))
     groups = (("Skipped", report.skipped), ("Ignored", report.ignored), ("Warnings", report.warnings))
     for title, issues in groups:

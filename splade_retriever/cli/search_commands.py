@@ -78,12 +78,14 @@ def search(
         hits = opened.search(query, k, conditions, with_vectors=True)
         explained = list(zip(hits, opened.explain_all(query, hits), strict=True))
         total = 0 if hits else opened.count()
+        unreadable = not hits and not any(map(len, opened.model.query_embed([query])))
     print_result(
-        lambda: hits_view(query, explained, full=full, tokens=tokens, total=total),
+        lambda: hits_view(query, explained, full=full, tokens=tokens, total=total, unreadable=unreadable),
         {
             "query": query,
             "index": index,
             "collection": collection,
+            "unreadable": unreadable,
             "hits": [
                 _hit_data(rank, hit, explanation)
                 for rank, (hit, explanation) in enumerate(explained, start=1)

@@ -30,7 +30,13 @@ _PLACE_KEYS: Final = ("source", "line", "page", "passage", "heading")
 
 
 def hits_view(
-    query: str, hits: Sequence[tuple[Hit, Explanation]], *, full: bool, tokens: int, total: int = 0
+    query: str,
+    hits: Sequence[tuple[Hit, Explanation]],
+    *,
+    full: bool,
+    tokens: int,
+    total: int = 0,
+    unreadable: bool = False,
 ) -> RenderableType:
     """Draw ranked hits.
 
@@ -40,7 +46,10 @@ def hits_view(
         full: Draw all of each passage, not its best part.
         tokens: Number of tokens to draw for each hit.
         total: Number of documents in the index, drawn if there is no hit.
+        unreadable: The query has no token that the model knows.
     """
+    if unreadable:
+        return Text(f"Nothing found: {query!r} has no token that the model knows.")
     if not hits:
         return Text(f"Nothing found for {query!r} among {counted(total, 'passage')}.")
     views: list[RenderableType] = []

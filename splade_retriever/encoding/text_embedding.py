@@ -73,6 +73,8 @@ class SparseTextEmbedding:
         tokenizer: The model's own tokenizer.
         precision: "fp32" or "int8".
         truncated: Texts that were longer than `max_length` and were truncated, since the model was opened.
+        unreadable: Texts without a token that the model knows, since the model was opened: emoji, another
+            script, or nothing. The bundled model gives them an empty vector.
     """
 
     _catalogue: ClassVar[Catalogue] = Catalogue(published())
@@ -164,7 +166,7 @@ class SparseTextEmbedding:
         self.max_length = _max_length(max_length, card)
         self.tokenizer = Tokenizer.from_file(self._files.folder.tokenizer, max_length=self.max_length)
         self.vocab_size = card.vocab_size or self.tokenizer.vocab_size
-        self.truncated = 0
+        self.truncated = self.unreadable = 0
         self._query_weights = _query_weights(self._files, self.tokenizer)
         self._processes: dict[int, _ProcessState] = {}
         if not lazy_load:
@@ -311,8 +313,9 @@ class SparseTextEmbedding:
         A vector depends only on its text, never on the rest of the batch. A stream of any length runs in
         bounded memory: at most two windows are read ahead, and the second is computed while the first is
         consumed. A window is 512 texts or a million characters on two cores, and more on more cores. Closing
-        the generator early ends its threads. An empty text has the weights that the model assigns to its
-        special tokens.
+        the generator early ends its threads. A text without a token that the model knows is counted
+        (`unreadable`); the bundled model gives it an empty vector, other models the weights of its special
+        tokens.
 
         Args:
             documents: A text or any iterable of texts.
@@ -444,6 +447,7 @@ class SparseTextEmbedding:
         session = self._opened_session()
         zeroed = self.tokenizer.special_ids if self._card.zero_special_tokens else []
         max_texts = max(1, _MAX_BATCH_WEIGHTS // self.vocab_size)
+        special = frozenset(self.tokenizer.special_ids)
         total = truncated = 0
 
         def encode(batch: TokenBatch) -> list[SparseEmbedding]:
@@ -463,8 +467,7 @@ class SparseTextEmbedding:
             total += len(window)
             longer = sum(text.truncated for text in window)
             truncated += longer
-            if longer:
-                self._count_truncated(longer)
+            self._count(longer, sum(special.issuperset(text.ids) for text in window))
 
         try:
             yield from encode_stream(
@@ -482,18 +485,29 @@ class SparseTextEmbedding:
     def _weigh_queries(
         self, texts: Iterable[str], weights: QueryWeights
     ) -> Generator[SparseEmbedding, None, None]:
+        special = frozenset(self.tokenizer.special_ids)
         for position, text in enumerate(texts):
             check_text(text, position)
             content = self.tokenizer.encode_content(text)
-            if content.truncated:
-                self._count_truncated(1)
+            self._count(int(content.truncated), int(special.issuperset(content.ids)))
             yield weights.embed(content.ids)
 
-    def _count_truncated(self, texts: int) -> None:
+    def _count(self, truncated: int, unreadable: int) -> None:
+        """Count texts that were truncated, and texts without a token that the model knows."""
+        if not truncated and not unreadable:
+            return
         with self._this_process().counting:
-            first = self.truncated == 0
-            self.truncated += texts
-        if first:
+            first_truncated = truncated and not self.truncated
+            first_unreadable = unreadable and not self.unreadable
+            self.truncated += truncated
+            self.unreadable += unreadable
+        if first_unreadable:
+            logger.warning(
+                "A text has no token that model %r knows, such as a text in another script, so it cannot be "
+                "searched by its words. This warning appears once; `unreadable` counts such texts.",
+                self.model_name,
+            )
+        if first_truncated:
             logger.warning(
                 "A text is longer than the %d tokens that model %r reads, and the rest of it is ignored. "
                 "This warning appears once; `truncated` counts such texts. SpladeIndex(windows='merge') "

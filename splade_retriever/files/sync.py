@@ -42,6 +42,8 @@ class SyncReport:
     """Passages that are no longer in their file, or whose file is gone."""
     replaced: int = 0
     """Passages that a later passage of the run with the same id replaced."""
+    unreadable: int = 0
+    """Encoded passages without a token that the model knows; they are stored, and no query finds them."""
     seconds: float = 0.0
     issues: list[FileIssue] = field(default_factory=list)
 
@@ -107,7 +109,7 @@ def sync_files(
     """
     started = time.perf_counter()
     run = _SyncRun(options, splitter, strict=strict, on_written=on_written)
-    before = stored_passages(index)
+    before, unreadable = stored_passages(index), _unreadable(index)
     passages = tee(run.passages(files), 5)
     index.add(
         (passage.text for passage in passages[0]),
@@ -128,6 +130,7 @@ def sync_files(
     after = stored_passages(index)
     report = run.report
     report.passages, report.removed = len(run.ids), len(gone)
+    report.unreadable = _unreadable(index) - unreadable
     report.new = sum(1 for id in run.ids if id not in before)
     report.unchanged = sum(1 for id in run.ids if id in before and before[id].hash == after[id].hash)
     report.changed = report.passages - report.new - report.unchanged
@@ -204,6 +207,11 @@ class _SyncRun:
         if self._strict and issue.skipped and not issue.ignored:
             raise InputError(f"{issue.place} {issue.reason}. Fix it, or leave out --strict to skip it.")
         self.report.issues.append(issue)
+
+
+def _unreadable(index: SpladeIndex) -> int:
+    """Return how many texts the encoder could not read so far; 0 for an encoder that does not count them."""
+    return int(getattr(index.model, "unreadable", 0))
 
 
 def _with_context(passage: Passage) -> str | None:

@@ -119,7 +119,9 @@ def adapt(
     model.head.expanding.copy_(~model.head.barred)  # the corpus may need entries that expanded nothing before
     _train(model, teacher, sections, settings, on_step)
     state = arrays(model.state_dict())
-    counts = expansions_of_state(state, {"corpus": teacher.all_tokens()}, model.head.floor)
+    counts = expansions_of_state(
+        state, {"corpus": teacher.all_tokens()}, model.head.floor, vocabulary=teacher.vocabulary
+    )
     state["head.expanding"] = expanding | (counts > 0)
     write_folder(
         state,
@@ -176,6 +178,7 @@ class _Teacher:
 
     def __init__(self, encoder: SparseTextEmbedding, pairs: Sequence[Pair]) -> None:
         self._vocab = encoder.vocab_size
+        self.vocabulary = encoder.tokenizer.vocabulary
         self._vectors: dict[str, dict[str, SparseEmbedding]] = {}
         self._tokens: dict[str, dict[str, list[int]]] = {}
         for name, encode, limit in (

@@ -17,7 +17,7 @@ from splade_retriever.encoding.onnx.bundled_graph import State, barred, write_gr
 from splade_retriever.encoding.session import Session
 from splade_retriever.encoding.tokenizer import TokenIds
 
-__all__ = ["Counts", "count_expansions", "expansions_of_state"]
+__all__ = ["Counts", "count_expansions", "expansions_of_state", "says_nothing"]
 
 Counts: TypeAlias = NDArray[np.int64]
 
@@ -43,15 +43,35 @@ def count_expansions(file: Path, texts: Mapping[str, Sequence[list[int]]]) -> di
         }
 
 
-def expansions_of_state(state: State, texts: Mapping[str, Sequence[list[int]]], floor: float) -> Counts:
-    """Count the texts that each entry would expand if every entry had a column, (vocab,).
+def says_nothing(vocabulary: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Mark the entries that say nothing about a text that does not hold them, (vocab,).
+
+    These are punctuation and single letters, within words too. In a text that holds one it has a weight.
+    """
+    marked = np.zeros(max(vocabulary.values()) + 1, dtype=np.bool_)
+    for token, entry in vocabulary.items():
+        characters = token.removeprefix("##")
+        single = len(characters) == 1 and not characters.isdigit()
+        marked[entry] = single or not any(map(str.isalnum, characters))
+    return marked
+
+
+def expansions_of_state(
+    state: State,
+    texts: Mapping[str, Sequence[list[int]]],
+    floor: float,
+    *,
+    vocabulary: Mapping[str, int],
+) -> Counts:
+    """Count the texts that each entry would expand if all but those that say nothing had a column, (vocab,).
 
     Args:
         state: The weights.
         texts: Token ids by source, special tokens included.
         floor: Of the export; lighter weights expand nothing.
+        vocabulary: Entries and their ids, see `says_nothing`.
     """
-    complete = {**state, "head.expanding": ~barred(state)}
+    complete = {**state, "head.expanding": ~barred(state) & ~says_nothing(vocabulary)}
     with tempfile.TemporaryDirectory(prefix="splade-expansions-") as folder:
         file = Path(folder) / "model.onnx"
         write_graph(complete, file, precision="int8", floor=floor)

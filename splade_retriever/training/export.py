@@ -73,6 +73,7 @@ def write_folder(
     """
     content = json.loads(tokenizer.read_text(encoding="utf-8"))
     content["truncation"] = content["padding"] = None
+    content["normalizer"] = _with_compatibility_forms(content["normalizer"])
     folder.mkdir(parents=True, exist_ok=True)
     write_graph(
         state,
@@ -104,3 +105,14 @@ def write_folder(
     if end_share is not None:
         card["end_share"] = end_share
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _with_compatibility_forms(normalizer: dict[str, Any]) -> dict[str, Any]:
+    """Return a normaliser that first replaces ligatures, full-width letters and the like (NFKC).
+
+    The signs for trademark and service mark become spaces instead of letters, which would join the word.
+    """
+    if normalizer["type"] == "Sequence":
+        return normalizer
+    marks = {"type": "Replace", "pattern": {"Regex": "[\u2120\u2122]"}, "content": " "}
+    return {"type": "Sequence", "normalizers": [marks, {"type": "NFKC"}, normalizer]}

@@ -207,9 +207,11 @@ class LexicalHead(nn.Module):
     def unpadded(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the states u, shape (batch, tokens, hidden), and the ids, with padding replaced.
 
-        Padding becomes the first token of its text, so it never changes the maximum.
+        Padding becomes the first token of its text, so it never changes the maximum. Special tokens become
+        0, so their logits are the entries' biases, and only the words of a text decide its weights.
         """
         states, real = self.states(hidden, ids), mask.bool()
+        states = torch.where(self.barred[ids][:, :, None], 0.0, states)
         return torch.where(real[:, :, None], states, states[:, :1]), torch.where(real, ids, ids[:, :1])
 
     def at(self, states: Tensor, ids: Tensor, entries: Tensor | None = None) -> Tensor:

@@ -263,6 +263,43 @@ def test_truncated_texts_are_counted_and_logged_once(
     ]
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\U0001f600", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35"])
+def test_a_text_without_a_known_token_has_an_empty_vector_and_is_counted(
+    bundled: SparseTextEmbedding, text: str
+) -> None:
+    before = bundled.unreadable
+
+    vectors = [*bundled.embed([text, "moon"]), *bundled.query_embed([text])]
+
+    assert [len(vector) > 0 for vector in vectors] == [False, True, False]
+    assert bundled.unreadable == before + 2
+
+
+def test_unreadable_texts_are_logged_once(
+    tiny_folder: Path, inference_free: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = SparseTextEmbedding(tiny_folder)
+    asymmetric = SparseTextEmbedding(inference_free, lazy_load=True)
+
+    list(model.embed(["moon", "\U0001f600"]))
+    list(model.embed(["\U0001f600"]))
+    list(asymmetric.query_embed(["moon", "\U0001f600"]))
+
+    assert (model.unreadable, asymmetric.unreadable) == (2, 1)
+    warnings = [record.getMessage() for record in caplog.records if "no token" in record.getMessage()]
+    assert len(warnings) == 2
+
+
+def test_words_of_other_texts_never_come_from_punctuation_or_special_tokens(
+    bundled: SparseTextEmbedding,
+) -> None:
+    (vector,) = bundled.embed(["The Apollo landings on the moon."])
+
+    tokens = [token.removeprefix("##") for token in bundled.tokens_and_weights(vector)]
+    assert {"moon", "lunar"} < set(tokens)
+    assert [token for token in tokens if len(token) == 1 or not token.isalnum()] in ([], ["."])
+
+
 def test_tokens_are_counted_without_truncation_and_with_special_tokens(tiny_folder: Path) -> None:
     model = SparseTextEmbedding(tiny_folder, max_length=8)
 

@@ -58,6 +58,28 @@ def test_truncated_ids_of_a_very_long_text_are_exact_too(tokenizer: Tokenizer, t
     assert read.truncated == (complete.truncated > 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("The \ufb01re", [("the", "The"), ("fire", "\ufb01re")]),
+        ("\uff2d\uff2f\uff2f\uff2e now", [("moon", "\uff2d\uff2f\uff2f\uff2e"), ("now", "now")]),
+        ("Windows\u2122 10", [("windows", "Windows"), ("10", "10")]),
+        ("a caf\u0065\u0301 moon", [("a", "a"), ("cafe", "cafe"), ("moon", "moon")]),
+        ("e\ufb03cient moon", [("efficient", "e\ufb03cient"), ("moon", "moon")]),
+    ],
+    ids=["ligature", "full width", "trademark", "combining accent", "ligature of three"],
+)
+def test_compatibility_forms_are_read_as_plain_letters_at_their_place(
+    tokenizer: Tokenizer, text: str, pieces: list[tuple[str, str]]
+) -> None:
+    (encoding,) = tokenizer.encode_batch([text])
+
+    spans = [
+        (tokenizer.token(id), text[start:end]) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+    ]
+    assert spans[1:-1] == pieces
+
+
 def test_truncation_keeps_special_tokens_and_counts_the_rest(tokenizer: Tokenizer) -> None:
     (encoding,) = tokenizer.encode_batch(["moon " * 20])
 

@@ -71,6 +71,17 @@ def test_padding_never_changes_what_the_head_gives(head: LexicalHead) -> None:
         torch.testing.assert_close(head(hidden, ids, mask[:, :3], keep), head(padded, more, mask, keep))
 
 
+def test_special_tokens_decide_nothing(head: LexicalHead) -> None:
+    hidden, ids = torch.randn(1, 4, 16), torch.tensor([[1, 7, 9, 2]])  # 0 to 2 are barred
+    mask = torch.ones(1, 4, dtype=torch.long)
+
+    for keep in (None, 20):
+        weights = head(hidden, ids, mask, keep)
+
+        torch.testing.assert_close(weights, head(hidden[:, 1:3], ids[:, 1:3], mask[:, 1:3], keep))
+        assert not head(hidden[:, :1], ids[:, :1], mask[:, :1], keep).any()
+
+
 def test_an_entry_that_does_not_expand_weighs_where_it_stands() -> None:
     head = firing_head()
     hidden, ids, mask = torch.randn(2, 4, 16), torch.tensor([[5, 8, 9, 8], [4, 6, 11, 0]]), torch.ones(2, 4)

@@ -190,7 +190,11 @@ class HeadNodes:
         self._gain = words.of_entries("entry_gain", np.exp(state["head.log_gain"]))
 
     def states(self, hidden: str) -> str:
-        """Add the states u of the tokens, shape (batch, tokens, hidden), with padding replaced."""
+        """Add the states u of the tokens, shape (batch, tokens, hidden), with padding replaced.
+
+        A special token has the state 0. Its logits are then the biases of the entries, far below zero, so it
+        adds no weights, and a text without any other token has none.
+        """
         net, builder = self._net, self._builder
         last = builder.put("last", np.array([-1]))
         own_length = builder.op("Unsqueeze", self._length.of_inputs(), last)
@@ -201,6 +205,10 @@ class HeadNodes:
             builder.op("Mul", dense, builder.put("head_scale", np.float32(HEAD_SCALE))),
             builder.op("Mul", own, builder.put("head_skip", np.float32(HEAD_SKIP))),
         )
+        special = builder.put("special_bias", np.float32(SPECIAL_BIAS))
+        speaking = builder.op("Greater", self._bias.of_inputs(), special)
+        nothing = builder.put("none", np.float32(0))
+        states = builder.op("Where", builder.op("Unsqueeze", speaking, last), states, nothing)
         return builder.without_padding(states, "attention_mask")
 
     def weights(self, states: str) -> str:
