@@ -222,6 +222,19 @@ def test_a_search_without_hits_succeeds(indexed: Desk) -> None:
     assert shown == "Nothing found for 'moon' among 4 passages.\n"
 
 
+def test_texts_and_queries_without_a_known_token_are_reported(desk: Desk) -> None:
+    desk.write("docs/party.txt", "\U0001f389 \U0001f388")
+    desk.write("docs/moon.md", MOON)
+
+    report = desk.run("index", "docs", "--to", "index").stdout
+    shown = desk.run("search", "\U0001f680", "-i", "index")
+
+    assert "1 passage without a token that the model knows: stored, and found by no query" in report
+    assert shown.stdout == "Nothing found: '\U0001f680' has no token that the model knows.\n"
+    assert desk.json("index", "docs", "--to", "index")["unreadable"] == 0  # nothing was encoded again
+    assert desk.json("search", "moon", "-i", "index")["unreadable"] is False
+
+
 def test_colours_are_used_on_a_terminal_without_no_color(indexed: Desk) -> None:
     search = ("search", "lander", "-i", "index")
 

@@ -75,7 +75,8 @@ def test_compatibility_forms_are_read_as_plain_letters_at_their_place(
     (encoding,) = tokenizer.encode_batch([text])
 
     spans = [
-        (tokenizer.token(id), text[start:end]) for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+        (tokenizer.token(id), text[start:end])
+        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
     ]
     assert spans[1:-1] == pieces
 
