@@ -77,7 +77,14 @@ class CollectionModel:
         try:
             return load_encoder(str(model), settings=arguments)
         except UnknownModelError as error:
+            if model == bundled.fingerprint.get("model"):
+                raise CollectionMismatchError(
+                    f"Collection {self._collection.name!r} was made by another revision of the bundled model "
+                    f"{model!r} ({arguments['revision']}, installed: {bundled.fingerprint.get('revision')}). "
+                    f"Their vectors cannot be compared. Encode its texts again with `splade reindex --model {model}`."
+                ) from error
             raise CollectionMismatchError(
                 f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened "
-                "by its name here. Pass model= with the encoder that made it."
+                "by its name here. Pass model= with the encoder that made it, or encode its texts again with "
+                "`splade reindex --model`."
             ) from error

@@ -1,11 +1,13 @@
 """An index is opened, read, emptied and closed, also over a collection that another program made."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
+import splade_retriever
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -42,6 +44,21 @@ def test_another_model_is_refused_before_anything_is_written_and_the_message_nam
         SpladeIndex(client=client, model=WordEncoder("second", precision="int8"))
 
     assert SpladeIndex(client=client, model=WordEncoder("first", precision="fp32")).count() == 3
+
+
+def test_vectors_of_an_older_bundled_model_are_refused_with_the_command_that_renews_them(
+    client: Any, tmp_path: Path
+) -> None:
+    bundled = Path(splade_retriever.__file__).parent / "bundled"
+    older = shutil.copytree(bundled, tmp_path / "older")
+    tokenizer = older / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text("utf-8") + "\n", "utf-8")
+    SpladeIndex(client=client, model=str(older)).add(MOON[:1])
+
+    index = SpladeIndex(client=client)
+
+    with pytest.raises(CollectionMismatchError, match=r"another revision.*`splade reindex --model splade-ret"):
+        index.search("moon")
 
 
 def test_settings_that_shape_vectors_are_stored_and_compared(client: Any) -> None:
