@@ -268,8 +268,8 @@ def _expanding(facts: dict[str, Any]) -> str:
     if "expanding" not in facts:
         return ""
     return (
-        f"- {facts['expanding']:,} of {facts['vocab_size']:,} entries expand texts; the others, punctuation and "
-        "single letters among them, have a weight only in texts that hold them\n"
+        f"- {facts['expanding']:,} of {facts['vocab_size']:,} entries expand texts; the others, such as "
+        "punctuation and single letters,\n  have a weight only in texts that hold them\n"
     )
 
 

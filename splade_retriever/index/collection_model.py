@@ -81,7 +81,8 @@ class CollectionModel:
                 raise CollectionMismatchError(
                     f"Collection {self._collection.name!r} was made by another revision of the bundled model "
                     f"{model!r} ({arguments['revision']}, installed: {bundled.fingerprint.get('revision')}). "
-                    f"Their vectors cannot be compared. Encode its texts again with `splade reindex --model {model}`."
+                    "Their vectors cannot be compared. Encode its texts again with `splade reindex --model "
+                    f"{model}`."
                 ) from error
             raise CollectionMismatchError(
                 f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened "

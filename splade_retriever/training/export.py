@@ -108,7 +108,7 @@ def write_folder(
 
 
 def _with_compatibility_forms(normalizer: dict[str, Any]) -> dict[str, Any]:
-    """Return a normaliser that first replaces compatibility forms, such as ligatures and full-width letters (NFKC).
+    """Return a normaliser that first replaces compatibility forms (NFKC), such as ligatures and wide letters.
 
     The signs for trademark and service mark become spaces instead of letters, which would join the word.
     """

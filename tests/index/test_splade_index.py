@@ -57,7 +57,9 @@ def test_vectors_of_an_older_bundled_model_are_refused_with_the_command_that_ren
 
     index = SpladeIndex(client=client)
 
-    with pytest.raises(CollectionMismatchError, match=r"another revision.*`splade reindex --model splade-ret"):
+    with pytest.raises(
+        CollectionMismatchError, match=r"another revision.*`splade reindex --model splade-ret"
+    ):
         index.search("moon")
 
 
