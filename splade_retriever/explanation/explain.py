@@ -29,6 +29,7 @@ def explain(
     text_origins: Mapping[int, Span] | None = None,
     controls: Sequence[str] = (),
     controlled: Mapping[int, str] | None = None,
+    query_words: Sequence[Word] | None = None,
 ) -> Explanation:
     """Split the score of a text into the contributions of its words and tokens.
 
@@ -49,6 +50,7 @@ def explain(
         text_origins: Token id -> the part of the text that the model expanded to this token.
         controls: What the controls of the query do.
         controlled: Token id -> what a control of the query did to its weight.
+        query_words: The words of the query, for callers that explain several texts.
 
     Returns:
         The contributions in descending order (ties by token id), and the words of the text they come from.
@@ -64,9 +66,11 @@ def explain(
             ids, tokenizer.tokens(ids), weights.astype(np.float64).tolist(), strict=True
         )
     }
-    unmatched = np.setdiff1d(query_vector.indices, shared, assume_unique=True)
-    query_words = words_of(query, [(0, len(query))], tokenizer)
-    text_words = words_of(text, windows or [(0, len(text))], tokenizer)
+    unmatched = np.delete(query_vector.indices, query_rows)
+    if query_words is None:
+        query_words = words_of(query, [(0, len(query))], tokenizer)
+    needed = products.keys() if not text_origins else None  # origins may be any word
+    text_words = words_of(text, windows or [(0, len(text))], tokenizer, containing=needed)
     origins = _Origins(query_words, text_words, query_origins or {}, text_origins or {}, controlled or {})
     contributions = _contributions(products, query_words, text_words, origins)
     return Explanation(

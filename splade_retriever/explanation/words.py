@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -57,23 +57,68 @@ class Word:
         return self.start, self.end
 
 
-def words_of(text: str, windows: Sequence[Span], tokenizer: LiteralTokenizer) -> list[Word]:
-    """Join the tokens of a text to its words, from left to right, without special tokens."""
+def words_of(
+    text: str,
+    windows: Sequence[Span],
+    tokenizer: LiteralTokenizer,
+    *,
+    containing: Container[int] | None = None,
+) -> list[Word]:
+    """Join the tokens of a text to its words, from left to right, without special tokens.
+
+    Args:
+        text: The text.
+        windows: The parts of it that were read, (start, end) in characters.
+        tokenizer: The tokenizer.
+        containing: Return only words with one of these tokens; None for all.
+    """
     spans = [match.span() for match in _WORD.finditer(text)]
     ends = [end for _, end in spans]
-    tokens_of: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
-    for id, start, end in sorted(set(_places(text, windows, tokenizer)), key=lambda place: place[1:]):
+    known = set(spans)
+    tokens_of: dict[Span, dict[Span, int]] = {}
+    places = _sorted_places(text, windows, tokenizer)
+    if containing is not None:
+        places = _near(places, containing, spans, ends)
+    for id, start, end in places:
         word = bisect_right(ends, start)  # the first that ends after the token's start
         if word == len(spans) or spans[word][0] >= end:
             tokens_of.setdefault((start, end), {})[start, end] = id
         while word < len(spans) and spans[word][0] < end:
             tokens_of.setdefault(spans[word], {})[start, end] = id
             word += 1
-    known = set(spans)
     return [
         Word(tuple(tokens.values()), text[start:end].lower(), start, end, (start, end) in known)
         for (start, end), tokens in sorted(tokens_of.items())
+        if containing is None or any(id in containing for id in tokens.values())
     ]
+
+
+def _near(
+    places: Sequence[tuple[int, int, int]],
+    ids: Container[int],
+    spans: Sequence[Span],
+    ends: Sequence[int],
+) -> list[tuple[int, int, int]]:
+    """Return the places of some tokens, and of the other tokens of their words: few of a long text."""
+    starts, stops = [start for _, start, _ in places], [end for _, _, end in places]
+    near: dict[tuple[int, int, int], None] = {}
+    for place in places:
+        if place[0] in ids:
+            first, last = bisect_right(ends, place[1]), bisect_left(ends, place[2])
+            begin = min([place[1], *(start for start, _ in spans[first : first + 1])])
+            stop = max([place[2], *(end for _, end in spans[last : last + 1] if spans[last][0] < place[2])])
+            near.update(
+                dict.fromkeys(places[bisect_right(stops, begin) : bisect_left(starts, stop)])
+            )
+    return sorted(near, key=lambda place: place[1:])
+
+
+def _sorted_places(
+    text: str, windows: Sequence[Span], tokenizer: LiteralTokenizer
+) -> Sequence[tuple[int, int, int]]:
+    """Return the tokens of a text from left to right; those that windows share once."""
+    places = list(_places(text, windows, tokenizer))
+    return places if len(windows) == 1 else sorted(set(places), key=lambda place: place[1:])
 
 
 def word_by_token(words: Sequence[Word]) -> dict[int, Word]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from splade_retriever.encoding.windows import spans_of
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
+from splade_retriever.explanation.words import Word, words_of
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.documents import DocumentKey, Hit
@@ -27,6 +28,7 @@ class _Query:
     """An encoded query, and what reads its tokens."""
 
     encoded: ControlledVector
+    words: Sequence[Word]
     controls: tuple[str, ...]
     encoder: Encoder
     tokenizer: LiteralTokenizer
@@ -82,7 +84,8 @@ class Explainer:
             encoded = ControlledVector(query_vector, str(query))
         finder = OriginFinder(encoder, encoded.text, encoded.vector) if origins else None
         controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
-        asked = _Query(encoded, controls, encoder, tokenizer, finder)
+        words = words_of(encoded.text, [(0, len(encoded.text))], tokenizer)
+        asked = _Query(encoded, words, controls, encoder, tokenizer, finder)
         return [self._explain(asked, hit) for hit in hits]
 
     def _explain(self, query: _Query, hit: Hit) -> Explanation:
@@ -104,6 +107,7 @@ class Explainer:
             text_origins=None if origins is None else origins.of_text(hit.text, document_vector, windows),
             controls=query.controls,
             controlled=query.encoded.notes,
+            query_words=query.words,
         )
 
     def _stored_hit(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:
