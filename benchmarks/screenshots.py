@@ -27,7 +27,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         location = str(Path(folder, "index"))
         splade = [sys.executable, "-m", "splade_retriever"]
-        subprocess.run([*splade, "index", "examples/data/astronomy", "--to", location, "--base", "."], check=True)
+        subprocess.run(
+            [*splade, "index", "examples/data/astronomy", "--to", location, "--base", "."], check=True
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

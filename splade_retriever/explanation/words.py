@@ -107,9 +107,7 @@ def _near(
             first, last = bisect_right(ends, place[1]), bisect_left(ends, place[2])
             begin = min([place[1], *(start for start, _ in spans[first : first + 1])])
             stop = max([place[2], *(end for _, end in spans[last : last + 1] if spans[last][0] < place[2])])
-            near.update(
-                dict.fromkeys(places[bisect_right(stops, begin) : bisect_left(starts, stop)])
-            )
+            near.update(dict.fromkeys(places[bisect_right(stops, begin) : bisect_left(starts, stop)]))
     return sorted(near, key=lambda place: place[1:])
 
 
