@@ -4,8 +4,8 @@
     python -m benchmarks.search_page --documents 1000    # figures for orientation only
     python -m benchmarks.search_page --write             # into docs/benchmarks.md
 
-The documents are the paragraphs of examples/data/astronomy, repeated, each time with weights that differ by up
-to a fifth, so most documents share a token with the query. `splade serve` runs in a separate process and
+The documents are the paragraphs of examples/data/astronomy, repeated, each time with weights that differ by
+up to a fifth, so most documents share a token with the query. `splade serve` runs in a separate process and
 opens the folder; each keystroke of a query is a request over HTTP for 5 hits with their explanations and
 the query's vector. The cost of explanations is measured in this process: 10 hits of a search with their
 vectors, against encoding the query.
