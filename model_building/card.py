@@ -10,7 +10,7 @@ the bundled model are `model_building/record`, so its card can be written again 
 - optional: `pool.json` by `pool`, the numbers of texts and queries of a round over mined candidates;
 - optional: `fp32.json` and `int8.json` by `evaluate`, of the same weights in both precisions;
 - optional: `expansions.md`, `teachers.md`, `steps.md` and `ways.md`, the output of `expansions` and of
-  `research.ceiling`, `research.variants` and `research.ways`, and `noise.md`, a table made by hand.
+  `research.ceiling`, `research.variants` and `research.ways`, and `noise.md` and `queries.md`, made by hand.
 
 The card is written twice with the same text: beside the model (`MODEL_CARD.md`) and into the docs
 (`model.md`). The lab notes are `model_building/README.md`. With `--attribution`, the table of the `docs`
@@ -79,6 +79,13 @@ that say nothing. [SEP] gave `”` a weight in one of seven texts and in texts w
 one of six; a text now has weights by its words only. Measured once, on the weights of the int8 graph at each
 token, by exact search; the figures of the first line differ from those of the card of that graph by the
 rounding of codes.""",
+    "queries.md": """\
+## Queries without the network
+
+nDCG@10 with the document vectors of the fourth version, where each token of a query has a fixed weight and
+nothing was trained. Such a query costs no run of the network; the loss is on queries whose words differ from
+those of the answers (cacm, cisi, mediqa), so a table of weights has to be trained before it could ship.
+Measured once, by exact search over the weights of the int8 graph:""",
     "steps.md": """\
 ## Gain of each step
 
