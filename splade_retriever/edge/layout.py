@@ -210,8 +210,11 @@ def is_marked(path: Path) -> bool:
         return False
     try:
         found = json.loads(_read_text(mark)).get("format")
-    except (ValueError, AttributeError, RecursionError):
-        found = "unreadable"
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"{mark} is damaged, expected the JSON object {json.dumps({'format': _FORMAT})}. If the folder "
+            "is your index, write that into the file; its collections are checked when they are opened."
+        ) from error
     if found != _FORMAT:
         raise StorageError(
             f"{mark} has format {found!r}, this version reads {_FORMAT}. Upgrade splade-retriever."

@@ -162,7 +162,8 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     """Return ids as a list.
 
     Raises:
-        InputError: They are one string, or one of them is not a string.
+        InputError: They are one string, or one of them is not a string, or holds half a
+            surrogate pair.
     """
     if isinstance(ids, str | bytes | Mapping):
         raise InputError(f"ids is one {type(ids).__name__}, expected several. Pass [id].")
@@ -170,6 +171,8 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     for position, id in enumerate(listed):
         if not isinstance(id, str):
             raise InputError(f"id {position} is {id!r}, {type_name(id)}, expected a string.")
+        if fault := text_fault(f"id {position}", id):
+            raise InputError(f"{fault}.")
     return listed
 
 

@@ -405,7 +405,7 @@ class SpladeIndex:
         *,
         filter: FilterLike | None = None,
         tenant: str | None = None,
-    ) -> None:
+    ) -> int:
         """Delete documents by id, or all that match a filter; ids that are not stored are skipped.
 
         Args:
@@ -413,11 +413,14 @@ class SpladeIndex:
             filter: See `splade_retriever.filters`.
             tenant: Whose ids they are, where the collection has a `tenant_field`.
 
+        Returns:
+            How many documents were deleted.
+
         Raises:
             InputError: Without ids and filter, or with both; to delete everything use `clear`. Or the tenant
                 is missing.
         """
-        self._writer.delete(ids, self._engine_filter(filter), tenant=tenant)
+        return self._writer.delete(ids, self._engine_filter(filter), tenant=tenant)
 
     def clear(self) -> None:
         """Delete every document; the collection and its settings stay."""
@@ -712,9 +715,9 @@ class SpladeIndex:
         *,
         filter: FilterLike | None = None,
         tenant: str | None = None,
-    ) -> None:
+    ) -> int:
         """Run `delete` in a thread."""
-        await self.run_in_thread(self.delete, ids, filter=filter, tenant=tenant)
+        return await self.run_in_thread(self.delete, ids, filter=filter, tenant=tenant)
 
     async def acount(self, filter: FilterLike | None = None) -> int:
         """Run `count` in a thread."""

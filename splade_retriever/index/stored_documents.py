@@ -159,8 +159,8 @@ def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str
         collection.set_payload(changed_floats(metadata), points, key=PACKAGE_KEY)
 
 
-def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> None:
-    """Delete documents with all their points; those that are not stored are skipped.
+def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> int:
+    """Delete documents with all their points, and return how many were stored; others are skipped.
 
     A document of several points has no hash while it is being deleted, so that the next `add` writes it again
     where a kill leaves a part of it.
@@ -176,16 +176,19 @@ def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> Non
             for n in reversed(range(document.windows))
         ]
     )
+    return len(stored)
 
 
-def delete_matching(collection: Collection, filter: models.Filter) -> None:
-    """Delete the documents that match a filter, each with all its points."""
+def delete_matching(collection: Collection, filter: models.Filter) -> int:
+    """Delete the documents that match a filter, each with all its points, and return their number."""
     if not collection.has_windows:
+        count = collection.count(filter)
         collection.delete_matching(filter)
-        return
+        return count
     matching = document_filter(collection, filter)
     points = points_by_document(collection, matching)
     for batch in in_batches(list(points)):
         delete_documents(collection, batch)
         # What an interrupted deletion left of a document, and points of other programs.
         collection.delete_points([point for key in batch for point in points[key]])
+    return len(points)

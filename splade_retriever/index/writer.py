@@ -238,8 +238,8 @@ class Writer:
 
     def delete(
         self, ids: Iterable[str] | None, filter: models.Filter | None, *, tenant: str | None = None
-    ) -> None:
-        """Delete documents by id, or all that match a filter."""
+    ) -> int:
+        """Delete documents by id, or all that match a filter; return how many there were."""
         if (ids is None) == (filter is None):
             raise InputError(
                 "delete takes either ids or a filter that is not empty. To delete all use clear()."
@@ -253,11 +253,13 @@ class Writer:
                     "clear()."
                 )
             with self._collection.confirmed_write():
-                delete_matching(self._collection, filter)
-            return
+                return delete_matching(self._collection, filter)
+        deleted = 0
         for batch in in_batches(checked_ids(ids or ())):
             with self._collection.confirmed_write():
-                delete_documents(self._collection, document_keys(self._collection, batch, tenant))
+                keys = document_keys(self._collection, batch, tenant)
+                deleted += delete_documents(self._collection, keys)
+        return deleted
 
     def clear(self) -> None:
         """Delete all documents."""

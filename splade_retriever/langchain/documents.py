@@ -1,8 +1,11 @@
 """LangChain documents <-> inputs and hits of the index: pure conversions."""
 
+import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import tee
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.documents import Document
 
@@ -14,6 +17,8 @@ from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.validation import type_name
 
 __all__ = ["columns", "to_document", "to_documents"]
+
+_NAMESPACE: Final = uuid.UUID("0d8f4f0b-6a3c-5d0e-9a55-2f1c6b7f5e11")
 
 
 def to_document(hit: Hit) -> Document:
@@ -42,7 +47,7 @@ def to_documents(
 
 
 def columns(
-    documents: Iterable[Document], ids: Iterable[str | None] | None
+    documents: Iterable[Document], ids: Iterable[str | None] | None, *, ids_of_content: bool = False
 ) -> tuple[Iterable[str], Iterable[dict[str, Any]], Iterable[str | None]]:
     """Split documents into the three inputs of `SpladeIndex.add`.
 
@@ -52,6 +57,8 @@ def columns(
     Args:
         documents: Documents, each with an id, or None for a random one.
         ids: Ids that replace those of the documents.
+        ids_of_content: Whether a document without an id gets one that is made of its text and metadata. The
+            same documents added again then replace themselves.
 
     Raises:
         InputError: If an item is not a Document: at once for a list, when it is reached for an iterator.
@@ -60,20 +67,41 @@ def columns(
         raise InputError(
             f"documents is one {type(documents).__name__}, expected several. Pass a list of Documents."
         )
+    id_of = _ContentIds() if ids_of_content else _own_id
     if isinstance(documents, Sequence):
         checked = list(_checked(documents))
         return (
             [document.page_content for document in checked],
             [_metadata_of(document) for document in checked],
-            [document.id for document in checked] if ids is None else ids,
+            [id_of(document) for document in checked] if ids is None else ids,
         )
     # The three copies are read in step, so each is at most one document ahead of the others.
     for_texts, for_metadatas, for_ids = tee(_checked(documents), 3)
     return (
         (document.page_content for document in for_texts),
         (_metadata_of(document) for document in for_metadatas),
-        (document.id for document in for_ids) if ids is None else ids,
+        (id_of(document) for document in for_ids) if ids is None else ids,
     )
+
+
+def _own_id(document: Document) -> str | None:
+    return document.id
+
+
+class _ContentIds:
+    """Makes ids of documents without one, the same in each run; equal documents of a run are numbered."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, document: Document) -> str:
+        if document.id is not None:
+            return document.id
+        metadata = sorted((str(key), repr(value)) for key, value in _metadata_of(document).items())
+        content = repr((document.page_content, metadata))
+        digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        self._seen[digest] += 1
+        return str(uuid.uuid5(_NAMESPACE, f"{digest}#{self._seen[digest]}"))
 
 
 def _metadata_of(document: Document) -> dict[str, Any]:

@@ -170,7 +170,8 @@ class SpladeRetriever(BaseRetriever):
         """Add documents to a new or an existing index, and return its retriever.
 
         Args:
-            documents: A list or an iterator. Their ids are kept; a document without one gets a random id.
+            documents: A list or an iterator. Their ids are kept; a document without one gets
+                an id that is made of its text and metadata, so that the same call replaces what it stored.
             ids: Ids that replace those of the documents.
             location: A folder, ":memory:" or the URL of a server. A new collection has `windows="merge"`, so
                 that chunks longer than the model reads are encoded completely.
@@ -185,7 +186,7 @@ class SpladeRetriever(BaseRetriever):
         fields, index_arguments = cls._split(settings)
         index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **index_arguments})
         try:
-            index.add(*columns(documents, ids))
+            index.add(*columns(documents, ids, ids_of_content=True))
             return cls(index=index, **fields)
         except BaseException:
             index.close()
@@ -206,7 +207,7 @@ class SpladeRetriever(BaseRetriever):
         arguments = {"default_windows": "merge", **index_arguments}
         index = await SpladeIndex.aopen(location, dense=embedding, **arguments)
         try:
-            await index.aadd(*columns(documents, ids))
+            await index.aadd(*columns(documents, ids, ids_of_content=True))
             return cls(index=index, **fields)
         except BaseException:
             await index.aclose()

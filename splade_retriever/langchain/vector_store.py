@@ -118,8 +118,12 @@ class SpladeVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         **settings: Any,
     ) -> Self:
-        """Open a store and add documents, which keep their ids; otherwise like `from_texts`."""
-        texts, metadatas, document_ids = columns(documents, ids)
+        """Open a store and add documents, which keep their ids; otherwise like `from_texts`.
+
+        A document without an id gets one that is made of its text and metadata, so that the same call twice
+        stores it once.
+        """
+        texts, metadatas, document_ids = columns(documents, ids, ids_of_content=True)
         return cls.from_texts(texts, embedding, metadatas, ids=document_ids, **settings)
 
     @classmethod
@@ -154,7 +158,7 @@ class SpladeVectorStore(VectorStore):
         **settings: Any,
     ) -> Self:
         """Async version of `from_documents`."""
-        texts, metadatas, document_ids = columns(documents, ids)
+        texts, metadatas, document_ids = columns(documents, ids, ids_of_content=True)
         return await cls.afrom_texts(texts, embedding, metadatas, ids=document_ids, **settings)
 
     def add_texts(

@@ -14,8 +14,9 @@ from qdrant_client import models
 from splade_retriever.edge.checksums import json_checksum
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.lock import lock_folder
-from splade_retriever.errors import IndexLockedError, SpladeError
+from splade_retriever.errors import IndexLockedError, InputError, SpladeError, StorageError
 from splade_retriever.index.splade_index import SpladeIndex
+from tests.words import WordEncoder
 
 KEYS = ["format", "name", "config", "payload_indexes", "replaces", "metadata", "vectors", "sparse_vectors"]
 KEYS += ["splade_retriever", "encoder", "layout", "vector_name", "windows", "min_weight", "splade", "files"]
@@ -121,3 +122,21 @@ def test_any_content_of_a_lock_that_is_held_is_an_error_of_locking(folder: Path,
             EdgeClient(folder, read_only=True)
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("garbage", "is damaged"), ("[1]", "is damaged"), ('{"format": 9}', "Upgrade splade-retriever")],
+)
+def test_a_damaged_mark_is_not_taken_for_one_of_a_newer_version(
+    folder: Path, content: str, message: str
+) -> None:
+    (folder / "edge.json").write_text(content, encoding="utf-8")
+    with pytest.raises(StorageError, match=message):
+        EdgeClient(folder)
+
+
+@pytest.mark.parametrize("call", ["get", "delete"])
+def test_half_a_surrogate_pair_in_an_id_is_an_input_error(call: str) -> None:
+    with SpladeIndex(model=WordEncoder()) as index, pytest.raises(InputError, match="surrogate"):
+        getattr(index, call)(["\ud800"])

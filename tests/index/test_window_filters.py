@@ -1,5 +1,6 @@
 """With windows="points" a filter matches documents: all points of one, or none."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +155,12 @@ def test_an_empty_filter_deletes_nothing(index: SpladeIndex, filter: Any) -> Non
         index.delete(filter=filter)
 
     assert index.count() == 1
+
+
+def test_delete_returns_the_number_of_documents_not_of_windows(tmp_path: Path) -> None:
+    encoder = WordEncoder(max_length=3)
+    with SpladeIndex(tmp_path, model=encoder, windows="points", window_overlap=0) as index:
+        index.add(["one two three four five six"] * 3, [{"n": n} for n in range(3)], ["a", "b", "c"])
+        assert index.delete(["a", "nowhere"]) == 1
+        assert index.delete(filter={"n": {"$gte": 1}}) == 2
+        assert index.count() == 0

@@ -22,7 +22,12 @@ from splade_retriever import SpladeIndex
 from splade_retriever.errors import CollectionMismatchError, FilterError, IndexClosedError, InputError
 from splade_retriever.index.mmr import diverse
 from splade_retriever.index.search_request import Fusion
-from splade_retriever.langchain import METADATA_KEY, SpladeSparseEmbeddings, SpladeVectorStore
+from splade_retriever.langchain import (
+    METADATA_KEY,
+    SpladeRetriever,
+    SpladeSparseEmbeddings,
+    SpladeVectorStore,
+)
 from splade_retriever.langchain.relevance import relevance
 from tests.index.parts import opened_store
 from tests.langchain.chains import QUESTIONS, passages
@@ -790,3 +795,23 @@ class TestStoreOnServerSparse(VectorStoreSuite):
 @pytest.mark.server
 class TestStoreOnServerHybrid(VectorStoreSuite):
     engine, dense = "server", True
+
+
+@pytest.mark.parametrize("kind", [SpladeVectorStore, SpladeRetriever])
+@pytest.mark.parametrize("stream", [False, True])
+def test_from_documents_twice_stores_each_document_once(tmp_path: Path, kind: Any, stream: bool) -> None:
+    documents = [
+        Document(page_content="moon", metadata={"n": 1, "a": [2]}),
+        Document(page_content="moon", metadata={"a": [2], "n": 2}),
+        Document(page_content="moon", metadata={"n": 1, "a": [2]}),  # equal documents are all kept
+        Document(page_content="moon", id="own"),
+    ]
+    for _ in range(2):
+        opened = kind.from_documents(iter(documents) if stream else documents, location=tmp_path / "index")
+        opened.close()
+    with SpladeIndex(tmp_path / "index") as index:
+        assert index.count() == 4
+        assert index.get(["own"])
+        assert index.delete(["own", "nowhere"]) == 1
+        assert index.delete(filter={"n": 1}) == 2
+        assert index.delete(filter={"n": 1}) == 0
