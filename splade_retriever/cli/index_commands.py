@@ -23,6 +23,7 @@ from splade_retriever.cli.options import (
     RetryForOption,
     TimeoutOption,
     copied_stdin,
+    load_model,
     open_index,
     open_to_read,
     server_keywords,
@@ -46,7 +47,9 @@ _MAX_SKIPPED: Final = 5
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; - reads stdin.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders; - reads stdin.")
+    ] = None,
     *,
     to: Annotated[
         str,
@@ -84,6 +87,10 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file or line that cannot be read.")
     ] = False,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", metavar="FILE", help="Add the file of `splade encode --out`, not PATHs."),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep running, and update the index whenever files change.")
     ] = False,
@@ -100,15 +107,26 @@ def index(
     Run it again to encode what is new or changed, and to remove what is gone from the files. The formats from
     PDF to EPUB need the extra `files`.
     """
+    from splade_retriever.cli.bulk_views import load_file
     from splade_retriever.cli.report_views import sync_view
     from splade_retriever.files.discovery import find_files
     from splade_retriever.files.passages import FileIssue, ReadOptions
     from splade_retriever.files.splitter import Splitter
     from splade_retriever.files.watch import wait_for_changes
 
-    if watch and _STDIN in paths:
+    paths = paths or []
+    if bool(paths) == (vectors is not None):
+        raise typer.BadParameter("Name files and folders, or a file of vectors with --vectors.")
+    if watch and (_STDIN in paths or vectors):
         raise InputError("--watch cannot watch stdin. Name files or folders.")
     location = resolved_location(to)
+    server = server_keywords(grpc, grpc_port, timeout, retry_for, ca)
+    if vectors is not None:
+        with open_index(
+            location, collection, model=model, api_key=api_key, server=server, create=True
+        ) as opened:
+            load_file(opened, vectors, location=to, as_json=as_json)
+        return
     with ExitStack() as stack:
         names = {}
         if _STDIN in paths:
@@ -135,11 +153,13 @@ def index(
                 collection,
                 model=model,
                 api_key=api_key,
-                server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+                server=server,
                 create=True,
             )
         )
-        splitter = Splitter(getattr(opened.model, "tokenizer"), max_tokens=passage_tokens)  # noqa: B009 - the command's models are SparseTextEmbedding
+        # BM25 has no tokenizer with a limit: its texts are cut as those of the bundled model.
+        tokenizer = getattr(opened.model, "tokenizer", None) or load_model(None).tokenizer
+        splitter = Splitter(tokenizer, max_tokens=passage_tokens)
 
         def update(files: Sequence[Path | FileIssue]) -> SyncReport:
             report = _sync_with_progress(

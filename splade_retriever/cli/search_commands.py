@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splade_retriever.cli.options import (
+    BaseOption,
     CaOption,
     CollectionOption,
     FilterOption,
@@ -177,16 +178,56 @@ def explain(
 
 
 def encode(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads it from stdin.")],
+    text: Annotated[
+        str,
+        typer.Argument(metavar="TEXT", help="The text; - reads it from stdin. With --out, a file or folder."),
+    ],
     *,
     query: Annotated[bool, typer.Option("--query", help="Encode as a query, not as a document.")] = False,
     tokens: TokensOption = 30,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Encode files to this Parquet file."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="With --out: encode the i-th of n shares.")
+    ] = "1/1",
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="Field or column of a record with its text.")
+    ] = "text",
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id-field", metavar="NAME", help="Field or column with its id; else `id` or `_id`."),
+    ] = None,
+    passage_tokens: Annotated[
+        int, typer.Option("--passage-tokens", min=16, metavar="N", help="Maximum tokens of a passage.")
+    ] = 256,
+    base: BaseOption = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode a text, and show its tokens with their weights: those of the text and those of its expansion."""
+    """Encode a text, and show its tokens with their weights: those of the text and those of its expansion.
+
+    With --out, encode the files at a path to a Parquet file, which `splade index --vectors` reads. A run that
+    was stopped continues. Needs the extra `bulk`.
+    """
     from splade_retriever.cli.model_views import weights_view
 
+    if out is not None:
+        from splade_retriever.cli.bulk_views import encode_to_file
+        from splade_retriever.files.passages import ReadOptions
+
+        options = ReadOptions(text_field=text_field, id_field=id_field, base=base)
+        encode_to_file(
+            Path(text),
+            out,
+            model=load_model(model),
+            options=options,
+            shard=shard,
+            passage_tokens=passage_tokens,
+            as_json=as_json,
+        )
+        return
     text = read_text(text)
     encoder = load_model(model)
     (vector,) = encoder.query_embed([text]) if query else encoder.embed([text])

@@ -25,7 +25,7 @@ from splade_retriever.files.records import Record, json_records, table_records
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.validation import text_fault, type_name
 
-__all__ = ["read_file"]
+__all__ = ["read_file", "record_passages"]
 
 _ID_FIELDS: Final = ("id", "_id")
 _MAX_NAMES: Final = 10
@@ -88,10 +88,10 @@ def _read(
     # Five bytes have no meaning in Windows-1252.
     with io.TextIOWrapper(file, encoding=content.encoding, errors="replace", newline=None) as text:
         if kind in JSON_LINES:
-            yield from _record_passages(json_records(_lines(text)), path, options, splitter)
+            yield from record_passages(json_records(_lines(text)), path, options, splitter)
         elif kind in TABLES:
             records = table_records(_lines(text), text_field=options.text_field)
-            yield from _record_passages(records, path, options, splitter)
+            yield from record_passages(records, path, options, splitter)
         elif content.size > _MAX_TEXT:
             yield FileIssue(place, f"has {content.size:,} bytes, expected at most {_MAX_TEXT:,}; split it")
         else:
@@ -207,9 +207,10 @@ def _passage(source: str, number: int, text: str, metadata: dict[str, Any], head
 # -- records -------------------------------------------------------------------------------------------------
 
 
-def _record_passages(
+def record_passages(
     records: Iterable[Record], path: Path, options: ReadOptions, splitter: Splitter
 ) -> Iterator[Passage | FileIssue]:
+    """Read records into passages, as `read_file` does with those of a file."""
     source = options.source_of(path)
     for record in records:
         place = options.place_of(path) + (f":{record.line}" if record.line else "")

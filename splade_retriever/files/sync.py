@@ -18,9 +18,9 @@ from splade_retriever.index.documents import BadInput
 from splade_retriever.index.payload import PACKAGE_KEY, package_fields
 from splade_retriever.index.splade_index import SpladeIndex
 
-__all__ = ["StoredPassage", "SyncReport", "stored_passages", "sync_files"]
+__all__ = ["FILE_KEY", "StoredPassage", "SyncReport", "stored_passages", "sync_files"]
 
-_FILE: Final = "file"
+FILE_KEY: Final = "file"
 """Key of a document's extra data that names the file it came from."""
 _BATCH: Final = 64
 """Passages that are written, and so kept, together."""
@@ -115,7 +115,7 @@ def sync_files(
         (passage.text for passage in passages[0]),
         (passage.metadata for passage in passages[1]),
         (passage.id for passage in passages[2]),
-        extras=({_FILE: run.file} for _ in passages[3]),
+        extras=({FILE_KEY: run.file} for _ in passages[3]),
         encoded_texts=(_with_context(passage) for passage in passages[4]),
         batch_size=_BATCH,
         on_error=run.on_refused,
@@ -224,7 +224,7 @@ def stored_passages(index: SpladeIndex) -> dict[str, StoredPassage]:
     records = index.store.scroll(batch_size=_IDS_PER_PAGE, payload=[PACKAGE_KEY])
     for record in records:
         own = package_fields(record)
-        file = (own.get("extra") or {}).get(_FILE)
+        file = (own.get("extra") or {}).get(FILE_KEY)
         if file is not None:
             stored[str(own.get("id", record.id))] = StoredPassage(file, own.get("hash"))
     return stored

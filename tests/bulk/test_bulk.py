@@ -1,0 +1,247 @@
+"""Encoding files to Parquet: the same vectors, resumed after a kill, sharded, and loaded into an index."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from splade_retriever import SparseEmbedding, SparseTextEmbedding, SpladeIndex
+from splade_retriever.cli.commands import app
+from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.files.discovery import find_files
+from splade_retriever.files.passages import ReadOptions
+from splade_retriever.files.splitter import Splitter
+from tests.tiny import write_tiny_model
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `bulk`)")
+
+WORDS = ["moon", "rover", "lunar", "water", "ice", "orbit", "rocket", "pole"]
+PER_PART = 8
+SIZE = ("--passage-tokens", "30")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> SparseTextEmbedding:
+    return SparseTextEmbedding(write_tiny_model(tmp_path_factory.mktemp("bulk") / "tiny"))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    rows = [
+        {"id": f"d{n}", "text": f"the {WORDS[n % 8]} of the {WORDS[n * 3 % 8]}", "year": n, "title": "moon"}
+        for n in range(30)
+    ]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def encode(corpus: Path, out: Path, encoder: Any, **options: Any) -> Any:
+    from splade_retriever.bulk import encode_files
+
+    read = ReadOptions(base=corpus.parent)
+    return encode_files(
+        list(find_files([corpus], read)),
+        out,
+        encoder=encoder,
+        splitter=Splitter(encoder.tokenizer, max_tokens=30),
+        options=read,
+        passages_per_part=PER_PART,
+        **options,
+    )
+
+
+def rows(path: Path) -> dict[str, Any]:
+    from splade_retriever.bulk.vectors_file import read_rows
+
+    return {row.passage.id: row for row in read_rows(path)}
+
+
+class Stopping:
+    """An encoder that fails after some texts, as a run does that is stopped."""
+
+    def __init__(self, encoder: SparseTextEmbedding, texts: int) -> None:
+        self.tokenizer, self.fingerprint = encoder.tokenizer, encoder.fingerprint
+        self._encoder, self._left = encoder, texts
+
+    def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseEmbedding]:
+        for vector in self._encoder.passage_embed(texts):
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+            yield vector
+
+
+def test_a_file_holds_each_passage_with_the_vector_of_its_text_and_title(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    done = []
+    report = encode(corpus, tmp_path / "v.parquet", tiny, on_progress=lambda *at: done.append(at[0]))
+
+    found = rows(tmp_path / "v.parquet")
+    assert (report.passages, report.encoded, done) == (30, 30, [8, 16, 24, 30])
+    row = found["corpus.jsonl#d3"]
+    assert row.passage.metadata["year"] == 3
+    alone = next(tiny.passage_embed(f"moon\n{row.passage.text}"))
+    assert row.vector.indices.tolist() == alone.indices.tolist()
+    np.testing.assert_allclose(row.vector.values, alone.values, atol=1e-5)
+    assert not (tmp_path / "v.parquet.parts").exists()
+
+
+@pytest.mark.parametrize("texts", [0, 8, 13, 29])
+def test_a_stopped_run_continues_and_writes_the_same_bytes(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding, texts: int
+) -> None:
+    encode(corpus, tmp_path / "whole.parquet", tiny)
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, tmp_path / "v.parquet", Stopping(tiny, texts))
+    assert not (tmp_path / "v.parquet").exists()
+
+    report = encode(corpus, tmp_path / "v.parquet", tiny)
+
+    assert report.encoded == 30 - texts // PER_PART * PER_PART
+    assert (tmp_path / "v.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_killed_run_continues_and_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": n, "text": f"star {n} moon"}) for n in range(2500)]
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    start = [sys.executable, "-m", "splade_retriever"]
+    command = [*start, "encode", str(corpus), *SIZE, "--base", str(tmp_path), "--out"]
+    model = str(write_tiny_model(tmp_path / "tiny", max_length=64))
+    running = subprocess.Popen([*command, str(tmp_path / "v.parquet"), "--model", model])
+    parts = tmp_path / "v.parquet.parts"
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("part-*")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert list(parts.glob("part-*"))
+    assert not (tmp_path / "v.parquet").exists()
+
+    again, whole = (
+        json.loads(
+            CliRunner().invoke(app, [*command[3:], str(tmp_path / name), "--model", model, "--json"]).stdout
+        )
+        for name in ("v.parquet", "whole.parquet")
+    )
+
+    assert again["encoded"] < again["passages"] == whole["encoded"]
+    assert (tmp_path / "v.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_a_changed_passage_is_encoded_again(corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, tmp_path / "v.parquet", Stopping(tiny, 20))
+    corpus.write_text(corpus.read_text("utf-8").replace('"year": 9,', '"year": 99,'), encoding="utf-8")
+
+    report = encode(corpus, tmp_path / "v.parquet", tiny)
+
+    assert report.encoded == 30 - PER_PART  # the first of the two parts is kept
+    assert rows(tmp_path / "v.parquet")["corpus.jsonl#d9"].passage.metadata["year"] == 99
+
+
+def test_parts_of_another_model_or_shard_are_not_continued(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    from splade_retriever.bulk import Shard
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, tmp_path / "v.parquet", Stopping(tiny, 20))
+
+    with pytest.raises(InputError, match="parts of a run with another model or another --shard"):
+        encode(corpus, tmp_path / "v.parquet", tiny, shard=Shard(1, 2))
+
+
+def test_shards_are_disjoint_and_complete(corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding) -> None:
+    from splade_retriever.bulk import Shard
+
+    encode(corpus, tmp_path / "whole.parquet", tiny)
+    shares = []
+    for number in (1, 2, 3):
+        encode(corpus, tmp_path / f"{number}.parquet", tiny, shard=Shard.parse(f"{number}/3"))
+        shares.append(rows(tmp_path / f"{number}.parquet"))
+
+    whole = rows(tmp_path / "whole.parquet")
+    assert [len(share) for share in shares] == [10, 10, 10]
+    assert {id: row for share in shares for id, row in share.items()}.keys() == whole.keys()
+    for text in ("0/3", "4/3", "3", "a/b", "1/0"):
+        with pytest.raises(InputError, match="expected i/n"):
+            Shard.parse(text)
+
+
+def test_the_commands_encode_and_load_without_encoding_again(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    model = str(tiny._files.folder.path)
+    vectors, index = str(tmp_path / "v.parquet"), str(tmp_path / "index")
+    run = CliRunner().invoke
+    encoded = run(app, ["encode", str(corpus), *SIZE, "--out", vectors, "--model", model, "--json"])
+    assert encoded.exit_code == 0, encoded.output
+    assert json.loads(encoded.stdout)["passages"] == 30
+
+    loaded = run(app, ["index", "--vectors", vectors, "--to", index, "--model", model, "--json"])
+    assert loaded.exit_code == 0, loaded.output
+    assert json.loads(loaded.stdout) == {"location": index, "added": 30, "total": 30}
+    synced = run(app, ["index", str(corpus), *SIZE, "--to", index, "--model", model, "--json"])
+    assert json.loads(synced.stdout)["unchanged"] == 30, synced.output
+    with SpladeIndex(index, model=model) as opened:
+        (hit,) = opened.search("moon rover", k=1)
+        assert hit.metadata["source"].endswith("corpus.jsonl")
+
+    neither = run(app, ["index", "--to", index])
+    assert neither.exit_code == 2
+
+
+def test_another_model_than_the_file_s_is_refused(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    from splade_retriever.bulk import load_vectors
+
+    encode(corpus, tmp_path / "v.parquet", tiny)
+    with (
+        SpladeIndex(tmp_path / "index") as index,
+        pytest.raises(CollectionMismatchError, match="made by model 'tiny'"),
+    ):
+        load_vectors(index, tmp_path / "v.parquet")
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    with (
+        SpladeIndex(tmp_path / "index") as index,
+        pytest.raises(InputError, match="is not a file of vectors"),
+    ):
+        load_vectors(index, tmp_path / "other.parquet")
+
+
+def test_rows_of_a_parquet_file_are_records(tmp_path: Path, tiny: SparseTextEmbedding) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {"id": ["a", "b", "c"], "text": ["the moon", None, "a rover"], "year": [1, 2, None]}
+    pq.write_table(pa.table(table), tmp_path / "corpus.parquet")
+
+    report = encode(tmp_path / "corpus.parquet", tmp_path / "v.parquet", tiny)
+
+    found = rows(tmp_path / "v.parquet")
+    assert sorted(found) == ["corpus.parquet#a", "corpus.parquet#c"]
+    assert found["corpus.parquet#a"].passage.metadata["year"] == 1
+    assert [issue.reason for issue in report.issues] == ["has no text: field 'text' is null"]
+
+
+def test_a_source_without_passages_writes_nothing(tmp_path: Path, tiny: SparseTextEmbedding) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"id": 1}\n', encoding="utf-8")
+
+    with pytest.raises(InputError, match="No passage was found to encode, and 1 files or lines"):
+        encode(tmp_path / "corpus.jsonl", tmp_path / "v.parquet", tiny)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
