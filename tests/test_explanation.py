@@ -592,3 +592,12 @@ def test_one_hit_in_place_of_several_is_refused() -> None:
         (hit,) = ix.search("heron", 1)
         with pytest.raises(InputError, match=r"one Hit, expected several hits. Pass \[hit\]"):
             ix.explain_all("heron", hit)  # type: ignore[arg-type]
+
+
+def test_a_notebook_shows_a_hit_as_text() -> None:
+    html = Hit("<i>", "<script>moon</script> \x1b", {"<b>": "\u202e"}, score=1.5)._repr_html_()
+
+    assert "&lt;i&gt; (score 1.500)" in html
+    assert "&lt;script&gt;moon&lt;/script&gt; \\x1b" in html
+    assert "&lt;b&gt;" in html
+    assert not {"\x1b", "\u202e"} & set(html)

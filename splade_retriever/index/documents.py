@@ -4,9 +4,11 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Final, NamedTuple, TypeVar
 
 from splade_retriever.errors import InputError
+from splade_retriever.printable import printable
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import json_fault, plain, text_fault, type_name
 
@@ -58,6 +60,16 @@ class Hit:
     """Where `text` lies in the document (characters, start and end), for a document stored as windows."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What was added with `extras`: an adapter's data, kept out of the metadata."""
+
+    def _repr_html_(self) -> str:
+        """Draw for a notebook: id, score, text and metadata, all as text."""
+        head = f"{self.id} (score {self.score:.3f})"
+        metadata = json.dumps(self.metadata, ensure_ascii=False, default=str)
+        return (
+            f"<div><p><strong>{escape(printable(head))}</strong></p>"
+            f'<p style="white-space:pre-wrap">{escape(printable(self.text))}</p>'
+            f"<p><small>{escape(printable(metadata))}</small></p></div>"
+        )
 
 
 class DocumentKey(NamedTuple):
