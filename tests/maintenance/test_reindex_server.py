@@ -83,6 +83,7 @@ def test_a_writer_through_the_alias_loses_nothing_that_was_acknowledged(
     opened: Opened, server_client: QdrantClient
 ) -> None:
     acknowledged: dict[str, str] = {}
+    refused: dict[str, str] = {}
     started, noticed = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -92,6 +93,7 @@ def test_a_writer_through_the_alias_loses_nothing_that_was_acknowledged(
             try:
                 index.add([f"written {n}"], ids=[id])
             except CollectionMismatchError:
+                refused[id] = f"written {n}"
                 noticed.set()
                 return
             acknowledged[id] = f"written {n}"
@@ -107,4 +109,6 @@ def test_a_writer_through_the_alias_loses_nothing_that_was_acknowledged(
     assert report.switch == "alias"
     assert noticed.is_set()
     with opened(model=DoublingEncoder()) as index:
-        assert {hit.id: hit.text for hit in index.scroll() if hit.id.startswith("w")} == acknowledged
+        stored = {hit.id: hit.text for hit in index.scroll() if hit.id.startswith("w")}
+    # A write that was refused because of the switch may have reached the old collection before it.
+    assert stored in (acknowledged, {**acknowledged, **refused})
