@@ -17,7 +17,7 @@ from splade_retriever import __version__
 from splade_retriever.cli.agent_commands import mcp
 from splade_retriever.cli.config_commands import config_commands
 from splade_retriever.cli.document_commands import delete, list_files, optimize
-from splade_retriever.cli.evaluation_commands import evaluate
+from splade_retriever.cli.evaluation_commands import evaluate, tune
 from splade_retriever.cli.index_commands import index, info
 from splade_retriever.cli.maintenance_commands import doctor, migrate, reindex
 from splade_retriever.cli.model_commands import bundle
@@ -72,6 +72,7 @@ for _command in (
     app.command()(_command)
 app.command("list")(list_files)
 app.command("eval")(evaluate)
+app.command()(tune)
 app.command()(adapt)
 app.command()(export)
 app.command()(bundle)

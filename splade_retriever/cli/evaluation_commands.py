@@ -1,21 +1,29 @@
-"""The command that measures a model: `splade eval`."""
+"""Commands that measure: `splade eval` and `splade tune`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from splade_retriever.cli.options import JsonOption, ModelOption
+from splade_retriever.cli.options import CollectionOption, JsonOption, KeyOption, ModelOption, open_to_read
 from splade_retriever.cli.output import print_result
 from splade_retriever.encoding.model_cards import Precision
+from splade_retriever.errors import InputError
+from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["evaluate"]
+    from splade_retriever.evaluation.beir import BeirCollection
+
+__all__ = ["evaluate", "tune"]
+
+_DIMS: Final = "all,128,64,32"
+_QUERY_DIMS: Final = "all,32,16,8"
 
 
 def evaluate(
@@ -68,6 +76,133 @@ def evaluate(
         show_progress=sys.stderr.isatty(),
     )
     print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
+
+
+def tune(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Collection in BEIR layout, folder of files, or index (a folder or a URL)."
+        ),
+    ],
+    *,
+    model: ModelOption = None,
+    collection: CollectionOption = "splade",
+    document_dims: Annotated[
+        str, typer.Option("--max-active-dims", metavar="LIST", help="Values to try for documents.")
+    ] = _DIMS,
+    query_dims: Annotated[
+        str, typer.Option("--query-max-active-dims", metavar="LIST", help="Values to try for queries.")
+    ] = _QUERY_DIMS,
+    max_loss: Annotated[
+        float, typer.Option("--max-loss", min=0.0, metavar="X", help="Loss of nDCG@10 that is acceptable.")
+    ] = 0.01,
+    max_queries: Annotated[
+        int, typer.Option("--max-queries", min=1, metavar="N", help="Headings to use as queries.")
+    ] = 500,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw quality, size and time (PNG or SVG).")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="Write a configuration (YAML) with the chosen settings."
+        ),
+    ] = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the smallest vectors that rank as well on your documents: pruning and datatype.
+
+    A collection in BEIR layout has judged queries. Of other sources the headings are the queries, and the
+    passages under them the answers; the report says so.
+    """
+    from splade_retriever.evaluation.tune import check_plot
+    from splade_retriever.evaluation.tune import tune as measure
+
+    if plot is not None:
+        check_plot(plot)
+    documents, queries = _numbers(document_dims), _numbers(query_dims)
+    is_beir = any(Path(source, name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    texts = _collection(
+        source, is_beir=is_beir, model=model, collection=collection, api_key=api_key, max_queries=max_queries
+    )
+    report = measure(
+        texts,
+        model,
+        document_dims=documents,
+        query_dims=queries,
+        max_loss=max_loss,
+        made_from_headings=not is_beir,
+        show_progress=sys.stderr.isatty(),
+    )
+    if plot is not None:
+        report.plot(plot)
+    if config is not None:
+        _write_configuration(config, report.index_settings(), model)
+    print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
+
+
+def _collection(
+    source: str, *, is_beir: bool, model: str | None, collection: str, api_key: str | None, max_queries: int
+) -> BeirCollection:
+    """Read judged queries, or make queries of headings of files or of an index's documents."""
+    from splade_retriever.evaluation.beir import BeirCollection
+    from splade_retriever.evaluation.tune import collection_from_headings
+
+    if is_beir:
+        return BeirCollection.read(source)
+    if is_url(source) or Path(source, "edge.json").is_file():
+        with open_to_read(
+            source, collection, model=model, api_key=api_key, server={}, read_only=False
+        ) as index:
+            passages = [(hit.id, hit.text, str(hit.metadata.get("heading", ""))) for hit in index.scroll()]
+        return collection_from_headings(source, passages, max_queries=max_queries)
+    return collection_from_headings(source, _passages_of_files(source, model), max_queries=max_queries)
+
+
+def _passages_of_files(source: str, model: str | None) -> Iterator[tuple[str, str, str]]:
+    from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+    from splade_retriever.files.discovery import find_files
+    from splade_retriever.files.loaders import read_file
+    from splade_retriever.files.passages import Passage, ReadOptions
+    from splade_retriever.files.splitter import Splitter
+
+    options = ReadOptions(base=Path(source))
+    splitter = Splitter(SparseTextEmbedding(model, lazy_load=True).tokenizer)
+    for path in find_files([Path(source)], options):
+        if isinstance(path, Path):
+            for passage in read_file(path, options, splitter):
+                if isinstance(passage, Passage):
+                    yield passage.id, passage.text, passage.context
+
+
+def _numbers(listed: str) -> list[int | None]:
+    """Read "all,64,32", with None for all.
+
+    Raises:
+        typer.BadParameter: If an item is neither "all" nor a number of 1 or more.
+    """
+    values: list[int | None] = []
+    for item in listed.split(","):
+        word = item.strip()
+        if word == "all":
+            values.append(None)
+        elif word.isdecimal() and int(word) >= 1:
+            values.append(int(word))
+        else:
+            raise typer.BadParameter(f"The list has {word!r}, expected numbers or all: {_DIMS}.")
+    return values
+
+
+def _write_configuration(path: Path, settings: dict[str, Any], model: str | None) -> None:
+    from splade_retriever.config import to_yaml
+
+    values: dict[str, Any] = {"location": "./index", "model": model, "index": {"create": True, **settings}}
+    try:
+        path.write_text(to_yaml({name: v for name, v in values.items() if v is not None}), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written ({error.strerror}). Check the folder.") from error
 
 
 def _markdown(text: str) -> RenderableType:

@@ -1,6 +1,7 @@
 """Arguments that a configuration passes on to `SpladeIndex` and `SparseTextEmbedding`: names and types."""
 
 import inspect
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, get_type_hints
@@ -22,12 +23,8 @@ def index_types() -> Mapping[str, Any]:
     """Return what a configuration may have under `index`: name -> type."""
     from splade_retriever.index.options import IndexKeywords
 
-    hints = get_type_hints(IndexKeywords)
-    return {
-        "create": bool,
-        "adopt": bool,
-        **{name: hint for name, hint in hints.items() if name != "api_key"},
-    }
+    annotations = {name: hint for name, hint in IndexKeywords.__annotations__.items() if name != "api_key"}
+    return {"create": bool, "adopt": bool, **_resolved(annotations, IndexKeywords.__module__)}
 
 
 @cache
@@ -35,9 +32,23 @@ def encoder_types() -> Mapping[str, Any]:
     """Return what a configuration may have under `encoder`: name -> type."""
     from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 
-    hints = get_type_hints(SparseTextEmbedding.__init__)
-    names = inspect.signature(SparseTextEmbedding).parameters
-    return {name: hints.get(name, Any) for name in names if name not in _NOT_OF_ENCODER}
+    parameters = inspect.signature(SparseTextEmbedding).parameters
+    annotations = {
+        name: parameter.annotation for name, parameter in parameters.items() if name not in _NOT_OF_ENCODER
+    }
+    return _resolved(annotations, SparseTextEmbedding.__module__)
+
+
+def _resolved(annotations: Mapping[str, Any], module: str) -> dict[str, Any]:
+    """Return the types of annotations; Any for a type that is imported for type checkers only."""
+    types: dict[str, Any] = {}
+    for name, annotation in annotations.items():
+        holder = type("Holder", (), {"__annotations__": {name: annotation}})
+        try:
+            types[name] = get_type_hints(holder, globalns=vars(sys.modules[module]))[name]
+        except NameError:
+            types[name] = Any
+    return types
 
 
 def check_arguments(parent: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from splade_retriever.index.point_encoding import prune
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["Cost", "EvaluationReport", "Gains", "Quality", "evaluate", "score_rankings"]
+__all__ = ["Cost", "EvaluationReport", "Gains", "Quality", "evaluate", "ndcg_of_each", "score_rankings"]
 
 logger = logging.getLogger(__name__)
 
@@ -246,21 +246,39 @@ def score_rankings(
         nDCG with exponential gains: Burges et al., ICML 2005; the discount of rank r is 1 / log2(r + 1).
     """
     library = import_optional("ir_measures", "ir-measures")
-    gain_of_grade = {
-        grade: 2**grade - 1 if gains == "exponential" else grade for grade in range(1, _HIGHEST_GRADE + 1)
-    }
     measures = {
-        "ndcg_at_10": library.nDCG(gains=gain_of_grade) @ 10,
+        "ndcg_at_10": library.nDCG(gains=_gain_of_grade(gains)) @ 10,
         "recall_at_100": library.R @ 100,
         "mrr_at_10": library.RR @ 10,
     }
-    # Ranked by place, not by score, since trec_eval orders equal scores by id.
-    run = {
+    scores = library.calc_aggregate(list(measures.values()), judgements, _run_of(rankings))
+    return {name: float(scores[measure]) for name, measure in measures.items()}
+
+
+def ndcg_of_each(
+    rankings: Mapping[str, Sequence[str]], judgements: Mapping[str, Mapping[str, int]]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return nDCG@10 of each judged query, in the order of the judgements; see `score_rankings`."""
+    library = import_optional("ir_measures", "ir-measures")
+    measure = library.nDCG(gains=_gain_of_grade("exponential")) @ 10
+    found = {
+        score.query_id: score.value for score in library.iter_calc([measure], judgements, _run_of(rankings))
+    }
+    return np.array([found.get(query, 0.0) for query in judgements], dtype=np.float64)
+
+
+def _gain_of_grade(gains: Gains) -> dict[int, int]:
+    return {
+        grade: 2**grade - 1 if gains == "exponential" else grade for grade in range(1, _HIGHEST_GRADE + 1)
+    }
+
+
+def _run_of(rankings: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+    """Return rankings as scores by place, since trec_eval orders equal scores by id."""
+    return {
         query: {document: float(-place) for place, document in enumerate(ranked)}
         for query, ranked in rankings.items()
     }
-    scores = library.calc_aggregate(list(measures.values()), judgements, run)
-    return {name: float(scores[measure]) for name, measure in measures.items()}
 
 
 class _System(Protocol):

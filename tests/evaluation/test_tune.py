@@ -1,0 +1,147 @@
+"""`tune`: quality, size and time of every setting, and the choice that does not take noise for a gain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from splade_retriever import RetrieverConfig, SpladeIndex
+from splade_retriever.cli.commands import app
+from splade_retriever.errors import InputError
+from splade_retriever.evaluation.beir import BeirCollection
+from splade_retriever.evaluation.evaluate import ndcg_of_each, score_rankings
+from splade_retriever.evaluation.tune import TuneRow, choose, collection_from_headings, tune
+from tests.words import WordEncoder
+
+WORDS = ["moon", "rover", "sun", "tide", "star", "dust", "crater", "orbit"]
+
+
+@pytest.fixture
+def collection() -> BeirCollection:
+    """Eight documents of eight words, each with one word more often; its query is that word and another."""
+    return collection_from_headings(
+        "words",
+        [(f"d{i}", " ".join([*WORDS, *[word] * 3]), f"Book > about {word}") for i, word in enumerate(WORDS)],
+    )
+
+
+def test_every_combination_is_measured_against_the_first(collection: BeirCollection) -> None:
+    report = tune(
+        collection, WordEncoder(), document_dims=(None, 1), query_dims=(None, 1), datatypes=("float32",)
+    )
+
+    assert [(row.max_active_dims, row.query_max_active_dims) for row in report.rows] == [
+        (None, None),
+        (None, 1),
+        (1, None),
+        (1, 1),
+    ]
+    first = report.rows[0]
+    assert (first.difference, first.low, first.high) == (0.0, 0.0, 0.0)
+    assert all(row.low <= row.difference <= row.high for row in report.rows)
+    assert all(row.difference == pytest.approx(row.ndcg_at_10 - first.ndcg_at_10) for row in report.rows)
+    assert all(row.search_ms > 0 for row in report.rows)
+    assert report.choice in report.rows
+    assert any(row.on_front for row in report.rows)
+
+
+def test_ndcg_of_each_query_averages_to_the_score(collection: BeirCollection) -> None:
+    rankings = {query: list(collection.documents)[:3] for query in collection.queries}
+
+    each = ndcg_of_each(rankings, collection.judgements)
+
+    assert each.mean() == pytest.approx(score_rankings(rankings, collection.judgements)["ndcg_at_10"])
+    assert len(each) == len(collection.queries)
+
+
+def row(low: float, size: int, ms: float = 1.0, **changed: Any) -> TuneRow:
+    values: dict[str, Any] = {
+        "max_active_dims": None,
+        "query_max_active_dims": None,
+        "datatype": "float32",
+        "ndcg_at_10": 0.5 + low,
+        "difference": low,
+        "high": low,
+    }
+    return TuneRow(**{**values, "low": low, "index_bytes": size, "search_ms": ms, **changed})
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ([row(0.0, 100), row(-0.005, 50), row(-0.02, 10)], 1),  # the smallest that loses at most 0.01
+        ([row(0.0, 100), row(0.05, 200)], 0),  # a higher nDCG@10 alone is no reason
+        ([row(0.0, 100, 2.0), row(0.0, 100, 1.0)], 1),  # of equal size the fastest
+        ([row(0.0, 100), row(-0.5, 1)], 0),
+    ],
+)
+def test_the_smallest_setting_that_surely_loses_little_is_chosen(rows: list[TuneRow], chosen: int) -> None:
+    assert choose(rows, max_loss=0.01) is rows[chosen]
+
+
+def test_headings_of_two_words_are_queries_without_being_in_the_text() -> None:
+    passages = [
+        ("a", "text a", "Moon > The landing"),
+        ("b", "text b", "Moon > The landing"),
+        ("c", "text", "Moon"),
+    ]
+
+    found = collection_from_headings("notes", passages)
+
+    assert found.queries == {"The landing": "The landing"}
+    assert found.judgements == {"The landing": {"a": 1, "b": 1}}
+    assert list(found.documents.values()) == ["text a", "text b", "text"]
+    with pytest.raises(InputError, match="notes has 1 passages and no heading of 2 words or more"):
+        collection_from_headings("notes", passages[2:])
+    many = [(str(n), "text", f"heading {n}") for n in range(100)]
+    assert len(collection_from_headings("notes", many, max_queries=10).queries) == 10
+
+
+def test_wrong_arguments_are_refused(collection: BeirCollection) -> None:
+    with pytest.raises(InputError, match="empty list of values"):
+        tune(collection, WordEncoder(), document_dims=())
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+MARKDOWN = "# Moon landing\n\nThe lander touched down.\n\n# Bread baking\n\nFlour, water and yeast.\n"
+FEW = ["--max-active-dims", "all,32", "--query-max-active-dims", "all,8"]
+
+
+def test_the_command_tunes_on_files_and_writes_a_configuration(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.md").write_text(MARKDOWN, encoding="utf-8")
+    written = ["--config", str(tmp_path / "c.yaml"), "--plot", str(tmp_path / "p.svg"), "--json"]
+
+    result = CliRunner().invoke(app, ["tune", str(docs), *FEW, *written])
+
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["documents"], report["queries"], report["made_from_headings"]) == (2, 2, True)
+    assert len(report["rows"]) == 8
+    assert "<svg" in (tmp_path / "p.svg").read_text(encoding="utf-8")
+    settings = yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8"))["index"]
+    assert settings.get("max_active_dims") == report["choice"]["max_active_dims"]
+    with RetrieverConfig.read(tmp_path / "c.yaml").open() as index:
+        index.add(["The lander touched down."])
+        assert index.count() == 1
+
+
+def test_the_command_tunes_on_an_index_and_names_what_is_wrong(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path / "index") as index:
+        index.add(["The lander touched down.", "Flour."], [{"heading": "Moon landing"}, {}])
+
+    result = CliRunner().invoke(app, ["tune", str(tmp_path / "index"), *FEW])
+
+    assert "made from headings, not judged by people" in " ".join(result.stdout.split())
+    wrong = CliRunner().invoke(app, ["tune", str(tmp_path), "--max-active-dims", "some"])
+    assert wrong.exit_code == 2
+    assert "expected numbers or all" in " ".join(wrong.output.split())
+    assert (
+        "ends in .png or .svg" in CliRunner().invoke(app, ["tune", str(tmp_path), "--plot", "x.pdf"]).output
+    )
