@@ -72,7 +72,7 @@ def test_every_error_class_in_a_message_exists() -> None:
 
     assert len(names) > 10
     known = {*errors.__all__, *internal, *dir(builtins), *dir(asyncio), *dir(httpx)}
-    known |= {"OnError", "DuplicateDocumentError"}  # a type of index.ingest, an error of Haystack
+    known |= {"OnError", "DuplicateDocumentError", "RpcError"}  # of index.ingest, Haystack and gRPC
     assert {(module, name) for module, name in names if name not in known} == set()
 
 
