@@ -53,8 +53,9 @@ def test_check_opens_the_indexes_when_asked() -> None:
         "retrievers: {notes: {location: notes}, other: {location: other}}\n", encoding="utf-8"
     )
 
-    assert "other: other, collection splade: no faults found" in splade("check", "c.yaml").output
-    found = splade("check", "c.yaml", "--open", status=1).output
+    checked = " ".join(splade("check", "c.yaml").output.split())
+    assert "other: other, collection splade: no faults found" in checked
+    found = " ".join(splade("check", "c.yaml", "--open", status=1).output.split())
     assert "notes: notes, collection splade: 1 documents, model splade-retriever/" in found
     assert "other: other, collection splade: " in found
     results = json.loads(splade("check", "c.yaml", "--open", "--json", status=1).stdout)

@@ -109,9 +109,9 @@ def test_an_async_method_does_not_block_the_event_loop(
     seen.clear()
     send = Collection._request
 
-    def watched(self: Collection, verb: str, request: Any) -> Any:
+    def watched(self: Collection, *args: Any, **options: Any) -> Any:
         seen.append(runs_a_loop())
-        return send(self, verb, request)
+        return send(self, *args, **options)
 
     monkeypatch.setattr(Collection, "_request", watched)
 
