@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ from splade_retriever.errors import StorageError
 if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.documents import Hit
+    from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["encode", "explain", "models", "search", "why_not"]
 
@@ -77,7 +79,7 @@ def search(
         read_only=read_only,
     ) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
-        explained = list(zip(hits, opened.explain_all(query, hits), strict=True))
+        explained = list(zip(hits, _explanations(opened, query, hits), strict=True))
         total = 0 if hits else opened.count()
         unreadable = not hits and not any(map(len, opened.model.query_embed([query])))
     print_result(
@@ -94,6 +96,16 @@ def search(
         },
         as_json=as_json,
     )
+
+
+def _explanations(opened: SpladeIndex, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+    """Explain hits; of an encoder whose ids are no tokens, such as BM25's, only the score is known."""
+    from splade_retriever.explanation import Explanation
+    from splade_retriever.explanation.words import LiteralTokenizer
+
+    if isinstance(getattr(opened.model, "tokenizer", None), LiteralTokenizer):
+        return opened.explain_all(query, hits)
+    return [Explanation(query, hit.text, hit.score, contributions=(), marks=()) for hit in hits]
 
 
 def why_not(

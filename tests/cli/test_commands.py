@@ -479,3 +479,15 @@ def test_doctor_checks_an_index_and_names_its_damaged_files(desk: Desk) -> None:
 
 def test_doctor_checks_no_server(desk: Desk) -> None:
     assert "is a server" in desk.run("doctor", "--index", "http://localhost:6333", status=1).stderr
+
+
+def test_an_index_of_bm25_is_filled_and_searched(desk: Desk) -> None:
+    pytest.importorskip("py_rust_stemmers", reason="needs the extra `bm25`")
+    desk.write("docs/moon.md", MOON)
+    desk.run("index", "docs", "--to", "index", "--model", "Qdrant/bm25")
+
+    (hit,) = desk.json("search", "lunar landers", "--index", "index", "-k", "1")["hits"]
+
+    assert hit["text"] == "The lander touched down near the lunar south pole."
+    assert (hit["score"] > 0, hit["contributions"]) == (True, [])
+    assert "lunar south pole" in desk.run("search", "lander", "--index", "index").stdout
