@@ -186,7 +186,7 @@ def open_folder(folder: Path, card: ModelCard | None = None) -> ModelFolder:
     elif limit := _positions(_config(root, routes)):
         card = replace(card, max_length=min(card.max_length, limit))
     model = find_model(root, [Path(card.model_file.replace("\\", "/")).name], inner=routes.document)
-    if not finished and is_quantised(model):
+    if not finished and _is_quantised(model):
         card, finished = replace(card, precision="int8"), True
     return ModelFolder(
         path=folder,
@@ -268,6 +268,14 @@ def _check_modules(root: ModelRoot) -> None:
             f"The model in {root.path} has the module {other[0]}, expected {', '.join(_MODULES)} only. It is "
             f"not a SPLADE model, or of a kind that is not supported."
         )
+
+
+def _is_quantised(model: Path) -> bool:
+    """Return whether a graph is quantised; a damaged one is reported when its session opens."""
+    try:
+        return is_quantised(model)
+    except ModelGraphError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
