@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from splade_retriever.errors import InputError
 
-__all__ = ["SparseEmbedding", "TokenReader"]
+__all__ = ["SparseEmbedding", "SparseLike", "TokenReader"]
 
 _SHOWN_IN_A_NOTEBOOK = 20
 
@@ -22,6 +22,21 @@ class TokenReader(Protocol):
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary entries of `ids`, in their order."""
+        ...
+
+
+@runtime_checkable
+class SparseLike(Protocol):
+    """A sparse vector of another library, such as FastEmbed's."""
+
+    @property
+    def indices(self) -> Any:
+        """Ids in the model's vocabulary."""
+        ...
+
+    @property
+    def values(self) -> Any:
+        """Weights, in the order of the ids."""
         ...
 
 
@@ -80,6 +95,11 @@ class SparseEmbedding:
             values=np.fromiter(weights.values(), dtype=np.float32, count=len(weights)),
             indices=_as_ids(list(weights)),
         )
+
+    @classmethod
+    def from_like(cls, vector: SparseLike) -> SparseEmbedding:
+        """Return an embedding unchanged, and copy a vector of another library, such as FastEmbed's."""
+        return vector if isinstance(vector, cls) else cls(values=vector.values, indices=vector.indices)
 
     def __len__(self) -> int:
         """Return the number of active dimensions."""

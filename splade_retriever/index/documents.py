@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from splade_retriever.errors import InputError
 from splade_retriever.printable import printable
-from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.sparse import SparseEmbedding, SparseLike
 from splade_retriever.validation import json_fault, plain, text_fault, type_name
 
 __all__ = [
@@ -226,7 +226,7 @@ def _document(
         metadata=_copied(metadata) or {},
         extra=_copied(extra),
         encoded_text=encoded_text if isinstance(encoded_text, str) and encoded_text != text else None,
-        vector=vector if isinstance(vector, SparseEmbedding) else None,
+        vector=None if vector is None else SparseEmbedding.from_like(cast(SparseLike, vector)),
     )
 
 
@@ -237,7 +237,14 @@ def _id_fault(id: object) -> str | None:
 def _vector_fault(vector: object) -> str | None:
     if isinstance(vector, SparseEmbedding):
         return None
-    return f"vector is {type_name(vector)}, expected a SparseEmbedding"
+    # A dict has `values` too, which is a method.
+    if not isinstance(vector, SparseLike) or callable(vector.values):
+        return f"vector is {type_name(vector)}, expected a SparseEmbedding"
+    try:
+        SparseEmbedding.from_like(vector)
+    except InputError as error:
+        return f"vector is not valid: {str(error).removesuffix('.')}"
+    return None
 
 
 def _plain_metadata(value: object) -> object:

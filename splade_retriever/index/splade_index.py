@@ -45,7 +45,7 @@ from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
-from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.sparse import SparseEmbedding, SparseLike
 from splade_retriever.validation import is_url, resolved_location, type_name
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
@@ -340,7 +340,7 @@ class SpladeIndex:
         *,
         extras: Iterable[Mapping[str, Any] | None] | None = None,
         encoded_texts: Iterable[str | None] | None = None,
-        vectors: Iterable[SparseEmbedding | None] | None = None,
+        vectors: Iterable[SparseLike | None] | None = None,
         **options: Unpack[AddKeywords],
     ) -> list[str]:
         """Add documents, or replace those with the same ids.
@@ -441,7 +441,7 @@ class SpladeIndex:
 
     def search(
         self,
-        query: str | SparseEmbedding,
+        query: str | SparseLike,
         k: int = 10,
         filter: FilterLike | None = None,
         *,
@@ -479,7 +479,7 @@ class SpladeIndex:
 
     def search_batch(
         self,
-        queries: Iterable[str | SparseEmbedding],
+        queries: Iterable[str | SparseLike],
         k: int = 10,
         filter: FilterLike | None = None,
         *,
@@ -496,8 +496,10 @@ class SpladeIndex:
         return self._searcher.search([self._request(query, k, filter, changed) for query in queries])
 
     def _request(
-        self, query: str | SparseEmbedding, k: int, filter: FilterLike | None, options: SearchOptions
+        self, query: str | SparseLike, k: int, filter: FilterLike | None, options: SearchOptions
     ) -> SearchRequest:
+        if isinstance(query, SparseLike):
+            query = SparseEmbedding.from_like(query)
         mode = options.mode or ("sparse" if self._dense is None else "hybrid")
         if mode != "sparse" and self._dense is None:
             raise InputError(f"mode is {mode!r}, but the index has no dense encoder. Open it with dense=.")
@@ -635,7 +637,7 @@ class SpladeIndex:
         *,
         extras: Iterable[Mapping[str, Any] | None] | None = None,
         encoded_texts: Iterable[str | None] | None = None,
-        vectors: Iterable[SparseEmbedding | None] | None = None,
+        vectors: Iterable[SparseLike | None] | None = None,
         **options: Unpack[AddKeywords],
     ) -> list[str]:
         """Run `add` in a thread; when cancelled it ends after the current batch.
@@ -658,7 +660,7 @@ class SpladeIndex:
 
     async def asearch(
         self,
-        query: str | SparseEmbedding,
+        query: str | SparseLike,
         k: int = 10,
         filter: FilterLike | None = None,
         *,

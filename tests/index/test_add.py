@@ -5,6 +5,8 @@ import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
+import fastembed
+import numpy as np
 import pytest
 
 from splade_retriever.errors import InputError
@@ -301,3 +303,17 @@ def test_a_long_stream_runs_in_bounded_memory() -> None:
 
     # Four times the texts (about 8 kB each, 6 MB more) may take the ids' memory more, not the texts'.
     assert peaks[1] - peaks[0] < 2_000_000
+
+
+def test_vectors_of_fastembed_are_stored_and_searched() -> None:
+    theirs = fastembed.SparseEmbedding(values=np.array([1.0, 2.0]), indices=np.array([3000, 2000]))
+    with SpladeIndex(":memory:") as index:
+        index.add(["the moon"], vectors=[theirs])
+
+        assert [hit.score for hit in index.search(theirs)] == [5.0]
+        negative = fastembed.SparseEmbedding(values=np.array([-1.0]), indices=np.array([1]))
+        wrong: Any
+        for wrong in ({2000: 1.0}, negative):
+            with pytest.raises(InputError, match="Input 0 of add: vector is"):
+                index.add(["the sun"], vectors=[wrong])
+        assert index.count() == 1
