@@ -2,9 +2,9 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import tee
+from itertools import chain, repeat, tee
 from typing import Any, Final
 
 from langchain_core.documents import Document
@@ -84,6 +84,32 @@ def columns(
     )
 
 
+def texts_with_content_ids(
+    texts: Iterable[str], metadatas: Iterable[Mapping[str, Any] | None] | None
+) -> tuple[Iterable[str], Iterable[Mapping[str, Any] | None] | None, Iterable[str | None] | None]:
+    """Return texts and metadatas, and for each text an id that is made of both; iterators stay iterators.
+
+    Something that is not a string gets no id; the index refuses it with its position. Texts of an async
+    iterator get random ids.
+    """
+    id_of = _ContentIds()
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        return texts, metadatas, None
+    if isinstance(texts, Sequence) and isinstance(metadatas, Sequence | None):
+        pairs = zip(texts, chain(metadatas or (), repeat(None)), strict=False)
+        return texts, metadatas, [id_of.of(text, metadata) for text, metadata in pairs]
+    texts, for_ids = tee(texts)
+    beside: Iterable[Mapping[str, Any] | None] = repeat(None)
+    if metadatas is not None:
+        metadatas, copied = tee(metadatas)
+        beside = chain(copied, repeat(None))
+    return (
+        texts,
+        metadatas,
+        (id_of.of(text, metadata) for text, metadata in zip(for_ids, beside, strict=False)),
+    )
+
+
 def _own_id(document: Document) -> str | None:
     return document.id
 
@@ -97,8 +123,14 @@ class _ContentIds:
     def __call__(self, document: Document) -> str:
         if document.id is not None:
             return document.id
-        metadata = sorted((str(key), repr(value)) for key, value in _metadata_of(document).items())
-        content = repr((document.page_content, metadata))
+        return str(self.of(document.page_content, _metadata_of(document)))
+
+    def of(self, text: object, metadata: Mapping[str, Any] | None) -> str | None:
+        """Return the id of a text with its metadata; None for something that is not a string."""
+        if not isinstance(text, str):
+            return None
+        fields = sorted((str(key), repr(value)) for key, value in (metadata or {}).items())
+        content = repr((text, fields))
         digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         self._seen[digest] += 1
         return str(uuid.uuid5(_NAMESPACE, f"{digest}#{self._seen[digest]}"))

@@ -15,7 +15,12 @@ from splade_retriever.index.async_input import as_iterator
 from splade_retriever.index.mmr import diverse
 from splade_retriever.index.search_request import Fusion
 from splade_retriever.index.splade_index import Hit, SpladeIndex
-from splade_retriever.langchain.documents import columns, to_document, to_documents
+from splade_retriever.langchain.documents import (
+    columns,
+    texts_with_content_ids,
+    to_document,
+    to_documents,
+)
 from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
 from splade_retriever.langchain.relevance import relevance
 from splade_retriever.langchain.search_options import LangChainSearchOptions
@@ -94,12 +99,15 @@ class SpladeVectorStore(VectorStore):
             texts: A list or an iterator.
             embedding: A dense encoder for hybrid search; None for a sparse store.
             metadatas: One per text.
-            ids: One per text; None for a random id.
+            ids: One per text; without `ids` they are made of text and metadata, so that the same call twice
+                stores each text once. None among them for a random id.
             **settings: Arguments of the constructor.
 
         Raises:
             InputError: If a text cannot be stored; nothing of a list is written then.
         """
+        if ids is None:
+            texts, metadatas, ids = texts_with_content_ids(texts, metadatas)
         store = cls(embedding=embedding, **settings)
         try:
             store.add_texts(texts, metadatas, ids=ids)
@@ -137,6 +145,8 @@ class SpladeVectorStore(VectorStore):
         **settings: Any,
     ) -> Self:
         """Async version of `from_texts`."""
+        if ids is None:
+            texts, metadatas, ids = texts_with_content_ids(texts, metadatas)
         shared = "index" in settings
         arguments = settings if shared else {"engine_in_subprocess": True, **settings}
         store = await asyncio.to_thread(cls, embedding=embedding, **arguments)

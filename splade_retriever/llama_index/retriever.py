@@ -1,5 +1,6 @@
 """SpladeRetriever: an index as a retriever of LlamaIndex."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,8 @@ from splade_retriever.llama_index.vector_store import SpladeVectorStore
 from splade_retriever.validation import type_name
 
 __all__ = ["SpladeRetriever"]
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_TOKENS: Final = 256
 _CHUNK_OVERLAP: Final = 32
@@ -116,6 +119,9 @@ class SpladeRetriever(BaseRetriever):
     ) -> Self:
         """Add nodes to a new or an existing store, and return its retriever.
 
+        A node whose id is stored replaces the stored one. LlamaIndex makes random ids, so the same documents
+        added again are stored twice; a warning says that nodes were added to stored ones.
+
         Objects of index nodes (query engines, retrievers) are not stored; this retriever keeps them.
 
         Args:
@@ -144,7 +150,9 @@ class SpladeRetriever(BaseRetriever):
                 explain=explain,
                 object_map=objects,
             )
+            before = store.index.count()
             store.add(stored_nodes)
+            _warn_of_additions(store.index, before=before, added=len(stored_nodes))
         except BaseException:
             store.close()
             raise
@@ -272,6 +280,18 @@ def _query_text(query_bundle: QueryBundle) -> str:
     """Return the query, with its controls if it is a `SpladeQuery`."""
     texts = query_bundle.custom_embedding_strs or [query_bundle.query_str]
     return texts[0] if len(texts) == 1 else "\n".join(texts)
+
+
+def _warn_of_additions(index: SpladeIndex, *, before: int, added: int) -> None:
+    """Warn if a collection had nodes, and none of them was replaced."""
+    if before and added and index.count() == before + added:
+        logger.warning(
+            "%d nodes were added to the %d of the collection, and none was replaced. If they are the same "
+            "documents, they are stored twice now: LlamaIndex makes random ids. Pass nodes with ids of your "
+            "own (id_=...) to from_nodes, or open the stored index with SpladeRetriever(location=...).",
+            added,
+            before,
+        )
 
 
 def _checked_mode(mode: VectorStoreQueryMode | str, alpha: float | None) -> VectorStoreQueryMode:

@@ -815,3 +815,15 @@ def test_from_documents_twice_stores_each_document_once(tmp_path: Path, kind: An
         assert index.delete(["own", "nowhere"]) == 1
         assert index.delete(filter={"n": 1}) == 2
         assert index.delete(filter={"n": 1}) == 0
+
+
+def test_the_same_texts_from_a_list_or_an_iterator_are_stored_once(tmp_path: Path) -> None:
+    texts, metadatas = ["moon", "sun", "moon", "moon"], [{"n": 1}, {}, {"n": 2}, {"n": 1}]
+
+    for given in (texts, texts, iter(texts)):
+        with SpladeVectorStore.from_texts(
+            given, None, metadatas, location=tmp_path, model=WordEncoder()
+        ) as store:
+            assert store.index.count() == 4
+    with SpladeVectorStore.from_texts(["moon"], location=tmp_path, model=WordEncoder(), ids=[None]) as store:
+        assert store.index.count() == 5

@@ -286,3 +286,19 @@ def test_the_texts_of_a_query_transform_are_encoded(filled: SpladeVectorStore) -
     response = TransformQueryEngine(engine, Hypothetical()).query("what drove?")
 
     assert ids_of(response.source_nodes) == ["rover"]
+
+
+def test_documents_that_are_added_to_stored_ones_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = Document(text="The lander reached the Moon.")
+    for _ in range(2):
+        SpladeRetriever.from_documents([document], location=tmp_path, model=WordEncoder()).close()
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1 nodes were added to the 1 of the collection, and none was")
+    node = TextNode(id_="moon", text="The lander reached the Moon.")
+    caplog.clear()
+    for _ in range(2):
+        SpladeRetriever.from_nodes([node], location=tmp_path / "nodes", model=WordEncoder()).close()
+    assert not caplog.records
