@@ -43,9 +43,9 @@ def print_result(
     if as_json:
         document = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
         sys.stdout.write(printable_json(document) + "\n")
-        return
-    console = _console(sys.stdout)
-    console.print(_PrintableView(view()), crop=False)
+    else:
+        _console(sys.stdout).print(_PrintableView(view()), crop=False)
+    sys.stdout.flush()  # a command that goes on, such as `splade index --watch`, may write into a pipe
 
 
 def print_error(message: str) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,11 @@ def test_changes_of_files_reach_the_index_and_an_interrupt_ends_the_command(tmp_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""},
     ) as process:
         assert process.stdout is not None
+        timer = threading.Timer(90, process.kill)
+        timer.start()
 
         def report() -> dict[str, int]:
             text = ""
@@ -44,6 +47,7 @@ def test_changes_of_files_reach_the_index_and_an_interrupt_ends_the_command(tmp_
         assert report()["removed"] == 1
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
+        timer.cancel()
 
     assert process.returncode == 130
     assert "interrupted" in errors
