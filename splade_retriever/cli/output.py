@@ -45,7 +45,7 @@ def print_result(
         sys.stdout.write(printable_json(document) + "\n")
     else:
         _console(sys.stdout).print(_PrintableView(view()), crop=False)
-    sys.stdout.flush()  # a command that goes on, such as `splade index --watch`, may write into a pipe
+    sys.stdout.flush()  # `splade index --watch` keeps running, and may write into a pipe
 
 
 def print_error(message: str) -> None:
