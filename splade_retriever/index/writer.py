@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Final, TypedDict
 
 from qdrant_client import models
@@ -268,8 +269,6 @@ class Writer:
 
 
 def _progress_bar(total: int | None, *, show: bool) -> Any:
-    if show:
-        from tqdm.auto import tqdm
-    else:  # tqdm.auto warns about notebooks that cannot draw bars
-        from tqdm import tqdm  # type: ignore[assignment]
-    return tqdm(total=total, unit="text", disable=not show)
+    # tqdm.auto warns about notebooks that cannot draw bars.
+    library = import_module("tqdm.auto" if show else "tqdm")
+    return library.tqdm(total=total, unit="text", disable=not show)
