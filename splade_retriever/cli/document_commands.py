@@ -10,42 +10,35 @@ import typer
 
 from splade_retriever.cli.options import (
     BaseOption,
-    CaOption,
     CollectionOption,
     FilterOption,
-    GrpcOption,
-    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ReadOnlyOption,
-    RetryForOption,
-    TimeoutOption,
     open_index,
     open_to_read,
     parse_filter,
-    server_keywords,
+    with_server_options,
 )
 from splade_retriever.cli.output import print_result
 from splade_retriever.errors import NotSupportedError
 from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
+    from splade_retriever.index.options import ServerKeywords
     from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["delete", "list_files", "optimize"]
 
 
+@with_server_options
 def list_files(
     *,
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,7 +51,7 @@ def list_files(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         read_only=read_only,
     ) as opened:
         counts = Counter(passage.file for passage in stored_passages(opened).values())
@@ -78,6 +71,7 @@ def list_files(
     )
 
 
+@with_server_options
 def delete(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of documents.")] = None,
     *,
@@ -91,11 +85,7 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the number, and delete nothing.")] = False,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
     """Delete documents by id, by the file or folder they came from, or by a filter."""
@@ -109,7 +99,7 @@ def delete(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         create=False,
     ) as opened:
         if conditions is not None:

@@ -11,22 +11,17 @@ import typer
 
 from splade_retriever.cli.options import (
     BaseOption,
-    CaOption,
     CollectionOption,
-    GrpcOption,
-    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
-    RetryForOption,
-    TimeoutOption,
     copied_stdin,
     load_model,
     open_index,
     open_to_read,
-    server_keywords,
+    with_server_options,
 )
 from splade_retriever.cli.output import print_error, print_result, stderr_console
 from splade_retriever.errors import InputError
@@ -36,6 +31,7 @@ if TYPE_CHECKING:
     from splade_retriever.files.passages import FileIssue, ReadOptions
     from splade_retriever.files.splitter import Splitter
     from splade_retriever.files.sync import SyncReport
+    from splade_retriever.index.options import ServerKeywords
     from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["index", "info"]
@@ -46,6 +42,7 @@ _MAX_SKIPPED: Final = 5
 """Skipped files in a message."""
 
 
+@with_server_options
 def index(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders; - reads stdin.")
@@ -95,11 +92,7 @@ def index(
         bool, typer.Option("--watch", help="Keep running, and update the index whenever files change.")
     ] = False,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
     """Read files into an index: text, Markdown, JSONL, CSV, code; PDF, DOCX, PPTX, HTML, EPUB, ipynb.
@@ -120,7 +113,6 @@ def index(
     if watch and (_STDIN in paths or vectors):
         raise InputError("--watch cannot watch stdin. Name files or folders.")
     location = resolved_location(to)
-    server = server_keywords(grpc, grpc_port, timeout, retry_for, ca)
     if vectors is not None:
         with open_index(
             location, collection, model=model, api_key=api_key, server=server, create=True
@@ -186,16 +178,13 @@ def index(
         raise typer.Exit(1)
 
 
+@with_server_options
 def info(
     *,
     index: IndexOption,
     collection: CollectionOption = "splade",
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -208,7 +197,7 @@ def info(
         collection,
         model=None,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         read_only=read_only,
     ) as opened:
         facts = describe(opened, resolved_location(index))

@@ -8,27 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from splade_retriever.cli.options import (
-    CaOption,
     CollectionOption,
-    GrpcOption,
-    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
-    RetryForOption,
-    TimeoutOption,
-    server_keywords,
+    with_server_options,
 )
 from splade_retriever.cli.output import print_result, progress_bar
 from splade_retriever.validation import resolved_location
 
 if TYPE_CHECKING:
     from splade_retriever.cli.diagnostics import Check
+    from splade_retriever.index.options import ServerKeywords
 
 __all__ = ["doctor", "migrate", "reindex"]
 
 
+@with_server_options
 def migrate(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Index folder, or URL of a Qdrant server.")],
     target: Annotated[
@@ -51,11 +48,7 @@ def migrate(
         int | None, typer.Option("--replicas", min=1, metavar="N", help="Copies of each shard on a cluster.")
     ] = None,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     source_api_key: Annotated[
         str | None,
         typer.Option("--source-api-key", metavar="KEY", help="API key of the source, if it differs."),
@@ -77,7 +70,7 @@ def migrate(
             target_collection=target_collection,
             source_api_key=source_api_key or api_key,
             api_key=api_key,
-            **server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+            **server,
             shard_number=shards,
             replication_factor=replicas,
             dry_run=dry_run,
@@ -87,6 +80,7 @@ def migrate(
     print_result(lambda: migration_view(report), data, as_json=as_json)
 
 
+@with_server_options
 def reindex(
     *,
     index: IndexOption,
@@ -120,11 +114,7 @@ def reindex(
         ),
     ] = None,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
     """Encode a collection again with another model or other settings, and switch to it when it is complete.
@@ -152,7 +142,7 @@ def reindex(
             window_overlap=window_overlap,
             restart=restart,
             api_key=api_key,
-            **server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+            **server,
             on_progress=advance,
         )
     data = asdict(report) | {"seconds": round(report.seconds, 3)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,18 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseOption",
-    "CaOption",
     "CollectionOption",
     "FilterOption",
-    "GrpcOption",
-    "GrpcPortOption",
     "IndexOption",
     "JsonOption",
     "KeyOption",
     "ModelOption",
     "ReadOnlyOption",
-    "RetryForOption",
-    "TimeoutOption",
     "TokensOption",
     "allows_insecure_key",
     "copied_stdin",
@@ -45,6 +42,7 @@ __all__ = [
     "parse_filter",
     "read_text",
     "server_keywords",
+    "with_server_options",
 ]
 
 IndexOption = Annotated[
@@ -150,11 +148,12 @@ def allows_insecure_key() -> bool:
 
 
 def server_keywords(
-    grpc: bool = False,
-    grpc_port: int | None = None,
-    timeout: int | None = None,
-    retry_for: float | None = None,
-    ca: str | None = None,
+    *,
+    grpc: GrpcOption = False,
+    grpc_port: GrpcPortOption = None,
+    timeout: TimeoutOption = None,
+    retry_for: RetryForOption = None,
+    ca: CaOption = None,
 ) -> ServerKeywords:
     """Return how to connect to a server, as the options and the environment say, as keywords."""
     return {
@@ -165,6 +164,31 @@ def server_keywords(
         "ca": ca,
         "allow_insecure_key": allows_insecure_key(),
     }
+
+
+def with_server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `server_keywords`; their result is its argument `server`."""
+    options = _parameters(server_keywords)
+    others = [parameter for parameter in _parameters(command) if parameter.name != "server"]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        chosen = {option.name: arguments.pop(option.name) for option in options}
+        command(**arguments, server=server_keywords(**chosen))
+
+    parameters = sorted([*others, *options], key=lambda parameter: parameter.kind)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a command with their types; that of `server` is for type checkers only."""
+    found = inspect.signature(function).parameters.values()
+    texts = {parameter.name: parameter.annotation for parameter in found if parameter.name != "server"}
+    holder = type("Holder", (), {"__annotations__": texts})
+    types = get_type_hints(holder, globalns=function.__globals__, include_extras=True)
+    return [parameter.replace(annotation=types.get(parameter.name, Any)) for parameter in found]
 
 
 def open_to_read(

@@ -10,24 +10,19 @@ import typer
 
 from splade_retriever.cli.options import (
     BaseOption,
-    CaOption,
     CollectionOption,
     FilterOption,
-    GrpcOption,
-    GrpcPortOption,
     IndexOption,
     JsonOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
-    RetryForOption,
-    TimeoutOption,
     TokensOption,
     load_model,
     open_to_read,
     parse_filter,
     read_text,
-    server_keywords,
+    with_server_options,
 )
 from splade_retriever.cli.output import print_message, print_result
 from splade_retriever.errors import StorageError
@@ -35,11 +30,13 @@ from splade_retriever.errors import StorageError
 if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.documents import Hit
+    from splade_retriever.index.options import ServerKeywords
     from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["encode", "explain", "models", "search", "why_not"]
 
 
+@with_server_options
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     *,
@@ -56,11 +53,7 @@ def search(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,7 +68,7 @@ def search(
         collection,
         model=model,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         read_only=read_only,
     ) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
@@ -108,6 +101,7 @@ def _explanations(opened: SpladeIndex, query: str, hits: Sequence[Hit]) -> list[
     return [Explanation(query, hit.text, hit.score, contributions=(), marks=()) for hit in hits]
 
 
+@with_server_options
 def why_not(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The query.")],
     id: Annotated[str, typer.Argument(metavar="ID", help="The document that was not found.")],
@@ -122,11 +116,7 @@ def why_not(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     read_only: ReadOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,7 +129,7 @@ def why_not(
         collection,
         model=model,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         read_only=read_only,
     ) as opened:
         missing = opened.why_not(query, id, k, conditions, score_threshold=score_threshold)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from splade_retriever.cli.options import (
-    CaOption,
     CollectionOption,
-    GrpcOption,
-    GrpcPortOption,
     IndexOption,
     KeyOption,
     ModelOption,
     ReadOnlyOption,
-    RetryForOption,
-    TimeoutOption,
     open_to_read,
-    server_keywords,
+    with_server_options,
 )
 from splade_retriever.cli.output import print_message
+
+if TYPE_CHECKING:
+    from splade_retriever.index.options import ServerKeywords
 
 __all__ = ["serve"]
 
 
+@with_server_options
 def serve(
     *,
     index: IndexOption,
@@ -45,11 +44,7 @@ def serve(
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
-    grpc: GrpcOption = False,
-    grpc_port: GrpcPortOption = None,
-    timeout: TimeoutOption = None,
-    retry_for: RetryForOption = None,
-    ca: CaOption = None,
+    server: ServerKeywords,
     read_only: ReadOnlyOption = False,
 ) -> None:
     """Serve a page that searches an index and explains each hit, and its JSON API."""
@@ -63,7 +58,7 @@ def serve(
         collection,
         model=model,
         api_key=api_key,
-        server=server_keywords(grpc, grpc_port, timeout, retry_for, ca),
+        server=server,
         read_only=read_only,
     ) as opened:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
