@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splade_retriever.cli.options import CollectionOption, IndexOption, KeyOption, ModelOption, open_index
+from splade_retriever.cli.options import (
+    CollectionOption,
+    IndexOption,
+    KeyOption,
+    ModelOption,
+    open_index,
+    with_server_options,
+)
 from splade_retriever.validation import is_url
+
+if TYPE_CHECKING:
+    from splade_retriever.index.options import ServerKeywords
 
 __all__ = ["mcp"]
 
 
+@with_server_options
 def mcp(
     *,
     index: IndexOption,
     collection: CollectionOption = "splade",
     model: ModelOption = None,
     api_key: KeyOption = None,
+    server: ServerKeywords,
     write: Annotated[bool, typer.Option("--write", help="Offer the tools add and delete as well.")] = False,
     http: Annotated[
         bool, typer.Option("--http", help="Serve over HTTP on this machine instead of over stdin and stdout.")
@@ -37,6 +49,6 @@ def mcp(
 
     read_only = not write and not is_url(index)
     with open_index(
-        index, collection, model=model, api_key=api_key, create=False, read_only=read_only
+        index, collection, model=model, api_key=api_key, server=server, create=False, read_only=read_only
     ) as opened:
         serve(opened, write=write, transport="http" if http else "stdio", host=host, port=port)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from splade_retriever.cli.options import CollectionOption, JsonOption, KeyOption, ModelOption, open_to_read
+from splade_retriever.cli.options import (
+    CollectionOption,
+    JsonOption,
+    KeyOption,
+    ModelOption,
+    open_to_read,
+    with_server_options,
+)
 from splade_retriever.cli.output import print_result
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.errors import InputError
@@ -18,7 +25,7 @@ from splade_retriever.validation import is_url
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from splade_retriever.evaluation.beir import BeirCollection
+    from splade_retriever.index.options import ServerKeywords
 
 __all__ = ["evaluate", "tune"]
 
@@ -78,6 +85,7 @@ def evaluate(
     print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
 
 
+@with_server_options
 def tune(
     source: Annotated[
         str,
@@ -110,6 +118,7 @@ def tune(
         ),
     ] = None,
     api_key: KeyOption = None,
+    server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
     """Find the smallest vectors that rank as well on your documents: pruning and datatype.
@@ -117,16 +126,24 @@ def tune(
     A collection in BEIR layout has judged queries. Of other sources the headings are the queries, and the
     passages under them the answers; the report says so.
     """
-    from splade_retriever.evaluation.tune import check_plot
+    from splade_retriever.evaluation.beir import BeirCollection
+    from splade_retriever.evaluation.tune import check_plot, collection_from_headings
     from splade_retriever.evaluation.tune import tune as measure
 
     if plot is not None:
         check_plot(plot)
     documents, queries = _numbers(document_dims), _numbers(query_dims)
     is_beir = any(Path(source, name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
-    texts = _collection(
-        source, is_beir=is_beir, model=model, collection=collection, api_key=api_key, max_queries=max_queries
-    )
+    if is_beir:
+        texts = BeirCollection.read(source)
+    elif is_url(source) or Path(source, "edge.json").is_file():
+        with open_to_read(
+            source, collection, model=model, api_key=api_key, server=server, read_only=False
+        ) as index:
+            found = [(hit.id, hit.text, str(hit.metadata.get("heading", ""))) for hit in index.scroll()]
+        texts = collection_from_headings(source, found, max_queries=max_queries)
+    else:
+        texts = collection_from_headings(source, _passages_of_files(source, model), max_queries=max_queries)
     report = measure(
         texts,
         model,
@@ -141,24 +158,6 @@ def tune(
     if config is not None:
         _write_configuration(config, report.index_settings(), model)
     print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
-
-
-def _collection(
-    source: str, *, is_beir: bool, model: str | None, collection: str, api_key: str | None, max_queries: int
-) -> BeirCollection:
-    """Read judged queries, or make queries of headings of files or of an index's documents."""
-    from splade_retriever.evaluation.beir import BeirCollection
-    from splade_retriever.evaluation.tune import collection_from_headings
-
-    if is_beir:
-        return BeirCollection.read(source)
-    if is_url(source) or Path(source, "edge.json").is_file():
-        with open_to_read(
-            source, collection, model=model, api_key=api_key, server={}, read_only=False
-        ) as index:
-            passages = [(hit.id, hit.text, str(hit.metadata.get("heading", ""))) for hit in index.scroll()]
-        return collection_from_headings(source, passages, max_queries=max_queries)
-    return collection_from_headings(source, _passages_of_files(source, model), max_queries=max_queries)
 
 
 def _passages_of_files(source: str, model: str | None) -> Iterator[tuple[str, str, str]]:
