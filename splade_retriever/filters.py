@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from qdrant_client import models
 
 from splade_retriever.errors import FilterError
+from splade_retriever.key_paths import MetadataPath, quoted
 from splade_retriever.validation import plain, text_fault, type_name
 
 __all__ = ["FilterLike", "field_path", "matches_everything", "to_qdrant_filter"]
@@ -34,12 +35,15 @@ FilterLike: TypeAlias = Mapping[str, Any] | models.Filter
 MAX_FILTER_DEPTH: Final = 32
 """Levels of a filter. Engines parse 128 levels of JSON, and a level of a filter takes up to three."""
 _INT64: Final = 2**63
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\[\d*\])?")
 _RANGE_WORDS: Final = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 
 
 def to_qdrant_filter(
-    filter: FilterLike | None, *, metadata_key: str | None = "metadata", content_key: str = "page_content"
+    filter: FilterLike | None,
+    *,
+    metadata_key: str | None = "metadata",
+    content_key: str = "page_content",
+    escaped_path: str | None = None,
 ) -> models.Filter | None:
     """Translate a filter for the engine.
 
@@ -54,6 +58,8 @@ def to_qdrant_filter(
             and whose keys are payload keys (`metadata.year`); or None.
         metadata_key: The payload key of the metadata; None for metadata at the payload's top level.
         content_key: The payload key of the text, for the top-level `$text`.
+        escaped_path: The path of the copy of metadata whose keys have a double quote or a backslash; None
+            where documents have no such copy.
 
     Returns:
         The engine's filter; None for None and `{}`.
@@ -71,21 +77,23 @@ def to_qdrant_filter(
             f"The filter is {type_name(filter)}, expected a dict or qdrant_client.models.Filter. "
             'Write it as {"key": value}.'
         )
-    conditions = _all_of(filter, "" if metadata_key is None else f"{metadata_key}.", content_key)
+    root = MetadataPath(metadata_key, escaped_path)
+    conditions = _all_of(filter, root, quoted(content_key))
     return models.Filter(must=conditions) if conditions else None
 
 
-def field_path(key: str, *, metadata_key: str | None = "metadata") -> str:
+def field_path(key: str, *, metadata_key: str | None = "metadata", escaped_path: str | None = None) -> str:
     """Convert a metadata key to the engine's JSON path.
 
-    A dot separates levels. A part with characters other than letters, digits, `_` and `-` is quoted, so
-    `file name` works. Quote a key that contains a dot: `'"a.b".c'`.
+    A dot separates levels. A level with characters other than letters, digits, `_` and `-` is quoted, so
+    `file name` works. Write a level that contains a dot or starts with a double quote as a JSON string:
+    `'"a.b".c'`.
 
     Raises:
-        FilterError: If a part is empty or a quote is not closed.
+        FilterError: If a level is empty or a quote is not closed; or if the key has a double quote or a
+            backslash, and `escaped_path` is None.
     """
-    path = _path(key)
-    return path if metadata_key is None else f"{metadata_key}.{path}"
+    return MetadataPath(metadata_key, escaped_path).inner(key).text
 
 
 def matches_everything(filter: models.Filter) -> bool:
@@ -157,22 +165,22 @@ def _conditions(conditions: Any) -> list[Any]:
     return list(conditions) if isinstance(conditions, list) else [conditions]
 
 
-def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[models.Condition]:
+def _all_of(filter: Mapping[str, Any], root: MetadataPath, content_path: str) -> list[models.Condition]:
     conditions: list[models.Condition] = []
     for key, value in filter.items():
         if not isinstance(key, str):
             raise FilterError(f"Filter key {key!r} is {type_name(key)}, expected a string.")
         if key in ("$and", "$or"):
             branches = [
-                models.Filter(must=_clauses(key, item, prefix, content_key)) for item in _list(key, value)
+                models.Filter(must=_clauses(key, item, root, content_path)) for item in _list(key, value)
             ]
             conditions.append(
                 models.Filter(must=branches) if key == "$and" else models.Filter(should=branches)
             )
         elif key == "$not":
-            conditions.append(_negated([models.Filter(must=_clauses(key, value, prefix, content_key))]))
+            conditions.append(_negated([models.Filter(must=_clauses(key, value, root, content_path))]))
         elif key == "$text":
-            conditions.append(_text(content_key, "$text", value))
+            conditions.append(_contains_words(content_path, "$text", value))
         elif key.startswith("$"):
             raise FilterError(
                 f"The filter has the operator {key!r} in place of a key; allowed there: $and, $or, $not, "
@@ -180,18 +188,18 @@ def _all_of(filter: Mapping[str, Any], prefix: str, content_key: str) -> list[mo
                 f'{{"year": {{{key!r}: ...}}}}.'
             )
         else:
-            conditions.extend(_field(prefix + _path(key), key, value))
+            conditions.extend(_field(root.inner(key), key, value))
     return conditions
 
 
-def _clauses(operator: str, value: object, prefix: str, content_key: str) -> list[models.Condition]:
+def _clauses(operator: str, value: object, root: MetadataPath, content_path: str) -> list[models.Condition]:
     if isinstance(value, models.Filter):
         return [value]
     if not isinstance(value, Mapping) or not value:
         raise FilterError(
             f"{operator} is {value!r}, expected a filter that is not empty, such as {{'lang': 'en'}}."
         )
-    return _all_of(value, prefix, content_key)
+    return _all_of(value, root, content_path)
 
 
 def _list(operator: str, value: object) -> list[Any]:
@@ -200,7 +208,7 @@ def _list(operator: str, value: object) -> list[Any]:
     return list(value)
 
 
-def _field(path: str, key: str, value: object) -> list[models.Condition]:
+def _field(path: MetadataPath, key: str, value: object) -> list[models.Condition]:
     """Translate the conditions of one field; `key` is its name in messages."""
     value = plain(value)
     if not isinstance(value, Mapping):
@@ -214,7 +222,7 @@ def _field(path: str, key: str, value: object) -> list[models.Condition]:
         return [
             condition
             for inner, inner_value in value.items()
-            for condition in _field(f"{path}.{_path(inner)}", f"{key}.{inner}", inner_value)
+            for condition in _field(path.inner(inner), f"{key}.{inner}", inner_value)
         ]
     if len(operators) != len(value):
         other = next(word for word in value if word not in operators)
@@ -229,7 +237,7 @@ def _field(path: str, key: str, value: object) -> list[models.Condition]:
     return conditions
 
 
-def _operator(word: str, key: str) -> Callable[[str, str, Any], models.Condition]:
+def _operator(word: str, key: str) -> Callable[[MetadataPath, str, Any], models.Condition]:
     try:
         return _OPERATORS[word]
     except KeyError:
@@ -239,17 +247,17 @@ def _operator(word: str, key: str) -> Callable[[str, str, Any], models.Condition
         ) from None
 
 
-def _equal(path: str, key: str, value: object) -> models.Condition:
+def _equal(path: MetadataPath, key: str, value: object) -> models.Condition:
     if isinstance(value, str):
-        return models.FieldCondition(key=path, match=models.MatchValue(value=_utf8(key, value)))
+        return models.FieldCondition(key=path.text, match=models.MatchValue(value=_utf8(key, value)))
     if isinstance(value, bool):
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+        return models.FieldCondition(key=path.text, match=models.MatchValue(value=value))
     if isinstance(value, int):
         if not -_INT64 <= value < _INT64:
             raise FilterError(
                 f"Filter key {key!r} is compared with {value}, beyond the 64 bits of the engine."
             )
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+        return models.FieldCondition(key=path.text, match=models.MatchValue(value=value))
     if isinstance(value, float | date):
         # The engine compares only strings, ints and bools for equality; a float or a time needs a range.
         return _range(path, key, {"$gte": value, "$lte": value})
@@ -259,7 +267,7 @@ def _equal(path: str, key: str, value: object) -> models.Condition:
     )
 
 
-def _one_of(path: str, key: str, value: object) -> models.Condition:
+def _one_of(path: MetadataPath, key: str, value: object) -> models.Condition:
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise FilterError(f"$in of filter key {key!r} is {value!r}, expected a list of values.")
     values = list(value)
@@ -271,13 +279,13 @@ def _one_of(path: str, key: str, value: object) -> models.Condition:
     choices: list[models.Condition] = [_equal(path, key, item) for item in others]
     # MatchAny takes strings or ints, not both; an empty one matches nothing.
     if words or not values:
-        choices.append(models.FieldCondition(key=path, match=models.MatchAny(any=words)))
+        choices.append(models.FieldCondition(key=path.text, match=models.MatchAny(any=words)))
     if numbers:
-        choices.append(models.FieldCondition(key=path, match=models.MatchAny(any=numbers)))
+        choices.append(models.FieldCondition(key=path.text, match=models.MatchAny(any=numbers)))
     return choices[0] if len(choices) == 1 else models.Filter(should=choices)
 
 
-def _every(path: str, key: str, value: object) -> models.Condition:
+def _every(path: MetadataPath, key: str, value: object) -> models.Condition:
     if not isinstance(value, list | tuple | set) or not value:
         raise FilterError(
             f"$all of filter key {key!r} is {value!r}, expected a list with at least one value."
@@ -285,14 +293,18 @@ def _every(path: str, key: str, value: object) -> models.Condition:
     return models.Filter(must=[_equal(path, key, item) for item in value])
 
 
-def _exists(path: str, key: str, value: object) -> models.Condition:
+def _exists(path: MetadataPath, key: str, value: object) -> models.Condition:
     if not isinstance(value, bool):
         raise FilterError(f"$exists of filter key {key!r} is {value!r}, expected True or False.")
-    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path.text))
     return _negated([empty]) if value else empty
 
 
-def _text(path: str, key: str, value: object) -> models.Condition:
+def _text(path: MetadataPath, key: str, value: object) -> models.Condition:
+    return _contains_words(path.text, key, value)
+
+
+def _contains_words(path: str, key: str, value: object) -> models.Condition:
     if not isinstance(value, str) or not re.search(r"[^\W_]", value):
         raise FilterError(
             f"$text of filter key {key!r} is {value!r}, expected a string with at least one word."
@@ -300,10 +312,12 @@ def _text(path: str, key: str, value: object) -> models.Condition:
     return models.FieldCondition(key=path, match=models.MatchText(text=_utf8(key, value)))
 
 
-def _geo(kind: type[BaseModel], field: str, shape: str) -> Callable[[str, str, Any], models.Condition]:
+def _geo(
+    kind: type[BaseModel], field: str, shape: str
+) -> Callable[[MetadataPath, str, Any], models.Condition]:
     """Return the operator for a shape of Qdrant's, whose dict has the names of Qdrant's model."""
 
-    def condition(path: str, key: str, value: Any) -> models.Condition:
+    def condition(path: MetadataPath, key: str, value: Any) -> models.Condition:
         try:
             area = kind.model_validate(value)
         except ValidationError:
@@ -315,7 +329,7 @@ def _geo(kind: type[BaseModel], field: str, shape: str) -> Callable[[str, str, A
                 f"${field} of filter key {key!r} is {value!r}, expected {shape}, where a point is "
                 "{'lon': ..., 'lat': ...} in degrees."
             )
-        return models.FieldCondition.model_validate({"key": path, field: area})
+        return models.FieldCondition.model_validate({"key": path.text, field: area})
 
     return condition
 
@@ -328,7 +342,7 @@ def _geo_points(value: object) -> Iterator[dict[str, float]]:
             yield from _geo_points(part)
 
 
-def _field_not(path: str, key: str, value: object) -> models.Condition:
+def _field_not(path: MetadataPath, key: str, value: object) -> models.Condition:
     if not isinstance(value, Mapping):
         raise FilterError(f"$not of filter key {key!r} is {value!r}, expected operators; or use $ne.")
     return _negated([models.Filter(must=_field(path, key, value))])
@@ -338,7 +352,7 @@ def _negated(conditions: Sequence[models.Condition]) -> models.Filter:
     return models.Filter(must_not=list(conditions))
 
 
-_OPERATORS: Final[dict[str, Callable[[str, str, Any], models.Condition]]] = {
+_OPERATORS: Final[dict[str, Callable[[MetadataPath, str, Any], models.Condition]]] = {
     "$eq": _equal,
     "$ne": lambda path, key, value: _negated([_equal(path, key, value)]),
     "$in": _one_of,
@@ -358,15 +372,15 @@ _OPERATORS: Final[dict[str, Callable[[str, str, Any], models.Condition]]] = {
 }
 
 
-def _range(path: str, key: str, bounds: Mapping[str, object]) -> models.FieldCondition:
+def _range(path: MetadataPath, key: str, bounds: Mapping[str, object]) -> models.FieldCondition:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in bounds.values()):
         for word, value in bounds.items():
             if not math.isfinite(value):  # type: ignore[arg-type]
                 raise FilterError(f"{word} of filter key {key!r} is {value!r}, expected a finite number.")
         numbers = {_RANGE_WORDS[word]: value for word, value in bounds.items()}
-        return models.FieldCondition(key=path, range=models.Range(**numbers))
+        return models.FieldCondition(key=path.text, range=models.Range(**numbers))
     times = {_RANGE_WORDS[word]: _time(word, key, value) for word, value in bounds.items()}
-    return models.FieldCondition(key=path, range=models.DatetimeRange(**times))
+    return models.FieldCondition(key=path.text, range=models.DatetimeRange(**times))
 
 
 def _time(word: str, key: str, value: object) -> datetime:
@@ -387,30 +401,6 @@ def _time(word: str, key: str, value: object) -> datetime:
             "datetimes and ISO 8601 strings, but not both in one range."
         )
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-
-
-def _path(key: object) -> str:
-    if not isinstance(key, str):
-        raise FilterError(f"Filter key {key!r} is {type_name(key)}, expected a string.")
-    if "\\" in key:
-        raise FilterError(
-            f"Filter key {key!r} has a backslash, which Qdrant's paths cannot name. Store the value under "
-            "another key to filter by it."
-        )
-    parts = re.findall(r'"[^"]*"|[^."]+|\.|"', _utf8(key, key))
-    names, dots = parts[::2], parts[1::2]
-    broken = (
-        not names
-        or len(names) == len(dots)
-        or any(dot != "." for dot in dots)
-        or any(name in (".", '"') or name == '""' for name in names)
-    )
-    if broken:
-        raise FilterError(
-            f"Filter key {key!r} is not a path. Separate parts with single dots, and put a part that "
-            "contains a dot in double quotes. Qdrant's paths cannot name a key that contains a double quote."
-        )
-    return ".".join(name if name[0] == '"' or _BARE_KEY.fullmatch(name) else f'"{name}"' for name in names)
 
 
 def _utf8(key: str, value: str) -> str:

@@ -13,7 +13,7 @@ from qdrant_client import models
 from splade_retriever.filters import field_path
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.documents import DocumentKey
-from splade_retriever.index.payload import ID_PATH, PACKAGE_KEY, metadata_of, package_fields
+from splade_retriever.index.payload import ESCAPED_PATH, ID_PATH, PACKAGE_KEY, metadata_of, package_fields
 
 __all__ = ["document_filter", "points_by_document"]
 
@@ -78,8 +78,10 @@ def _is_same_in_all_points(collection: Collection, condition: Any) -> bool:
         condition,
     )
     key = getattr(part, "key", None)
-    metadata_key = collection.layout.metadata_key
-    shared = [ID_PATH, f"{PACKAGE_KEY}.extra", *([] if metadata_key is None else [metadata_key])]
+    metadata_path = collection.layout.metadata_path
+    shared = [ID_PATH, f"{PACKAGE_KEY}.extra", ESCAPED_PATH]
+    if metadata_path is not None:
+        shared.append(metadata_path)
     return isinstance(key, str) and any(re.match(rf"{re.escape(path)}(\.|\[|$)", key) for path in shared)
 
 
@@ -99,7 +101,9 @@ def _named(collection: Collection, ids: list[str], tenant: str | None) -> models
     conditions = [models.FieldCondition(key=ID_PATH, match=models.MatchAny(any=ids))]
     layout = collection.layout
     if tenant is not None and layout.tenant_field is not None:
-        path = field_path(layout.tenant_field, metadata_key=layout.metadata_key)
+        path = field_path(
+            layout.tenant_field, metadata_key=layout.metadata_key, escaped_path=layout.escaped_path
+        )
         conditions.append(models.FieldCondition(key=path, match=models.MatchValue(value=tenant)))
     return models.Filter(must=[*conditions])
 
@@ -111,7 +115,7 @@ def points_by_document(
     layout = collection.layout
     keys: bool | list[str] = [ID_PATH]
     if layout.tenant_field is not None:
-        keys = True if layout.metadata_key is None else [ID_PATH, layout.metadata_key]
+        keys = True if layout.metadata_path is None else [ID_PATH, layout.metadata_path]
     points: dict[DocumentKey, list[models.ExtendedPointId]] = {}
     for record in collection.scroll(filter, batch_size=1024, payload=keys):
         tenant = layout.tenant_of(metadata_of(record.payload, layout))

@@ -14,6 +14,7 @@ from qdrant_client import models
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput, Document, DocumentKey
+from splade_retriever.key_paths import escaped_metadata
 from splade_retriever.validation import is_same_json
 
 __all__ = ["Batch", "OnError", "Stored", "ingest"]
@@ -34,6 +35,8 @@ class Stored:
     """How many points it takes; 1 unless it is stored as windows."""
     text_hash: str | None = None
     """The hash that it would have without the vector that came with it; None where it came without."""
+    has_escaped_fields: bool = False
+    """Whether its payload has a copy of metadata whose keys no path names."""
 
     def has_content(self, hash: str) -> bool:
         """Return whether a document of a hash is stored already.
@@ -42,6 +45,11 @@ class Stored:
         is unchanged.
         """
         return self.hash is not None and hash in (self.hash, self.text_hash)
+
+    def has_metadata(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a document's metadata is stored already, so that filters find all its keys."""
+        needs_copy = escaped_metadata(metadata) is not None
+        return needs_copy == self.has_escaped_fields and is_same_json(self.metadata, metadata)
 
 
 @dataclass(slots=True)
@@ -156,7 +164,7 @@ def _plan(
         known = stored.get(document.key)
         if known is None or not known.has_content(hash_of(document)):
             new.append(document)
-        elif not is_same_json(known.metadata, document.metadata):
+        elif not known.has_metadata(document.metadata):
             batch.metadata.append((document, known))
     batch.documents, batch.points = new, encode(new) if new else []
     for document, points in zip(new, batch.points, strict=True):

@@ -256,16 +256,17 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
             raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
     info = collection.describe()
     present, strict = info.payload_schema, _refuses_unindexed_filters(info.config.strict_mode_config)
-    metadata_key = collection.layout.metadata_key
+    layout = collection.layout
+    roots = {"metadata_key": layout.metadata_key, "escaped_path": layout.escaped_path}
     paths: dict[str, Any] = {}
     requested: dict[str, str] = {}
     for key, kind in schemas.items():
-        path = field_path(key, metadata_key=metadata_key)
+        path = field_path(key, **roots)
         requested[path] = kind.value
         if path not in present or present[path].data_type is not kind:
             paths[path] = exact_kind(kind, strict=strict)
     if tenant_field is not None:
-        path = field_path(tenant_field, metadata_key=metadata_key)
+        path = field_path(tenant_field, **roots)
         requested.pop(path, None)
         paths[path] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
     index_paths(collection, paths, requested=requested)

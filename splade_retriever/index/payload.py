@@ -1,7 +1,6 @@
 """Document -> payload of a point, and payload -> hit; ids and hashes that are stored with it."""
 
 import json
-import re
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,19 @@ from qdrant_client import models
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Branch, Document, DocumentKey, Hit
 from splade_retriever.index.llama_index_payload import read_node, write_node
+from splade_retriever.key_paths import escaped_metadata, key_levels, quoted
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = [
+    "ESCAPED_PATH",
     "ID_PATH",
     "PACKAGE_KEY",
     "WINDOW_NUMBER_PATH",
     "Layout",
     "content_hash",
     "document_key",
+    "escaped_fields",
+    "has_escaped_fields",
     "has_text",
     "joined_windows",
     "metadata_of",
@@ -38,6 +41,9 @@ __all__ = [
 
 PACKAGE_KEY: Final = "_splade"
 """The payload key of this package: the user's id, the content hash, the window, an adapter's extra."""
+_ESCAPED_KEY: Final = "escaped"
+ESCAPED_PATH: Final = f"{PACKAGE_KEY}.{_ESCAPED_KEY}"
+"""The path of metadata whose keys no path of the engine names, see `key_paths`."""
 ID_PATH: Final = f"{PACKAGE_KEY}.id"
 WINDOW_NUMBER_PATH: Final = f"{PACKAGE_KEY}.window.n"
 _NODE_CONTENT: Final = "_node_content"
@@ -72,6 +78,16 @@ class Layout:
         """Whether the payload is that of LlamaIndex's Qdrant store."""
         return self.metadata_key is None and self.content_key == _NODE_CONTENT
 
+    @property
+    def metadata_path(self) -> str | None:
+        """The path of the metadata as engines read it."""
+        return None if self.metadata_key is None else quoted(self.metadata_key)
+
+    @property
+    def escaped_path(self) -> str | None:
+        """Where filters find metadata keys with quotes and backslashes; other programs keep no such copy."""
+        return None if self.native_ids else ESCAPED_PATH
+
     def tenant_of(self, metadata: Mapping[str, Any]) -> str | None:
         """Return whose a document is; None where the collection does not separate tenants.
 
@@ -81,8 +97,8 @@ class Layout:
         if self.tenant_field is None:
             return None
         value: object = metadata
-        for name in re.findall(r'"[^"]*"|[^.]+', self.tenant_field):
-            value = value.get(name.strip('"')) if isinstance(value, Mapping) else None
+        for name in key_levels(self.tenant_field):
+            value = value.get(name) if isinstance(value, Mapping) else None
         if not isinstance(value, str) or not value:
             raise InputError(
                 f"metadata has {value!r} at {self.tenant_field!r}, expected the tenant as a string: the "
@@ -126,6 +142,9 @@ def to_payload(
         text_hash: For a document that came with a vector: its `content_hash` without it.
     """
     package: dict[str, Any] = {"id": document.id, "hash": hash}
+    escaped = escaped_metadata(document.metadata)
+    if escaped is not None:
+        package[_ESCAPED_KEY] = escaped
     if text_hash is not None:
         package["text_hash"] = text_hash
     text = document.text
@@ -143,8 +162,18 @@ def with_metadata(point: models.Record, metadata: Mapping[str, Any], layout: Lay
     hit = to_hit(point, layout, "")
     return {
         **_content(hit.id, hit.text, metadata, hit.extra, layout),
-        PACKAGE_KEY: package_fields(point),
+        PACKAGE_KEY: {**package_fields(point), _ESCAPED_KEY: escaped_metadata(metadata)},
     }
+
+
+def escaped_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields under the package's key by which filters find keys that no path names."""
+    return {_ESCAPED_KEY: escaped_metadata(metadata)}
+
+
+def has_escaped_fields(point: models.ScoredPoint | models.Record) -> bool:
+    """Return whether filters find keys of a point that no path names."""
+    return package_fields(point).get(_ESCAPED_KEY) is not None
 
 
 def _content(

@@ -512,7 +512,12 @@ class SpladeIndex:
 
     def _engine_filter(self, filter: FilterLike | None) -> models.Filter | None:
         layout = self._collection.layout
-        return to_qdrant_filter(filter, metadata_key=layout.metadata_key, content_key=layout.content_key)
+        return to_qdrant_filter(
+            filter,
+            metadata_key=layout.metadata_key,
+            content_key=layout.content_key,
+            escaped_path=layout.escaped_path,
+        )
 
     def _search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | BaseException]:
         self._collection.engine_in_subprocess()

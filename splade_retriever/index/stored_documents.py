@@ -19,6 +19,8 @@ from splade_retriever.index.payload import (
     PACKAGE_KEY,
     WINDOW_NUMBER_PATH,
     document_key,
+    escaped_fields,
+    has_escaped_fields,
     metadata_of,
     package_fields,
     point_id,
@@ -80,14 +82,18 @@ def read_stored(collection: Collection, keys: Sequence[DocumentKey]) -> dict[Doc
     points: dict[models.ExtendedPointId, DocumentKey] = {
         point_id(key, collection.layout): key for key in keys
     }
-    metadata_key = collection.layout.metadata_key
-    fields: bool | list[str] = True if metadata_key is None else [PACKAGE_KEY, metadata_key]
+    metadata_path = collection.layout.metadata_path
+    fields: bool | list[str] = True if metadata_path is None else [PACKAGE_KEY, metadata_path]
     stored: dict[DocumentKey, Stored] = {}
     for record in collection.retrieve(list(points), payload=fields):
         metadata = metadata_of(record.payload, collection.layout)
         package = package_fields(record)
         stored[points[record.id]] = Stored(
-            package.get("hash"), metadata, window_count(record), package.get("text_hash")
+            package.get("hash"),
+            metadata,
+            window_count(record),
+            package.get("text_hash"),
+            has_escaped_fields=has_escaped_fields(record),
         )
     return stored
 
@@ -121,7 +127,7 @@ def write_batch(collection: Collection, batch: Batch) -> list[BadInput]:
     too_large = [batch.documents[position] for position in collection.upsert(batch.points)]
     for document, stored in batch.metadata:
         try:
-            set_metadata(collection, document.key, document.metadata, stored.windows)
+            set_metadata(collection, document.key, document.metadata, stored)
         except RequestTooLargeError:
             too_large.append(document)
     return [
@@ -146,17 +152,32 @@ def _forget_hashes(collection: Collection, keys: Sequence[DocumentKey]) -> None:
     collection.set_payload({"hash": None}, points, key=PACKAGE_KEY)
 
 
-def set_metadata(collection: Collection, key: DocumentKey, metadata: Mapping[str, Any], windows: int) -> None:
-    """Replace the metadata of a document in all its points."""
-    points = [point_id(key, collection.layout, n) for n in reversed(range(windows))]
+def set_metadata(
+    collection: Collection, key: DocumentKey, metadata: Mapping[str, Any], stored: Stored
+) -> None:
+    """Replace the metadata of a document in all its points.
+
+    The metadata is written last: where a kill comes in between, the next `add` sees that it differs.
+
+    Args:
+        collection: The collection.
+        key: The document.
+        metadata: The new metadata.
+        stored: What the collection holds of the document.
+    """
+    points = [point_id(key, collection.layout, n) for n in reversed(range(stored.windows))]
     if collection.layout.metadata_key is None:
         for record in collection.retrieve(points):
             payload = with_metadata(record, metadata, collection.layout)
             collection.overwrite_payload(payload, record.id)
         return
+    fields: dict[str, Any] = {**changed_floats(metadata)} if collection.is_remote else {}
+    escaped = escaped_fields(metadata)
+    if stored.has_escaped_fields or any(value is not None for value in escaped.values()):
+        fields.update(escaped)
+    if fields:
+        collection.set_payload(fields, points, key=PACKAGE_KEY)
     collection.set_payload({collection.layout.metadata_key: dict(metadata)}, points)
-    if collection.is_remote:
-        collection.set_payload(changed_floats(metadata), points, key=PACKAGE_KEY)
 
 
 def delete_documents(collection: Collection, keys: Sequence[DocumentKey]) -> int:

@@ -179,8 +179,8 @@ class WhyNotFinder:
         return key if self._collection.has_windows else points[0]
 
     def _identifying(self) -> list[str]:
-        metadata_key = self._collection.layout.metadata_key
-        return [PACKAGE_KEY] if metadata_key is None else [PACKAGE_KEY, metadata_key]
+        metadata_path = self._collection.layout.metadata_path
+        return [PACKAGE_KEY] if metadata_path is None else [PACKAGE_KEY, metadata_path]
 
     def _ranking(
         self,

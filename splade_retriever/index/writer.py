@@ -229,7 +229,7 @@ class Writer:
             return False
         with self._collection.confirmed_write():
             try:
-                set_metadata(self._collection, key, metadata, stored.windows)
+                set_metadata(self._collection, key, metadata, stored)
             except RequestTooLargeError as error:
                 raise InputError(
                     f"update_metadata of {id!r}: the metadata is too large for the server. {error} Nothing "

@@ -14,6 +14,7 @@ from splade_retriever.index.payload import (
     PACKAGE_KEY,
     content_hash,
     document_key,
+    has_escaped_fields,
     joined_windows,
     package_fields,
     point_id,
@@ -185,7 +186,9 @@ class Reencoding:
             document, hit = document_of[record.id], to_hit(record, layout, "")
             if hit.metadata == document.metadata:
                 hash = package_fields(record).get("hash")
-                stored[document.key] = Stored(hash, hit.metadata, window_count(record))
+                stored[document.key] = Stored(
+                    hash, hit.metadata, window_count(record), has_escaped_fields=has_escaped_fields(record)
+                )
         return stored
 
     def _encode(self, batch: Sequence[Document], report: PassReport) -> "list[list[models.PointStruct]]":
