@@ -16,6 +16,7 @@ __all__ = [
     "Explanation",
     "Fusion",
     "Hit",
+    "QueryControls",
     "RetrieverConfig",
     "SparseEmbedding",
     "SparseTextEmbedding",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.search_request import Fusion
     from splade_retriever.index.splade_index import Hit, SpladeIndex
-    from splade_retriever.index.splade_query import SpladeQuery
+    from splade_retriever.index.splade_query import QueryControls, SpladeQuery
     from splade_retriever.maintenance.migrate import migrate
     from splade_retriever.maintenance.reindex import reindex
     from splade_retriever.sparse import SparseEmbedding
@@ -51,6 +52,7 @@ _MODULE_OF = {
     "Explanation": "explanation",
     "Fusion": "index.search_request",
     "Hit": "index.splade_index",
+    "QueryControls": "index.splade_query",
     "RetrieverConfig": "config",
     "SparseEmbedding": "sparse",
     "SparseTextEmbedding": "encoding.text_embedding",

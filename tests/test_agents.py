@@ -72,7 +72,7 @@ async def message(client: Any, name: str, **arguments: Any) -> str:
     return str(result.content[0].text)
 
 
-def test_the_tools_of_the_server_search_get_and_explain(index: SpladeIndex) -> None:
+def test_the_tools_of_the_server_search_get_and_explain_hits_and_misses(index: SpladeIndex) -> None:
     async def work(client: Any) -> None:
         found = await call(client, "search", query="moon lander", k=1, filter={"year": {"$gte": 2000}})
         (hit,) = found["hits"]
@@ -89,6 +89,11 @@ def test_the_tools_of_the_server_search_get_and_explain(index: SpladeIndex) -> N
         total = sum(contribution["score"] for contribution in explained["contributions"])
         assert total == pytest.approx(explained["score"], abs=1e-5)
 
+        missing = await call(client, "why_not", query="moon lander", id=IDS[1], k=1)
+        assert (missing["found"], missing["rank"], missing["cut_id"]) == (False, 2, IDS[0])
+        assert [reason["kind"] for reason in missing["reasons"]] == ["rank"]
+        assert "lander" in [part["token"] for part in missing["differences"]]
+
         got = await call(client, "get", ids=[IDS[1], "no", IDS[1]])
         assert got["documents"] == [{"id": IDS[1], "text": "Tides follow the Moon.", "metadata": {}}]
         assert got["missing"] == ["no"]
@@ -103,6 +108,8 @@ def test_wrong_calls_are_answered_with_what_is_wrong(index: SpladeIndex) -> None
             client, "search", query="m", filter={"y": {"$bad": 1}}
         )
         assert "no document with the id 'no'" in await message(client, "explain", query="moon", id="no")
+        assert "no document with the id 'no'" in await message(client, "why_not", query="moon", id="no")
+        assert "k is 51, expected 1 to 50" in await message(client, "why_not", query="m", id=IDS[0], k=51)
         assert "at most 100" in await message(client, "get", ids=["x"] * 101)
 
     with_client(create(index), work)
@@ -126,7 +133,7 @@ def test_only_a_server_with_write_changes_the_index() -> None:
         return [tool.name for tool in (await client.list_tools()).tools]
 
     async def work(client: Any) -> None:
-        assert await names(client) == ["search", "get", "explain", "add", "delete"]
+        assert await names(client) == ["search", "get", "explain", "why_not", "add", "delete"]
         assert await call(client, "add", texts=["A rover."], ids=["rover"], metadatas=[{"n": 1}]) == {
             "ids": ["rover"]
         }
@@ -134,7 +141,7 @@ def test_only_a_server_with_write_changes_the_index() -> None:
         assert await call(client, "delete", ids=["rover", "no"]) == {"deleted": ["rover"]}
 
     with SpladeIndex(":memory:") as index:
-        assert with_client(create(index), names) == ["search", "get", "explain"]
+        assert with_client(create(index), names) == ["search", "get", "explain", "why_not"]
         with_client(create(index, write=True), work)
         assert index.count() == 0
 
@@ -214,12 +221,13 @@ def test_langchain_tools_have_the_same_shape(index: SpladeIndex) -> None:
     tools = {tool.name: tool for tool in create_tools(index)}
     found = tools["search"].invoke({"query": "moon lander", "k": 1})
 
-    assert list(tools) == ["search", "get", "explain"]
+    assert list(tools) == ["search", "get", "explain", "why_not"]
     assert [hit["id"] for hit in found["hits"]] == [IDS[0]]
     assert asyncio.run(tools["search"].ainvoke({"query": "moon lander", "k": 1})) == found
     assert tools["explain"].invoke({"query": "m", "id": "no"}).startswith("There is no document")
+    assert tools["why_not"].invoke({"query": "moon lander", "id": IDS[1], "k": 1})["rank"] == 2
     assert set(tools["search"].args) == {"query", "k", "filter"}
-    assert [tool.name for tool in create_tools(index, write=True)][3:] == ["add", "delete"]
+    assert [tool.name for tool in create_tools(index, write=True)][4:] == ["add", "delete"]
 
 
 def test_llama_index_tools_have_the_same_shape(index: SpladeIndex) -> None:
@@ -228,8 +236,9 @@ def test_llama_index_tools_have_the_same_shape(index: SpladeIndex) -> None:
     tools = {tool.metadata.name: tool for tool in create_tools(index)}
     found = tools["search"].call(query="moon lander", k=1).raw_output
 
-    assert list(tools) == ["search", "get", "explain"]
+    assert list(tools) == ["search", "get", "explain", "why_not"]
     assert [hit["id"] for hit in found["hits"]] == [IDS[0]]
     assert asyncio.run(tools["search"].acall(query="moon lander", k=1)).raw_output == found
+    assert tools["why_not"].call(query="moon lander", id=IDS[1], k=1).raw_output["rank"] == 2
     assert "no document" in tools["explain"].call(query="m", id="no").raw_output["error"]
     assert set(json.loads(tools["search"].metadata.fn_schema_str)["properties"]) == {"query", "k", "filter"}

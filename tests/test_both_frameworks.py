@@ -1,5 +1,6 @@
 """Both frameworks on one collection, and on collections of the frameworks' Qdrant stores."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from splade_retriever import llama_index as for_llama_index
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
 from tests.index.parts import opened_store
 from tests.llama_index.suite import rich_nodes, uuid_of
-from tests.words import WordEncoder
+from tests.words import LetterEncoder, WordEncoder
 
 A, B, C = (uuid_of(n) for n in range(3))
 TEXTS = {A: "The lander stood on the Moon.", B: "The rover left the lander.", C: "A rocket lifted off."}
@@ -330,3 +331,36 @@ def test_a_tenants_documents_are_read_and_deleted_by_id_and_tenant(client: Any) 
     assert [hit.text for hit in index.scroll()] == ["a moon"]
     llama_index.delete_nodes([A], of_acme)
     assert index.count() == 0
+
+
+# -- explanations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("windows", ["merge", "points"])
+@pytest.mark.parametrize("mode", ["sparse", "hybrid"])
+def test_both_frameworks_name_the_words_that_expansions_come_from(windows: Any, mode: Any) -> None:
+    text = "Stars shine for long. " * 150 + "A supernova is the explosion of a star."
+    with SpladeIndex(windows=windows, dense=LetterEncoder()) as index:
+        index.add([text], ids=["a"])
+        question = "explode"
+        expected = index.explain(question, index.search(question, 1, mode=mode)[0], origins=True)
+        retriever = for_langchain.SpladeRetriever(index=index, k=1, mode=mode, with_origins=True)
+        store = for_langchain.SpladeVectorStore(index=index)
+        reports = [
+            document.metadata["_splade"]["explanation"]
+            for document in (
+                retriever.invoke(question)[0],
+                asyncio.run(retriever.ainvoke(question))[0],
+                store.similarity_search(question, 1, mode=mode, with_origins=True)[0],
+            )
+        ]
+        engine = for_llama_index.SpladeRetriever(index=index, similarity_top_k=1, mode=mode, origins=True)
+        (node,) = engine.retrieve(question)
+        (same,) = asyncio.run(engine.aretrieve(question))
+
+    (exploded,) = [c for c in expected.contributions if c.token == "explode"]
+    assert exploded.text_origin is not None
+    assert expected.text[slice(*exploded.text_origin)] == "explosion"
+    assert reports == [expected.to_dict()] * 3
+    assert node.metadata["_splade"]["explanation"] == expected.to_dict()
+    assert same.metadata["_splade"]["explanation"] == expected.to_dict()

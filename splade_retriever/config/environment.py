@@ -12,7 +12,18 @@ from splade_retriever.errors import ConfigFault, ConfigurationError
 __all__ = ["expand", "fields_of_environment", "unset_variables"]
 
 _VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}|\$\$")
-_JSON_FIELDS: Final = ("filter", "encoder", "index", "fusion", "dense", "k", "score_threshold", "explain")
+_JSON_FIELDS: Final = (
+    "filter",
+    "controls",
+    "encoder",
+    "index",
+    "fusion",
+    "dense",
+    "k",
+    "score_threshold",
+    "explain",
+    "origins",
+)
 
 
 def expand(value: Any, *, path: KeyPath = ()) -> Any:

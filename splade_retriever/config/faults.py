@@ -24,6 +24,8 @@ _EXPECTED: Final = {
     "fusion": "method, rrf_k, weights and depth, or nothing",
     "score_threshold": "a number, or nothing",
     "explain": "true or false",
+    "origins": "true or false",
+    "controls": "boost, require, exclude, expand and synonyms, or nothing",
 }
 _SHOWN: Final = ("k", "mode", "score_threshold")
 """Fields whose values are shown, because they cannot be secrets."""

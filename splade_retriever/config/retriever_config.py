@@ -19,6 +19,7 @@ from splade_retriever.config.files import ConfigFile, KeyPath, read_config_file
 from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import ConfigFault, ConfigurationError, InputError
 from splade_retriever.index.options import Fusion, Mode
+from splade_retriever.index.splade_query import QueryControls
 from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class RetrieverConfig(BaseModel):
         fusion: How a hybrid search joins its rankings: `method`, `rrf_k`, `weights`, `depth`, see `Fusion`.
         score_threshold: Minimum score, in the engine's scale.
         explain: Put an explanation of its score into each document's metadata.
+        origins: Put the explanation there, and name in it the word that each token of an expansion comes from.
+        controls: Words to boost, require or exclude, `synonyms` and `expand`, for each query that has no
+            controls of its own, see `QueryControls`.
 
     Raises:
         ConfigurationError: If a name is not a field, or a value does not have the type of its field.
@@ -83,6 +87,12 @@ class RetrieverConfig(BaseModel):
     fusion: Fusion | None = Field(None, description="How a hybrid search joins its two rankings.")
     score_threshold: float | None = Field(None, description="Minimum score, in the engine's scale.")
     explain: bool = Field(False, description="Put an explanation of its score into each document's metadata.")
+    origins: bool = Field(
+        False, description="Name in the explanation the word that each token of an expansion comes from."
+    )
+    controls: QueryControls | None = Field(
+        None, description="Words to boost, require or exclude, synonyms, and whether queries are expanded."
+    )
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -132,6 +142,18 @@ class RetrieverConfig(BaseModel):
                 "has a value of the wrong type under fusion, expected method: rrf or dbsf, rrf_k: an int, "
                 "weights: two numbers, depth: an int."
             ) from None
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _controls_of_names(cls, controls: object) -> object:
+        if not isinstance(controls, Mapping):
+            return controls
+        values = {str(name): value for name, value in controls.items()}
+        check_names("controls", values, [control.name for control in fields(QueryControls)])
+        try:
+            return QueryControls(**values)
+        except InputError as error:
+            raise ValueError(f"has a wrong value under controls: {error}") from None
 
     @model_validator(mode="after")
     def _check_arguments(self) -> Self:
@@ -299,6 +321,8 @@ class RetrieverConfig(BaseModel):
             fusion=self.fusion,
             score_threshold=self.score_threshold,
             with_explanations=self.explain,
+            with_origins=self.origins,
+            controls=self._expanded_controls(),
         )
 
     def llama_index(
@@ -329,6 +353,8 @@ class RetrieverConfig(BaseModel):
             filter=self._expanded_filter(),
             mode=self.mode or ("hybrid" if hybrid else "sparse"),
             explain=self.explain,
+            origins=self.origins,
+            controls=self._expanded_controls(),
         )
 
     def _check_for_llama_index(self) -> None:
@@ -352,6 +378,11 @@ class RetrieverConfig(BaseModel):
 
     def _expanded_filter(self) -> dict[str, Any] | None:
         return None if self.filter is None else dict(expand(self.filter, path=("filter",)))
+
+    def _expanded_controls(self) -> QueryControls | None:
+        if self.controls is None:
+            return None
+        return QueryControls.of(expand(self.controls.to_dict(), path=("controls",)))
 
     def _index_arguments(
         self, dense: DenseEncoder | NodeEncoder | None, allowed_classes: Collection[str]

@@ -20,6 +20,8 @@ _EXAMPLES = {
     "fusion": "fusion: {method: rrf, weights: [1.0, 0.5]}",
     "score_threshold": "score_threshold: 5.0",
     "explain": "explain: true",
+    "origins": "origins: true",
+    "controls": "controls: {boost: {rover: 2}, exclude: [india], synonyms: {moon: [lunar]}}",
 }
 
 

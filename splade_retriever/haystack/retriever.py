@@ -12,6 +12,7 @@ from splade_retriever.haystack.document_store import SpladeDocumentStore, to_doc
 from splade_retriever.haystack.filters import translate_filters
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY, hit_report
+from splade_retriever.index.splade_query import QueryControls, with_default_controls
 
 __all__ = ["SpladeRetriever"]
 
@@ -26,6 +27,9 @@ class SpladeRetriever:
         top_k: Maximum number of documents.
         filter_policy: Whether filters of a call replace these filters, or both must hold.
         explain: Put the score and its explanation into the metadata of each document, under "_splade".
+        origins: Put the explanation there, and name in it the word that each token of an expansion comes from.
+        controls: Words to boost, require or exclude, synonyms and `expand`, for each query that is not a
+            `SpladeQuery`.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class SpladeRetriever:
         top_k: int = 10,
         filter_policy: FilterPolicy = FilterPolicy.REPLACE,
         explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(document_store, SpladeDocumentStore):
             raise ValueError(
@@ -47,6 +53,8 @@ class SpladeRetriever:
         self.top_k = top_k
         self.filter_policy = filter_policy
         self.explain = explain
+        self.origins = origins
+        self.controls = QueryControls.of(controls)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration."""
@@ -57,6 +65,8 @@ class SpladeRetriever:
             top_k=self.top_k,
             filter_policy=self.filter_policy.value,
             explain=self.explain,
+            origins=self.origins,
+            controls=None if self.controls is None else self.controls.to_dict(),
         )
 
     @classmethod
@@ -83,9 +93,10 @@ class SpladeRetriever:
             `documents`, best first, with their scores: dot products, unbounded.
         """
         k, conditions = self._search_arguments(filters, top_k)
-        index = self.document_store.index
+        index, query = self.document_store.index, with_default_controls(query, self.controls)
         hits = index.search(query, k, filter=conditions)
-        return _documents(hits, index.explain_all(query, hits) if self.explain else ())
+        explained = self.explain or self.origins
+        return _documents(hits, index.explain_all(query, hits, origins=self.origins) if explained else ())
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -93,9 +104,11 @@ class SpladeRetriever:
     ) -> dict[str, list[Document]]:
         """Find documents as `run` does, without blocking the event loop."""
         k, conditions = self._search_arguments(filters, top_k)
-        index = self.document_store.index
+        index, query = self.document_store.index, with_default_controls(query, self.controls)
         hits = await index.asearch(query, k, filter=conditions)
-        return _documents(hits, await index.aexplain_all(query, hits) if self.explain else ())
+        if not (self.explain or self.origins):
+            return _documents(hits, ())
+        return _documents(hits, await index.aexplain_all(query, hits, origins=self.origins))
 
     def _search_arguments(
         self, filters: dict[str, Any] | None, top_k: int | None

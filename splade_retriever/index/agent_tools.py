@@ -1,4 +1,4 @@
-"""What agents call: search, get and explain, with arguments and results as JSON values of bounded size."""
+"""What agents call: search, get, explain and why_not, with arguments and results as JSON values of bounded size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -31,7 +31,7 @@ class IndexTools:
     @property
     def reading(self) -> tuple[Callable[..., dict[str, Any]], ...]:
         """The methods that change nothing."""
-        return (self.search, self.get, self.explain)
+        return (self.search, self.get, self.explain, self.why_not)
 
     @property
     def writing(self) -> tuple[Callable[..., dict[str, Any]], ...]:
@@ -50,8 +50,7 @@ class IndexTools:
             `hits`, best first: `id`, `score`, `text` (at most 2,000 characters; `cut` is true where it was
             longer), `metadata`, and `why`: the words that contributed most to the score, with their shares.
         """
-        if not 1 <= k <= MAX_HITS:
-            raise InputError(f"k is {k}, expected 1 to {MAX_HITS}.")
+        _check_k(k)
         hits = self.index.search(query, k, filter=filter)
         explanations = self.index.explain_all(query, hits)
         return {"hits": [_hit(hit, explanation) for hit, explanation in zip(hits, explanations, strict=True)]}
@@ -89,6 +88,28 @@ class IndexTools:
         if not hits:
             raise InputError(f"There is no document with the id {id!r}. Pass an id that `search` returned.")
         return self.index.explain(query, hits[0]).to_dict()
+
+    def why_not(
+        self, query: str, id: str, k: int = 5, filter: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Explain why a search does not return a document.
+
+        Args:
+            query: The query of the search.
+            id: The id of the document.
+            k: How many documents the search returns, 1 to 50.
+            filter: The conditions of the search on the metadata.
+
+        Returns:
+            `found`: whether the search returns the document after all; `rank` and `score` of the document, the
+            `cut_id` and `cut_score` of the last hit, the score that is `needed` to reach it, `reasons`, the
+            decisive one first, and `differences`: what words contribute to the document (`score`) and to the
+            last hit (`other_score`), where the hit gains most first.
+        """
+        _check_k(k)
+        missing = self.index.why_not(query, id, k, filter=filter).to_dict()
+        del missing["explanation"]
+        return {**missing, "differences": missing["differences"][:_WORDS]}
 
     def text_of(self, id: str) -> str:
         """Return the complete text of a document.
@@ -132,6 +153,11 @@ class IndexTools:
         if known:
             self.index.delete(known)
         return {"deleted": known}
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MAX_HITS:
+        raise InputError(f"k is {k}, expected 1 to {MAX_HITS}.")
 
 
 def _hit(hit: Hit, explanation: Explanation) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any, Final, Self
 
 from splade_retriever.errors import InputError
 from splade_retriever.validation import text_fault, type_name
 
-__all__ = ["QueryControls", "SpladeQuery"]
+__all__ = ["QueryControls", "SpladeQuery", "with_default_controls"]
 
 _PART: Final = re.compile(r'([+-]?)("[^"]*"|[^\s"^]+)(?:\^(\S*))?')
 _TEXT_WORD: Final = re.compile(r"[^\W_]+")
@@ -48,6 +48,26 @@ class QueryControls:
         _checked_words("synonyms", list(synonyms))
         object.__setattr__(self, "synonyms", synonyms)
 
+    @classmethod
+    def of(cls, value: object) -> Self | None:
+        """Return controls as they are, and make them of a mapping of their fields; None for None.
+
+        Raises:
+            InputError: The value is something else, has an unknown name, or one of its values is not valid.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        names = [known.name for known in fields(cls)]
+        if not isinstance(value, Mapping):
+            raise InputError(
+                f"controls is {type_name(value)}, expected QueryControls, or a dict with {', '.join(names)}."
+            )
+        if unknown := [str(name) for name in value if name not in names]:
+            raise InputError(
+                f"controls has the unknown name {', '.join(unknown)}; allowed: {', '.join(names)}."
+            )
+        return cls(**value)
+
     @property
     def changes_weights(self) -> bool:
         """Whether the weights of the query change; `require` and `exclude` only filter."""
@@ -79,7 +99,13 @@ class QueryControls:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the controls as keyword arguments of JSON values."""
-        return asdict(self)
+        return {
+            "boost": dict(self.boost),
+            "require": list(self.require),
+            "exclude": list(self.exclude),
+            "expand": self.expand,
+            "synonyms": {word: list(words) for word, words in self.synonyms.items()},
+        }
 
 
 class SpladeQuery(str):
@@ -98,7 +124,7 @@ class SpladeQuery(str):
         Args:
             text: What to look for.
             controls: The controls as one value.
-            **values: The fields of `QueryControls`, in place of `controls`.
+            **values: Fields of `QueryControls`; they replace those of `controls`.
 
         Raises:
             InputError: A value is not valid.
@@ -107,7 +133,7 @@ class SpladeQuery(str):
         if not isinstance(text, str):
             raise InputError(f"SpladeQuery got a text of type {type(text).__name__}, expected a string.")
         query = super().__new__(cls, text)
-        query.controls = controls if controls is not None and not values else QueryControls(**values)
+        query.controls = QueryControls(**values) if controls is None else replace(controls, **values)
         return query
 
     @classmethod
@@ -147,11 +173,19 @@ class SpladeQuery(str):
         return hash((str(self), repr(self.controls)))
 
     def __repr__(self) -> str:
-        controls = "".join(f", {name}={value!r}" for name, value in self.controls.to_dict().items() if value)
+        usual, values = QueryControls().to_dict(), self.controls.to_dict()
+        controls = "".join(f", {name}={values[name]!r}" for name in values if values[name] != usual[name])
         return f"SpladeQuery({str(self)!r}{controls})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.controls)
+
+
+def with_default_controls(query: str, controls: QueryControls | None) -> str:
+    """Add controls to a query that has none of its own; a `SpladeQuery` keeps its own."""
+    if controls is None or isinstance(query, SpladeQuery) or not isinstance(query, str):
+        return query
+    return SpladeQuery(query, controls)
 
 
 def _factor(word: str, factor: str) -> float:

@@ -36,7 +36,7 @@ def to_documents(
         options: Options of the search.
         explanations: One per hit; empty where the options do not ask for them.
     """
-    if not (options.with_scores or options.with_explanations):
+    if not (options.with_scores or options.explained):
         return [(to_document(hit), hit.score) for hit in hits]
     scored = []
     for n, hit in enumerate(hits):

@@ -18,7 +18,7 @@ from splade_retriever.encoding.model_loading import (
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.index.query_controls import encoded_query
-from splade_retriever.index.splade_query import SpladeQuery
+from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.protocols import Encoder
 
 __all__ = ["SpladeReranker"]
@@ -37,6 +37,10 @@ class SpladeReranker(BaseDocumentCompressor):
     with_scores: bool = False
     """Put the score into each document's metadata, under "_splade"."""
 
+    controls: SkipValidation[QueryControls | None] = None
+    """Words to boost, require or exclude, synonyms and `expand`, for each query that is not a `SpladeQuery`;
+    also as a dict."""
+
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
     _encoder: Encoder | None = PrivateAttr(default=None)
@@ -47,6 +51,11 @@ class SpladeReranker(BaseDocumentCompressor):
     def _check_model(cls, model: object) -> object:
         check_model_argument(model)
         return model
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _controls_of_names(cls, controls: object) -> QueryControls | None:
+        return QueryControls.of(controls)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -62,6 +71,7 @@ class SpladeReranker(BaseDocumentCompressor):
         Returns:
             The same documents, or copies of them with scores if `with_scores` is set.
         """
+        query = with_default_controls(query, self.controls)
         if isinstance(query, SpladeQuery):
             documents = [each for each in documents if query.controls.accepts(each.page_content)]
         if not documents:

@@ -27,6 +27,7 @@ from pydantic import (
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, SpladeIndex
+from splade_retriever.index.splade_query import QueryControls, with_default_controls
 from splade_retriever.langchain.documents import columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
 from splade_retriever.langchain.search_options import LangChainSearchOptions
@@ -56,7 +57,15 @@ _OPENING_ARGUMENTS: Final = {
     "read_only",
 }
 """Arguments of `SpladeIndex` that `settings` cannot have."""
-_SEARCH_OPTIONS: Final = ("filter", "score_threshold", "mode", "fusion", "with_scores", "with_explanations")
+_SEARCH_OPTIONS: Final = (
+    "filter",
+    "score_threshold",
+    "mode",
+    "fusion",
+    "with_scores",
+    "with_explanations",
+    "with_origins",
+)
 
 
 class SpladeRetriever(BaseRetriever):
@@ -67,8 +76,8 @@ class SpladeRetriever(BaseRetriever):
     which is opened by the first search. `langchain_core.load.dumps` writes the last form and `loads` reads
     it.
 
-    `invoke` takes `k`, `filter`, `offset`, `score_threshold`, `mode`, `fusion`, `with_scores` and
-    `with_explanations`, which replace the fields of the retriever for one call.
+    `invoke` takes `k`, `controls`, `filter`, `offset`, `score_threshold`, `mode`, `fusion`, `with_scores`,
+    `with_explanations` and `with_origins`, which replace the fields of the retriever for one call.
     """
 
     index: SpladeIndex | None = Field(default=None, exclude=True, repr=False)
@@ -101,6 +110,11 @@ class SpladeRetriever(BaseRetriever):
     """Put the score into each document's metadata, under "_splade"."""
     with_explanations: bool = False
     """Put the score and its explanation there."""
+    with_origins: bool = False
+    """Put the explanation there, and name in it the word that each token of an expansion comes from."""
+    controls: SkipValidation[QueryControls | None] = None
+    """Words to boost, require or exclude, synonyms and `expand`, for each query that is not a `SpladeQuery`;
+    also as a dict."""
 
     # Messages of pydantic would show the value of a misspelt field, which may be a key.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
@@ -127,6 +141,11 @@ class SpladeRetriever(BaseRetriever):
     @classmethod
     def _filter_from_json(cls, filter: object) -> object:
         return filter_from_json(filter)
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _controls_of_names(cls, controls: object) -> QueryControls | None:
+        return QueryControls.of(controls)
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -346,11 +365,15 @@ class SpladeRetriever(BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
+        controls: QueryControls | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Document]:
         index, search = self.open(), self._search_options(options)
+        query = self._controlled(query, controls)
         hits = index.search(query, self.k if k is None else k, **search.index_arguments())
-        explanations = index.explain_all(query, hits) if search.with_explanations else []
+        explanations = (
+            index.explain_all(query, hits, origins=search.with_origins) if search.explained else []
+        )
         return [document for document, _ in to_documents(hits, search, explanations)]
 
     async def _aget_relevant_documents(
@@ -359,12 +382,19 @@ class SpladeRetriever(BaseRetriever):
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
+        controls: QueryControls | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Document]:
         index, search = await self._aopen(), self._search_options(options)
+        query = self._controlled(query, controls)
         hits = await index.asearch(query, self.k if k is None else k, **search.index_arguments())
-        explanations = await index.aexplain_all(query, hits) if search.with_explanations else []
+        explanations = (
+            await index.aexplain_all(query, hits, origins=search.with_origins) if search.explained else []
+        )
         return [document for document, _ in to_documents(hits, search, explanations)]
+
+    def _controlled(self, query: str, controls: QueryControls | Mapping[str, Any] | None) -> str:
+        return with_default_controls(query, self.controls if controls is None else QueryControls.of(controls))
 
     def _search_options(self, options: Mapping[str, Any]) -> LangChainSearchOptions:
         fields = {name: getattr(self, name) for name in _SEARCH_OPTIONS}
@@ -424,6 +454,8 @@ class SpladeRetriever(BaseRetriever):
                 arguments["api_key"] = {"lc": 1, "type": "secret", "id": [self.lc_secrets["api_key"]]}
             if self.fusion is not None:
                 arguments["fusion"] = asdict(self.fusion)
+            if self.controls is not None:
+                arguments["controls"] = self.controls.to_dict()
             if self.filter is not None:
                 arguments["filter"] = filter_to_json(self.filter)
         return serialized

@@ -29,6 +29,8 @@ class LangChainSearchOptions:
     """Put the score into each document's metadata, under `METADATA_KEY`."""
     with_explanations: bool = False
     """Put the score and its explanation there."""
+    with_origins: bool = False
+    """Put the explanation there, and name in it the word that each token of an expansion comes from."""
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> "LangChainSearchOptions":
@@ -44,6 +46,11 @@ class LangChainSearchOptions:
             )
         return cls(**keywords)
 
+    @property
+    def explained(self) -> bool:
+        """Whether hits are explained."""
+        return self.with_explanations or self.with_origins
+
     def index_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `SpladeIndex.search`."""
         return {
@@ -53,5 +60,5 @@ class LangChainSearchOptions:
             "mode": self.mode,
             "fusion": self.fusion,
             # An explanation needs the vector; reading it with the hit saves one call per hit.
-            "with_vectors": self.with_explanations,
+            "with_vectors": self.explained,
         }

@@ -15,7 +15,7 @@ __all__ = ["create_tools"]
 
 
 def create_tools(index: SpladeIndex, *, write: bool = False) -> list[BaseTool]:
-    """Return the tools search, get and explain, which search an index and say which words decided.
+    """Return the tools search, get, explain and why_not, which search an index and say which words decided.
 
     Arguments and results are the same as those of `splade mcp`. An error of this package becomes the tool's
     answer, so that the model can correct its call.

@@ -37,7 +37,7 @@ class SpladeVectorStore(VectorStore):
 
     A document comes back equal: its text, its metadata and its id, which may be any string. Every search
     accepts the keyword arguments of `LangChainSearchOptions`: `filter`, `offset`, `score_threshold`, `mode`,
-    `fusion`, `with_scores`, `with_explanations`.
+    `fusion`, `with_scores`, `with_explanations`, `with_origins`.
     """
 
     def __init__(
@@ -418,15 +418,18 @@ class SpladeVectorStore(VectorStore):
     def _documents(
         self, query: str, hits: Sequence[Hit], search: LangChainSearchOptions
     ) -> list[tuple[Document, float]]:
-        explanations = self.index.explain_all(query, hits) if search.with_explanations else []
+        if not search.explained:
+            return to_documents(hits, search, [])
+        explanations = self.index.explain_all(query, hits, origins=search.with_origins)
         return to_documents(hits, search, explanations)
 
     async def _adocuments(
         self, query: str, hits: Sequence[Hit], search: LangChainSearchOptions
     ) -> list[tuple[Document, float]]:
-        if not search.with_explanations:
+        if not search.explained:
             return to_documents(hits, search, [])
-        return to_documents(hits, search, await self.index.aexplain_all(query, hits))
+        explanations = await self.index.aexplain_all(query, hits, origins=search.with_origins)
+        return to_documents(hits, search, explanations)
 
     def _relevant(
         self, query: str, scored: Sequence[tuple[Document, float]], search: LangChainSearchOptions

@@ -15,7 +15,7 @@ from splade_retriever.encoding.model_loading import ModelArgument, check_plain_w
 from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
 from splade_retriever.index.query_controls import encoded_query
-from splade_retriever.index.splade_query import SpladeQuery
+from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.llama_index.nodes import encoded_text
 from splade_retriever.protocols import Encoder
 
@@ -33,6 +33,8 @@ class SpladeRerank(BaseNodePostprocessor):
     top_n: int = Field(default=4, ge=1, description="Maximum number of nodes to keep.")
     model_name: str = Field(default="", description="Name or folder of the model; empty for the default.")
 
+    controls: dict[str, Any] | None = Field(default=None, description="Controls of queries without their own.")
+
     _encoder: Encoder = PrivateAttr()
 
     def __init__(
@@ -41,6 +43,7 @@ class SpladeRerank(BaseNodePostprocessor):
         top_n: int = 4,
         model: ModelArgument = None,
         model_name: str = "",
+        controls: QueryControls | Mapping[str, Any] | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         """Choose the model; its weights are loaded when the first text is encoded.
@@ -49,6 +52,8 @@ class SpladeRerank(BaseNodePostprocessor):
             top_n: Maximum number of nodes to keep.
             model: An encoder, or a model's name.
             model_name: A model's name or folder, as in the serialised form; empty for the bundled model.
+            controls: Words to boost, require or exclude, synonyms and `expand`, for each query that is not a
+                `SpladeQuery`.
             callback_manager: LlamaIndex's callback manager.
 
         Raises:
@@ -62,7 +67,12 @@ class SpladeRerank(BaseNodePostprocessor):
         encoder = load_encoder(model_name or None if model is None else model)
         check_plain_weights(encoder, "A reranker")
         encoder_name = "" if model is None else str(encoder.fingerprint.get("model", ""))
-        fields: dict[str, Any] = {"top_n": top_n, "model_name": model_name or encoder_name}
+        checked = QueryControls.of(controls)
+        fields: dict[str, Any] = {
+            "top_n": top_n,
+            "model_name": model_name or encoder_name,
+            "controls": None if checked is None else checked.to_dict(),
+        }
         if callback_manager is not None:
             fields["callback_manager"] = callback_manager
         super().__init__(**fields)
@@ -70,10 +80,13 @@ class SpladeRerank(BaseNodePostprocessor):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle holds the configuration, without callbacks.
-        return _reranker, (type(self), {"top_n": self.top_n, "model": self._encoder})
+        return _reranker, (type(self), self._arguments())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return type(self)(top_n=self.top_n, model=self._encoder, callback_manager=self.callback_manager)
+        return type(self)(**self._arguments(), callback_manager=self.callback_manager)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"top_n": self.top_n, "model": self._encoder, "controls": self.controls}
 
     @classmethod
     def class_name(cls) -> str:
@@ -108,6 +121,7 @@ class SpladeRerank(BaseNodePostprocessor):
 
     def _ranked(self, nodes: Sequence[NodeWithScore], query: str) -> list[NodeWithScore]:
         """Sort the nodes by score; nodes with equal scores keep their order."""
+        query = with_default_controls(query, QueryControls.of(self.controls))
         if isinstance(query, SpladeQuery):
             nodes = [each for each in nodes if query.controls.accepts(each.node.get_content())]
         query_vector = encoded_query(query, self._encoder, max_active_dims=None).vector

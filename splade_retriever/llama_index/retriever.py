@@ -26,6 +26,7 @@ from splade_retriever.explanation import Explanation
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
 from splade_retriever.llama_index.vector_store import SpladeVectorStore
@@ -56,6 +57,8 @@ class SpladeRetriever(BaseRetriever):
         doc_ids: Sequence[str] | None = None,
         node_ids: Sequence[str] | None = None,
         explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: Mapping[str, Any] | None = None,
         objects: Sequence[IndexNode] | None = None,
@@ -77,6 +80,10 @@ class SpladeRetriever(BaseRetriever):
             doc_ids: Source documents to search in; with [] nothing is found.
             node_ids: Nodes to search in; with [] nothing is found.
             explain: Put the score and its explanation into each node's metadata, under "_splade".
+            origins: Put the explanation there, and name in it the word that each token of an expansion comes
+                from.
+            controls: Words to boost, require or exclude, synonyms and `expand`, for each query that is not a
+                `SpladeQuery`.
             callback_manager: LlamaIndex's callback manager.
             object_map: Objects of index nodes, by index id.
             objects: Index nodes with their objects.
@@ -96,7 +103,8 @@ class SpladeRetriever(BaseRetriever):
         self._filters, self._filter = filters, filter
         self._doc_ids = None if doc_ids is None else list(doc_ids)
         self._node_ids = None if node_ids is None else list(node_ids)
-        self._explain = explain
+        self._explain, self._origins = explain or origins, origins
+        self._controls = QueryControls.of(controls)
         super().__init__(
             callback_manager=callback_manager,
             object_map=None if object_map is None else dict(object_map),
@@ -115,6 +123,8 @@ class SpladeRetriever(BaseRetriever):
         alpha: float | None = None,
         filters: MetadataFilters | None = None,
         explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
         """Add nodes to a new or an existing store, and return its retriever.
@@ -132,6 +142,8 @@ class SpladeRetriever(BaseRetriever):
             alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
             filters: Conditions on the metadata.
             explain: Put the score and its explanation into each node's metadata.
+            origins: As for the constructor.
+            controls: As for the constructor.
             **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
 
         Raises:
@@ -148,6 +160,8 @@ class SpladeRetriever(BaseRetriever):
                 alpha=alpha,
                 filters=filters,
                 explain=explain,
+                origins=origins,
+                controls=controls,
                 object_map=objects,
             )
             before = store.index.count()
@@ -170,6 +184,8 @@ class SpladeRetriever(BaseRetriever):
         alpha: float | None = None,
         filters: MetadataFilters | None = None,
         explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
         """Split documents into nodes, add them to a new or an existing store, and return its retriever.
@@ -184,6 +200,8 @@ class SpladeRetriever(BaseRetriever):
             alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
             filters: Conditions on the metadata.
             explain: Put the score and its explanation into each node's metadata.
+            origins: As for the constructor.
+            controls: As for the constructor.
             **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
 
         Raises:
@@ -200,6 +218,8 @@ class SpladeRetriever(BaseRetriever):
             alpha=alpha,
             filters=filters,
             explain=explain,
+            origins=origins,
+            controls=controls,
             **settings,
         )
 
@@ -254,7 +274,7 @@ class SpladeRetriever(BaseRetriever):
     def _query(self, query_bundle: QueryBundle) -> VectorStoreQuery:
         return VectorStoreQuery(
             # A query transform (HyDE) replaces the query by texts; SPLADE encodes them as one text.
-            query_str=_query_text(query_bundle),
+            query_str=with_default_controls(_query_text(query_bundle), self._controls),
             similarity_top_k=self._similarity_top_k,
             mode=self._mode,
             alpha=self._alpha,
@@ -273,13 +293,15 @@ class SpladeRetriever(BaseRetriever):
     def _explanations(self, query: VectorStoreQuery, hits: Sequence[Hit]) -> list[Explanation]:
         if not self._explain:
             return []
-        return self._store.index.explain_all(query.query_str or "", hits)
+        return self._store.index.explain_all(query.query_str or "", hits, origins=self._origins)
 
 
 def _query_text(query_bundle: QueryBundle) -> str:
     """Return the query, with its controls if it is a `SpladeQuery`."""
-    texts = query_bundle.custom_embedding_strs or [query_bundle.query_str]
-    return texts[0] if len(texts) == 1 else "\n".join(texts)
+    query = query_bundle.query_str
+    texts = query_bundle.custom_embedding_strs or [query]
+    text = texts[0] if len(texts) == 1 else "\n".join(texts)
+    return with_default_controls(text, query.controls if isinstance(query, SpladeQuery) else None)
 
 
 def _warn_of_additions(index: SpladeIndex, *, before: int, added: int) -> None:

@@ -300,7 +300,7 @@ def test_every_example_of_the_documentation_is_read(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
 
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         configs = RetrieverConfig.read_all(write(tmp_path / "c.yaml", example))
         jsonschema.validate(yaml.safe_load(example), json_schema(), cls=jsonschema.Draft202012Validator)

@@ -88,6 +88,45 @@ def test_explain_puts_explanations_into_the_metadata_of_both_frameworks(folder: 
     assert node.metadata["_splade"]["explanation"] == document.metadata["_splade"]["explanation"]
 
 
+def test_controls_of_a_file_apply_to_every_query_of_both_frameworks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "controlled.yaml").write_text(
+        "location: ./index\norigins: true\n"
+        "controls: {exclude: ['${UNWANTED}'], boost: {rocket: 3}, synonyms: {vehicle: [rover]}}\n"
+    )
+    monkeypatch.setenv("UNWANTED", "tides")
+    config = RetrieverConfig.read(folder / "controlled.yaml")
+
+    chain = config.langchain()
+    documents = chain.invoke("vehicle on the moon")
+    chain.close()
+    engine = config.llama_index()
+    nodes = engine.retrieve("vehicle on the moon")
+    engine.vector_store.close()
+
+    assert RetrieverConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert [document.id for document in documents] == ["orbit", "rover"]
+    assert [node.node_id for node in nodes] == ["orbit", "rover"]
+    explanation = documents[0].metadata["_splade"]["explanation"]
+    assert explanation == nodes[0].metadata["_splade"]["explanation"]
+    assert explanation["controls"] == ["boost rocket x3", "exclude tides", "synonyms of vehicle: rover"]
+    assert any(part["text_origin"] for part in explanation["contributions"])
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        ({"excludes": ["a"]}, r"unknown name 'controls.excludes'.*Did you mean 'exclude'"),
+        ({"exclude": "india"}, "wrong value under controls: exclude is 'india', expected a list of words"),
+        ("-india", "a value of type str for controls, expected boost, require, exclude, expand and synonyms"),
+    ],
+)
+def test_wrong_controls_are_named_with_what_is_expected(controls: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RetrieverConfig(location="i", controls=controls)
+
+
 def test_a_model_is_opened_with_the_arguments_under_encoder(folder: Path) -> None:
     write_tiny_model(folder / "models" / "tiny")
     named = {"location": "index", "model": "models/tiny", "encoder": {"precision": "int8", "threads": 1}}

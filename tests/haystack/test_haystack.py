@@ -89,6 +89,12 @@ def test_the_retriever_finds_filters_and_explains(store: SpladeDocumentStore) ->
     assert found.score == pytest.approx(found.meta["_splade"]["score"])
     assert early.id == "tides"
     assert asyncio.run(retriever.run_async("moon lander"))["documents"] == [found]
+    controlled = SpladeRetriever(store, origins=True, controls={"exclude": ["lander"]})
+    again = SpladeRetriever.from_dict(controlled.to_dict())
+    (other,) = controlled.run("moon")["documents"]
+    assert (other.id, again.controls, again.origins) == ("tides", controlled.controls, True)
+    assert other.meta["_splade"]["explanation"]["controls"] == ["exclude lander"]
+    assert asyncio.run(controlled.run_async("moon"))["documents"] == [other]
     merged = SpladeRetriever(store, filters=late, filter_policy=FilterPolicy.MERGE)
     tagged: dict[str, Any] = {"field": "meta.tags", "operator": "==", "value": "c"}
     assert merged.run("moon", filters=tagged)["documents"] == []

@@ -2,15 +2,17 @@
 
 import asyncio
 import copy
+import json
 import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
-from llama_index.core.schema import NodeWithScore, TextNode
+from langchain_core.load import dumps, loads
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from splade_retriever import SparseEmbedding, SpladeIndex, SpladeQuery
+from splade_retriever import QueryControls, SparseEmbedding, SpladeIndex, SpladeQuery
 from splade_retriever.errors import InputError
 from splade_retriever.langchain import SpladeReranker
 from splade_retriever.langchain import SpladeRetriever as LangChainRetriever
@@ -164,6 +166,90 @@ def test_rerankers_of_both_frameworks_take_a_query_with_controls() -> None:
     assert len(scored) == 3
 
 
+CONTROLS = {"exclude": ["india"], "boost": {"rover": 2}}
+
+
+def test_controls_of_a_retriever_apply_to_queries_without_controls() -> None:
+    index = filled()
+    expected = ids(index.search(SpladeQuery("moon", **CONTROLS)))
+    own = SpladeQuery("moon", require=["orbiter"])
+    langchain = LangChainRetriever(index=index, controls=CONTROLS)
+    llama_index = LlamaIndexRetriever(index=index, controls=CONTROLS)
+
+    assert [document.id for document in langchain.invoke("moon")] == expected
+    assert [document.id for document in asyncio.run(langchain.ainvoke("moon"))] == expected
+    assert [node.node_id for node in llama_index.retrieve("moon")] == expected
+    assert [node.node_id for node in asyncio.run(llama_index.aretrieve("moon"))] == expected
+    assert [document.id for document in langchain.invoke(own)] == ["orbit"]
+    assert [node.node_id for node in llama_index.retrieve(own)] == ["orbit"]
+    assert [document.id for document in langchain.invoke("moon", controls={"require": ["rover"]})] == [
+        "rover"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_copies_of_retrievers_and_rerankers_keep_their_controls() -> None:
+    reranker, rerank = SpladeReranker(controls=CONTROLS), SpladeRerank(controls=CONTROLS)
+    retriever = LangChainRetriever(location="./index", controls=CONTROLS)
+    loaded = loads(
+        dumps(retriever), allowed_objects=[LangChainRetriever], valid_namespaces=["splade_retriever"]
+    )
+
+    for made in (reranker, retriever):
+        for copied in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert copied.controls == QueryControls(**CONTROLS)
+    for copied in (pickle.loads(pickle.dumps(rerank)), copy.deepcopy(rerank)):
+        assert QueryControls.of(copied.controls) == QueryControls(**CONTROLS)
+    assert json.loads(rerank.to_json())["controls"]["boost"] == {"rover": 2}
+    assert loaded.controls == QueryControls(**CONTROLS)
+
+
+def test_controls_of_a_reranker_apply_to_queries_without_controls() -> None:
+    documents = [Document(page_content=text) for text in TEXTS.values()]
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in TEXTS.values()]
+
+    reranked = SpladeReranker(model=WordEncoder(), controls=CONTROLS).compress_documents(documents, "moon")
+    scored = SpladeRerank(model=WordEncoder(), controls=CONTROLS).postprocess_nodes(nodes, query_str="moon")
+
+    for texts in (
+        [each.page_content for each in reranked],
+        [each.node.get_content() for each in scored],
+    ):
+        assert texts[0] == TEXTS["rover"]
+        assert len(texts) == 3
+
+
+def test_controls_apply_to_the_texts_of_a_query_transform() -> None:
+    bundle = QueryBundle(SpladeQuery("x", exclude=["india"]), custom_embedding_strs=["moon", "pole"])
+
+    found = LlamaIndexRetriever(index=filled()).retrieve(bundle)
+
+    assert found[0].node_id == "indiana"
+    assert "lander" not in [node.node_id for node in found]
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        ({"bost": {}}, "unknown name bost; allowed: boost, require, exclude, expand, synonyms"),
+        (["india"], "controls is a list, expected QueryControls, or a dict"),
+        ({"exclude": "india"}, "exclude is 'india', expected a list of words"),
+    ],
+)
+def test_wrong_controls_of_a_retriever_are_an_error(controls: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LangChainRetriever(location="./index", controls=controls)
+    with pytest.raises(InputError, match=message):
+        LlamaIndexRetriever(index=filled(), controls=controls)
+
+
+def test_a_query_is_shown_with_the_controls_that_it_has() -> None:
+    query = SpladeQuery("moon", QueryControls(boost={"rover": 2}), expand=False)
+
+    assert repr(query) == "SpladeQuery('moon', boost={'rover': 2.0}, expand=False)"
+    assert eval(repr(query)) == query
+
+
 def test_why_not_names_an_excluded_word() -> None:
     (reason, *_) = filled().why_not(SpladeQuery("moon", exclude=["india"]), "lander").reasons
 
@@ -224,7 +310,7 @@ def test_a_query_is_its_text_and_copies_keep_its_controls() -> None:
     assert query != SpladeQuery("moon")
     assert pickle.loads(pickle.dumps(query)) == copy.deepcopy(query) == query
     assert hash(pickle.loads(pickle.dumps(query))) == hash(query)
-    assert repr(query) == "SpladeQuery('moon', boost={'rover': 2.0}, expand=True)"
+    assert repr(query) == "SpladeQuery('moon', boost={'rover': 2.0})"
 
 
 def test_an_encoder_without_a_tokenizer_cannot_boost_but_can_exclude(client: Any) -> None:
