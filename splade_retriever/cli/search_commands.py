@@ -152,8 +152,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Score a text against a query, and show the share of each token in the score."""
-    from splade_retriever.explanation import explain as explain_score
-    from splade_retriever.explanation import explanation_view
+    from splade_retriever.explanation import ScoredQuery, ScoredText, explain_all, explanation_view
     from splade_retriever.index.origins import OriginFinder
     from splade_retriever.web.page import explanation_page
 
@@ -161,15 +160,10 @@ def explain(
     encoder = load_model(model)
     (query_vector,), (text_vector,) = encoder.query_embed([query]), encoder.embed([text])
     finder = OriginFinder(encoder, query, query_vector) if origins or html is not None else None
-    explanation = explain_score(
-        query,
-        text,
-        query_vector=query_vector,
-        document_vector=text_vector,
-        tokenizer=encoder.tokenizer,
-        query_origins=None if finder is None else finder.of_query(text_vector),
-        text_origins=None if finder is None else finder.of_text(text, text_vector, None),
-    )
+    of_query = {} if finder is None else finder.of_query()
+    of_text = {} if finder is None else finder.of_text(text, text_vector, None)
+    scored = ScoredQuery(query, query_vector, encoder.tokenizer, origins=of_query)
+    (explanation,) = explain_all(scored, [ScoredText(text, text_vector, origins=of_text)])
     if html is not None:
         _write_page(html, explanation_page(explanation, id="text", model=encoder.model_name))
     print_result(

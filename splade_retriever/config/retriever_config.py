@@ -58,7 +58,7 @@ class RetrieverConfig(BaseModel):
         fusion: How a hybrid search joins its rankings: `method`, `rrf_k`, `weights`, `depth`, see `Fusion`.
         score_threshold: Minimum score, in the engine's scale.
         explain: Put an explanation of its score into each document's metadata.
-        origins: Put the explanation there, and name in it the word that each token of an expansion comes from.
+        origins: Put the explanation there, with the word that each token of an expansion comes from.
         controls: Words to boost, require or exclude, `synonyms` and `expand`, for each query that has no
             controls of its own, see `QueryControls`.
 

@@ -4,7 +4,7 @@
 """
 
 from splade_retriever.explanation.contributions import Contribution, Kind, Mark, UnmatchedToken, kind_of
-from splade_retriever.explanation.explain import explain
+from splade_retriever.explanation.explain import ScoredQuery, ScoredText, explain, explain_all
 from splade_retriever.explanation.explanation import Explanation
 from splade_retriever.explanation.terminal import bar, explanation_view, marked_text, why_not_view
 from splade_retriever.explanation.why_not import Place, Reason, TokenDifference, WhyNot, differences
@@ -18,12 +18,15 @@ __all__ = [
     "Mark",
     "Place",
     "Reason",
+    "ScoredQuery",
+    "ScoredText",
     "TokenDifference",
     "UnmatchedToken",
     "WhyNot",
     "bar",
     "differences",
     "explain",
+    "explain_all",
     "explanation_view",
     "kind_of",
     "marked_text",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from splade_retriever.explanation.contributions import Span
 
-__all__ = ["LiteralTokenizer", "Word", "word_by_token", "words_of"]
+__all__ = ["LiteralTokenizer", "Place", "Word", "places_of", "word_by_token", "words_of"]
 
-_WORD: Final = re.compile(
-    # An ideograph is one word, as in BERT's tokenizer. Accents and Indic vowel signs that are separate
-    # characters belong to the word before them.
-    r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-    r"|(?:[^\W\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\u0300-\u036f\u0900-\u0963\u0966-\u0dff])+"
+_INNER_CHARACTER: Final = (
+    # Accents and Indic vowel signs that are separate characters belong to the word before them.
+    r"(?:[^\W\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\u0300-\u036f\u0900-\u0963\u0966-\u0dff])"
 )
+# An ideograph is one word, as in BERT's tokenizer.
+_WORD: Final = re.compile(rf"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|{_INNER_CHARACTER}+")
+_INNER: Final = re.compile(_INNER_CHARACTER)
+
+Place: TypeAlias = tuple[int, int, int]
+"""A token in a text: its id, and start and end in characters."""
 
 
 class _Encoding(Protocol):
@@ -57,66 +60,78 @@ class Word:
         return self.start, self.end
 
 
-def words_of(
-    text: str,
-    windows: Sequence[Span],
-    tokenizer: LiteralTokenizer,
-    *,
-    containing: Container[int] | None = None,
-) -> list[Word]:
-    """Join the tokens of a text to its words, from left to right, without special tokens.
+def places_of(
+    documents: Sequence[tuple[str, Sequence[Span] | None]], tokenizer: LiteralTokenizer
+) -> list[list[Place]]:
+    """Tokenise texts, all at once, and return the places of each one's tokens, from left to right.
+
+    Args:
+        documents: Texts, each with the parts of it that were read, (start, end) in characters; None for all.
+        tokenizer: The tokenizer.
+    """
+    spans_of = [windows or [(0, len(text))] for text, windows in documents]
+    parts = [
+        text[slice(*span)] for (text, _), spans in zip(documents, spans_of, strict=True) for span in spans
+    ]
+    encodings = iter(tokenizer.encode_batch(parts))
+    return [list(_joined(spans, encodings)) for spans in spans_of]
+
+
+def _joined(windows: Sequence[Span], encodings: Iterator[_Encoding]) -> Iterator[Place]:
+    """Yield the tokens of the windows of a text; where two windows overlap, those of the first."""
+    read = 0
+    for begin, end in windows:
+        encoding = next(encodings)
+        for id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if stop > start and begin + start >= read:  # a special token has no place
+                yield id, begin + start, begin + stop
+        read = end
+
+
+def words_of(text: str, places: Sequence[Place], *, containing: Container[int] | None = None) -> list[Word]:
+    """Join the tokens of a text to its words, from left to right.
 
     Args:
         text: The text.
-        windows: The parts of it that were read, (start, end) in characters.
-        tokenizer: The tokenizer.
+        places: Its tokens, as `places_of` returns them.
         containing: Return only words with one of these tokens; None for all.
     """
-    spans = [match.span() for match in _WORD.finditer(text)]
-    ends = [end for _, end in spans]
-    known = set(spans)
-    tokens_of: dict[Span, dict[Span, int]] = {}
-    places = _sorted_places(text, windows, tokenizer)
-    if containing is not None:
-        places = _near(places, containing, spans, ends)
-    for id, start, end in places:
-        word = bisect_right(ends, start)  # the first that ends after the token's start
-        if word == len(spans) or spans[word][0] >= end:
-            tokens_of.setdefault((start, end), {})[start, end] = id
-        while word < len(spans) and spans[word][0] < end:
-            tokens_of.setdefault(spans[word], {})[start, end] = id
-            word += 1
-    return [
-        Word(tuple(tokens.values()), text[start:end].lower(), start, end, (start, end) in known)
-        for (start, end), tokens in sorted(tokens_of.items())
-        if containing is None or any(id in containing for id in tokens.values())
-    ]
+    words: list[Word] = []
+    end = 0
+    for n, (id, start, stop) in enumerate(places):
+        if (containing is not None and id not in containing) or stop <= end:
+            continue
+        spans = list(_word_spans(text, max(start, end), stop, floor=end))
+        if not spans and start >= end:
+            words.append(_word(text, (start, stop), places, n, is_word=False))
+            end = stop
+        for span in spans:
+            words.append(_word(text, span, places, n, is_word=True))
+            end = span[1]
+    return words
 
 
-def _near(
-    places: Sequence[tuple[int, int, int]],
-    ids: Container[int],
-    spans: Sequence[Span],
-    ends: Sequence[int],
-) -> list[tuple[int, int, int]]:
-    """Return the places of some tokens, and of the other tokens of their words: few of a long text."""
-    starts, stops = [start for _, start, _ in places], [end for _, _, end in places]
-    near: dict[tuple[int, int, int], None] = {}
-    for place in places:
-        if place[0] in ids:
-            first, last = bisect_right(ends, place[1]), bisect_left(ends, place[2])
-            begin = min([place[1], *(start for start, _ in spans[first : first + 1])])
-            stop = max([place[2], *(end for _, end in spans[last : last + 1] if spans[last][0] < place[2])])
-            near.update(dict.fromkeys(places[bisect_right(stops, begin) : bisect_left(starts, stop)]))
-    return sorted(near, key=lambda place: place[1:])
+def _word_spans(text: str, start: int, stop: int, *, floor: int) -> Iterator[Span]:
+    """Find the words that have a character in a part of a text, none of which begins before `floor`."""
+    if _INNER.match(text, start):
+        while start > floor and _INNER.match(text, start - 1):
+            start -= 1
+    for match in _WORD.finditer(text, start):
+        if match.start() >= stop:
+            return
+        yield match.span()
 
 
-def _sorted_places(
-    text: str, windows: Sequence[Span], tokenizer: LiteralTokenizer
-) -> Sequence[tuple[int, int, int]]:
-    """Return the tokens of a text from left to right; those that windows share once."""
-    places = list(_places(text, windows, tokenizer))
-    return places if len(windows) == 1 else sorted(set(places), key=lambda place: place[1:])
+def _word(text: str, span: Span, places: Sequence[Place], n: int, *, is_word: bool) -> Word:
+    """Collect the tokens that overlap a word, one of which is place `n`."""
+    start, end = span
+    first = last = n
+    while first > 0 and places[first - 1][2] > start:
+        first -= 1
+    while last + 1 < len(places) and places[last + 1][1] < end:
+        last += 1
+    ids = [id for id, *place in places[first : last + 1] if is_word or place == [start, end]]
+    return Word(tuple(ids), text[start:end].lower(), start, end, is_word)
 
 
 def word_by_token(words: Sequence[Word]) -> dict[int, Word]:
@@ -127,14 +142,3 @@ def word_by_token(words: Sequence[Word]) -> dict[int, Word]:
             if id not in first or (len(word.ids) == 1 and len(first[id].ids) > 1):
                 first[id] = word
     return first
-
-
-def _places(
-    text: str, windows: Sequence[Span], tokenizer: LiteralTokenizer
-) -> Iterator[tuple[int, int, int]]:
-    """Iterate over the tokens of a text: id, start, end; without special tokens, which have no place."""
-    encodings = tokenizer.encode_batch([text[start:end] for start, end in windows])
-    for (begin, _), encoding in zip(windows, encodings, strict=True):
-        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if end > start:
-                yield token_id, begin + start, begin + end

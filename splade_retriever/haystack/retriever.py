@@ -27,7 +27,7 @@ class SpladeRetriever:
         top_k: Maximum number of documents.
         filter_policy: Whether filters of a call replace these filters, or both must hold.
         explain: Put the score and its explanation into the metadata of each document, under "_splade".
-        origins: Put the explanation there, and name in it the word that each token of an expansion comes from.
+        origins: Put the explanation there, with the word that each token of an expansion comes from.
         controls: Words to boost, require or exclude, synonyms and `expand`, for each query that is not a
             `SpladeQuery`.
     """

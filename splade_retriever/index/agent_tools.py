@@ -1,4 +1,4 @@
-"""What agents call: search, get, explain and why_not, with arguments and results as JSON values of bounded size."""
+"""What agents call: search, get, explain and why_not, with JSON values of bounded size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -101,10 +101,10 @@ class IndexTools:
             filter: The conditions of the search on the metadata.
 
         Returns:
-            `found`: whether the search returns the document after all; `rank` and `score` of the document, the
-            `cut_id` and `cut_score` of the last hit, the score that is `needed` to reach it, `reasons`, the
-            decisive one first, and `differences`: what words contribute to the document (`score`) and to the
-            last hit (`other_score`), where the hit gains most first.
+            `found`: whether the search returns the document after all; its `rank` and `score`; `cut_id` and
+            `cut_score` of the last hit, and the score that is `needed` to reach it; `reasons`, the decisive
+            one first; and `differences`: what words contribute to the document (`score`) and to the last hit
+            (`other_score`), where the hit gains most first.
         """
         _check_k(k)
         missing = self.index.why_not(query, id, k, filter=filter).to_dict()

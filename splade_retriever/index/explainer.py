@@ -1,12 +1,10 @@
 """Why a hit was found: its sparse score, split by token."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from splade_retriever.encoding.windows import spans_of
 from splade_retriever.errors import InputError
-from splade_retriever.explanation import Explanation, LiteralTokenizer, explain
-from splade_retriever.explanation.words import Word, words_of
+from splade_retriever.explanation import Explanation, LiteralTokenizer, ScoredQuery, ScoredText, explain_all
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.documents import DocumentKey, Hit
@@ -16,23 +14,10 @@ from splade_retriever.index.payload import point_id, to_hit
 from splade_retriever.index.query_controls import ControlledVector, encoded_query
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
-from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import type_name
 
 __all__ = ["Explainer"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """An encoded query, and what reads its tokens."""
-
-    encoded: ControlledVector
-    words: Sequence[Word]
-    controls: tuple[str, ...]
-    encoder: Encoder
-    tokenizer: LiteralTokenizer
-    origins: OriginFinder | None
 
 
 class Explainer:
@@ -83,32 +68,27 @@ class Explainer:
         else:
             encoded = ControlledVector(query_vector, str(query))
         finder = OriginFinder(encoder, encoded.text, encoded.vector) if origins else None
-        controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
-        words = words_of(encoded.text, [(0, len(encoded.text))], tokenizer)
-        asked = _Query(encoded, words, controls, encoder, tokenizer, finder)
-        return [self._explain(asked, hit) for hit in hits]
+        scored = ScoredQuery(
+            encoded.text,
+            encoded.vector,
+            tokenizer,
+            origins={} if finder is None else finder.of_query(),
+            controls=query.controls.notes() if isinstance(query, SpladeQuery) else (),
+            controlled=encoded.notes,
+        )
+        return explain_all(scored, [self._scored_text(hit, encoded.vector, finder) for hit in hits])
 
-    def _explain(self, query: _Query, hit: Hit) -> Explanation:
-        scored = hit if hit.vector is not None else self._stored_hit(hit, query.encoded.vector)
+    def _scored_text(
+        self, hit: Hit, query_vector: SparseEmbedding, finder: OriginFinder | None
+    ) -> ScoredText:
+        scored = hit if hit.vector is not None else self._stored_hit(hit, query_vector)
         windows = None if scored.window == hit.window or scored.window is None else [scored.window]
         settings = self._collection.settings
         if settings is not None and settings.windows == "merge":
-            (windows,) = spans_of([hit.text], query.encoder, overlap=settings.window_overlap)
-        document_vector = scored.vector or SparseEmbedding.from_dict({})
-        origins = query.origins
-        return explain(
-            query.encoded.text,
-            hit.text,
-            query_vector=query.encoded.vector,
-            document_vector=document_vector,
-            tokenizer=query.tokenizer,
-            windows=windows,
-            query_origins=None if origins is None else origins.of_query(document_vector),
-            text_origins=None if origins is None else origins.of_text(hit.text, document_vector, windows),
-            controls=query.controls,
-            controlled=query.encoded.notes,
-            query_words=query.words,
-        )
+            (windows,) = spans_of([hit.text], self._model.encoder, overlap=settings.window_overlap)
+        vector = scored.vector or SparseEmbedding.from_dict({})
+        origins = {} if finder is None else finder.of_text(hit.text, vector, windows)
+        return ScoredText(hit.text, vector, windows, origins)
 
     def _stored_hit(self, hit: Hit, query_vector: SparseEmbedding) -> Hit:
         """Read what is stored of a hit, with its vector.

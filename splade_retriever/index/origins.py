@@ -33,9 +33,9 @@ class OriginFinder:
         ids = query_vector.indices.tolist()
         self._of_query = _spans(encoder.token_origins(query, ids)) if _is_expanded(encoder) else {}
 
-    def of_query(self, document_vector: SparseEmbedding) -> dict[int, tuple[int, int]]:
+    def of_query(self) -> dict[int, tuple[int, int]]:
         """Return the words of the query that the model expanded, by token id."""
-        return {id: self._of_query[id] for id in self._shared(document_vector) if id in self._of_query}
+        return self._of_query
 
     def of_text(
         self, text: str, vector: SparseEmbedding, windows: Sequence[tuple[int, int]] | None

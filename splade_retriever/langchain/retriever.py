@@ -371,9 +371,7 @@ class SpladeRetriever(BaseRetriever):
         index, search = self.open(), self._search_options(options)
         query = self._controlled(query, controls)
         hits = index.search(query, self.k if k is None else k, **search.index_arguments())
-        explanations = (
-            index.explain_all(query, hits, origins=search.with_origins) if search.explained else []
-        )
+        explanations = index.explain_all(query, hits, origins=search.with_origins) if search.explained else []
         return [document for document, _ in to_documents(hits, search, explanations)]
 
     async def _aget_relevant_documents(

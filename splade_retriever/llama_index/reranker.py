@@ -33,7 +33,9 @@ class SpladeRerank(BaseNodePostprocessor):
     top_n: int = Field(default=4, ge=1, description="Maximum number of nodes to keep.")
     model_name: str = Field(default="", description="Name or folder of the model; empty for the default.")
 
-    controls: dict[str, Any] | None = Field(default=None, description="Controls of queries without their own.")
+    controls: dict[str, Any] | None = Field(
+        default=None, description="Controls of queries without their own."
+    )
 
     _encoder: Encoder = PrivateAttr()
 

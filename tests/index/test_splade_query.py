@@ -166,7 +166,7 @@ def test_rerankers_of_both_frameworks_take_a_query_with_controls() -> None:
     assert len(scored) == 3
 
 
-CONTROLS = {"exclude": ["india"], "boost": {"rover": 2}}
+CONTROLS: dict[str, Any] = {"exclude": ["india"], "boost": {"rover": 2}}
 
 
 def test_controls_of_a_retriever_apply_to_queries_without_controls() -> None:
