@@ -59,8 +59,8 @@ class RetrieverConfig(BaseModel):
         score_threshold: Minimum score, in the engine's scale.
         explain: Put an explanation of its score into each document's metadata.
         origins: Put the explanation there, with the word that each token of an expansion comes from.
-        controls: Words to boost, require or exclude, `synonyms` and `expand`, for each query that has no
-            controls of its own, see `QueryControls`.
+        controls: Words to boost, require or exclude, `synonyms` and `expand`, for each query that is
+            not a `SpladeQuery`, see `QueryControls`.
 
     Raises:
         ConfigurationError: If a name is not a field, or a value does not have the type of its field.

@@ -182,7 +182,7 @@ class SpladeQuery(str):
 
 
 def with_default_controls(query: str, controls: QueryControls | None) -> str:
-    """Add controls to a query that has none of its own; a `SpladeQuery` keeps its own."""
+    """Add controls to a query without controls; a `SpladeQuery` keeps those that it has."""
     if controls is None or isinstance(query, SpladeQuery) or not isinstance(query, str):
         return query
     return SpladeQuery(query, controls)

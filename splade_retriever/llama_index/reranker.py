@@ -34,7 +34,7 @@ class SpladeRerank(BaseNodePostprocessor):
     model_name: str = Field(default="", description="Name or folder of the model; empty for the default.")
 
     controls: dict[str, Any] | None = Field(
-        default=None, description="Controls of queries without their own."
+        default=None, description="Controls of queries that have none."
     )
 
     _encoder: Encoder = PrivateAttr()
