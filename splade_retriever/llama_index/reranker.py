@@ -33,9 +33,7 @@ class SpladeRerank(BaseNodePostprocessor):
     top_n: int = Field(default=4, ge=1, description="Maximum number of nodes to keep.")
     model_name: str = Field(default="", description="Name or folder of the model; empty for the default.")
 
-    controls: dict[str, Any] | None = Field(
-        default=None, description="Controls of queries that have none."
-    )
+    controls: dict[str, Any] | None = Field(default=None, description="Controls of queries that have none.")
 
     _encoder: Encoder = PrivateAttr()
 
