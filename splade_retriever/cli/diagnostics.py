@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever import __version__
 from splade_retriever.edge.disk_usage import disk_usage
-from splade_retriever.errors import InputError, SpladeError
 from splade_retriever.index.collection_settings import COMPARED_SETTINGS, CollectionSettings
 from splade_retriever.validation import is_url
 
 if TYPE_CHECKING:
     from splade_retriever.index.splade_index import SpladeIndex
-    from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
 
-__all__ = ["Check", "check_all", "check_index", "describe"]
+__all__ = ["Check", "check_all", "describe"]
 
 _PACKAGES: Final = (
     "onnxruntime",
@@ -33,8 +31,6 @@ _PACKAGES: Final = (
     "huggingface-hub",
 )
 _FRAMEWORKS: Final = ("langchain-core", "llama-index-core")
-_MAX_SHOWN: Final = 5
-"""Damaged documents that a text names."""
 _FAST_INT8: Final = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Processor flags that make int8 models about twice as fast."""
 
@@ -46,8 +42,6 @@ class Check:
     name: str
     ok: bool
     found: str
-    damaged_documents: Sequence[str] = ()
-    """Ids, for a collection of an index."""
 
 
 def describe(index: SpladeIndex, location: str) -> dict[str, Any]:
@@ -93,72 +87,6 @@ def check_all() -> list[Check]:
     download = "never downloaded (HF_HUB_OFFLINE)" if offline else "downloaded on first use"
     checks.append(Check("other models", True, f"{download}, stored in {cache}"))
     return checks
-
-
-def check_index(folder: str) -> list[Check]:
-    """Check the files and the documents of each collection in an index folder; the folder is only read.
-
-    Raises:
-        InputError: The location is a server.
-        IndexLockedError: A process has the folder open.
-        CollectionNotFoundError: If there is no index in the folder.
-    """
-    from splade_retriever.maintenance.salvage import Salvage
-
-    if is_url(folder):
-        raise InputError(
-            f"Location {folder!r} is a server, expected an index folder. A server checks itself."
-        )
-    with Salvage(folder) as salvage:
-        return [_check_collection(salvage, folder, name) for name in salvage.collections]
-
-
-def _check_collection(salvage: Salvage, folder: str, name: str) -> Check:
-    from splade_retriever.maintenance.salvage import DamagedDocument
-
-    files = salvage.damaged_files(name)
-    count = unverified = 0
-    damaged: list[DamagedDocument] = []
-    fault = None
-    try:
-        for document in salvage.documents(name):
-            if isinstance(document, DamagedDocument):
-                damaged.append(document)
-            else:
-                count += 1
-                unverified += not document.verified
-    except SpladeError as error:
-        fault = str(error)
-    found = [
-        _files_found(files),
-        f"{count:,} documents can be read",
-        _texts_found(count, unverified, damaged),
-    ]
-    if fault is not None:
-        found.append(fault)
-    ok = not files and not damaged and fault is None
-    if not ok:
-        found.append(
-            "restore the folder from a backup, index its sources again, or save what can be read with "
-            f"`splade reindex --index {folder} --collection {name} --repair NEW_FOLDER`"
-        )
-    return Check(name, ok, "; ".join(found), [document.id for document in damaged])
-
-
-def _files_found(damaged: list[str] | None) -> str:
-    if damaged is None:
-        return "files not compared: the index was not closed, because its process was killed"
-    return f"damaged files: {', '.join(damaged)}" if damaged else "files undamaged"
-
-
-def _texts_found(count: int, unverified: int, damaged: Sequence[DamagedDocument]) -> str:
-    if damaged:
-        shown = ", ".join(f"{document.id!r} ({document.reason})" for document in damaged[:_MAX_SHOWN])
-        more = f" and {len(damaged) - _MAX_SHOWN} more" if len(damaged) > _MAX_SHOWN else ""
-        return f"{len(damaged):,} damaged: {shown}{more}"
-    if unverified == count and count:
-        return "none has a checksum of its text, so the texts are not verified"
-    return f"texts verified, but for {unverified:,} without a checksum" if unverified else "texts verified"
 
 
 def _check_packages() -> Check:

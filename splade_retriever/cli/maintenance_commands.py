@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,11 +17,13 @@ from splade_retriever.cli.options import (
     with_server_options,
 )
 from splade_retriever.cli.output import print_result, progress_bar
-from splade_retriever.validation import resolved_location
+from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
-    from splade_retriever.cli.diagnostics import Check
+    from collections.abc import Mapping
+
     from splade_retriever.index.options import ServerKeywords
+    from splade_retriever.maintenance.diagnosis import Diagnosis
 
 __all__ = ["doctor", "migrate", "reindex"]
 
@@ -149,35 +152,75 @@ def reindex(
     print_result(lambda: reindex_view(report), data, as_json=as_json)
 
 
+@with_server_options
 def doctor(
     *,
     index: Annotated[
         str | None,
-        typer.Option("--index", "-i", metavar="FOLDER", help="Check this index folder instead."),
+        typer.Option("--index", "-i", metavar="LOCATION", help="Check this index folder or server instead."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Check the retrievers of this configuration."),
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", metavar="NAME", help="Check this collection only, not all of --index."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Model name or folder that would be used."),
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--field", metavar="KEY", help="Metadata key that filters use; may be repeated."),
+    ] = None,
+    api_key: KeyOption = None,
+    server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, processor, model and engine, and make a small index and search.
+    """Check this installation, an index, a server, or a configuration file. Nothing is changed.
 
-    With --index, check the files of an index folder, and the text of each document against its checksum.
+    Without options: versions, processor, model and engine, and a small index that is made and searched.
     """
-    from splade_retriever.cli.diagnostics import check_all, check_index
-    from splade_retriever.cli.report_views import checks_view
+    from splade_retriever.cli.report_views import diagnoses_view
 
-    checks = check_all() if index is None else check_index(resolved_location(index))
-    ok = all(check.ok for check in checks)
-    data = {
-        "ok": ok,
-        "checks": [_check_data(check, with_documents=index is not None) for check in checks],
-    }
-    print_result(lambda: checks_view(checks), data, as_json=as_json)
+    of_index = (collection, model, fields)
+    if index is not None and config is not None:
+        raise typer.BadParameter("Pass --index or --config, not both.", param_hint="--config")
+    if index is None and any(value is not None for value in of_index):
+        raise typer.BadParameter("It needs --index.", param_hint="--collection, --model, --field")
+    if config is not None:
+        from splade_retriever.config import diagnose_config
+
+        diagnoses: Mapping[str, Diagnosis] = diagnose_config(config)
+        data: dict[str, Any] = {"retrievers": {name: item.to_dict() for name, item in diagnoses.items()}}
+    elif index is not None:
+        from splade_retriever.maintenance.diagnosis import diagnose
+
+        key = api_key if is_url(resolved_location(index)) else None
+        place = {"collection": collection, "model": model, "fields": fields or ()}
+        diagnosis = diagnose(index, **place, api_key=key, **server)  # type: ignore[arg-type]
+        diagnoses, data = {"": diagnosis}, dict(diagnosis.to_dict())
+    else:
+        _check_installation(as_json=as_json)
+        return
+    ok = all(item.ok for item in diagnoses.values())
+    print_result(lambda: diagnoses_view(diagnoses), {"ok": ok, **data}, as_json=as_json)
     if not ok:
         raise typer.Exit(1)
 
 
-def _check_data(check: Check, *, with_documents: bool) -> dict[str, Any]:
-    data = {"name": check.name, "ok": check.ok, "found": check.found}
-    return data | {"damaged_documents": list(check.damaged_documents)} if with_documents else data
+def _check_installation(*, as_json: bool) -> None:
+    from splade_retriever.cli.diagnostics import check_all
+    from splade_retriever.cli.report_views import checks_view
+
+    checks = check_all()
+    ok = all(check.ok for check in checks)
+    data = {"ok": ok, "checks": [asdict(check) for check in checks]}
+    print_result(lambda: checks_view(checks), data, as_json=as_json)
+    if not ok:
+        raise typer.Exit(1)
 
 
 def _repair(index: str, target: str, collection: str, *, as_json: bool) -> None:

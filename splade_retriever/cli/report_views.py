@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -13,11 +13,20 @@ from splade_retriever.cli.diagnostics import Check
 from splade_retriever.cli.wording import counted, shown_path
 from splade_retriever.files.passages import FileIssue
 from splade_retriever.files.sync import SyncReport
+from splade_retriever.maintenance.diagnosis import Diagnosis
 from splade_retriever.maintenance.migrate import MigrationReport
 from splade_retriever.maintenance.reindex import ReindexReport
 from splade_retriever.maintenance.repair import RepairReport
 
-__all__ = ["checks_view", "facts_view", "migration_view", "reindex_view", "repair_view", "sync_view"]
+__all__ = [
+    "checks_view",
+    "diagnoses_view",
+    "facts_view",
+    "migration_view",
+    "reindex_view",
+    "repair_view",
+    "sync_view",
+]
 
 _MAX_PLACES: Final = 5
 _FOREIGN: Final = "unknown: another program made this collection"
@@ -158,6 +167,44 @@ def reindex_view(report: ReindexReport) -> RenderableType:
         ),
     }
     return Text("\n".join([*lines, switched[report.switch]]))
+
+
+def diagnoses_view(diagnoses: Mapping[str, Diagnosis]) -> RenderableType:
+    """Draw the results of `splade doctor` for an index or for each retriever of a file."""
+    parts: list[RenderableType] = []
+    for name, diagnosis in diagnoses.items():
+        if name:
+            parts.append(Text(f"{name}: {diagnosis.location}", "bold"))
+        parts += [_findings_table(diagnosis), Text()]
+    counts = [
+        sum(len(diagnosis.at_level(level)) for diagnosis in diagnoses.values())
+        for level in ("fault", "warning")
+    ]
+    if not any(counts):
+        return Group(*parts, Text("Nothing is wrong.", "bold"))
+    summary = f"{counted(counts[0], 'fault')}, {counted(counts[1], 'warning')}."
+    return Group(*parts, Text(summary, "bold red" if counts[0] else "bold yellow"))
+
+
+def _findings_table(diagnosis: Diagnosis) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for finding in diagnosis.findings:
+        place = "" if finding.collection is None else f"{finding.collection}: "
+        lines = Text(finding.found)
+        if finding.advice:
+            lines.append(f"\n{finding.advice}")
+        table.add_row(_MARKS[finding.level](), Text(place + finding.check), lines)
+    return table
+
+
+_MARKS: Final[Mapping[str, Callable[[], Text]]] = {
+    "ok": lambda: Text("ok", "green"),
+    "warning": lambda: Text("WARNING", "yellow"),
+    "fault": lambda: Text("FAULT", "bold red"),
+}
 
 
 def checks_view(checks: Sequence[Check]) -> RenderableType:

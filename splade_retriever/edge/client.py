@@ -17,6 +17,7 @@ from splade_retriever.edge.collections import CollectionManager
 from splade_retriever.edge.delegation import delegate
 from splade_retriever.edge.query import PointSearcher
 from splade_retriever.edge.read import PointReader
+from splade_retriever.edge.segments import unoptimized_bytes
 from splade_retriever.edge.storage import EdgeFolder
 from splade_retriever.edge.unsupported import server_only
 from splade_retriever.edge.write import PointWriter
@@ -119,6 +120,14 @@ class EdgeClient(QdrantBase):
             CollectionNotFoundError: If there is no such collection.
         """
         return self._folder.damaged_files(self._folder.get(collection_name))
+
+    def unoptimized_bytes(self, collection_name: str) -> int:
+        """Return the bytes of the sparse vectors that were not optimised when the folder was opened.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+        """
+        return unoptimized_bytes(self._folder.get(collection_name).shard_folder)
 
     def hand_over(self) -> tuple[Path, bool]:
         """Close, and leave the folder, even a temporary one, to the next client.

@@ -301,6 +301,7 @@ class EdgeProcess(QdrantBase):
     optimize = _forward(EdgeClient.optimize)
     stored_bytes = _forward(EdgeClient.stored_bytes)
     damaged_files = _forward(EdgeClient.damaged_files)
+    unoptimized_bytes = _forward(EdgeClient.unoptimized_bytes)
     flush = _forward(EdgeClient.flush)
 
     upsert = _forward(EdgeClient.upsert)

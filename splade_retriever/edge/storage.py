@@ -42,13 +42,13 @@ from splade_retriever.errors import (
 )
 from splade_retriever.validation import type_name
 
-__all__ = ["IDS_PER_CALL", "EdgeFolder", "batched"]
+__all__ = ["IDS_PER_CALL", "MIN_FREE_BYTES", "EdgeFolder", "batched"]
 
 T = TypeVar("T")
 
 IDS_PER_CALL: Final = 256
 """Points that one call of the engine reads or changes by their ids. The call holds the GIL meanwhile."""
-_MIN_FREE_BYTES: Final = 32 * 2**20
+MIN_FREE_BYTES: Final = 32 * 2**20
 """Bytes that must be free to write. The engine writes through memory maps, where a full disk is not an error
 code but a signal that ends the process, so the last bytes stay unused."""
 _WRITES_PER_FLUSH: Final = 256
@@ -347,10 +347,10 @@ class EdgeFolder:
     def check_space(self, *, beside: int = 0) -> None:
         """Raise StorageError if the disk is nearly full, or would be with this many bytes more."""
         free = shutil.disk_usage(self._open.path).free
-        if free < _MIN_FREE_BYTES + beside:
+        if free < MIN_FREE_BYTES + beside:
             raise StorageError(
                 f"The disk of the index folder {self.location!r} is full: {free >> 20} MiB are free, "
-                f"{(_MIN_FREE_BYTES + beside) >> 20} are needed to write safely. Nothing was written. Make "
+                f"{(MIN_FREE_BYTES + beside) >> 20} are needed to write safely. Nothing was written. Make "
                 "room and try again; acknowledged writes are kept."
             )
 

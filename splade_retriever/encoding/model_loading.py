@@ -68,6 +68,7 @@ def check_plain_weights(encoder: Encoder, use: str) -> None:
 
 
 def _bm25(settings: Mapping[str, Any]) -> Encoder:
+    settings = {name: value for name, value in settings.items() if name != "local_files_only"}  # has no files
     if settings:
         raise InputError(
             f"{', '.join(f'{name}={value!r}' for name, value in settings.items())} cannot be applied to "

@@ -482,11 +482,12 @@ class Collection:
         if self.single_thread:  # local mode has no payload indexes
             return filter
         if self.is_remote:
-            check_conditions(filter, self._server_version)
+            check_conditions(filter, self.server_version)
         filter = self._payload_indexes.exact(filter)
         return widened(filter) if self.is_remote else filter
 
-    def _server_version(self) -> str:
+    def server_version(self) -> str:
+        """Return the version of the server, such as "1.18.2"."""
         return self._request("read the version of the server of", lambda client: str(client.info().version))
 
     def _restored(self, points: list[Point]) -> list[Point]:

@@ -19,16 +19,20 @@ _LOADED_BY: Final = ("precision", "max_length", "revision")
 class CollectionModel:
     """Resolves the `model` argument of an index to an encoder, once."""
 
-    def __init__(self, collection: Collection, model: ModelArgument) -> None:
+    def __init__(
+        self, collection: Collection, model: ModelArgument, *, local_files_only: bool = False
+    ) -> None:
         """Keep the argument; nothing is opened.
 
         Args:
             collection: Its settings name the model where the argument does not.
             model: An encoder, a model's name or folder, or None: the model that the collection's settings
                 name, for a new collection the bundled one.
+            local_files_only: Never download the model that the settings name.
         """
         self._collection = collection
         self._argument = model
+        self._local_files_only = local_files_only
         self._encoder: Encoder | None = None
         self._checked = False
         self._lock = PerProcess(threading.RLock)
@@ -74,6 +78,8 @@ class CollectionModel:
             return bundled
         arguments: dict[str, Any] = {name: settings.encoder.get(name) for name in _LOADED_BY}
         model = settings.encoder.get("model")
+        if self._local_files_only:
+            arguments["local_files_only"] = True
         try:
             return load_encoder(str(model), settings=arguments)
         except UnknownModelError as error:

@@ -43,6 +43,7 @@ __all__ = [
     "index_paths",
     "load_settings",
     "open_store",
+    "refuses_unindexed_filters",
 ]
 
 _LOOKED_AT: Final = 64
@@ -255,7 +256,7 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
             allowed = ", ".join(item.value for item in models.PayloadSchemaType)
             raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
     info = collection.describe()
-    present, strict = info.payload_schema, _refuses_unindexed_filters(info.config.strict_mode_config)
+    present, strict = info.payload_schema, refuses_unindexed_filters(info.config.strict_mode_config)
     layout = collection.layout
     roots = {"metadata_key": layout.metadata_key, "escaped_path": layout.escaped_path}
     paths: dict[str, Any] = {}
@@ -272,7 +273,8 @@ def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field
     index_paths(collection, paths, requested=requested)
 
 
-def _refuses_unindexed_filters(strict: models.StrictModeConfigOutput | None) -> bool:
+def refuses_unindexed_filters(strict: models.StrictModeConfigOutput | None) -> bool:
+    """Return whether a server with this strict mode refuses filters on fields without a payload index."""
     return strict is not None and bool(strict.enabled) and strict.unindexed_filtering_retrieve is False
 
 

@@ -22,7 +22,7 @@ from qdrant_client import models
 from splade_retriever.errors import FilterError, NotSupportedError, ServerError, StorageError
 from splade_retriever.index.payload import PACKAGE_KEY
 
-__all__ = ["TEXT_INDEX", "PayloadIndexes", "exact_kind"]
+__all__ = ["TEXT_INDEX", "PayloadIndexes", "exact_kind", "filtered_paths"]
 
 TEXT_INDEX: Final = models.TextIndexParams(
     type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.WORD, lowercase=True
@@ -56,6 +56,11 @@ def exact_kind(kind: models.PayloadSchemaType, *, strict: bool) -> models.Payloa
     if strict and kind is models.PayloadSchemaType.INTEGER:
         return kind
     return _EXACT_KINDS.get(kind, kind)
+
+
+def filtered_paths(filter: models.Filter | None) -> set[str]:
+    """Return the payload paths that a filter has conditions on and that an index may answer."""
+    return {condition.key for condition in _field_conditions(filter)} if filter is not None else set()
 
 
 class PayloadIndexes:

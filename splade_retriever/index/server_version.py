@@ -7,7 +7,7 @@ from qdrant_client import models
 
 from splade_retriever.errors import NotSupportedError
 
-__all__ = ["check_conditions"]
+__all__ = ["check_conditions", "release_of"]
 
 _SINCE_1_19: Final[dict[type, str]] = {
     models.MatchPrefix: "a match by prefix",
@@ -30,7 +30,7 @@ def check_conditions(filter: models.Filter | None, read_version: Callable[[], st
     if newer is None:
         return
     version = read_version()
-    if _release(version) < (1, 19):
+    if release_of(version) < (1, 19):
         raise NotSupportedError(
             f"The filter has {newer}, which needs a Qdrant server of version 1.19 or newer; this one has "
             f"version {version}. Use another condition, or a newer server."
@@ -53,7 +53,7 @@ def _parts(condition: Any) -> Iterator[Any]:
         yield getattr(condition, "match", None)
 
 
-def _release(version: str) -> tuple[int, int]:
+def release_of(version: str) -> tuple[int, int]:
     """Return the first two numbers of a version."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)

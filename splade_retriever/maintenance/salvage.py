@@ -1,8 +1,8 @@
 """Read what is left of a damaged index folder, and check each document against what is stored with it.
 
 A point stores a checksum of its text, and a content hash of everything that decided its vector. The engine
-may return wrong data for a damaged file, or end its process. So it runs in a child process, on a copy of the
-folder, and a child that ended is started again.
+may return wrong data for a damaged file, or end its process. So it runs on a copy of the folder, and if files
+are damaged or were never compared, in a child process. A child that ended is started again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from qdrant_client import models
 
+from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import InputError, StorageError
 from splade_retriever.index.collection_settings import CollectionSettings
@@ -64,7 +65,7 @@ class Salvage:
     """The documents of a folder whose files may be damaged. The folder is only read."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Copy the folder, and open the copy in a child process.
+        """Copy the folder, and open the copy.
 
         Raises:
             CollectionNotFoundError: There is no index in the folder.
@@ -73,10 +74,10 @@ class Salvage:
         """
         self._folder = folder
         self._starts = 0
-        self._client = self._started()
+        self._client: EdgeClient | EdgeProcess = self._opened()
 
     @property
-    def client(self) -> EdgeProcess:
+    def client(self) -> EdgeClient | EdgeProcess:
         """The client of the copy; another one after the engine ended its process."""
         return self._client
 
@@ -109,7 +110,7 @@ class Salvage:
                     yield self._document(collection, record, checker)
 
     def close(self) -> None:
-        """End the child process and remove the copy."""
+        """End the child process, if there is one, and remove the copy."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -166,7 +167,7 @@ class Salvage:
         present = {record.id for record in records}
         return records, {id: "the engine does not find it" for id in ids if id not in present}
 
-    def _call(self, call: Callable[[EdgeProcess], Any]) -> Any:
+    def _call(self, call: Callable[[EdgeClient | EdgeProcess], Any]) -> Any:
         try:
             return call(self._client)
         except StorageError:
@@ -176,13 +177,22 @@ class Salvage:
             self._client = self._started()
             raise
 
+    def _opened(self) -> EdgeClient | EdgeProcess:
+        """Open the copy in this process if all its files equal their checksums, else in a child."""
+        client = EdgeClient(self._folder, read_only=True, ignore_damage=True)
+        names = [described.name for described in client.get_collections().collections]
+        if all(client.damaged_files(name) == [] for name in names):
+            return client
+        client.close()
+        return self._started()
+
     def _started(self) -> EdgeProcess:
         self._starts += 1
         return EdgeProcess(self._folder, read_only=True, ignore_damage=True)
 
 
 def _page_of_ids(
-    client: EdgeProcess, collection: str, offset: models.ExtendedPointId | None
+    client: EdgeClient | EdgeProcess, collection: str, offset: models.ExtendedPointId | None
 ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
     return client.scroll(collection, limit=_PAGE, offset=offset, with_payload=False)
 

@@ -451,25 +451,20 @@ def test_every_option_of_the_page_exists() -> None:
 def test_doctor_checks_an_index_and_names_its_damaged_files(desk: Desk) -> None:
     desk.write("docs/moon.md", MOON)
     desk.run("index", "docs", "--to", "index")
-    assert desk.json("doctor", "--index", "index") == {
-        "ok": True,
-        "checks": [
-            {
-                "name": "splade",
-                "ok": True,
-                "found": "files undamaged; 2 documents can be read; texts verified",
-                "damaged_documents": [],
-            }
-        ],
-    }
+    healthy = desk.json("doctor", "--index", "index")
+    assert healthy["ok"]
+    found = {check["name"]: check["found"] for check in healthy["checks"]}
+    assert (found["files"], found["documents"]) == ("undamaged", "2 can be read; texts verified")
 
     (page,) = desk.folder.glob("index/collections/*/shard/segments/*/payload_storage/page_0.dat")
     page.write_bytes(page.read_bytes().replace(b"Flour, water", b"Flour, sugar"))
 
-    (check,) = json.loads(desk.run("doctor", "--index", "index", "--json", status=1).stdout)["checks"]
-    assert not check["ok"]
-    assert "payload_storage/page_0.dat" in check["found"]
-    assert len(check["damaged_documents"]) == 1
+    report = json.loads(desk.run("doctor", "--index", "index", "--json", status=1).stdout)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert not report["ok"]
+    assert not checks["files"]["ok"]
+    assert "payload_storage/page_0.dat" in checks["files"]["found"]
+    assert len(checks["documents"]["documents"]) == 1
     assert "is damaged" in desk.run("search", "moon", "--index", "index", status=1).stderr
     assert "1 damaged document" in desk.run("reindex", "--index", "index", "--repair", "sound").stdout
     assert desk.json("info", "--index", "sound")["documents"] == 1
@@ -477,8 +472,38 @@ def test_doctor_checks_an_index_and_names_its_damaged_files(desk: Desk) -> None:
     assert "--repair" in refused
 
 
-def test_doctor_checks_no_server(desk: Desk) -> None:
-    assert "is a server" in desk.run("doctor", "--index", "http://localhost:6333", status=1).stderr
+def test_doctor_says_that_no_server_answers(desk: Desk) -> None:
+    shown = desk.run("doctor", "--index", "http://127.0.0.1:9", "--retry-for", "0", status=1).stdout
+    assert "Nothing listens at 127.0.0.1:9" in " ".join(shown.split())
+    assert shown.splitlines()[-1] == "1 fault, 0 warnings."
+
+
+def test_doctor_exits_with_0_after_warnings(indexed: Desk) -> None:
+    shown = indexed.run("doctor", "--index", "index", "--field", "yaer").stdout
+    assert "WARNING" in shown
+    assert "none of 4 documents has the field" in " ".join(shown.split())
+    assert shown.splitlines()[-1] == "0 faults, 1 warning."
+
+
+def test_doctor_names_both_models_and_exits_with_1(indexed: Desk) -> None:
+    shown = indexed.run("doctor", "--index", "index", "--model", "Qdrant/bm25", status=1).stdout
+    shown = " ".join(shown.split())
+    assert "made by 'splade-retriever/minilm-l6-v4', but 'Qdrant/bm25' would be used" in shown
+    assert "splade reindex --model" in shown
+
+
+def test_doctor_checks_the_retrievers_of_a_configuration(indexed: Desk) -> None:
+    indexed.write("retrievers.yaml", "retrievers:\n  a: {location: index, filter: {year: 2023}}\n")
+    report = indexed.json("doctor", "--config", "retrievers.yaml")
+    checks = {check["name"]: check for check in report["retrievers"]["a"]["checks"]}
+    assert checks["payload index of 'year'"]["found"] == "none, which 4 documents do not need"
+    assert "a: " in indexed.run("doctor", "--config", "retrievers.yaml").stdout
+
+
+def test_doctor_refuses_options_that_need_an_index(desk: Desk) -> None:
+    assert "--index" in desk.run("doctor", "--collection", "splade", status=2).stderr
+    both = desk.run("doctor", "--index", "index", "--config", "retriever.yaml", status=2)
+    assert "not both" in both.stderr
 
 
 def test_an_index_of_bm25_is_filled_and_searched(desk: Desk) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from qdrant_client import models
 
-from splade_retriever.cli.diagnostics import check_index
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import (
     CollectionMismatchError,
@@ -18,6 +17,7 @@ from splade_retriever.errors import (
     StorageError,
 )
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.maintenance.diagnosis import Finding, diagnose
 from splade_retriever.maintenance.repair import repair
 from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
 from tests.index.parts import MOON
@@ -51,6 +51,11 @@ def set_payload(folder: Path, id: str, changes: dict[str, Any], key: str | None 
         index.client.set_payload("splade", changes, points=[points[id]], key=key)
 
 
+def findings(folder: Path) -> dict[str, Finding]:
+    """Check -> its finding, for a folder with one collection."""
+    return {finding.check: finding for finding in diagnose(folder, model=WordEncoder()).findings}
+
+
 def found(folder: Path) -> dict[str, str | bool]:
     """Id -> reason of the damage, or whether the document is verified."""
     with Salvage(folder) as salvage:
@@ -64,12 +69,12 @@ def found(folder: Path) -> dict[str, str | bool]:
 
 def test_a_flipped_text_is_found_and_named(folder: Path) -> None:
     overwrite(folder, b"left the lander", b"lost the lander")
-    (check,) = check_index(str(folder))
-    assert not check.ok
-    assert check.damaged_documents == ["rover"]
-    assert "'rover' (its text differs from its checksum)" in check.found
-    assert "2 documents can be read" in check.found
-    assert f"splade reindex --index {folder} --collection splade --repair" in check.found
+    assert findings(folder)["files"].level == "fault"
+    documents = findings(folder)["documents"]
+    assert (documents.level, documents.documents) == ("fault", ("rover",))
+    assert "'rover' (its text differs from its checksum)" in documents.found
+    assert "2 can be read" in documents.found
+    assert f"splade reindex --index {folder} --collection splade --repair" in documents.advice
 
 
 def test_a_repaired_index_holds_the_other_documents(folder: Path, tmp_path: Path) -> None:
@@ -81,8 +86,7 @@ def test_a_repaired_index_holds_the_other_documents(folder: Path, tmp_path: Path
     assert (report.documents, report.unverified, report.other_text) == (2, 0, 0)
     assert [document.id for document in report.damaged] == ["rover"]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    (check,) = check_index(str(tmp_path / "sound"))
-    assert check.ok
+    assert findings(tmp_path / "sound")["documents"].found == "2 can be read; texts verified"
     with SpladeIndex(tmp_path / "sound", model=WordEncoder(), create=False) as index:
         assert [hit.id for hit in index.search("south pole")] == ["pole"]
         assert index.get(["orbit"])[0].metadata == {"n": 2}
@@ -108,9 +112,9 @@ def test_a_document_of_an_older_version_is_verified_by_its_content_hash_or_repor
     set_payload(folder, "pole", {"checksum": None}, "_splade")
     set_payload(folder, "orbit", {"checksum": None, "hash": "of another encoded text"}, "_splade")
     assert found(folder) == {"pole": True, "rover": True, "orbit": False}
-    (check,) = check_index(str(folder))
-    assert check.ok
-    assert "texts verified, but for 1 without a checksum" in check.found
+    documents = findings(folder)["documents"]
+    assert documents.level == "ok"
+    assert "texts verified, but for 1 without a checksum" in documents.found
 
 
 def test_windows_are_verified_each_and_a_document_that_misses_one_is_damaged(tmp_path: Path) -> None:
@@ -147,10 +151,10 @@ def test_a_folder_left_by_a_killed_process_has_no_checksums_of_its_files(tmp_pat
         "os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "index")], cwd=ROOT, check=False)
-    (check,) = check_index(str(tmp_path / "index"))
-    assert check.ok
-    assert "files not compared: the index was not closed" in check.found
-    assert "2 documents can be read; texts verified" in check.found
+    checks = findings(tmp_path / "index")
+    assert checks["files"].level == "ok"
+    assert "not compared: the index was not closed" in checks["files"].found
+    assert checks["documents"].found == "2 can be read; texts verified"
 
 
 def test_an_interrupted_repair_continues_and_a_finished_one_is_not_overwritten(
