@@ -19,7 +19,7 @@ class Finding:
     found: str
     level: Level = "ok"
     advice: str = ""
-    """What to do; empty where nothing is to be done."""
+    """What to do; empty if nothing."""
     collection: str | None = None
     """Name of the collection; None for a finding about the folder or the server."""
     documents: tuple[str, ...] = ()
