@@ -21,7 +21,7 @@ from qdrant_client import models
 from benchmarks.vectors import splade_like
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.disk_usage import file_usage
-from splade_retriever.index.search_request import to_sparse_vector
+from splade_retriever.index.points import to_sparse_vector
 
 
 def vectors(count: int, active_dims: int, seed: int = 0) -> list[models.SparseVector]:

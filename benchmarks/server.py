@@ -11,6 +11,7 @@ to run, and the table has medians. A search reads the best 10 documents with the
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -101,6 +102,7 @@ def step(url: str, grpc_port: str, way: str, protocol: str, count: str) -> None:
     opened = _ours if way == WAYS[0] else _langchain
     add, search, close = opened(url, port, name, protocol == "gRPC", vectors)
     search_forms = [_as_given(query, way) for query in queries]
+    gc.collect()  # what the lines above left behind is not collected in the middle of a measurement
     started = time.perf_counter()
     add(texts, metadatas, ids)
     seconds = time.perf_counter() - started

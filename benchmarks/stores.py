@@ -90,7 +90,7 @@ class Qdrant:
         return seconds + time.perf_counter() - started
 
     def query(self, vector: SparseEmbedding) -> Any:
-        from splade_retriever.index.search_request import to_sparse_vector
+        from splade_retriever.index.points import to_sparse_vector
 
         return to_sparse_vector(vector)
 
@@ -170,11 +170,11 @@ def overhead(folder: Path, queries: list[SparseEmbedding]) -> dict[str, dict[str
 
     from splade_retriever.edge.client import EdgeClient
     from splade_retriever.edge.convert_query import to_request
+    from splade_retriever.index.points import to_sparse_vector
     from splade_retriever.index.search_request import (
         EncodedQuery,
         SearchRequest,
         engine_query,
-        to_sparse_vector,
     )
     from splade_retriever.index.splade_index import SpladeIndex
 

@@ -16,6 +16,7 @@ from splade_retriever.errors import InputError
 __all__ = [
     "MAX_DEPTH",
     "check_int",
+    "copied_json",
     "is_same_json",
     "is_url",
     "json_fault",
@@ -29,6 +30,8 @@ MAX_DEPTH: Final = 100
 """Levels of nesting that a stored JSON value may have. Storage engines parse 128 levels at most, and refuse
 to open what is deeper; the difference is for the levels that wrap a value when it is stored."""
 _INT64: Final = 2**63
+_COPIED_DEPTH: Final = 20
+"""Levels of nesting that `copied_json` reads; far from Python's limit of recursion."""
 _SCHEMES: Final = ("http://", "https://")
 _USER_IN_URL: Final = re.compile(r"https?://[^/?#]*@")
 _HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
@@ -101,6 +104,8 @@ def text_fault(name: str, value: object) -> str | None:
     """Return why a value is not valid text: it is no string, or holds half a surrogate pair."""
     if not isinstance(value, str):
         return f"{name} is {type_name(value)}, expected a string"
+    if value.isascii():
+        return None
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -119,6 +124,52 @@ def is_same_json(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(is_same_json, one, other))
     return type(one) is type(other) and one == other
+
+
+def copied_json(value: dict[Any, Any], *, depth: int = _COPIED_DEPTH) -> dict[str, Any] | None:
+    """Copy a dict that can be stored and read back equal; None where `json_fault` must look closer.
+
+    This is the quick way for the usual case: a value of exactly the types that JSON has, nested a few levels.
+    """
+    copied: dict[str, Any] = {}
+    for key, item in value.items():
+        if type(key) is not str or not (key.isascii() or text_fault("key", key) is None):
+            return None
+        found = _copied_item(item, depth)
+        if found is _NOT_COPIED:
+            return None
+        copied[key] = found
+    return copied
+
+
+class _NotCopied:
+    pass
+
+
+_NOT_COPIED: Final = _NotCopied()
+
+
+def _copied_item(item: Any, depth: int) -> Any:
+    kind = type(item)
+    if kind is str:
+        good = item.isascii() or text_fault("value", item) is None
+    elif kind is int:
+        good = -_INT64 <= item < _INT64
+    elif kind is float:
+        good = math.isfinite(item)
+    elif kind is bool or item is None:
+        good = True
+    elif depth == 0:
+        good = False
+    elif kind is dict:
+        copied = copied_json(item, depth=depth - 1)
+        return _NOT_COPIED if copied is None else copied
+    elif kind is list:
+        items = [_copied_item(part, depth - 1) for part in item]
+        return _NOT_COPIED if any(part is _NOT_COPIED for part in items) else items
+    else:
+        good = False
+    return item if good else _NOT_COPIED
 
 
 def json_fault(path: str, value: object, *, max_depth: int = MAX_DEPTH) -> str | None:

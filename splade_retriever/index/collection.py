@@ -22,11 +22,11 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import Connection, RequestTooLargeError
-from splade_retriever.index.grpc_points import upsert_over_grpc
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.payload_indexes import PayloadIndexes
 from splade_retriever.index.per_process import PerProcess
+from splade_retriever.index.points import Point, to_struct
 from splade_retriever.index.request_limits import (
     NO_LIMITS,
     PagedQuery,
@@ -35,6 +35,12 @@ from splade_retriever.index.request_limits import (
 )
 from splade_retriever.index.server_client import connection_to
 from splade_retriever.index.server_floats import restored_payload, stored_payload, widened
+from splade_retriever.index.server_points import (
+    encode_for_grpc,
+    encode_for_rest,
+    upsert_over_grpc,
+    upsert_over_rest,
+)
 from splade_retriever.index.server_version import check_conditions
 from splade_retriever.index.upload import Upload
 from splade_retriever.validation import is_url
@@ -42,10 +48,13 @@ from splade_retriever.validation import is_url
 if TYPE_CHECKING:
     from splade_retriever.edge.engine import SharedEngine
 
-__all__ = ["Collection"]
+__all__ = ["Collection", "PreparedPoint"]
 
 T = TypeVar("T")
-Point = TypeVar("Point", models.Record, models.ScoredPoint)
+ReadPoint = TypeVar("ReadPoint", models.Record, models.ScoredPoint)
+
+PreparedPoint = models.PointStruct | bytes
+"""A point as a store takes it: a server takes bytes."""
 
 _POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
@@ -227,18 +236,21 @@ class Collection:
             )
 
     @contextlib.contextmanager
-    def confirmed_write(self) -> Iterator[None]:
+    def confirmed_write(self, *, checked_for_s: float = 0.0) -> Iterator[None]:
         """Check on a write that the name still belongs to the collection that was opened.
 
         An alias is checked after the write, which goes to the collection that the alias pointed to: what is
         acknowledged was written while the alias still pointed there.
+
+        Args:
+            checked_for_s: Seconds for which an earlier check counts, where the name is no alias.
 
         Raises:
             CollectionMismatchError: If the name belongs to another collection.
         """
         self.check_writable()
         is_alias = self.target != self.name
-        if not is_alias:
+        if not is_alias and not time.monotonic() - self._checked_at < checked_for_s:
             self._check_unchanged()
         yield
         if is_alias:
@@ -293,8 +305,21 @@ class Collection:
 
     # -- writing points --------------------------------------------------------------------------------------
 
-    def upsert(self, groups: Sequence[Sequence[models.PointStruct]]) -> list[int]:
+    def prepared(self, groups: Sequence[Sequence[Point]]) -> list[list[PreparedPoint]]:
+        """Return points as `upsert` takes them; nothing is sent."""
+        if not self.is_remote:
+            return [[to_struct(point) for point in points] for points in groups]
+        encode = encode_for_grpc if self._uses_grpc else encode_for_rest
+        key = self.layout.metadata_key
+        return [
+            [encode(Point(p.id, stored_payload(p.payload, key), p.vector)) for p in points]
+            for points in groups
+        ]
+
+    def upsert(self, groups: Sequence[Sequence[PreparedPoint]]) -> list[int]:
         """Write groups of points, such as the windows of a document; to a server several requests at once.
+
+        The points are those that `prepared` returned.
 
         A group is complete where its first point is there: that one is written last.
 
@@ -303,31 +328,32 @@ class Collection:
             others are written.
         """
         if self._upload is not None:
-            return self._upload.write([self._stored(points) for points in groups], self.limits)
+            return self._upload.write(cast(Sequence[Sequence[bytes]], groups), self.limits)
         for request in cut_groups(groups, max_points=_POINTS_PER_CALL, max_bytes=None):
             points = [point for position in request for point in reversed(groups[position])]
-            self._write("write to", partial(_upsert, self.target, points))
+            self._write("write to", partial(_upsert, self.target, cast(list[models.PointStruct], points)))
         return []
 
-    def _stored(self, points: Sequence[models.PointStruct]) -> list[models.PointStruct]:
-        key = self.layout.metadata_key
-        return [
-            models.PointStruct(id=p.id, vector=p.vector, payload=stored_payload(p.payload or {}, key))
-            for p in points
-        ]
+    @property
+    def _uses_grpc(self) -> bool:
+        return bool(self._client._client._prefer_grpc)  # type: ignore[attr-defined]
 
     def _remote_upload(self, client: QdrantBase) -> Upload:
-        remote = client._client  # type: ignore[attr-defined]
+        upsert = upsert_over_grpc if self._uses_grpc else upsert_over_rest
 
-        def write(points: list[models.PointStruct], seconds: int) -> None:
+        def write(points: list[bytes], seconds: int) -> None:
             seconds = min(seconds, self.limits.max_timeout or seconds)
-            self._write("write to", partial(_upsert, self.target, points, timeout_s=seconds), can_be_cut=True)
+            self._write(
+                "write to",
+                lambda client: upsert(cast(QdrantClient, client), self.target, points, timeout_s=seconds),
+                can_be_cut=True,
+            )
 
         return Upload(
             self._connection,
             write,
-            timeout_s=remote._timeout,
-            uses_grpc=remote._prefer_grpc,
+            timeout_s=client._client._timeout,  # type: ignore[attr-defined]
+            uses_grpc=self._uses_grpc,
         )
 
     def set_payload(
@@ -490,7 +516,7 @@ class Collection:
         """Return the version of the server, such as "1.18.2"."""
         return self._request("read the version of the server of", lambda client: str(client.info().version))
 
-    def _restored(self, points: list[Point]) -> list[Point]:
+    def _restored(self, points: list[ReadPoint]) -> list[ReadPoint]:
         if self.is_remote:
             for point in points:
                 point.payload = restored_payload(point.payload, self.layout.metadata_key)
@@ -594,16 +620,8 @@ def _connection(location: str, server: ServerOptions, *, owned: bool) -> Connect
     return Connection(location, retry_for=server.retry_for)
 
 
-def _upsert(
-    collection: str, points: list[models.PointStruct], client: QdrantBase, *, timeout_s: int | None = None
-) -> None:
-    """Write points; `timeout_s` is for servers only."""
-    if timeout_s is None:
-        client.upsert(collection, points=points, wait=True)
-    elif client._client._prefer_grpc:  # type: ignore[attr-defined]
-        upsert_over_grpc(cast(QdrantClient, client), collection, points, timeout_s=timeout_s)
-    else:
-        client.upsert(collection, points=points, wait=True, timeout=timeout_s)
+def _upsert(collection: str, points: list[models.PointStruct], client: QdrantBase) -> None:
+    client.upsert(collection, points=points, wait=True)
 
 
 def _is_remote(client: QdrantBase) -> bool:

@@ -5,12 +5,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from splade_retriever.errors import InputError
 from splade_retriever.printable import printable
 from splade_retriever.sparse import SparseEmbedding, SparseLike
-from splade_retriever.validation import json_fault, plain, text_fault, type_name
+from splade_retriever.validation import copied_json, json_fault, plain, text_fault, type_name
 
 __all__ = [
     "INPUTS",
@@ -30,6 +31,7 @@ T = TypeVar("T")
 INPUTS: Final = ("texts", "metadatas", "ids", "extras", "encoded_texts", "vectors")
 """What `add` takes of each document, each a list, an iterator or None, read in step."""
 _IDS_PER_REQUEST: Final = 256
+_ENDED: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,36 +140,39 @@ def check_inputs(inputs: Sequence[object]) -> None:
         )
 
 
-def read_documents(inputs: Sequence[Iterable[Any] | None]) -> Iterator[Document | BadInput]:
+def read_documents(
+    inputs: Sequence[Iterable[Any] | None], *, first: int = 0
+) -> Iterator[Document | BadInput]:
     """Read the inputs in step, each element once, and check them; nothing is read ahead.
 
     A document without an id gets a random UUID4.
 
     Args:
         inputs: In the order of `INPUTS`.
+        first: Position of the first element, where inputs before it were read already.
 
     Raises:
         InputError: When one input ends before the others.
     """
-    iterators = [(name, iter(value)) for name, value in zip(INPUTS, inputs, strict=True) if value is not None]
-    position = 0
-    while True:
-        row: dict[str, Any] = {}
-        ended = []
-        for name, iterator in iterators:
-            try:
-                row[name] = next(iterator)
-            except StopIteration:
-                ended.append(name)
-        if ended:
-            if row:
-                raise InputError(
-                    f"{' and '.join(ended)} ended after {position}, but {' and '.join(row)} has more. "
-                    "Pass one per text."
-                )
-            return
-        yield _document(position, **{name[:-1]: value for name, value in row.items()})
-        position += 1
+    present = [(name, iter(value)) for name, value in zip(INPUTS, inputs, strict=True) if value is not None]
+    names = [name for name, _ in present]
+    arguments = [name[:-1] for name in names]
+    rows = zip_longest(*(iterator for _, iterator in present), fillvalue=_ENDED)
+    ended = id(_ENDED)
+    for position, row in enumerate(rows, first):
+        values = dict(zip(arguments, row, strict=True))
+        if ended in map(id, row):
+            _raise_unequal_lengths(names, row, position)
+        yield _document(position, **values)
+
+
+def _raise_unequal_lengths(names: Sequence[str], row: Sequence[object], position: int) -> None:
+    ended = [name for name, value in zip(names, row, strict=True) if value is _ENDED]
+    longer = [name for name, value in zip(names, row, strict=True) if value is not _ENDED]
+    raise InputError(
+        f"{' and '.join(ended)} ended after {position}, but {' and '.join(longer)} has more. "
+        "Pass one per text."
+    )
 
 
 def checked_ids(ids: Iterable[str]) -> list[str]:
@@ -205,15 +210,15 @@ def _document(
     vector: object = None,
 ) -> Document | BadInput:
     known_id = id if isinstance(id, str) else None
-    if _dict_fault("metadata", metadata):
-        metadata = _plain_metadata(metadata)  # numpy's numbers are no JSON
+    metadata, metadata_fault = _checked_dict("metadata", metadata)
+    extra, extra_fault = _checked_dict("extra", extra)
     fault = (
         text_fault("text", text)
         or (None if id is None else _id_fault(id))
         or (None if encoded_text is None else text_fault("encoded_text", encoded_text))
         or (None if vector is None else _vector_fault(vector))
-        or _dict_fault("metadata", metadata)
-        or _dict_fault("extra", extra)
+        or metadata_fault
+        or extra_fault
     )
     if fault is not None:
         return BadInput(position, known_id, fault)
@@ -222,9 +227,8 @@ def _document(
         position=position,
         id=known_id if known_id is not None else str(uuid.uuid4()),
         text=text,
-        # A copy, so that later changes by the caller do not reach it while it waits.
-        metadata=_copied(metadata) or {},
-        extra=_copied(extra),
+        metadata=metadata or {},
+        extra=extra,
         encoded_text=encoded_text if isinstance(encoded_text, str) and encoded_text != text else None,
         vector=None if vector is None else SparseEmbedding.from_like(cast(SparseLike, vector)),
     )
@@ -247,6 +251,19 @@ def _vector_fault(vector: object) -> str | None:
     return None
 
 
+def _checked_dict(name: str, value: object) -> tuple[dict[str, Any] | None, str | None]:
+    """Return a copy of metadata or an extra, which later changes do not reach, and its fault."""
+    if value is None:
+        return None, None
+    if type(value) is dict and (copied := copied_json(value)) is not None:
+        return copied, None
+    fault = _dict_fault(name, value)
+    if fault and name == "metadata":
+        value = _plain_metadata(value)  # numpy's numbers are no JSON
+        fault = _dict_fault(name, value)
+    return (None, fault) if fault else (json.loads(json.dumps(dict(cast(Mapping[str, Any], value)))), None)
+
+
 def _plain_metadata(value: object) -> object:
     try:
         return plain(value)
@@ -255,15 +272,6 @@ def _plain_metadata(value: object) -> object:
 
 
 def _dict_fault(name: str, value: object) -> str | None:
-    if value is None:
-        return None
     if not isinstance(value, Mapping):
         return f"{name} is {type_name(value)}, expected a dict"
     return json_fault(name, value)
-
-
-def _copied(value: object) -> dict[str, Any] | None:
-    if not isinstance(value, Mapping):
-        return None
-    copied: dict[str, Any] = json.loads(json.dumps(dict(value)))
-    return copied

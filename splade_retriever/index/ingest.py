@@ -4,13 +4,12 @@ It knows no engine and no encoder: `lookup`, `encode` and `write` are arguments.
 """
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
-
-from qdrant_client import models
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput, Document, DocumentKey
@@ -23,6 +22,9 @@ OnError = Literal["raise"] | Callable[[BadInput], object]
 
 _WAITING_BATCHES: Final = 2
 """Encoded batches that may wait for the engine: enough to keep both sides busy, little memory."""
+_HANDOVER_S: Final = 0.004
+"""How long the next batch waits while the thread that writes sends its requests. That thread would get the
+interpreter's lock only after 5 ms, in which the engine has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class Batch:
     """The users' ids of all inputs of the batch, in order: acknowledged when it is written."""
     documents: list[Document] = field(default_factory=list)
     """New or changed documents."""
-    points: list[list[models.PointStruct]] = field(default_factory=list)
-    """The points of each of `documents`, which are written together."""
+    points: Sequence[Sequence[Any]] = field(default_factory=list)
+    """The points of each of `documents`, as `write` takes them; they are written together."""
     metadata: list[tuple[Document, Stored]] = field(default_factory=list)
     """Documents of which only the metadata changed."""
     surplus: list[tuple[Document, int, int]] = field(default_factory=list)
@@ -74,7 +76,7 @@ def ingest(
     batch_size: int,
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
-    encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
+    encode: Callable[[Sequence[Document]], Sequence[Sequence[Any]]],
     write: Callable[[Batch], Sequence[BadInput]],
     on_error: OnError,
     on_written: Callable[[list[str]], object],
@@ -88,7 +90,7 @@ def ingest(
         batch_size: Documents to encode and write together.
         hash_of: Returns the content hash that a document would be stored with.
         lookup: Returns what the collection holds of these documents, by key.
-        encode: Returns the points of each of these documents, in order.
+        encode: Returns the points of each of these documents, in order, as `write` takes them.
         write: Writes a batch and returns when the engine has acknowledged it; returns the documents that the
             engine does not take.
         on_error: "raise", or a function that is called with each input that cannot be stored; for those that
@@ -109,11 +111,17 @@ def ingest(
             if stop.is_set():
                 break
             # Of an id that appears twice the last counts: within a batch here, else by the order of writes.
-            latest = list({document.key: document for document in batch}.values())
+            latest = _latest(batch)
             if any(document.id in writer.in_flight for document in latest):
                 writer.drain()  # a lookup does not see documents that wait to be written
             writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
     return writer.stored
+
+
+def _latest(batch: list[Document]) -> list[Document]:
+    if len({document.id for document in batch}) == len(batch):
+        return batch
+    return list({document.key: document for document in batch}.values())
 
 
 def _batches(
@@ -154,21 +162,21 @@ def _plan(
     acknowledged: list[str],
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
-    encode: Callable[[Sequence[Document]], list[list[models.PointStruct]]],
+    encode: Callable[[Sequence[Document]], Sequence[Sequence[Any]]],
 ) -> Batch:
     """Sort a batch into new documents, which are encoded, those with new metadata only, and known ones."""
     batch = Batch(ids=acknowledged)
     stored = lookup(documents)
     new = []
     for document in documents:
-        known = stored.get(document.key)
+        known = stored.get(document.key) if stored else None
         if known is None or not known.has_content(hash_of(document)):
             new.append(document)
         elif not known.has_metadata(document.metadata):
             batch.metadata.append((document, known))
     batch.documents, batch.points = new, encode(new) if new else []
     for document, points in zip(new, batch.points, strict=True):
-        known = stored.get(document.key)
+        known = stored.get(document.key) if stored else None
         if known is not None and known.windows > len(points):
             batch.surplus.append((document, len(points), known.windows))
     return batch
@@ -210,8 +218,11 @@ class _Writer:
             return
         self.in_flight.update(batch.ids)
         self._waiting.append((self._pool.submit(self._run, batch), batch.ids))
-        while len(self._waiting) > _WAITING_BATCHES or (self._waiting and self._waiting[0][0].done()):
+        while self._waiting and self._waiting[0][0].done():
             self._finish_one()
+        if len(self._waiting) > _WAITING_BATCHES:
+            self._finish_one()
+            time.sleep(_HANDOVER_S)
 
     def drain(self) -> None:
         """Wait until everything queued is written."""

@@ -5,7 +5,7 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import Any, Final
 
 from qdrant_client import models
@@ -21,6 +21,7 @@ __all__ = [
     "ID_PATH",
     "PACKAGE_KEY",
     "WINDOW_NUMBER_PATH",
+    "ContentHasher",
     "Layout",
     "content_hash",
     "document_key",
@@ -54,6 +55,8 @@ _MAX_DIGITS: Final = 20
 """Of an unsigned integer of 64 bits."""
 _NAMESPACE: Final = uuid.UUID("6f5c1b8e-3d0a-5c6f-9f0b-5b1a0de5ada7")
 _TENANTS_NAMESPACE: Final = uuid.uuid5(_NAMESPACE, "tenants")
+_HASHED_AT_ONCE: Final = 2047
+"""Bytes up to which hashlib holds the GIL. Giving it up costs more than hashing so few bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +293,19 @@ def point_id(key: DocumentKey, layout: Layout, window: int = 0) -> str | int:
     id, tenant = key
     base: str | int
     if tenant is not None:
-        base = str(uuid.uuid5(uuid.uuid5(_TENANTS_NAMESPACE, tenant), id))
+        base = _uuid5(uuid.uuid5(_TENANTS_NAMESPACE, tenant), id)
     elif layout.native_ids and (native := _native_id(id)) is not None:
         base = native
     else:
-        base = str(uuid.uuid5(_NAMESPACE, id))
-    return base if window == 0 else str(uuid.uuid5(_NAMESPACE, f"{base}#{window}"))
+        base = _uuid5(_NAMESPACE, id)
+    return base if window == 0 else _uuid5(_NAMESPACE, f"{base}#{window}")
+
+
+def _uuid5(namespace: uuid.UUID, name: str) -> str:
+    """Return `str(uuid.uuid5(namespace, name))`, in a third of the time."""
+    digits = sha1(namespace.bytes + name.encode("utf-8"), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def _native_id(id: str) -> str | int | None:
@@ -318,19 +328,48 @@ def text_checksum(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
-def content_hash(document: Document, recipe: str) -> str:
-    """Hash what decides a document's stored vectors and text.
+class ContentHasher:
+    """Hashes what decides a document's stored vectors and text.
 
     Args:
-        document: The document; its extra counts, since it is rewritten together with the text.
         recipe: The encoders' fingerprints, pruning and windows, as one string.
     """
-    text = document.text
-    tail = "" if document.extra is None else json.dumps(document.extra, sort_keys=True)
-    if document.encoded_text is not None:
-        tail += f"{len(document.encoded_text)}:{document.encoded_text}"
-    if document.vector is not None:
-        tail += f"{document.vector.indices.tobytes().hex()}:{document.vector.values.tobytes().hex()}"
-    # Lengths keep the parts apart.
-    joined = f"{len(recipe)}:{recipe}{len(text)}:{text}{tail}"
-    return blake2b(joined.encode("utf-8"), digest_size=16).hexdigest()
+
+    def __init__(self, recipe: str) -> None:
+        # Lengths keep the parts apart.
+        self._start = blake2b(f"{len(recipe)}:{recipe}".encode(), digest_size=16)
+
+    def hash(self, document: Document) -> str:
+        """Return the hash of a document; its extra counts, since it is rewritten together with the text."""
+        with_vector, without = self.hashes(document)
+        return with_vector or without
+
+    def hashes(self, document: Document) -> tuple[str | None, str]:
+        """Return the hash with the vector that came with a document, None where none did, and without it."""
+        state = self._start.copy()
+        parts = [f"{len(document.text)}:{document.text}"]
+        if document.extra is not None:
+            parts.append(json.dumps(document.extra, sort_keys=True))
+        if document.encoded_text is not None:
+            parts.append(f"{len(document.encoded_text)}:{document.encoded_text}")
+        _update(state, "".join(parts))
+        without = state.hexdigest()
+        if document.vector is None:
+            return None, without
+        _update(state, f"{document.vector.indices.tobytes().hex()}:")
+        _update(state, document.vector.values.tobytes().hex())
+        return state.hexdigest(), without
+
+
+def content_hash(document: Document, recipe: str) -> str:
+    """Return the hash of one document by a recipe, see `ContentHasher`."""
+    return ContentHasher(recipe).hash(document)
+
+
+def _update(state: blake2b, text: str) -> None:
+    data = text.encode("utf-8")
+    if len(data) > 16 * _HASHED_AT_ONCE:
+        state.update(data)
+        return
+    for start in range(0, len(data), _HASHED_AT_ONCE):
+        state.update(data[start : start + _HASHED_AT_ONCE])

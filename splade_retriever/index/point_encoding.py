@@ -1,17 +1,14 @@
 """Documents -> points: windows, encoding, pruning, payload."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
-
-from qdrant_client import models
 
 from splade_retriever.encoding.windows import merged, spans_of
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import Document
-from splade_retriever.index.payload import Layout, content_hash, point_id, to_payload
-from splade_retriever.index.search_request import to_sparse_vector
+from splade_retriever.index.payload import ContentHasher, Layout, point_id, to_payload
+from splade_retriever.index.points import Point
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -24,7 +21,7 @@ def to_points(
     layout: Layout,
     encoder: Encoder,
     dense: DenseEncoder | None,
-) -> list[list[models.PointStruct]]:
+) -> list[list[Point]]:
     """Encode documents into their points.
 
     1. cut long texts into windows, where the collection has them;
@@ -54,23 +51,21 @@ def to_points(
         spans = [[(0, len(text))] for text in encoded_texts]
         texts = encoded_texts
     dense_vectors = None if settings.dense_name is None else _dense_vectors(texts, settings, dense)
-    recipe = settings.recipe()
-    points: list[list[models.PointStruct]] = []
+    hasher = ContentHasher(settings.recipe())
+    points: list[list[Point]] = []
     position = 0
     for document, windows in zip(batch, spans, strict=True):
-        hash = content_hash(document, recipe)
-        text_hash = None if document.vector is None else content_hash(replace(document, vector=None), recipe)
+        with_vector, text_hash = hasher.hashes(document)
+        hashes = (text_hash, None) if with_vector is None else (with_vector, text_hash)
         points.append([])
         for n, (start, end) in enumerate(windows):
             window = (n, len(windows), start, end) if len(windows) > 1 else None
-            point_vectors = _named_vectors(
-                vectors[position], None if dense_vectors is None else dense_vectors[position], settings
-            )
+            dense_vector = None if dense_vectors is None else dense_vectors[position]
             points[-1].append(
-                models.PointStruct(
+                Point(
                     id=point_id(document.key, layout, n),
-                    payload=to_payload(document, layout, hash, window, text_hash=text_hash),
-                    vector=point_vectors,
+                    payload=to_payload(document, layout, hashes[0], window, text_hash=hashes[1]),
+                    vector=_named_vectors(vectors[position], dense_vector, settings),
                 )
             )
             position += 1
@@ -158,7 +153,7 @@ def _named_vectors(
     vectors: dict[str, Any] = {}
     weights = prune(sparse, settings.max_active_dims, settings.min_weight)
     if len(weights):
-        vectors[settings.vector_name] = to_sparse_vector(weights)
+        vectors[settings.vector_name] = weights
     if dense is not None and settings.dense_name is not None:
         vectors[settings.dense_name] = [float(value) for value in dense]
     return vectors

@@ -17,17 +17,13 @@ __all__ = [
     "StrictLimits",
     "cut_groups",
     "payload_bytes",
-    "point_bytes",
 ]
 
 MAX_REQUEST_BYTES: Final = 32 * 2**20
 """Largest request that a Qdrant server takes over REST, unless its `service.max_request_size_mb` differs. It
 has no such limit for gRPC."""
-_BYTES_PER_WEIGHT: Final = 32
-"""Of a sparse vector in JSON: up to 10 digits of the index, 20 characters of the weight, two commas."""
-_BYTES_PER_COMPONENT: Final = 24
-_BYTES_PER_POINT: Final = 128
-"""Of id and keys."""
+_BETWEEN_POINTS: Final = 8
+"""Bytes around a point in a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +70,11 @@ def payload_bytes(*parts: object) -> int:
     return sum(len(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass")) for part in parts)
 
 
-def point_bytes(point: models.PointStruct) -> int:
-    """Return about how many bytes a point takes in a request over REST; not less than it does."""
-    vectors: Any = point.vector
-    named = vectors.values() if isinstance(vectors, dict) else [vectors]
-    return (
-        _BYTES_PER_POINT + payload_bytes(point.payload or {}) + sum(_vector_bytes(vector) for vector in named)
-    )
-
-
-def _vector_bytes(vector: Any) -> int:
-    if isinstance(vector, models.SparseVector):
-        return _BYTES_PER_WEIGHT * len(vector.indices)
-    if isinstance(vector, list) and vector and isinstance(vector[0], list):
-        return sum(_vector_bytes(row) for row in vector)
-    return _BYTES_PER_COMPONENT * len(vector or ())
-
-
-def cut_groups(
-    groups: Sequence[Sequence[models.PointStruct]], *, max_points: int, max_bytes: int | None
-) -> list[list[int]]:
+def cut_groups(groups: Sequence[Sequence[Any]], *, max_points: int, max_bytes: int | None) -> list[list[int]]:
     """Sort groups of points, such as the windows of a document, into requests; a group stays in one.
 
     Args:
-        groups: The groups.
+        groups: The groups; where bytes count, of encoded points.
         max_points: Points in a request; a larger group is a request alone.
         max_bytes: Bytes of a request; None to count points only.
 
@@ -109,7 +86,7 @@ def cut_groups(
     for position, group in enumerate(groups):
         if not group:
             continue
-        group_size = 0 if max_bytes is None else sum(point_bytes(point) for point in group)
+        group_size = 0 if max_bytes is None else sum(len(point) + _BETWEEN_POINTS for point in group)
         is_full = points + len(group) > max_points or (
             max_bytes is not None and size + group_size > max_bytes
         )

@@ -11,6 +11,7 @@ from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Branch
 from splade_retriever.index.options import Fusion, Mode, SearchOptions
 from splade_retriever.index.payload import Layout, metadata_of, package_fields, window_count
+from splade_retriever.index.points import to_sparse_vector
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import check_int, plain, text_fault, type_name
 
@@ -23,7 +24,6 @@ __all__ = [
     "engine_query",
     "just_below",
     "rank_documents",
-    "to_sparse_vector",
 ]
 
 _MAX_TIES: Final = 4096
@@ -99,11 +99,6 @@ class EncodedQuery:
         if self.dense is not None:
             branches["dense"] = EncodedQuery(dense=self.dense)
         return branches
-
-
-def to_sparse_vector(embedding: SparseEmbedding) -> models.SparseVector:
-    """Convert for the engine."""
-    return models.SparseVector(indices=embedding.indices.tolist(), values=embedding.values.tolist())
 
 
 def engine_query(

@@ -24,15 +24,22 @@ _MAX_DRIFT: Final = 2.0**-44
 _GROUPS: Final = ("must", "should", "must_not")
 
 
-def stored_payload(payload: Mapping[str, Any], metadata_key: str | None) -> dict[str, Any]:
+def stored_payload(payload: Mapping[str, Any], metadata_key: str | None) -> Mapping[str, Any]:
     """Add the exact values of the floats of a point's metadata that a server changes."""
     package = payload.get(PACKAGE_KEY)
-    if metadata_key is None or not isinstance(package, Mapping):
-        return dict(payload)
+    if metadata_key is None or type(package) is not dict or not _may_have_floats(payload.get(metadata_key)):
+        return payload
     floats = changed_floats(payload.get(metadata_key))
     if floats[_FLOATS_KEY] is None:
-        return dict(payload)
+        return payload
     return {**payload, PACKAGE_KEY: {**package, **floats}}
+
+
+_WITHOUT_FLOATS: Final = frozenset((str, int, bool, type(None)))
+
+
+def _may_have_floats(metadata: object) -> bool:
+    return type(metadata) is not dict or not _WITHOUT_FLOATS.issuperset(map(type, metadata.values()))
 
 
 def changed_floats(metadata: object) -> dict[str, str | None]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from qdrant_client import models
-
 from splade_retriever.errors import SpladeError
 from splade_retriever.index.connection import (
     Connection,
@@ -21,14 +19,14 @@ from splade_retriever.index.request_limits import MAX_REQUEST_BYTES, StrictLimit
 
 __all__ = ["Upload"]
 
-_POINTS_PER_REQUEST: Final = 64
+_POINTS_PER_REQUEST: Final = 128
 _BYTES_PER_REQUEST: Final = 8 * 2**20
 """A request that is larger takes a server longer without being faster per point."""
 _SPARE_BYTES: Final = 64 * 2**10
 """For what surrounds the points."""
 _MAX_TIMEOUT_S: Final = 120
-Points = Sequence[models.PointStruct]
-Write = Callable[[list[models.PointStruct], int], None]
+Points = Sequence[bytes]
+Write = Callable[[list[bytes], int], None]
 
 
 class Upload:
@@ -53,7 +51,7 @@ class Upload:
         """Largest request that the server takes; None where no limit is known."""
 
     def write(self, groups: Sequence[Points], limits: StrictLimits) -> list[int]:
-        """Write groups of points, such as the windows of a document; several requests at once.
+        """Write groups of encoded points, such as the windows of a document; several requests at once.
 
         The first point of a group is written last, so that a group is complete where that point is there.
 

@@ -18,9 +18,10 @@ from splade_retriever.index.explainer import Explainer
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import PACKAGE_KEY, document_key, package_fields, point_id
 from splade_retriever.index.point_encoding import prune
+from splade_retriever.index.points import to_sparse_vector
 from splade_retriever.index.query_controls import encoded_query
 from splade_retriever.index.reader import Reader
-from splade_retriever.index.search_request import EncodedQuery, SearchRequest, just_below, to_sparse_vector
+from splade_retriever.index.search_request import EncodedQuery, SearchRequest, just_below
 from splade_retriever.index.searcher import Searcher
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored

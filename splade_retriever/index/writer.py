@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import chain, islice
 from typing import Any, Final, TypedDict
 
 from qdrant_client import models
@@ -25,7 +26,7 @@ from splade_retriever.index.documents import (
 )
 from splade_retriever.index.ingest import Batch, OnError, Stored, ingest
 from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
-from splade_retriever.index.payload import content_hash, reserved_key
+from splade_retriever.index.payload import ContentHasher, reserved_key
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.stored_documents import (
@@ -45,6 +46,10 @@ __all__ = ["AddKeywords", "AddOptions", "Writer"]
 
 _MAX_SEEN: Final = 1_000_000
 """Ids that are kept in memory while an empty collection is filled: 150 MB."""
+_NAME_CHECKED_FOR_S: Final = 0.25
+"""How long the batches of one call rely on a check that the name still belongs to the same collection."""
+_MAX_KEPT: Final = 50_000
+"""Documents that are kept in memory after all inputs are checked: 50 MB. Those after them are read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +122,13 @@ class Writer:
         if self._coerce:
             texts, metadatas, *others = inputs
             inputs = [texts, coerce_all(metadatas), *others]
-        if options.on_error == "raise" and all(part is None or isinstance(part, Sequence) for part in inputs):
-            self._check_documents(inputs)
+        can_be_read_twice = all(part is None or isinstance(part, Sequence) for part in inputs)
+        if options.on_error == "raise" and can_be_read_twice:
+            documents = self._checked_documents(inputs)
+        else:
+            documents = self._read_documents(inputs)
         settings = self._settings()
         encoder = self._model.encoder  # a mismatch is reported before anything is read
-        recipe = settings.recipe()
         is_first = collection.is_remote and collection.is_empty()
         look_up = self._first_lookup() if is_first else self._lookup
         total = len(inputs[0]) if isinstance(inputs[0], Sequence) else None
@@ -134,28 +141,41 @@ class Writer:
                     options.on_written(ids)
 
             return ingest(
-                self._read_documents(inputs),
+                documents,
                 batch_size=options.batch_size,
-                hash_of=lambda document: content_hash(document, recipe),
+                hash_of=ContentHasher(settings.recipe()).hash,
                 lookup=look_up,
-                encode=lambda batch: to_points(batch, settings, collection.layout, encoder, self._dense),
-                write=self._write_batch,
+                encode=lambda batch: collection.prepared(
+                    to_points(batch, settings, collection.layout, encoder, self._dense)
+                ),
+                write=self._batch_writer(),
                 on_error=options.on_error,
                 on_written=written,
                 stop=stop,
                 overlap=not collection.single_thread,
             )
 
-    def _check_documents(self, inputs: Sequence[Any]) -> None:
-        """Find a bad input before the first write, in inputs that can be read twice."""
+    def _checked_documents(self, inputs: Sequence[Any]) -> Iterator[Document | BadInput]:
+        """Find a bad input before the first write, in inputs that can be read twice.
+
+        The first documents are kept, and so read once only.
+        """
+        kept: list[Document] = []
         for document in self._read_documents(inputs):
             if isinstance(document, BadInput):
                 raise InputError(f"Input {document.position} of add: {document.reason}. Nothing was written.")
+            if len(kept) < _MAX_KEPT:
+                kept.append(document)
+        rest = [None if part is None else islice(part, len(kept), None) for part in inputs]
+        return chain(kept, self._read_documents(rest, first=len(kept)))
 
-    def _read_documents(self, inputs: Sequence[Any]) -> Iterator[Document | BadInput]:
+    def _read_documents(
+        self, inputs: Sequence[Iterable[Any] | None], *, first: int = 0
+    ) -> Iterator[Document | BadInput]:
         """Read inputs, and of each document whose it is."""
         layout = self._collection.layout
-        for document in read_documents(inputs):
+        limit = self._max_document_bytes()
+        for document in read_documents(inputs, first=first):
             if isinstance(document, BadInput):
                 yield document
                 continue
@@ -164,7 +184,7 @@ class Writer:
                 reason = f"metadata has the key {reserved!r}, where the collection stores something else"
                 yield BadInput(document.position, document.id, reason)
                 continue
-            if self._is_too_large(document):
+            if limit is not None and _is_larger(document, limit):
                 yield BadInput(document.position, document.id, size_fault(document, self._collection))
                 continue
             if layout.tenant_field is None:
@@ -175,24 +195,23 @@ class Writer:
             except InputError as error:
                 yield BadInput(document.position, document.id, str(error))
 
-    def _is_too_large(self, document: Document) -> bool:
-        """Return whether the store will not take a document in one request, with any vectors."""
-        limit, settings = self._collection.max_request_bytes, self._collection.settings
-        if limit is None or (settings is not None and settings.windows == "points"):
-            return False  # the windows of a document go in several requests
-        if len(document.text) < limit // 8:  # large metadata is refused when it is written
-            return False
-        return payload_bytes(document.text, document.metadata, document.extra) > limit
+    def _max_document_bytes(self) -> int | None:
+        """Return from which size on the store does not take a document in one request, with any vectors."""
+        settings = self._collection.settings
+        if settings is not None and settings.windows == "points":
+            return None  # the windows of a document go in several requests
+        return self._collection.max_request_bytes
 
     def _first_lookup(self) -> Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]]:
         """Return a lookup for a collection that was empty: it asks for what this call has written only."""
-        seen: set[DocumentKey] = set()
+        seen: set[DocumentKey | str] = set()  # ids where there are no tenants: tuples cost memory and time
 
         def look_up(documents: Sequence[Document]) -> Mapping[DocumentKey, Stored]:
             if len(seen) > _MAX_SEEN:
                 return self._lookup(documents)
-            written = [document for document in documents if document.key in seen]
-            seen.update(document.key for document in documents)
+            keys = [d.id if d.tenant is None else d.key for d in documents]
+            written = [document for document, key in zip(documents, keys, strict=True) if key in seen]
+            seen.update(keys)
             return self._lookup(written) if written else {}
 
         return look_up
@@ -201,9 +220,18 @@ class Writer:
         with self._collection.loading():
             return lookup(self._collection, documents)
 
-    def _write_batch(self, batch: Batch) -> list[BadInput]:
-        with self._collection.loading(), self._collection.confirmed_write():
-            return write_batch(self._collection, batch)
+    def _batch_writer(self) -> Callable[[Batch], list[BadInput]]:
+        """Return how the batches of one call are written: the first one checks the collection's name."""
+        is_first = True
+
+        def write(batch: Batch) -> list[BadInput]:
+            nonlocal is_first
+            checked_for_s = 0.0 if is_first else _NAME_CHECKED_FOR_S
+            is_first = False
+            with self._collection.loading(), self._collection.confirmed_write(checked_for_s=checked_for_s):
+                return write_batch(self._collection, batch)
+
+        return write
 
     def _settings(self) -> CollectionSettings:
         if self._collection.settings is None:
@@ -266,6 +294,12 @@ class Writer:
         """Delete all documents."""
         with self._collection.confirmed_write():
             self._collection.delete_matching(models.Filter())
+
+
+def _is_larger(document: Document, limit: int) -> bool:
+    if len(document.text) < limit // 8:  # large metadata is refused when it is written
+        return False
+    return payload_bytes(document.text, document.metadata, document.extra) > limit
 
 
 def _progress_bar(total: int | None, *, show: bool) -> Any:

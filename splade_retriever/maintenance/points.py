@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from splade_retriever.errors import StorageError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.payload import package_fields
+from splade_retriever.index.points import Point
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -51,12 +52,9 @@ def differing(
     ]
 
 
-def to_point(record: "models.Record") -> "models.PointStruct":
+def to_point(record: "models.Record") -> Point:
     """Return a point as it is written."""
-    from qdrant_client import models
-
-    vector: Any = record.vector if record.vector is not None else {}
-    return models.PointStruct(id=record.id, vector=vector, payload=record.payload)
+    return Point(record.id, record.payload or {}, record.vector if record.vector is not None else {})
 
 
 def copy_points(records: "list[models.Record]", target: Collection) -> None:
@@ -65,7 +63,7 @@ def copy_points(records: "list[models.Record]", target: Collection) -> None:
     Raises:
         StorageError: A point is too large for a server.
     """
-    refused = target.upsert([[to_point(record)] for record in records])
+    refused = target.upsert(target.prepared([[to_point(record)] for record in records]))
     if refused:
         record = records[refused[0]]
         limit = target.max_request_bytes

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from splade_retriever.errors import StorageError
-from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection import Collection, PreparedPoint
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import BadInput, Document, DocumentKey, Hit
 from splade_retriever.index.ingest import Batch, Stored, ingest
 from splade_retriever.index.payload import (
     PACKAGE_KEY,
+    ContentHasher,
     content_hash,
     document_key,
     has_escaped_fields,
@@ -151,7 +152,7 @@ class Reencoding:
         ingest(
             documents,
             batch_size=batch_size,
-            hash_of=lambda document: content_hash(document, recipe),
+            hash_of=ContentHasher(recipe).hash,
             lookup=self._lookup,
             encode=lambda batch: self._encode(batch, report),
             write=write,
@@ -191,7 +192,7 @@ class Reencoding:
                 )
         return stored
 
-    def _encode(self, batch: Sequence[Document], report: PassReport) -> "list[list[models.PointStruct]]":
+    def _encode(self, batch: Sequence[Document], report: PassReport) -> list[list[PreparedPoint]]:
         """Make the new points; payload keys of other programs are copied."""
         ids = [point_id(document.key, self.source.layout) for document in batch]
         copied_name = self.old.dense_name if self.dense is None else None
@@ -210,9 +211,9 @@ class Reencoding:
             old_payload = old_points[id].payload or {} if id in old_points else {}
             others = {key: value for key, value in old_payload.items() if key != PACKAGE_KEY}
             for window in windows:
-                window.payload = {**others, **(window.payload or {})}
+                window.payload = {**others, **window.payload}
         report.encoded += len(batch)
-        return new_points
+        return self.target.prepared(new_points)
 
     def _remove_gone(self) -> int:
         """Delete the documents that the source lacks from the target, and return their number."""

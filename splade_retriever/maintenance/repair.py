@@ -14,12 +14,12 @@ from splade_retriever.errors import (
     InputError,
     NotSupportedError,
 )
-from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection import Collection, PreparedPoint
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
 from splade_retriever.index.documents import Document, DocumentKey
 from splade_retriever.index.ingest import ingest
-from splade_retriever.index.payload import PACKAGE_KEY, content_hash
+from splade_retriever.index.payload import PACKAGE_KEY, ContentHasher
 from splade_retriever.index.point_encoding import to_points
 from splade_retriever.index.stored_documents import lookup, write_batch
 from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
@@ -34,7 +34,7 @@ from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
-    from qdrant_client import models
+    pass
 
 __all__ = ["RepairReport", "repair"]
 
@@ -179,7 +179,7 @@ class _Work:
         ingest(
             self._documents(),
             batch_size=batch_size,
-            hash_of=lambda document: content_hash(document, recipe),
+            hash_of=ContentHasher(recipe).hash,
             lookup=lambda batch: lookup(self.target, batch),
             encode=self._encode,
             write=lambda batch: write_batch(self.target, batch),
@@ -199,12 +199,12 @@ class _Work:
             self.payloads[found.document.key] = found.payload
             yield found.document
 
-    def _encode(self, batch: Sequence[Document]) -> "list[list[models.PointStruct]]":
+    def _encode(self, batch: Sequence[Document]) -> list[list[PreparedPoint]]:
         """Make the points; payload keys of other programs are copied."""
         points = to_points(batch, self.settings, self.target.layout, self.encoder, self.dense)
         for document, windows in zip(batch, points, strict=True):
             payload = self.payloads.pop(document.key)
             others = {key: value for key, value in payload.items() if key != PACKAGE_KEY}
             for point in windows:
-                point.payload = {**others, **(point.payload or {})}
-        return points
+                point.payload = {**others, **point.payload}
+        return self.target.prepared(points)

@@ -237,8 +237,8 @@ def test_four_writes_run_at_once() -> None:
 
         rest.before = before
         with SpladeIndex(rest.url, model=WordEncoder()) as index:
-            index.add((f"moon {n}" for n in range(512)), batch_size=256)
-            assert index.count() == 512
+            index.add((f"moon {n}" for n in range(1024)), batch_size=512)
+            assert index.count() == 1024
 
 
 def test_the_other_calls_are_made_if_one_fails() -> None:
