@@ -33,7 +33,7 @@ PUBLIC = (
     "splade_retriever.llama_index",
     "splade_retriever.haystack",
 )
-DOCUMENTED = {*PUBLIC, "splade_retriever.errors", "splade_retriever.training"}
+DOCUMENTED = {*PUBLIC, "splade_retriever.errors", "splade_retriever.training", "splade_retriever.distributed"}
 
 
 def test_importing_the_package_loads_no_heavy_dependency() -> None:

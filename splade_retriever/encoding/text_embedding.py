@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Never
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Never, Self, TypeVar
 
 from splade_retriever.encoding.batching import TokenBatch
 from splade_retriever.encoding.encode_stream import cores, encode_stream
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["SparseTextEmbedding"]
 
 logger = logging.getLogger(__name__)
+
+Encoding = TypeVar("Encoding", bound="SparseTextEmbedding")
 
 _COUNT_BATCH_SIZE: Final = 256
 _QUERY_KEYWORDS: Final = ("batch_size", "parallel")
@@ -181,6 +183,13 @@ class SparseTextEmbedding:
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle or a deep copy holds the arguments; the session is opened again at its first text.
         return _reopened, (type(self), self._arguments)
+
+    def with_threads(self, threads: int | None) -> Self:
+        """Return an encoder of the same model that computes another number of batches at once.
+
+        Encoders of one process share the model's weights.
+        """
+        return _reopened(type(self), {**self._arguments, "threads": threads})
 
     # -- models ----------------------------------------------------------------------------------------------
 
@@ -579,7 +588,7 @@ def _as_queries(
             yield kept
 
 
-def _reopened(kind: type[SparseTextEmbedding], arguments: Mapping[str, Any]) -> SparseTextEmbedding:
+def _reopened(kind: type[Encoding], arguments: Mapping[str, Any]) -> Encoding:
     return kind(**arguments, lazy_load=True)
 
 

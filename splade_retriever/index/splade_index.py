@@ -310,21 +310,30 @@ class SpladeIndex:
             **self._options.server.without_key(),
         }
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A pickle holds the arguments, with the API key; the place that reads it opens the collection again.
+    @property
+    def reopen_arguments(self) -> dict[str, Any]:
+        """The arguments that open this index again in another process, with the API key and the encoders.
+
+        Raises:
+            NotSupportedError: No other process could open it.
+        """
         arguments = self.open_arguments
         if arguments is None:
             raise NotSupportedError(
                 "This index cannot be pickled, because no other process could open it: it is in memory, or "
                 "has a client= that was passed. Use a folder or a server, or open the index where it is used."
             )
-        arguments.update(
-            model=self._model.argument,
-            dense=self._dense_argument,
-            api_key=self._options.server.api_key,
-            create=False,
-        )
-        return _open_index, (type(self), arguments)
+        return {
+            **arguments,
+            "model": self._model.argument,
+            "dense": self._dense_argument,
+            "api_key": self._options.server.api_key,
+            "create": False,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the arguments, with the API key; the place that reads it opens the collection again.
+        return _open_index, (type(self), self.reopen_arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # An index is a connection: copies of an object that holds one share it.
