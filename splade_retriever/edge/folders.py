@@ -22,7 +22,13 @@ from splade_retriever.edge.layout import (
     read_all,
     remove_leftovers,
 )
-from splade_retriever.edge.lock import is_locked, lock_folder, locked_for_reading, process_ended
+from splade_retriever.edge.lock import (
+    is_locked,
+    lock_folder,
+    locked_for_reading,
+    process_ended,
+    unlock_folder,
+)
 from splade_retriever.edge.snapshot import copy_folder
 from splade_retriever.errors import CollectionNotFoundError, StorageError
 
@@ -206,7 +212,7 @@ def _close(opened: OpenFolder) -> None:
                     collection.checksums.write()
             except Exception as error:  # noqa: BLE001 - the others must be closed all the same
                 faults.append(error)
-    os.close(opened.lock_file)
+    unlock_folder(opened.lock_file)
     if opened.temporary:
         shutil.rmtree(opened.path, ignore_errors=True)
     elif faults:

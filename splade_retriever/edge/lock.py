@@ -15,7 +15,7 @@ from typing import Final
 
 from splade_retriever.errors import IndexLockedError, StorageError
 
-__all__ = ["is_locked", "lock_folder", "locked_for_reading", "process_ended"]
+__all__ = ["is_locked", "lock_folder", "locked_for_reading", "process_ended", "unlock_folder"]
 
 _NAME: Final = ".lock"
 _RELEASE_TIMEOUT_S: Final = 5.0
@@ -35,7 +35,7 @@ def lock_folder(path: Path, process: int) -> int:
         process: Id of the process to name to others.
 
     Returns:
-        A file descriptor, which holds the lock until it is closed.
+        A file descriptor, which holds the lock; pass it to `unlock_folder`.
 
     Raises:
         IndexLockedError: If another client has the folder; names the holder.
@@ -53,9 +53,23 @@ def lock_folder(path: Path, process: int) -> int:
         os.lseek(file, 0, os.SEEK_SET)
         os.write(file, str(process).encode())
     except BaseException:
-        os.close(file)
+        unlock_folder(file)
         raise
     return file
+
+
+def unlock_folder(file: int) -> None:
+    """Release the lock that a descriptor holds, and close the descriptor.
+
+    Closing alone would leave the lock with a child that is being forked, until it gives up its descriptors.
+    """
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -76,7 +90,7 @@ def locked_for_reading(path: Path) -> Iterator[None]:
         _acquire(path, file, shared=True)
         yield
     finally:
-        os.close(file)
+        unlock_folder(file)
 
 
 def is_locked(path: Path) -> bool:
@@ -90,7 +104,7 @@ def is_locked(path: Path) -> bool:
     except (BlockingIOError, PermissionError):
         return True
     finally:
-        os.close(file)
+        unlock_folder(file)
     return False
 
 

@@ -178,6 +178,16 @@ def test_a_living_child_does_not_keep_the_folder_locked(opened: Any, tmp_path: P
         os.waitpid(child, 0)
 
 
+def test_a_child_that_is_being_forked_does_not_keep_the_folder_locked(tmp_path: Path) -> None:
+    client = EdgeClient(tmp_path)
+    copy = os.dup(client._folder._open.lock_file)  # the child has it until its first Python code runs
+    try:
+        client.close()
+        EdgeClient(tmp_path).close()
+    finally:
+        os.close(copy)
+
+
 def test_a_child_opens_the_folder_after_the_parent_closed_it(opened: Any, tmp_path: Path) -> None:
     def count() -> None:
         with EdgeClient(tmp_path) as client:
