@@ -1,10 +1,13 @@
-"""Run the `splade` command in the tests' process, which saves each command the imports of a new process."""
+"""Run the `splade` command and scripts in the tests' process, which saves each the imports of a new process."""
 
+import gc
 import io
 import logging
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +28,7 @@ def run_command(
     handlers = list(logger.handlers)
     output, errors = _stream(), _stream()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for name in set(os.environ) - set(environment):
-            patch.delenv(name)
-        for name, value in environment.items():
-            patch.setenv(name, value)
+        _enter(patch, folder, environment)
         patch.setattr(sys, "argv", ["splade", *arguments])
         patch.setattr(sys, "stdin", _stream(stdin or ""))
         patch.setattr(sys, "stdout", output)
@@ -39,6 +38,28 @@ def run_command(
         finally:
             logger.handlers[:] = handlers
     return subprocess.CompletedProcess(["splade", *arguments], status, _text(output), _text(errors))
+
+
+def run_script(script: Path, *, environment: Mapping[str, str]) -> None:
+    """Run a script in its folder as `python -W error::DeprecationWarning:__main__ script` would."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
+        warnings.filterwarnings("ignore", message=".* is in beta")  # LangChain's note on `loads`
+        _enter(patch, script.parent, environment)
+        patch.syspath_prepend(script.parent)
+        patch.setattr(sys, "argv", [str(script)])
+        runpy.run_path(str(script), run_name="__main__")
+    gc.collect()  # what the script left open is closed before the next test
+
+
+def _enter(patch: pytest.MonkeyPatch, folder: Path, environment: Mapping[str, str]) -> None:
+    """Set the working folder and the environment of this process."""
+    patch.chdir(folder)
+    for name in set(os.environ) - set(environment):
+        patch.delenv(name)
+    for name, value in environment.items():
+        patch.setenv(name, value)
 
 
 def _run_main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from splade_retriever import errors
-from tests.command import run_command
+from tests.command import run_command, run_script
 
 pytestmark = pytest.mark.docs
 
@@ -72,9 +72,14 @@ def test_every_block_has_a_known_kind(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("python"), ids=named)
-def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, desk: Path) -> None:
+def test_the_python_blocks_of_a_page_run_one_after_another(
+    page: Path, desk: Path, request: pytest.FixtureRequest
+) -> None:
     script = desk / "page.py"
     script.write_text("\n".join(blocks(page, "python")), "utf-8")
+    if not request.config.getoption("--slow"):
+        run_script(script, environment=environment(desk))
+        return
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
         cwd=desk,
