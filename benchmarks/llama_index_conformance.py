@@ -5,15 +5,13 @@ python -m benchmarks.llama_index_conformance --reasons  # with the message of ea
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
+import contextlib
+import io
 from collections import defaultdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
-from xml.etree import ElementTree
 
+import pytest
 from llama_index.core import MockEmbedding
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -70,25 +68,32 @@ Results: TypeAlias = dict[str, dict[str, str]]
 
 
 def run(only: str = "") -> Results:
-    """Run the suite on all stores in a separate process, in which pytest explains failed asserts.
+    """Run the suite on all stores by pytest, in this process.
 
     Args:
         only: Key of the one store in `STORES` to run it on; empty for all.
     """
-    results: Results = defaultdict(dict)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        options = ["-q", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore", f"--junitxml={report}"]
-        if only:
-            options += ["-k", only]
-        subprocess.run(
-            [sys.executable, "-m", "pytest", __file__, *options], stdout=subprocess.DEVNULL, check=False
-        )
-        for case in ElementTree.parse(report).iter("testcase"):
-            faults = [*case.findall("failure"), *case.findall("error")]
-            store = case.attrib["classname"].rpartition(".")[2]
-            results[case.attrib["name"]][store] = faults[0].attrib["message"] if faults else "passed"
-    return results
+    recorder = _Recorder()
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "filterwarnings=ignore"]
+    if only:
+        options += ["-k", only]
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main([__file__, *options], plugins=[recorder])
+    return recorder.results
+
+
+class _Recorder:
+    """A plugin of pytest that keeps how each test ended."""
+
+    def __init__(self) -> None:
+        self.results: Results = defaultdict(dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        _, store, test = report.nodeid.split("::", 2)
+        if report.failed:
+            self.results[test][store] = report.longreprtext.strip().rpartition("\n")[2]
+        elif report.when == "call":
+            self.results[test].setdefault(store, "passed")
 
 
 def table(results: Results) -> str:

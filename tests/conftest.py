@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("default" if config.getoption("--slow") else "quick")
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may be absent
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Start one worker more than there are processors: some tests wait, for a child process or a time limit."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
+
+
 _MEMORY = "/dev/shm"
 """A file system in memory. On a disk, tests mostly wait until it has written what an index flushed."""
 _ROOM_BYTES = 4 << 30

@@ -28,6 +28,7 @@ from splade_retriever.errors import (
 from splade_retriever.index import connection as server
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.migrate import migrate
+from tests.command import run_command
 from tests.qdrant_server import ServerAddress
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import LetterEncoder, WordEncoder
@@ -334,12 +335,9 @@ def test_a_target_with_other_search_results_is_not_complete(tmp_path: Path) -> N
 
 def test_the_command_prints_its_plan_and_its_result(tmp_path: Path) -> None:
     fill(tmp_path / "a", 10)
-    command = [sys.executable, "-m", "splade_retriever", "migrate", str(tmp_path / "a"), str(tmp_path / "b")]
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-        )
+        return run_command(["migrate", "a", "b", *options], tmp_path, environment=dict(os.environ))
 
     assert "10 points would be copied" in run("--dry-run").stdout
     done = json.loads(run("--json").stdout)
@@ -396,16 +394,7 @@ def is_tenant_field(info: models.PayloadIndexInfo) -> bool:
 def test_the_command_moves_a_folder_to_a_server(tmp_path: Path) -> None:
     fill(tmp_path / "a", 10)
     with RestServer() as rest:
-        command = [
-            sys.executable,
-            "-m",
-            "splade_retriever",
-            "migrate",
-            str(tmp_path / "a"),
-            rest.url,
-            "--json",
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        done = run_command(["migrate", "a", rest.url, "--json"], tmp_path, environment=dict(os.environ))
         assert json.loads(done.stdout)["copied"] == 10, done.stderr
         assert content(rest.store) == everything(tmp_path / "a")
 
