@@ -1,4 +1,4 @@
-"""Run the `splade` command and scripts in the tests' process, which saves each the imports of a new process."""
+"""Run the `splade` command and scripts in the tests' process, which saves the imports of a new process."""
 
 import gc
 import io

@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist may be absent
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Start one worker more than there are processors: some tests wait, for a child process or a time limit."""
+    """Start one worker more than there are processors, since some tests wait for a child or a time limit."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
 

@@ -17,8 +17,8 @@ def run_notebook(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, 
         notebook: The notebook.
         folder: An empty folder to run it in.
         monkeypatch: Removes the keys.
-        complete: Whether it runs in Jupyter's kernel and reads the sample texts completely. If not, it runs in
-            this process, which has imported the frameworks, and reads the start of each chapter.
+        complete: Whether it runs in Jupyter's kernel and reads the sample texts completely. If not, it runs
+            in this process, which has imported the frameworks, and reads the start of each chapter.
     """
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra `test`)")
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra `test`)")
@@ -54,7 +54,7 @@ def _run_in_kernel(nbclient: Any, book: Any, folder: Path) -> int:
 
 
 def _run_in_this_process(book: Any) -> int:
-    """Run the cells in IPython's shell, without a kernel, and return the number of cells that show something."""
+    """Run the cells in IPython's shell, and return the number of cells that show something."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 

@@ -24,25 +24,8 @@ from tests.tiny import write_tiny_model
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `bulk`)")
 
-WORDS = ["moon", "rover", "lunar", "water", "ice", "orbit", "rocket", "pole"]
 PER_PART = 8
 SIZE = ("--passage-tokens", "30")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SparseTextEmbedding:
-    return SparseTextEmbedding(write_tiny_model(tmp_path_factory.mktemp("bulk") / "tiny"))
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    rows = [
-        {"id": f"d{n}", "text": f"the {WORDS[n % 8]} of the {WORDS[n * 3 % 8]}", "year": n, "title": "moon"}
-        for n in range(30)
-    ]
-    path = tmp_path / "corpus.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
 
 
 def encode(corpus: Path, out: Path, encoder: Any, **options: Any) -> Any:

@@ -16,17 +16,6 @@ from splade_retriever.evaluation.evaluate import ndcg_of_each, score_rankings
 from splade_retriever.evaluation.tune import TuneRow, choose, collection_from_headings, tune
 from tests.words import WordEncoder
 
-WORDS = ["moon", "rover", "sun", "tide", "star", "dust", "crater", "orbit"]
-
-
-@pytest.fixture
-def collection() -> BeirCollection:
-    """Eight documents of eight words, each with one word more often; its query is that word and another."""
-    return collection_from_headings(
-        "words",
-        [(f"d{i}", " ".join([*WORDS, *[word] * 3]), f"Book > about {word}") for i, word in enumerate(WORDS)],
-    )
-
 
 def test_every_combination_is_measured_against_the_first(collection: BeirCollection) -> None:
     report = tune(

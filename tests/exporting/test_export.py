@@ -75,17 +75,6 @@ def assert_equal(model: SparseTextEmbedding, documents: Any, queries: Any) -> No
     np.testing.assert_allclose(dense(model.query_embed(QUESTIONS), model.vocab_size), queries, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "mine")
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Path:
-    """The same network as sentence-transformers saves it."""
-    return save_encoder(checkpoint.parent / "encoder", checkpoint)
-
-
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_export_of_each_family_returns_the_weights_of_sentence_transformers(

@@ -1,11 +1,9 @@
 """Patterns of .gitignore files, compared with git itself."""
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,15 +18,6 @@ PATTERNS = st.lists(
     ).map(lambda made: made[0] + "/".join(made[1]) + made[2]),
     max_size=4,
 )
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    folder = tmp_path_factory.mktemp("repository")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    return folder
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ from qdrant_client import QdrantClient, models
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.migrate import migrate
 from splade_retriever.maintenance.reindex import reindex
-from tests.maintenance.test_reindex import DoublingEncoder
+from tests.maintenance.conftest import DoublingEncoder
 from tests.qdrant_server import Cluster
 from tests.words import WordEncoder
 

@@ -19,22 +19,12 @@ from splade_retriever.errors import CollectionMismatchError, CollectionNotFoundE
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from splade_retriever.sparse import SparseEmbedding
+from tests.maintenance.conftest import DoublingEncoder
 from tests.qdrant_server import ServerAddress
 from tests.words import LetterEncoder, WordEncoder
 
 ROOT = Path(__file__).parents[2]
 N = 100
-
-
-class DoublingEncoder(WordEncoder):
-    """A second model: the same words, weights twice as large."""
-
-    def __init__(self, *, max_length: int = 512) -> None:
-        super().__init__("doubling", max_length=max_length)
-
-    def _vector(self, text: str) -> SparseEmbedding:
-        found = super()._vector(text)
-        return SparseEmbedding(values=found.values * 2, indices=found.indices)
 
 
 class DyingEncoder(DoublingEncoder):
@@ -275,7 +265,7 @@ def test_a_kill_at_any_step_of_the_switch_leaves_a_complete_folder(
 REINDEXING = """
 import sys
 from splade_retriever.maintenance.reindex import reindex
-from tests.maintenance.test_reindex import DoublingEncoder
+from tests.maintenance.conftest import DoublingEncoder
 reindex(sys.argv[1], DoublingEncoder(), batch_size=16, on_progress=lambda done, n: print(done, flush=True))
 """
 
@@ -311,13 +301,6 @@ def test_after_a_kill_nothing_is_lost_and_the_second_run_continues(tmp_path: Pat
 
 
 # -- in place of a server ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def client() -> Iterator[QdrantClient]:
-    opened = QdrantClient(":memory:")
-    yield opened
-    opened.close()
 
 
 def test_the_new_name_is_reported_where_a_collection_cannot_be_renamed(client: QdrantClient) -> None:

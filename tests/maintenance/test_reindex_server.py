@@ -12,7 +12,7 @@ from splade_retriever.index.collection import Collection
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from splade_retriever.maintenance.staging import finish
-from tests.maintenance.test_reindex import DoublingEncoder
+from tests.maintenance.conftest import DoublingEncoder
 from tests.qdrant_server import ServerAddress
 from tests.words import WordEncoder
 

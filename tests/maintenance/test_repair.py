@@ -27,13 +27,6 @@ IDS = ["pole", "rover", "orbit"]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(name="folder")
-def index_folder(tmp_path: Path) -> Path:
-    with SpladeIndex(tmp_path / "index", model=WordEncoder(), indexed_fields={"n": "integer"}) as index:
-        index.add(MOON, [{"n": n} for n in range(3)], IDS)
-    return tmp_path / "index"
-
-
 def overwrite(folder: Path, old: bytes, new: bytes) -> None:
     """Replace bytes in the stored payloads."""
     changed = 0
