@@ -58,7 +58,8 @@ def _run_in_this_process(book: Any) -> int:
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
-    shell = InteractiveShell(user_ns={"__name__": "__main__"})
+    untyped: Any = InteractiveShell
+    shell = untyped(user_ns={"__name__": "__main__"})
     shown = 0
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         with capture_output() as captured:
