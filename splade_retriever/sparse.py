@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -135,10 +136,10 @@ class SparseEmbedding:
         """Keep the `k` largest weights, ascending by id; of equal weights the lower id is kept.
 
         Raises:
-            InputError: If `k` is negative.
+            InputError: If `k` is no int of 0 or more.
         """
-        if k < 0:
-            raise InputError(f"top(k) needs k >= 0, got {k}.")
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 0:
+            raise InputError(f"top(k) has k={k!r}, expected an int of 0 or more.")
         if k >= len(self):
             return self
         kept = np.sort(self._largest_first()[:k])

@@ -1,25 +1,29 @@
 """Checks of arguments and JSON values that every layer shares.
 
-A `check_*` function raises `InputError`. A `*_fault` function returns the sentence without its full stop, or
-None, for callers that collect faults or add where the value came from.
+A `checked_*` function returns the value or raises `InputError`. A `*_fault` function returns the sentence
+without its full stop, or None, for callers that collect faults or add where the value came from.
 """
 
 import math
 import os
 import re
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, overload
 
 from splade_retriever.errors import InputError
 
 __all__ = [
     "MAX_DEPTH",
-    "check_int",
+    "checked_float",
+    "checked_int",
     "copied_json",
+    "is_number",
     "is_same_json",
     "is_url",
     "json_fault",
+    "number_of_json",
     "plain",
     "resolved_location",
     "text_fault",
@@ -37,20 +41,69 @@ _USER_IN_URL: Final = re.compile(r"https?://[^/?#]*@")
 _HOST_AND_PORT: Final = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]):\d{1,5}/?")
 
 
-def check_int(name: str, value: object, *, minimum: int, optional: bool = False) -> None:
-    """Raise InputError unless a value is an int (and no bool) of at least `minimum`.
+@overload
+def checked_int(name: str, value: object, *, minimum: int) -> int: ...
+
+
+@overload
+def checked_int(name: str, value: object, *, minimum: int, optional: bool) -> int | None: ...
+
+
+def checked_int(name: str, value: object, *, minimum: int, optional: bool = False) -> int | None:
+    """Return an int, also of one of numpy's.
 
     Args:
         name: What the message calls the value, such as "k".
         value: The value.
         minimum: The smallest accepted value.
         optional: True to accept None too.
+
+    Raises:
+        InputError: The value is no int of at least `minimum`; a bool is none.
     """
     if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        return None
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         alternative = ", or None" if optional else ""
         raise InputError(f"{name} is {value!r}, expected an int of {minimum} or more{alternative}.")
+    return int(value)
+
+
+def checked_float(
+    name: str, value: object, expected: str, *, minimum: float = -math.inf, maximum: float = math.inf
+) -> float:
+    """Return a finite number as a float, also one of numpy's.
+
+    Args:
+        name: What the message calls the value, such as "min_weight".
+        value: The value.
+        expected: What the message says instead: "a number from 0 to 1".
+        minimum: The smallest accepted value.
+        maximum: The largest accepted value.
+
+    Raises:
+        InputError: The value is no such number; a bool is none.
+    """
+    if is_number(value) and math.isfinite(value) and minimum <= value <= maximum:
+        return float(value)
+    raise InputError(f"{name} is {value!r}, expected {expected}.")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is an int or a float, of Python or numpy, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def number_of_json(value: object) -> object:
+    """Return a value as JSON has it, for a field of pydantic that is a number.
+
+    Raises:
+        ValueError: The value is a bool, which pydantic would take for 0 or 1.
+    """
+    value = plain(value)
+    if isinstance(value, bool):
+        raise ValueError(f"is {value}, expected a number")
+    return value
 
 
 def is_url(location: object) -> bool:

@@ -24,6 +24,7 @@ from splade_retriever.files.loaders import read_file, record_passages
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.protocols import Encoder
+from splade_retriever.validation import checked_int
 
 __all__ = ["EncodeReport", "Shard", "encode_files"]
 
@@ -43,6 +44,12 @@ class Shard:
 
     number: int = 1
     count: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", checked_int("The number of shards", self.count, minimum=1))
+        object.__setattr__(self, "number", checked_int("The number of the shard", self.number, minimum=1))
+        if self.number > self.count:
+            raise InputError(f"The shard is {self.number}/{self.count}, expected i/n with i from 1 to n.")
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -108,6 +115,7 @@ def encode_files(
         InputError: If no passage was found, or the folder of parts is of another run.
     """
     started, report = time.perf_counter(), EncodeReport()
+    passages_per_part = checked_int("passages_per_part", passages_per_part, minimum=1)
     fingerprint = dict(encoder.fingerprint)
     folder = out.with_name(f"{out.name}.parts")
     chosen = shard or Shard()

@@ -20,7 +20,7 @@ from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import ConfigFault, ConfigurationError, InputError
 from splade_retriever.index.options import Fusion, Mode
 from splade_retriever.index.splade_query import QueryControls
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, plain
 
 if TYPE_CHECKING:
     import splade_retriever.langchain
@@ -100,7 +100,7 @@ class RetrieverConfig(BaseModel):
 
         def __init__(self, **values: Any) -> None:
             try:
-                super().__init__(**values)
+                super().__init__(**plain(values))
             except ValidationError as error:
                 raise ConfigurationError.of(faults_of(error, type(self))) from None
 

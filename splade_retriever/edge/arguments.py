@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.validation import checked_int
 
-__all__ = ["check_limit", "check_options"]
+__all__ = ["check_options", "checked_limit"]
 
 
 def check_options(method: str, unknown: Mapping[str, Any], **cluster_options: Any) -> None:
@@ -34,7 +35,6 @@ def check_options(method: str, unknown: Mapping[str, Any], **cluster_options: An
         )
 
 
-def check_limit(value: int, name: str = "limit", *, minimum: int = 1) -> None:
-    """Raise InputError for a number of results that is too small."""
-    if value < minimum:
-        raise InputError(f"{name} is {value}, expected {minimum} or more.")
+def checked_limit(value: int, name: str = "limit") -> int:
+    """Return a number of results; raise InputError unless it is an int of 1 or more."""
+    return checked_int(name, value, minimum=1)

@@ -9,13 +9,14 @@ from qdrant_client import models
 # `qdrant_client.models` has FastEmbed's class of this name.
 from qdrant_client.http.models import QueryResponse
 
-from splade_retriever.edge.arguments import check_limit, check_options
+from splade_retriever.edge.arguments import check_options, checked_limit
 from splade_retriever.edge.convert_points import from_scored, point_id
 from splade_retriever.edge.convert_query import to_batch, to_request
 from splade_retriever.edge.groups import Groups
 from splade_retriever.edge.read import PointReader
 from splade_retriever.edge.storage import EdgeFolder
 from splade_retriever.errors import InputError, NotSupportedError
+from splade_retriever.validation import plain
 
 __all__ = ["PointSearcher"]
 
@@ -61,11 +62,11 @@ class PointSearcher:
             prefetch=prefetch,
             filter=query_filter,
             params=search_params,
-            limit=limit,
-            offset=offset,
+            limit=plain(limit),
+            offset=plain(offset),
             with_payload=with_payload,
             with_vector=with_vectors,
-            score_threshold=score_threshold,
+            score_threshold=plain(score_threshold),
             lookup_from=lookup_from,
         )
         return self.query_batch_points(collection_name, [request])[0]
@@ -153,8 +154,8 @@ class PointSearcher:
             NotSupportedError: There is a prefetch: a server runs it again without the points of full groups.
         """
         check_options("query_points_groups", kwargs, shard_key_selector=shard_key_selector)
-        check_limit(limit)
-        check_limit(group_size, "group_size")
+        limit = checked_limit(limit)
+        group_size = checked_limit(group_size, "group_size")
         if prefetch:
             raise NotSupportedError(
                 "query_points_groups has a prefetch, and Qdrant Edge cannot group such a ranking as a server "

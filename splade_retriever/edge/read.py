@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.edge.arguments import check_limit, check_options
+from splade_retriever.edge.arguments import check_options, checked_limit
 from splade_retriever.edge.convert_config import Shard
 from splade_retriever.edge.convert_points import (
     from_record,
@@ -72,7 +72,7 @@ class PointReader:
             The page, and the id to pass as offset for the next page; None at the end, and with order_by.
         """
         check_options("scroll", kwargs, shard_key_selector=shard_key_selector)
-        check_limit(limit)
+        limit = checked_limit(limit)
         collection = self._folder.get(collection_name)
         request = partial(
             to_scroll,
@@ -121,7 +121,7 @@ class PointReader:
     ) -> models.FacetResponse:
         """Count the points per value of an indexed field, the most frequent value first."""
         check_options("facet", kwargs, shard_key_selector=shard_key_selector)
-        check_limit(limit)
+        limit = checked_limit(limit)
         request = partial(to_facet, key, facet_filter, limit=limit, exact=exact)
         collection = self._folder.get(collection_name)
         facet = self._folder.read(collection, "count in", lambda shard: shard.facet(request()))

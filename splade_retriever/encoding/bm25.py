@@ -19,7 +19,7 @@ from typing import Final
 from splade_retriever.encoding.tokenizer import check_text
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int, type_name
+from splade_retriever.validation import checked_float, checked_int, type_name
 
 __all__ = ["BM25_MODEL", "Bm25Embedding"]
 
@@ -82,15 +82,10 @@ class Bm25Embedding:
             InputError: If a parameter is not valid.
             MissingExtraError: If the extra `bm25` is not installed.
         """
-        for name, value, maximum in (("k", k, None), ("b", b, 1), ("avg_len", avg_len, None)):
-            valid = (
-                isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-            )
-            if not valid or (maximum is not None and value > maximum) or (name == "avg_len" and value == 0):
-                raise InputError(
-                    f"{name} is {value!r}, expected a positive number{' up to 1' if maximum else ''}."
-                )
-        check_int("token_max_length", token_max_length, minimum=1)
+        self._k = checked_float("k", k, "a positive number", minimum=0.0)
+        self._b = checked_float("b", b, "a positive number up to 1", minimum=0.0, maximum=1.0)
+        self._avg_len = checked_float("avg_len", avg_len, "a positive number", minimum=math.ulp(0.0))
+        self._max_length = checked_int("token_max_length", token_max_length, minimum=1)
         if not disable_stemmer and language not in _LANGUAGES:
             raise InputError(f"language is {language!r}, expected one of {', '.join(_LANGUAGES)}.")
         if isinstance(stopwords, str):
@@ -101,8 +96,6 @@ class Bm25Embedding:
                 f"of {language}.txt in the repository {BM25_MODEL}, or stopwords=() for none."
             )
         self.model_name, self.language = BM25_MODEL, language
-        self._k, self._b, self._avg_len = float(k), float(b), float(avg_len)
-        self._max_length = token_max_length
         self._stemmed = not disable_stemmer
         default = _ENGLISH if self._stemmed else frozenset()
         self._stopwords = default if stopwords is None else frozenset(word.lower() for word in stopwords)
@@ -158,7 +151,10 @@ class Bm25Embedding:
 
         Raises:
             InputError: If an item is not a str, or has a lone surrogate; the message states its position.
+                If a number is not valid.
         """
+        checked_int("batch_size", batch_size, minimum=1, optional=True)
+        checked_int("parallel", parallel, minimum=0, optional=True)
         for stems in self._all_stems(documents):
             scale = self._k * (1 - self._b + self._b * len(stems) / self._avg_len)
             yield SparseEmbedding.from_dict(
@@ -200,13 +196,6 @@ class Bm25Embedding:
     def _id(self, stem: str) -> int:
         # FastEmbed's ids; -2**31, which one stem in four thousand million has, has no positive counterpart.
         return min(abs(self._hash(stem)), _MAX_ID)
-
-
-def _check_number(name: str, value: object, *, maximum: float, zero: bool = True) -> None:
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= maximum
-    if not valid or value == math.inf or (value == 0 and not zero):
-        limit = "" if maximum == math.inf else f" up to {maximum}"
-        raise InputError(f"{name} is {value!r}, expected a positive number{limit}.")
 
 
 def _checked(texts: str | Iterable[str]) -> Iterator[str]:

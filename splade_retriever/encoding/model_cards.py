@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from splade_retriever.errors import InputError, UnknownModelError
-from splade_retriever.validation import text_fault
+from splade_retriever.validation import plain, text_fault
 
 __all__ = ["Activation", "Catalogue", "ModelCard", "Precision", "QuerySide", "published"]
 
@@ -86,6 +86,8 @@ class ModelCard:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
+        for name in ("size_gb", "vocab_size", "max_length", "query_max_active_dims", "query_power"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         optional_text = "a str or None"
         for name, expected, valid in (
             ("model", "a str", _is_text(self.model)),

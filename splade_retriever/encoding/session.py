@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from splade_retriever.encoding.model_cards import Activation
 from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError, ModelOutputError
+from splade_retriever.validation import plain
 
 __all__ = [
     "PROCESSOR",
@@ -271,6 +272,7 @@ def on_devices(providers: Sequence[Provider], device_ids: Sequence[int]) -> list
         InputError: If the first provider has no devices, or a number is not valid.
     """
     first, *others = providers
+    device_ids = plain(list(device_ids))
     valid = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in device_ids)
     if not valid or len(set(device_ids)) < len(device_ids):
         raise InputError(f"device_ids is {list(device_ids)!r}, expected different ints of 0 or more.")

@@ -30,7 +30,7 @@ from splade_retriever.encoding.token_weights import TokenWeights
 from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
 from splade_retriever.errors import InputError, ModelOutputError
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int, type_name
+from splade_retriever.validation import checked_int, plain, type_name
 
 if TYPE_CHECKING:
     from splade_retriever.encoding.session import DeviceSessions, ProviderArgument, Session
@@ -138,7 +138,9 @@ class SparseTextEmbedding:
         """
         refuse_keywords("SparseTextEmbedding", fastembed, _INIT_KEYWORDS)
         _refuse_fastembed_devices(cuda, device_ids if providers is None else None)
-        check_int("threads", threads, minimum=1, optional=True)
+        threads = checked_int("threads", threads, minimum=1, optional=True)
+        max_length = checked_int("max_length", max_length, minimum=1, optional=True)
+        device_ids = None if device_ids is None else plain(list(device_ids))
         self._arguments: dict[str, Any] = {
             "model_name": model_name,
             "cache_dir": cache_dir,
@@ -342,8 +344,8 @@ class SparseTextEmbedding:
             ModelOutputError: If the model's output is not finite or has an unexpected shape.
         """
         refuse_keywords("embed", fastembed, _EMBED_KEYWORDS)
-        check_int("batch_size", batch_size, minimum=1, optional=True)
-        check_int("parallel", parallel, minimum=0, optional=True)
+        batch_size = checked_int("batch_size", batch_size, minimum=1, optional=True)
+        parallel = checked_int("parallel", parallel, minimum=0, optional=True)
         texts = _as_texts("embed", documents)
         workers = cores() if parallel == 0 else parallel
         vectors = self._embed(texts, batch_size, workers)
@@ -388,8 +390,8 @@ class SparseTextEmbedding:
         refuse_keywords("query_embed", fastembed, _QUERY_KEYWORDS)
         if self._query_weights is None:
             return _as_queries(self.embed(query, batch_size, parallel), self._card)
-        check_int("batch_size", batch_size, minimum=1, optional=True)
-        check_int("parallel", parallel, minimum=0, optional=True)
+        checked_int("batch_size", batch_size, minimum=1, optional=True)
+        checked_int("parallel", parallel, minimum=0, optional=True)
         return self._weigh_queries(_as_texts("query_embed", query), self._query_weights)
 
     def token_count(
@@ -406,7 +408,7 @@ class SparseTextEmbedding:
             InputError: If an item is not a str; the message states its position.
         """
         refuse_keywords("token_count", fastembed, ("texts", "batch_size"))
-        check_int("batch_size", batch_size, minimum=1)
+        batch_size = checked_int("batch_size", batch_size, minimum=1)
         stream = iter(_as_texts("token_count", texts))
         total = start = 0
         while batch := list(islice(stream, batch_size)):
@@ -621,7 +623,6 @@ def _precision(requested: Precision | None, files: ModelFiles) -> Precision:
 
 
 def _max_length(requested: int | None, card: ModelCard) -> int:
-    check_int("max_length", requested, minimum=1, optional=True)
     if requested is not None and requested > card.max_length:
         raise InputError(
             f"max_length is {requested}, and model {card.model!r} reads at most {card.max_length} tokens. "

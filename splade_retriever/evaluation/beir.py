@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splade_retriever.errors import InputError
+from splade_retriever.validation import checked_int
 
 __all__ = ["BeirCollection"]
 
@@ -62,8 +63,7 @@ class BeirCollection:
                 appears twice, or no query is left.
         """
         root = Path(folder)
-        if every_nth < 1:
-            raise InputError(f"every_nth is {every_nth}, expected 1 (every query) or more.")
+        every_nth = checked_int("every_nth", every_nth, minimum=1)
         if not root.is_dir():
             raise InputError(f"There is no folder {str(root)!r} to evaluate on. Check the path.")
         corpus = _find_file(root, "corpus.jsonl", "corpus.jsonl.gz")

@@ -23,6 +23,7 @@ from splade_retriever.index.options import Datatype
 from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import checked_float, checked_int
 
 __all__ = ["TuneReport", "TuneRow", "check_plot", "choose", "collection_from_headings", "tune"]
 
@@ -160,10 +161,13 @@ def tune(
         InputError: If a list of values is empty, or `max_loss` is negative.
         MissingExtraError: If ir-measures is not installed.
     """
-    if not (document_dims and query_dims and datatypes) or max_loss < 0:
-        raise InputError(
-            "tune() got an empty list of values or a negative max_loss, expected at least one value of each."
-        )
+    if not (document_dims and query_dims and datatypes):
+        raise InputError("tune() got an empty list of values, expected at least one value of each.")
+    max_loss = checked_float("max_loss", max_loss, "a number of 0 or more", minimum=0.0)
+    document_dims, query_dims = (
+        [checked_int(name, value, minimum=1, optional=True) for value in values]
+        for name, values in (("document_dims", document_dims), ("query_dims", query_dims))
+    )
     import_optional("ir_measures", "ir-measures")
     encoder = load_encoder(model, lazy_load=False)
     check_plain_weights(encoder, "tune()")
@@ -246,6 +250,7 @@ def collection_from_headings(
     Raises:
         InputError: If no passage has a heading of two words or more.
     """
+    max_queries = checked_int("max_queries", max_queries, minimum=1)
     documents: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     for id, text, headings in passages:

@@ -13,6 +13,7 @@ from splade_retriever.haystack.filters import translate_filters
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.index.splade_query import QueryControls, with_default_controls
+from splade_retriever.validation import checked_int
 
 __all__ = ["SpladeRetriever"]
 
@@ -50,7 +51,7 @@ class SpladeRetriever:
         translate_filters(filters)
         self.document_store = document_store
         self.filters = filters
-        self.top_k = top_k
+        self.top_k = checked_int("top_k", top_k, minimum=1)
         self.filter_policy = filter_policy
         self.explain = explain
         self.origins = origins

@@ -6,17 +6,15 @@ they are never counted, searched or deleted by a filter; unlike a file they exis
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from numbers import Real
 from typing import Any, Final
 
 from qdrant_client import models
 
 from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import check_int, type_name
+from splade_retriever.validation import checked_float, checked_int, type_name
 
 __all__ = [
     "COMPARED_SETTINGS",
@@ -56,10 +54,9 @@ class CollectionSettings:
         """Raise InputError for a setting that is not valid."""
         if self.windows not in ("truncate", "merge", "points"):
             raise InputError(f"windows is {self.windows!r}, expected 'truncate', 'merge' or 'points'.")
-        check_int("window_overlap", self.window_overlap, minimum=0)
-        check_int("max_active_dims", self.max_active_dims, minimum=1, optional=True)
-        if not isinstance(self.min_weight, Real) or not 0.0 <= self.min_weight < math.inf:
-            raise InputError(f"min_weight is {self.min_weight!r}, expected a finite number of 0.0 or more.")
+        checked_int("window_overlap", self.window_overlap, minimum=0)
+        checked_int("max_active_dims", self.max_active_dims, minimum=1, optional=True)
+        checked_float("min_weight", self.min_weight, "a finite number of 0.0 or more", minimum=0.0)
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the settings as metadata of a collection."""

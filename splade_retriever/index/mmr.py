@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from splade_retriever.errors import InputError
 from splade_retriever.index.documents import Hit
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import checked_float
 
 __all__ = ["diverse"]
 
@@ -33,8 +33,7 @@ def diverse(hits: Sequence[Hit], k: int, *, lambda_mult: float = 0.5) -> list[Hi
     Source:
         Carbonell, Goldstein, SIGIR 1998.
     """
-    if not 0.0 <= lambda_mult <= 1.0:
-        raise InputError(f"MMR got lambda_mult={lambda_mult!r}, expected a number in 0..1.")
+    checked_float("lambda_mult", lambda_mult, "a number in 0..1", minimum=0.0, maximum=1.0)
     if not hits:
         return []
     best = hits[0].score

@@ -6,15 +6,14 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from splade_retriever.errors import InputError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import check_int, plain, type_name
+from splade_retriever.validation import checked_float, checked_int, is_number, type_name
 
 __all__ = [
     "CreateOptions",
@@ -59,13 +58,9 @@ class ServerOptions:
     """Whether the key may be sent over http, which does not encrypt it, to another machine."""
 
     def __post_init__(self) -> None:
-        check_int("timeout", self.timeout, minimum=1, optional=True)
-        check_int("grpc_port", self.grpc_port, minimum=1, optional=True)
-        seconds = self.retry_for
-        if seconds is not None and not (
-            isinstance(seconds, Real) and not isinstance(seconds, bool) and 0.0 <= seconds < math.inf
-        ):
-            raise InputError(f"retry_for is {seconds!r}, expected seconds: a number of 0 or more, or None.")
+        _keep_int(self, "timeout", minimum=1)
+        _keep_int(self, "grpc_port", minimum=1)
+        _keep_float(self, "retry_for", "seconds: a number of 0 or more, or None", minimum=0.0)
         if not isinstance(self.verify, bool):
             raise InputError(
                 f"verify is {type_name(self.verify)}, expected True or False. Pass the file of an "
@@ -100,6 +95,8 @@ class CreateOptions:
     """Copies of each shard on a cluster."""
 
     def __post_init__(self) -> None:
+        _keep_int(self, "shard_number", minimum=1)
+        _keep_int(self, "replication_factor", minimum=1)
         if self.datatype not in (None, *_DATATYPES):
             raise InputError(f"datatype is {self.datatype!r}, expected one of: {', '.join(_DATATYPES)}.")
 
@@ -112,6 +109,11 @@ class VectorOptions:
     window_overlap: int | None = None
     max_active_dims: int | None = None
     min_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        _keep_int(self, "window_overlap", minimum=0)
+        _keep_int(self, "max_active_dims", minimum=1)
+        _keep_float(self, "min_weight", "a finite number of 0.0 or more", minimum=0.0)
 
     def set(self) -> dict[str, Any]:
         """Return the options that are not None, by name."""
@@ -139,7 +141,7 @@ class IndexOptions:
     metadata: Literal["json", "coerce"] = "json"
 
     def __post_init__(self) -> None:
-        check_int("query_max_active_dims", self.query_max_active_dims, minimum=1, optional=True)
+        _keep_int(self, "query_max_active_dims", minimum=1)
         if self.metadata not in ("json", "coerce"):
             raise InputError(f"metadata is {self.metadata!r}, expected 'json' or 'coerce'.")
 
@@ -229,16 +231,12 @@ class Fusion:
     def __post_init__(self) -> None:
         if self.method not in ("rrf", "dbsf"):
             raise InputError(f"fusion method is {self.method!r}, expected 'rrf' or 'dbsf'.")
-        if self.rrf_k < 1 or self.depth < 1:
-            raise InputError(f"fusion has rrf_k={self.rrf_k} and depth={self.depth}, expected 1 or more.")
+        _keep_int(self, "rrf_k", minimum=1)
+        _keep_int(self, "depth", minimum=1)
         if self.weights is not None:
             if self.method == "dbsf":
                 raise InputError("fusion weights are given with method 'dbsf', which has none. Use 'rrf'.")
-            if len(self.weights) != 2 or min(self.weights) < 0 or not any(self.weights):
-                raise InputError(
-                    f"fusion weights are {self.weights!r}, expected (sparse, dense), each >= 0 and not "
-                    "both 0."
-                )
+            object.__setattr__(self, "weights", _checked_weights(self.weights))
 
     @property
     def best_score(self) -> float:
@@ -263,11 +261,8 @@ class SearchOptions:
     """How a hybrid search joins its two rankings; RRF with k = 60 unless set."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", plain(self.offset))
-        check_int("offset", self.offset, minimum=0)
-        threshold = self.score_threshold
-        if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
-            raise InputError(f"score_threshold is {threshold!r}, expected a finite number or None.")
+        object.__setattr__(self, "offset", checked_int("offset", self.offset, minimum=0))
+        _keep_float(self, "score_threshold", "a finite number or None")
         if self.mode not in (None, "sparse", "dense", "hybrid"):
             raise InputError(f"mode is {self.mode!r}, expected 'sparse', 'dense', 'hybrid' or None.")
         if not isinstance(self.fusion, Fusion):
@@ -294,3 +289,26 @@ class SearchKeywords(TypedDict, total=False):
     with_vectors: bool
     mode: Mode | None
     fusion: Fusion | None
+
+
+def _keep_int(options: Any, name: str, *, minimum: int) -> None:
+    """Check a field that is an int or None, and keep it as an int of Python."""
+    value = getattr(options, name)
+    if value is not None:
+        object.__setattr__(options, name, checked_int(name, value, minimum=minimum))
+
+
+def _keep_float(options: Any, name: str, expected: str, *, minimum: float = -math.inf) -> None:
+    """Check a field that is a number or None, and keep it as a float of Python."""
+    value = getattr(options, name)
+    if value is not None:
+        object.__setattr__(options, name, checked_float(name, value, expected, minimum=minimum))
+
+
+def _checked_weights(weights: Any) -> tuple[float, float]:
+    valid = isinstance(weights, Sequence) and len(weights) == 2 and all(map(is_number, weights))
+    if not valid or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise InputError(
+            f"fusion weights are {weights!r}, expected (sparse, dense), each >= 0 and not both 0."
+        )
+    return float(weights[0]), float(weights[1])

@@ -13,7 +13,7 @@ from splade_retriever.index.options import Fusion, Mode, SearchOptions
 from splade_retriever.index.payload import Layout, metadata_of, package_fields, window_count
 from splade_retriever.index.points import to_sparse_vector
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import check_int, plain, text_fault, type_name
+from splade_retriever.validation import checked_int, text_fault, type_name
 
 __all__ = [
     "EncodedQuery",
@@ -42,8 +42,7 @@ class SearchRequest:
     """The query's dense vector, where it is encoded already."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", plain(self.k))
-        check_int("k", self.k, minimum=1)
+        object.__setattr__(self, "k", checked_int("k", self.k, minimum=1))
         if isinstance(self.query, str):
             fault = text_fault("query", self.query)
             if fault:

@@ -46,7 +46,7 @@ from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding, SparseLike
-from splade_retriever.validation import is_url, resolved_location, type_name
+from splade_retriever.validation import checked_int, is_url, resolved_location, type_name
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -633,6 +633,7 @@ class SpladeIndex:
         self, filter: FilterLike | None = None, *, batch_size: int = 256, with_vectors: bool = False
     ) -> Iterator[Hit]:
         """Read all documents that match a filter, in the engine's order, `batch_size` at a time."""
+        batch_size = checked_int("batch_size", batch_size, minimum=1)
         return self._reader.scroll(
             self._engine_filter(filter), batch_size=batch_size, with_vectors=with_vectors
         )

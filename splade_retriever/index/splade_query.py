@@ -1,14 +1,12 @@
 """SpladeQuery: a query with controls: words to boost, to require, to exclude, synonyms, and no expansion."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from numbers import Real
 from typing import Any, Final, Self
 
 from splade_retriever.errors import InputError
-from splade_retriever.validation import text_fault, type_name
+from splade_retriever.validation import checked_float, text_fault, type_name
 
 __all__ = ["QueryControls", "SpladeQuery", "with_default_controls"]
 
@@ -201,11 +199,10 @@ def _checked_boosts(boost: object) -> dict[str, float]:
     if not isinstance(boost, Mapping):
         raise InputError(f"boost is {type_name(boost)}, expected a dict of factors by word.")
     _checked_words("boost", list(boost))
-    for word, factor in boost.items():
-        number = isinstance(factor, Real) and not isinstance(factor, bool) and math.isfinite(factor)
-        if not number or factor < 0:
-            raise InputError(f"boost of {word!r} is {factor!r}, expected a finite number of 0 or more.")
-    return {word: float(factor) for word, factor in boost.items()}
+    return {
+        word: checked_float(f"boost of {word!r}", factor, "a finite number of 0 or more", minimum=0.0)
+        for word, factor in boost.items()
+    }
 
 
 def _checked_words(name: str, words: object) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ from splade_retriever.index.stored_documents import (
     write_batch,
 )
 from splade_retriever.protocols import DenseEncoder
-from splade_retriever.validation import check_int, json_fault, plain
+from splade_retriever.validation import checked_int, json_fault, plain
 
 __all__ = ["AddKeywords", "AddOptions", "Writer"]
 
@@ -66,7 +66,7 @@ class AddOptions:
     """Called with the ids of each batch that the store has acknowledged, in order, from another thread."""
 
     def __post_init__(self) -> None:
-        check_int("batch_size", self.batch_size, minimum=1)
+        object.__setattr__(self, "batch_size", checked_int("batch_size", self.batch_size, minimum=1))
         if self.on_error != "raise" and not callable(self.on_error):
             raise InputError(f"add got on_error={self.on_error!r}, expected 'raise' or a function.")
 

@@ -20,6 +20,7 @@ from splade_retriever.index.hit_report import METADATA_KEY
 from splade_retriever.index.query_controls import encoded_query
 from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.protocols import Encoder
+from splade_retriever.validation import number_of_json
 
 __all__ = ["SpladeReranker"]
 
@@ -45,6 +46,11 @@ class SpladeReranker(BaseDocumentCompressor):
 
     _encoder: Encoder | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @field_validator("top_n", mode="before")
+    @classmethod
+    def _number_of_json(cls, value: object) -> object:
+        return number_of_json(value)
 
     @field_validator("model")
     @classmethod

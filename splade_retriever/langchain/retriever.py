@@ -24,14 +24,14 @@ from pydantic import (
     model_validator,
 )
 
-from splade_retriever.index.payload import Layout
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, SpladeIndex
 from splade_retriever.index.splade_query import QueryControls, with_default_controls
 from splade_retriever.langchain.documents import columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
+from splade_retriever.langchain.qdrant_arguments import existing_layout
 from splade_retriever.langchain.search_options import LangChainSearchOptions
-from splade_retriever.validation import is_url, type_name
+from splade_retriever.validation import is_url, number_of_json, type_name
 
 __all__ = ["SpladeRetriever"]
 
@@ -121,6 +121,11 @@ class SpladeRetriever(BaseRetriever):
 
     _opened: SpladeIndex | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @field_validator("k", "score_threshold", mode="before")
+    @classmethod
+    def _number_of_json(cls, value: object) -> object:
+        return number_of_json(value)
 
     @field_validator("location")
     @classmethod
@@ -266,8 +271,8 @@ class SpladeRetriever(BaseRetriever):
             CollectionMismatchError: If it does not have vectors of these names.
         """
         fields, index_arguments = cls._split(settings)
-        layout = Layout(content_payload_key, metadata_payload_key)
-        if layout != Layout():  # else it is recognised
+        layout = existing_layout(content_payload_key, metadata_payload_key)
+        if layout is not None:
             index_arguments.setdefault("layout", layout)
         index = SpladeIndex(
             location,

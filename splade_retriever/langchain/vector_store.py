@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0917 - the arguments and their order are langchain-qdrant's
 """SpladeVectorStore: an index as a vector store of LangChain."""
 
 import asyncio
@@ -9,7 +10,9 @@ from typing import Any, Final, Self
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from qdrant_client.client_base import QdrantBase
 
+from splade_retriever.encoding.model_loading import ModelArgument
 from splade_retriever.errors import InputError
 from splade_retriever.index.async_input import as_iterator
 from splade_retriever.index.mmr import diverse
@@ -22,10 +25,16 @@ from splade_retriever.langchain.documents import (
     to_documents,
 )
 from splade_retriever.langchain.filters import LangChainFilter, to_index_filter
+from splade_retriever.langchain.qdrant_arguments import (
+    dense_for_mode,
+    existing_layout,
+    location_of,
+    model_of,
+)
 from splade_retriever.langchain.relevance import relevance
 from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.sparse import SparseEmbedding
-from splade_retriever.validation import type_name
+from splade_retriever.validation import checked_int, type_name
 
 __all__ = ["SpladeVectorStore"]
 
@@ -170,6 +179,98 @@ class SpladeVectorStore(VectorStore):
         """Async version of `from_documents`."""
         texts, metadatas, document_ids = columns(documents, ids, ids_of_content=True)
         return await cls.afrom_texts(texts, embedding, metadatas, ids=document_ids, **settings)
+
+    @classmethod
+    def from_existing_collection(
+        cls,
+        collection_name: str,
+        embedding: Embeddings | None = None,
+        retrieval_mode: Any = None,
+        location: str | None = None,
+        url: str | None = None,
+        port: int | None = 6333,
+        grpc_port: int = 6334,
+        prefer_grpc: bool = False,
+        https: bool | None = None,
+        api_key: str | None = None,
+        prefix: str | None = None,
+        timeout: int | None = None,
+        host: str | None = None,
+        path: str | None = None,
+        distance: object = None,
+        content_payload_key: str = "page_content",
+        metadata_payload_key: str = "metadata",
+        vector_name: str = "",
+        sparse_vector_name: str = "langchain-sparse",
+        sparse_embedding: object = None,
+        validate_embeddings: bool = True,
+        validate_collection_config: bool = True,
+        *,
+        model: ModelArgument = None,
+        client: QdrantBase | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Open a collection of langchain-qdrant's `QdrantVectorStore`.
+
+        Names, order and defaults of the arguments are those of its `from_existing_collection`. Nothing is
+        written; pass `adopt=True` to add documents too, which both stores can then read.
+
+        Args:
+            collection_name: The collection.
+            embedding: The dense encoder that made its dense vectors; with it searches are hybrid.
+            retrieval_mode: "sparse" or "hybrid"; None for hybrid where `embedding` is passed.
+            location: ":memory:" or the URL of the server.
+            url: The URL of the server, instead.
+            port: The port of a URL without one.
+            grpc_port: The server's gRPC port, with `prefer_grpc`.
+            prefer_grpc: Send requests over gRPC.
+            https: Whether to use https with `host`.
+            api_key: Key of the server.
+            prefix: The path of the server behind its host.
+            timeout: Seconds after which a request fails.
+            host: The host of the server, instead of a URL.
+            path: A folder of this package, instead of a server.
+            distance: Not used: the collection has its distance.
+            content_payload_key: Key of the payload that holds the text.
+            metadata_payload_key: Key of the payload that holds the metadata.
+            vector_name: Name of the dense vectors.
+            sparse_vector_name: Name of the sparse vectors.
+            sparse_embedding: `SpladeSparseEmbeddings`, whose model made the sparse vectors.
+            validate_embeddings: Not used: vectors are always checked.
+            validate_collection_config: Not used: the collection is always checked.
+            model: The encoder that made the sparse vectors, or its name, instead of `sparse_embedding`.
+            client: A client, instead of a location.
+            **settings: Further arguments of `SpladeIndex`.
+
+        Raises:
+            InputError: If there is no model, or not exactly one place.
+            CollectionNotFoundError: If the collection does not exist.
+            CollectionMismatchError: If it does not have vectors of these names.
+        """
+        if client is None:
+            settings["location"] = location_of(
+                location=location,
+                url=url,
+                path=path,
+                host=host,
+                port=port,
+                https=https,
+                prefix=prefix,
+                has_key=api_key is not None,
+            )
+            settings |= {"api_key": api_key, "timeout": timeout, "prefer_grpc": prefer_grpc}
+            settings["grpc_port"] = grpc_port if prefer_grpc else None
+        else:
+            settings["client"] = client
+        return cls(
+            collection=collection_name,
+            model=model_of(model, sparse_embedding),
+            embedding=dense_for_mode(embedding, retrieval_mode),
+            dense_name=vector_name,
+            vector_name=sparse_vector_name,
+            **{"layout": existing_layout(content_payload_key, metadata_payload_key), **settings},
+            create=False,
+        )
 
     def add_texts(
         self,
@@ -369,6 +470,7 @@ class SpladeVectorStore(VectorStore):
             **options: Fields of `LangChainSearchOptions`.
         """
         search = LangChainSearchOptions.from_keywords(options)
+        k, fetch_k = checked_int("k", k, minimum=1), checked_int("fetch_k", fetch_k, minimum=1)
         hits = self.index.search(query, max(k, fetch_k), **_with_vectors(search))
         return _only_documents(self._documents(query, diverse(hits, k, lambda_mult=lambda_mult), search))
 
@@ -377,6 +479,7 @@ class SpladeVectorStore(VectorStore):
     ) -> list[Document]:
         """Async version of `max_marginal_relevance_search`."""
         search = LangChainSearchOptions.from_keywords(options)
+        k, fetch_k = checked_int("k", k, minimum=1), checked_int("fetch_k", fetch_k, minimum=1)
         hits = await self.index.asearch(query, max(k, fetch_k), **_with_vectors(search))
         chosen = await asyncio.to_thread(diverse, hits, k, lambda_mult=lambda_mult)
         return _only_documents(await self._adocuments(query, chosen, search))

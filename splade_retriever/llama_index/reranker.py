@@ -18,6 +18,7 @@ from splade_retriever.index.query_controls import encoded_query
 from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.llama_index.nodes import encoded_text
 from splade_retriever.protocols import Encoder
+from splade_retriever.validation import checked_int
 
 __all__ = ["SpladeRerank"]
 
@@ -60,8 +61,7 @@ class SpladeRerank(BaseNodePostprocessor):
             UnknownModelError: If no model has this name.
             InputError: If `top_n` is less than 1, or the model is neither a name nor an encoder.
         """
-        if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
-            raise InputError(f"SpladeRerank got top_n={top_n!r}, expected an int of 1 or more.")
+        top_n = checked_int("top_n", top_n, minimum=1)
         if isinstance(model, str | os.PathLike):
             model_name, model = os.fspath(model), None
         encoder = load_encoder(model_name or None if model is None else model)

@@ -29,8 +29,8 @@ from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.llama_index.filters import combine, nothing
 from splade_retriever.llama_index.nodes import checked_nodes, to_node
-from splade_retriever.llama_index.vector_store import SpladeVectorStore
-from splade_retriever.validation import type_name
+from splade_retriever.llama_index.vector_store import SpladeVectorStore, checked_alpha
+from splade_retriever.validation import checked_int, type_name
 
 __all__ = ["SpladeRetriever"]
 
@@ -98,8 +98,8 @@ class SpladeRetriever(BaseRetriever):
         """
         self._mode = _checked_mode(mode, alpha)
         self._store = _vector_store(vector_store, index, location, settings)
-        self._similarity_top_k = similarity_top_k
-        self._alpha = alpha
+        self.similarity_top_k = similarity_top_k
+        self._alpha = None if alpha is None else checked_alpha(alpha)
         self._filters, self._filter = filters, filter
         self._doc_ids = None if doc_ids is None else list(doc_ids)
         self._node_ids = None if node_ids is None else list(node_ids)
@@ -235,7 +235,7 @@ class SpladeRetriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, similarity_top_k: int) -> None:
-        self._similarity_top_k = similarity_top_k
+        self._similarity_top_k = checked_int("similarity_top_k", similarity_top_k, minimum=1)
 
     def close(self) -> None:
         """Close the store if this retriever or the store itself opened the index; see the store's `close`."""

@@ -15,6 +15,7 @@ from splade_retriever.errors import InputError
 from splade_retriever.llama_index.nodes import attach_vector, encoded_text
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
+from splade_retriever.validation import checked_int
 
 __all__ = ["SparseEncoderFn", "SpladeSparseEmbedding", "sparse_encoders"]
 
@@ -107,8 +108,8 @@ class SpladeSparseEmbedding(BaseSparseEmbedding, TransformComponent):  # type: i
             )
         fields: dict[str, Any] = {
             "model_name": model_name or ("" if model is None else str(found.get("model", ""))),
-            "embed_batch_size": embed_batch_size,
-            "num_workers": num_workers,
+            "embed_batch_size": checked_int("embed_batch_size", embed_batch_size, minimum=1),
+            "num_workers": checked_int("num_workers", num_workers, minimum=1, optional=True),
             "fingerprint": found,
         }
         super().__init__(**fields)

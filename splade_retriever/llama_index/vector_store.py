@@ -18,14 +18,16 @@ from llama_index.core.vector_stores.types import (
 )
 from qdrant_client import models
 
+from splade_retriever.encoding.model_loading import ModelArgument
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.payload import Layout
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.llama_index.filters import NodeFilters, any_word, combine, to_index_filter
 from splade_retriever.llama_index.nodes import NodeDocument, to_documents, to_node
 from splade_retriever.protocols import DenseEncoder, NodeEncoder
-from splade_retriever.validation import type_name
+from splade_retriever.validation import checked_float, type_name
 
 __all__ = ["SpladeVectorStore"]
 
@@ -98,6 +100,53 @@ class SpladeVectorStore(BasePydanticVectorStore):
         self._index = index
         self._opened_here = opened_here
         self._node_filters = NodeFilters(index.layout, windows=index.windows == "points")
+
+    @classmethod
+    def from_existing_collection(
+        cls,
+        collection_name: str,
+        *,
+        model: ModelArgument,
+        location: str | Path = ":memory:",
+        dense: BaseEmbedding | DenseEncoder | NodeEncoder | None = None,
+        dense_vector_name: str = "text-dense",
+        sparse_vector_name: str = "text-sparse-new",
+        text_key: str | None = None,
+        metadata_key: str | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Open a collection of another program, such as LlamaIndex's `QdrantVectorStore`.
+
+        Names and defaults of the arguments are those of that store. Nothing is written; pass `adopt=True` to
+        add nodes too.
+
+        Args:
+            collection_name: The collection.
+            model: The encoder that made its sparse vectors, or its name; the collection does not store it.
+            location: The URL of its server, or a folder; or pass `client=`.
+            dense: The dense encoder that made its dense vectors, for hybrid queries.
+            dense_vector_name: Name of the dense vectors.
+            sparse_vector_name: Name of the sparse vectors.
+            text_key: Key of the payload that holds the text; None to recognise the layout.
+            metadata_key: With `text_key`, key of the payload that holds the metadata; None for metadata
+                beside the text.
+            **settings: Further arguments of `SpladeIndex`.
+
+        Raises:
+            CollectionNotFoundError: If the collection does not exist.
+            CollectionMismatchError: If it does not have vectors of these names.
+        """
+        layout = None if text_key is None else Layout(text_key, metadata_key, native_ids=True)
+        return cls(
+            location,
+            collection=collection_name,
+            model=model,
+            dense=dense,
+            dense_name=dense_vector_name,
+            vector_name=sparse_vector_name,
+            **{"layout": layout, **settings},
+            create=False,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -418,13 +467,19 @@ def to_search_arguments(
 
 
 def _fusion(alpha: float | None, min_depth: int) -> Fusion:
-    alpha = 0.5 if alpha is None else alpha
-    if not 0.0 <= alpha <= 1.0:
-        raise InputError(
-            f"The query has alpha={alpha}, expected 0 (SPLADE alone) to 1 (the dense branch alone)."
-        )
+    alpha = 0.5 if alpha is None else checked_alpha(alpha)
     depth = max(Fusion().depth, min_depth)
     return Fusion(weights=(1.0 - alpha, alpha), depth=depth)
+
+
+def checked_alpha(alpha: float) -> float:
+    """Return the weight of the dense branch, from 0 to 1.
+
+    Raises:
+        InputError: If it is not such a number.
+    """
+    expected = "a number from 0 (SPLADE alone) to 1 (the dense branch alone)"
+    return checked_float("alpha", alpha, expected, minimum=0.0, maximum=1.0)
 
 
 def _normalised(hits: Sequence[Hit], arguments: SearchArguments) -> list[Hit]:

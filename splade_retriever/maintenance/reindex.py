@@ -13,7 +13,7 @@ from splade_retriever.errors import CollectionMismatchError, InputError, NotSupp
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
 from splade_retriever.index.opening import index_own_filters, load_settings
-from splade_retriever.index.options import ServerKeywords
+from splade_retriever.index.options import ServerKeywords, VectorOptions
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reencode import PassReport, Reencoding, count_documents
 from splade_retriever.maintenance.staging import (
@@ -29,6 +29,7 @@ from splade_retriever.maintenance.staging import (
     staging_mark,
 )
 from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.validation import checked_int
 
 if TYPE_CHECKING:
     from qdrant_client.client_base import QdrantBase
@@ -125,13 +126,21 @@ def reindex(
             use.
     """
     started = time.perf_counter()
+    batch_size = checked_int("batch_size", batch_size, minimum=1)
     with open_collection(place, collection, create=False, api_key=api_key, server=server) as source:
         old = _settings_of(source)
         encoder = _encoder_for(source, model)
-        changes = {"min_weight": min_weight, "windows": windows, "window_overlap": window_overlap}
-        changed: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-        if max_active_dims is not None:
-            changed["max_active_dims"] = max_active_dims or None
+        # None is "no change" here, and 0 "all weights".
+        kept = checked_int("max_active_dims", max_active_dims, minimum=0, optional=True)
+        vectors = VectorOptions(
+            min_weight=min_weight,
+            windows=windows,
+            window_overlap=window_overlap,
+            max_active_dims=kept or None,
+        )
+        changed = vectors.set()
+        if kept == 0:
+            changed["max_active_dims"] = None
         new = replace(old, encoder=dict(encoder.fingerprint), **changed)
         new.check()
         report = ReindexReport(

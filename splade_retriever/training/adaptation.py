@@ -27,7 +27,7 @@ from splade_retriever.training.export import ExportSettings, arrays, write_folde
 from splade_retriever.training.learner import Learner, LearningSettings
 from splade_retriever.training.load_model import bundled_folder, load_model
 from splade_retriever.training.model import Splade
-from splade_retriever.validation import check_int
+from splade_retriever.validation import checked_int
 
 __all__ = ["AdaptSettings", "adapt", "draw_batch"]
 
@@ -70,7 +70,7 @@ class AdaptSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "groups", "keep_text", "keep_query"):
-            check_int(name, getattr(self, name), minimum=1)
+            object.__setattr__(self, name, checked_int(name, getattr(self, name), minimum=1))
 
 
 def adapt(

@@ -48,5 +48,5 @@ def test_mmr_treats_a_hit_without_tokens_as_different_from_all_others() -> None:
 
 
 def test_a_lambda_outside_0_to_1_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"lambda_mult=1.5, expected a number in 0..1"):
+    with pytest.raises(InputError, match=r"lambda_mult is 1.5, expected a number in 0..1"):
         diverse(HITS, 1, lambda_mult=1.5)

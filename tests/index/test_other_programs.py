@@ -1,16 +1,20 @@
 """Collections that other programs made: flat payloads, other keys, native ids, points without a text."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import QdrantClient, models
 
 from splade_retriever import migrate
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.splade_index import SpladeIndex
-from splade_retriever.langchain import SpladeRetriever
+from splade_retriever.langchain import SpladeRetriever, SpladeSparseEmbeddings, SpladeVectorStore
+from splade_retriever.langchain.qdrant_arguments import location_of
+from splade_retriever.llama_index import SpladeVectorStore as LlamaIndexStore
 from tests.words import WordEncoder
 
 UUID = "3f2c1f0e-8a44-4f0e-9a53-0d5f6f1f8f11"
@@ -104,6 +108,96 @@ def test_the_names_of_langchain_qdrant_are_understood(client: Any) -> None:
     )
     (document,) = retriever.invoke("moon")
     assert (document.id, document.page_content, document.metadata) == ("7", "A.", {"year": 1})
+
+
+def test_a_vector_store_of_langchain_opens_it_by_the_names_of_langchain_qdrant(client: Any) -> None:
+    fill(client, {7: {"words": "A.", "about": {"year": 1}}})
+    store = SpladeVectorStore.from_existing_collection(
+        "docs",
+        client=client,
+        sparse_embedding=SpladeSparseEmbeddings(WordEncoder()),
+        sparse_vector_name="s",
+        content_payload_key="words",
+        metadata_payload_key="about",
+        adopt=True,
+    )
+    store.add_texts(["The moon."], [{"year": 2}], ids=["8"])
+
+    found = store.similarity_search("moon", filter={"year": {"$lt": 3}})
+    assert {(document.id, document.page_content) for document in found} == {("7", "A."), ("8", "The moon.")}
+    (point,) = client.retrieve("docs", [8], with_payload=["words", "about"])
+    assert point.payload == {"words": "The moon.", "about": {"year": 2}}
+
+
+def test_a_vector_store_of_llama_index_opens_it_with_another_text_key(client: Any) -> None:
+    fill(client, {7: {"words": "A.", "year": 1}})
+    store = LlamaIndexStore.from_existing_collection(
+        "docs", client=client, model=WordEncoder(), sparse_vector_name="s", text_key="words"
+    )
+
+    (node,) = store.get_nodes(node_ids=["7"])
+    assert (node.get_content(), node.metadata) == ("A.", {"year": 1})
+
+
+def test_payload_keys_with_blanks_are_read_and_filtered(client: Any) -> None:
+    fill(client, {7: {"the words": "A moon.", "about it": {"year": 1}}})
+    index = opened(client, layout=Layout("the words", "about it"))
+
+    (hit,) = index.search("moon", filter={"year": 1, "$text": "moon"})
+    assert (hit.text, hit.metadata) == ("A moon.", {"year": 1})
+
+
+LOCAL = {
+    "location": None,
+    "url": None,
+    "path": None,
+    "host": None,
+    "port": 6333,
+    "https": None,
+    "prefix": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"url": "http://a:1234"}, "http://a:1234"),
+        ({"url": "https://a"}, "https://a:6333"),
+        ({"url": "https://a", "port": None}, "https://a"),
+        ({"location": "http://[::1]"}, "http://[::1]:6333"),
+        ({"location": ":memory:"}, ":memory:"),
+        ({"path": "./folder"}, "./folder"),
+        ({"host": "a"}, "http://a:6333"),
+        ({"host": "a", "has_key": True, "port": 443, "prefix": "/v"}, "https://a:443/v"),
+        ({"host": "a", "https": False, "has_key": True}, "http://a:6333"),
+    ],
+)
+def test_the_place_is_named_as_in_qdrant_client(arguments: dict[str, Any], expected: str) -> None:
+    assert location_of(**{**LOCAL, "has_key": False, **arguments}) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "No model is passed. Pass model="),
+        ({"sparse_embedding": object()}, "sparse_embedding is an object"),
+        ({"model": "x", "path": "y"}, "expected exactly one"),
+        ({"model": WordEncoder(), "retrieval_mode": RetrievalMode.DENSE}, "expected 'sparse' or 'hybrid'"),
+        ({"model": WordEncoder(), "retrieval_mode": RetrievalMode.HYBRID}, "embedding is None"),
+    ],
+)
+def test_arguments_of_langchain_qdrant_that_do_not_fit_are_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        SpladeVectorStore.from_existing_collection("docs", location=":memory:", **arguments)
+
+
+def test_the_arguments_are_those_of_langchain_qdrant_in_their_order() -> None:
+    theirs = inspect.signature(QdrantVectorStore.from_existing_collection).parameters
+    ours = inspect.signature(SpladeVectorStore.from_existing_collection).parameters
+
+    assert list(ours)[: len(theirs) - 1] == list(theirs)[:-1]  # theirs ends with **kwargs
 
 
 def test_a_foreign_collection_that_is_not_adopted_is_not_written(client: Any) -> None:

@@ -40,7 +40,7 @@ def test_reranking_no_nodes_returns_none_and_without_a_query_is_an_error(model: 
 
 
 def test_a_reranker_refuses_wrong_arguments(model: WordEncoder) -> None:
-    with pytest.raises(InputError, match="top_n=0"):
+    with pytest.raises(InputError, match="top_n is 0"):
         SpladeRerank(top_n=0, model=model)
     with pytest.raises(TypeError, match="topn"):
         SpladeRerank(topn=3, model=model)  # type: ignore[call-arg]
