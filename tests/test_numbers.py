@@ -59,6 +59,7 @@ VALUES: Final[Mapping[str, Any]] = {
     "alpha": 0.5,
     "b": 0.5,
     "weights": 0.5,
+    "boost": 0.5,
     "avg_len": 64.0,
     "size_in_gb": 0.5,
     "retry_for": 0.5,
@@ -271,12 +272,20 @@ def fused(parts: Parts, arguments: dict[str, Any]) -> Any:
     return json.dumps(asdict(top.Fusion(**arguments)))
 
 
+def existing(parts: Parts, arguments: dict[str, Any]) -> Any:
+    with langchain.SpladeVectorStore.from_existing_collection(
+        "splade", path=str(parts.location), model=parts.model, sparse_vector_name="splade", **arguments
+    ) as store:
+        return store.similarity_search("moon")
+
+
 def run(call: Any) -> Any:
     return asyncio.run(call)
 
 
 CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
     "Fusion": fused,
+    "QueryControls": lambda parts, a: json.dumps(top.QueryControls(boost={"moon": a["boost"]}).to_dict()),
     "RetrieverConfig": lambda parts, a: json.dumps(top.RetrieverConfig(location="x", **a).to_dict()),
     "SparseEmbedding.top": lambda parts, a: parts.vector.top(**a).as_dict(),
     "Bm25Embedding": lambda parts, a: (
@@ -308,6 +317,7 @@ CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
     "migrate": migrated,
     "reindex": reindexed,
     "langchain.SpladeReranker": reranked,
+    "langchain.SpladeVectorStore.from_existing_collection": existing,
     "langchain.SpladeRetriever": lambda parts, a: dumps(
         langchain.SpladeRetriever(location=parts.location, **a)
     ),

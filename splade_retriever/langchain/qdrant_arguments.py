@@ -8,7 +8,7 @@ from langchain_core.embeddings import Embeddings
 from splade_retriever.encoding.model_loading import ModelArgument
 from splade_retriever.errors import InputError
 from splade_retriever.index.payload import Layout
-from splade_retriever.validation import type_name
+from splade_retriever.validation import checked_int, type_name
 
 __all__ = ["dense_for_mode", "existing_layout", "location_of", "model_of"]
 
@@ -44,6 +44,7 @@ def location_of(
         raise InputError(
             f"{len(named)} of location=, url=, path=, host= and client= are passed, expected exactly one."
         )
+    port = checked_int("port", port, minimum=1, optional=True)
     if path is not None:
         return path
     place = location if url is None else url

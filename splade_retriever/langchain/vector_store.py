@@ -259,6 +259,7 @@ class SpladeVectorStore(VectorStore):
                 has_key=api_key is not None,
             )
             settings |= {"api_key": api_key, "timeout": timeout, "prefer_grpc": prefer_grpc}
+            grpc_port = checked_int("grpc_port", grpc_port, minimum=1)
             settings["grpc_port"] = grpc_port if prefer_grpc else None
         else:
             settings["client"] = client
