@@ -21,7 +21,7 @@ from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.protocols import Encoder
-from splade_retriever.validation import check_int, is_url
+from splade_retriever.validation import checked_int, is_url
 
 __all__ = ["EncodeStep", "Step", "WriteStep"]
 
@@ -68,7 +68,7 @@ class EncodeStep:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_int("threads", self.threads, minimum=1, optional=True)
+        self.threads = checked_int("threads", self.threads, minimum=1, optional=True)
 
     def open(self) -> None:
         """Open the model in this process, if it is not open yet."""
@@ -129,7 +129,7 @@ class WriteStep:
             InputError: If the index is not on a server, or an argument is not valid.
             CollectionMismatchError: If its model is not that of the collection.
         """
-        check_int("threads", threads, minimum=1, optional=True)
+        threads = checked_int("threads", threads, minimum=1, optional=True)
         if on_error not in ("raise", "collect"):
             raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'collect'.")
         self._columns = columns or Columns()
