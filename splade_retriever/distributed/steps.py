@@ -68,7 +68,8 @@ class EncodeStep:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        self.threads = checked_int("threads", self.threads, minimum=1, optional=True)
+        threads = checked_int("threads", self.threads, minimum=1, optional=True)
+        object.__setattr__(self, "threads", threads)
 
     def open(self) -> None:
         """Open the model in this process, if it is not open yet."""
