@@ -4,7 +4,7 @@
 
 Besides the pairs of every source there are passages (`passages.jsonl.gz`), questions without an answer
 (`queries.jsonl.gz`), and sentences of the texts, which ask for other texts: a teacher that scores needs no
-labels. All of them pass `model_building.prepare.Guard`.
+labels. All of them pass `model_building.overlap.Guard`.
 
 Writes `texts.npz` (token ids, joined, and where each text ends), `queries.npz` (the same, and for each query
 the row of the text that answers it and of the text that it was cut from, -1 for none), `frequency.npz` and
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from model_building.minilm import minilm_folder
-from model_building.prepare import Guard, document_text, flat, hash_of, read_jsonl, tokenise
+from model_building.overlap import Guard, read_jsonl
+from model_building.prepare import document_text, flat, hash_of, tokenise
 from model_building.sources import SOURCES, UNLABELLED
 
 __all__ = ["Query", "Text", "collect", "cut_sentences"]

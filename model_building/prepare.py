@@ -11,11 +11,8 @@ hard negatives of each other in a batch.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import logging
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +21,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from model_building.minilm import minilm_folder
+from model_building.overlap import Guard, read_jsonl
 from model_building.sources import SOURCES
 
 logger = logging.getLogger(__name__)
 
 QUERY_TOKENS, TEXT_TOKENS = 48, 160
-OVERLAP_WORDS = 13
 
 
 def main() -> None:
@@ -81,39 +78,6 @@ def prepare(data: Path, evaluation: Path, out: Path, *, seed: int = 13, share: f
     (out / "sources.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
 
-class Guard:
-    """Finds training pairs that overlap with the evaluation collections."""
-
-    def __init__(self, evaluation: Path) -> None:
-        self._queries: set[str] = set()
-        self._runs: set[int] = set()
-        for file in sorted(evaluation.glob("*/*.jsonl.gz")):
-            for row in read_jsonl(file):
-                words = _words(f"{row.get('title') or ''} {row['text']}")
-                self._runs.update(_word_runs(words))
-                if file.name.startswith("queries"):
-                    self._queries.add(" ".join(words))
-        if not self._queries:
-            raise SystemExit(
-                f"Folder {evaluation} has no evaluation queries, so the overlap check would check nothing. "
-                "Pass a folder of collections in BEIR layout."
-            )
-
-    def allows(self, query: str, text: str) -> bool:
-        """Return whether the pair shares nothing with an evaluation collection."""
-        words = _words(query)
-        if " ".join(words) in self._queries:
-            return False
-        return not any(run in self._runs for part in (words, _words(text)) for run in _word_runs(part))
-
-
-def read_jsonl(file: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a gzipped JSON-lines file."""
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
 def hash_of(text: str) -> int:
     """Return a 64-bit key of a text, the same in every process."""
     from hashlib import blake2b
@@ -147,15 +111,6 @@ def document_text(pair: dict[str, str]) -> str:
         if title and title.lower() not in pair["text"][:200].lower()
         else pair["text"]
     )
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
-
-
-def _word_runs(words: list[str]) -> Iterator[int]:
-    for start in range(len(words) - OVERLAP_WORDS + 1):
-        yield hash(tuple(words[start : start + OVERLAP_WORDS]))
 
 
 def tokenise(tokenizer: Tokenizer, texts: list[str], limit: int) -> list[list[int]]:

@@ -152,13 +152,18 @@ def _contents(model: ModelFolder) -> dict[str, bytes | Path]:
     ]
     terms = [path for path in root.glob("*") if path.is_file() and path.name.lower().startswith(_TERMS)]
     files: dict[str, bytes | Path] = {
-        path.relative_to(root).as_posix(): path for path in sorted({*terms, *described}) + paths
+        _name(path, root): path for path in sorted({*terms, *described}) + paths
     }
     if not any(name.lower().startswith(("license", "licence")) for name in files):
         files = {"LICENSE.txt": _license_text(model.card), **files}
     if "card.json" not in files:
         files["card.json"] = json.dumps(_card_content(model), indent=2).encode()
     return files
+
+
+def _name(path: Path, root: Path) -> str:
+    """Return the path of a file in the archive; a file that the model shares with another lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _license_text(card: ModelCard) -> bytes:

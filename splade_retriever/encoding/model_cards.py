@@ -65,6 +65,8 @@ class ModelCard:
             states the commit in both cases.
         export_needed: The repository has no ONNX file; the user must export it once.
         precision: The precision of the ONNX file; "int8" for a file that is quantised already.
+        documents_by: The symmetric model whose network encodes the documents, so that both give a document
+            the same vector and can open the same collection; None for a model with another network.
     """
 
     model: str
@@ -84,6 +86,7 @@ class ModelCard:
     revision: str | None = None
     export_needed: bool = False
     precision: Precision = "fp32"
+    documents_by: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("size_gb", "vocab_size", "max_length", "query_max_active_dims", "query_power"):
@@ -115,6 +118,7 @@ class ModelCard:
             ("revision", optional_text, self.revision is None or _is_text(self.revision)),
             ("export_needed", "a bool", isinstance(self.export_needed, bool)),
             ("precision", _one_of(Precision), self.precision in get_args(Precision)),
+            ("documents_by", optional_text, self.documents_by is None or _is_text(self.documents_by)),
         ):
             if not valid:
                 raise InputError(

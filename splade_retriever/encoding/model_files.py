@@ -13,6 +13,7 @@ from splade_retriever.encoding.model_archive import is_archive, unpack
 from splade_retriever.encoding.model_cards import Catalogue, ModelCard
 from splade_retriever.encoding.model_folder import (
     DIGEST,
+    QUERY_TABLE,
     ModelFolder,
     choose_model,
     export_help,
@@ -23,11 +24,20 @@ from splade_retriever.encoding.model_folder import (
 from splade_retriever.encoding.model_root import ContentStamp, ModelRoot, content_stamp, sha256
 from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
 
-__all__ = ["ModelFiles", "ModelSource", "bundled_folder", "check_license", "locate"]
+__all__ = [
+    "ModelFiles",
+    "ModelSource",
+    "bundled_doc_folder",
+    "bundled_folder",
+    "bundled_names",
+    "check_license",
+    "locate",
+]
 
 logger = logging.getLogger(__name__)
 
 _BUNDLED: Final = Path(__file__).parents[1] / "bundled"
+_BUNDLED_DOC: Final = Path(__file__).parents[1] / "bundled_doc"
 _ACCEPTED: Final = "SPLADE_ACCEPT_LICENSE"
 
 
@@ -55,13 +65,33 @@ def bundled_folder() -> ModelFolder:
     return open_folder(_BUNDLED)
 
 
+def bundled_doc_folder() -> ModelFolder:
+    """Return the bundled model whose queries need no network.
+
+    It shares the network and the tokenizer of the first, so both give a document the same vector. Only its
+    card and its table of query weights are separate.
+    """
+    card = ModelRoot(_BUNDLED_DOC).read_json("card.json") or {}
+    return replace(
+        bundled_folder(),
+        path=_BUNDLED_DOC,
+        card=ModelCard(**ModelCard.known_fields(card)),
+        query_weights=_BUNDLED_DOC / QUERY_TABLE,
+    )
+
+
+def bundled_names() -> tuple[str, str]:
+    """Return the names of the models that ship in the package, the default first."""
+    return bundled_folder().card.model, bundled_doc_folder().card.model
+
+
 def locate(
     model_name: str | os.PathLike[str] | None, source: ModelSource, *, catalogue: Catalogue, lazy: bool
 ) -> ModelFiles:
     """Find the files of a model, and download those of a published one.
 
     Args:
-        model_name: The name of the bundled model or one of the catalogue, in any case, or the path of a
+        model_name: The name of a bundled model or one of the catalogue, in any case, or the path of a
             folder or an archive; None is the bundled model. A name wins over a folder of that name.
         source: Where the files may come from.
         catalogue: The models known by name.
@@ -82,9 +112,9 @@ def locate(
             return _published(card, source, lazy=lazy)
         return _local(*_opened(Path(path).expanduser(), card), source)
     if isinstance(model_name, str) and path is None:
-        bundled = bundled_folder()
-        if model_name.lower() == bundled.card.model.lower():
-            return _local(bundled, None, source)
+        for bundled in (bundled_folder(), bundled_doc_folder()):
+            if model_name.lower() == bundled.card.model.lower():
+                return _local(bundled, None, source)
     folder = Path(path if path is not None else model_name or "").expanduser()
     # Path("") is the working folder, which nobody means by an empty name.
     exists = folder.is_dir() or is_archive(folder)
@@ -117,6 +147,7 @@ class ModelFiles:
         self.folder, self.card = folder, folder.card
         self._source, self._commit = source, commit
         self._digest: str | None = None
+        self._document_digest: str | None = None
         self._stamps: dict[Path, ContentStamp] = {}
         self._small_files = {
             path: sha256(path) for path in (folder.tokenizer, folder.query_weights) if path is not None
@@ -142,6 +173,19 @@ class ModelFiles:
             self._check_small_files()
             self._stamps, self._digest = stamps, digest
         return self._digest
+
+    @property
+    def document_revision(self) -> str:
+        """The revision of the files that decide a document's vector: all but the table of query weights.
+
+        Raises:
+            ModelFilesError: If a file changed since the model was opened.
+        """
+        revision = self.revision
+        if self._document_digest is None:
+            documents = replace(self.folder, query_weights=None)
+            self._document_digest = revision if self._commit is not None else documents.digest()
+        return self._document_digest
 
     def onnx_file(self) -> Path:
         """Return the path of the ONNX file, and download it where that was left for later.

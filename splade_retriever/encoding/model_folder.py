@@ -27,6 +27,7 @@ from splade_retriever.errors import InputError, ModelFilesError, ModelGraphError
 
 __all__ = [
     "DIGEST",
+    "QUERY_TABLE",
     "Checkpoint",
     "ModelFolder",
     "choose_model",
@@ -37,6 +38,8 @@ __all__ = [
     "open_folder",
 ]
 
+QUERY_TABLE: Final = "queries.safetensors"
+"""The table of query weights of a folder of this package, which may expand."""
 DIGEST: Final = "sha256:"
 """Prefix of the revision of a folder, which is a digest of its files and not a commit."""
 _PLACES: Final = ("", "onnx/")
@@ -450,7 +453,7 @@ def _query_weights(root: ModelRoot, card: ModelCard, routes: _Routes) -> Path | 
             inside.insert(0, Path(routes.query, Path(stated).name))
     return _first(
         root,
-        [*inside, Path("idf.json")],
+        [*inside, Path(QUERY_TABLE), Path("idf.json")],
         f"Model {card.model!r} needs a table of query weights, and {root.path} has no idf.json. Download "
         f"that file from the model's repository.",
         max_bytes=MAX_TABLE_BYTES,

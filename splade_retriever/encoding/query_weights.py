@@ -1,11 +1,16 @@
-"""Query weights of inference-free models: each token has a fixed weight, from a table or 1.0."""
+"""Query weights of inference-free models: each token has a fixed weight, from a table or 1.0.
+
+A table may also expand: a token then adds weights to a few other entries, as the words of a query do in a
+network.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +18,58 @@ from numpy.typing import NDArray
 from splade_retriever.errors import ModelFilesError
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["QueryWeights"]
+__all__ = ["Expansions", "QueryWeights"]
 
-_LAYOUTS: Final = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+_LAYOUTS: Final = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I32": "<i4", "U16": "<u2"}
+_EXPANSIONS: Final = ("expansion.ends", "expansion.ids", "expansion.weights")
 _MAX_HEADER_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Expansions:
+    """The entries that each token of a query adds weight to, besides its own.
+
+    Attributes:
+        ends: Shape (vocab,): where the entries of each token end in the other arrays; they start where those
+            of the token before end.
+        ids: The entries.
+        weights: Their weights, above 0.
+    """
+
+    ends: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        vocab, total = len(self.ends), len(self.ids)
+        rising = np.diff(self.ends, prepend=0)
+        if not vocab or (rising < 0).any() or self.ends[-1] != total or len(self.weights) != total:
+            raise ValueError(f"the expansions of {vocab} tokens do not end at {total} entries")
+        if total and not 0 <= self.ids.min() <= self.ids.max() < vocab:
+            raise ValueError(f"an expansion names an entry outside the vocabulary of {vocab}")
+        if not (np.isfinite(self.weights).all() and (self.weights > 0).all()):
+            raise ValueError("an expansion has a weight that is not above 0")
+
+    def of(self, token_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the entries of some tokens and their weights; an entry may occur several times."""
+        known = token_ids[token_ids < len(self.ends)]
+        places = [np.arange(self.ends[token - 1] if token else 0, self.ends[token]) for token in known]
+        chosen = np.concatenate([np.arange(0), *places])
+        return self.ids[chosen], self.weights[chosen]
 
 
 class QueryWeights:
     """The weight of each vocabulary entry in a query."""
 
-    def __init__(self, weights: NDArray[np.float32]) -> None:
+    def __init__(self, weights: NDArray[np.float32], expansions: Expansions | None = None) -> None:
         """Take the weights.
 
         Args:
             weights: Shape (vocab,); an entry of 0 or less has no weight in a query.
+            expansions: What each token adds to other entries; None for nothing.
         """
         self._weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0).astype(np.float32)
+        self._expansions = expansions
 
     @classmethod
     def ones(cls, vocab_size: int, *, without: Sequence[int]) -> QueryWeights:
@@ -72,8 +113,11 @@ class QueryWeights:
     def from_safetensors(cls, path: Path, *, without: Sequence[int]) -> QueryWeights:
         """Read the flat tensor that sentence-transformers' SparseStaticEmbedding saves.
 
+        A file of this package may also have the flat tensors of `Expansions`, named `expansion.ends`,
+        `expansion.ids` and `expansion.weights`.
+
         Raises:
-            ModelFilesError: If the file has no flat tensor named `weight`.
+            ModelFilesError: If the file has no flat tensor named `weight`, or its expansions are not valid.
 
         Source:
             The format is 8 bytes of header length, little-endian, a JSON header, the tensors' bytes;
@@ -84,17 +128,22 @@ class QueryWeights:
             length = int.from_bytes(raw[:8], "little")
             if length > min(len(raw) - 8, _MAX_HEADER_BYTES):
                 raise ValueError(f"its header claims {length} bytes")
-            entry = json.loads(raw[8 : 8 + length])["weight"]
-            start, end = (8 + length + offset for offset in entry["data_offsets"])
-            weights = np.frombuffer(raw[start:end], dtype=_LAYOUTS[entry["dtype"]])
-            if [len(weights)] != entry["shape"]:
-                raise ValueError(f"its tensor has shape {entry['shape']}")
+            header, body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+            weights = _flat_tensor(header["weight"], body)
+            expansions = None
+            if any(name in header for name in _EXPANSIONS):
+                ends, ids, values = (_flat_tensor(header[name], body) for name in _EXPANSIONS)
+                expansions = Expansions(
+                    ends.astype(np.int64), ids.astype(np.int64), values.astype(np.float32)
+                )
+                if len(ends) != len(weights):
+                    raise ValueError(f"it has weights of {len(weights)} tokens and expansions of {len(ends)}")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelFilesError(
                 f"The query weights in {path} cannot be read: {type(error).__name__}: {error}; expected one "
                 f"flat float tensor named 'weight'. Save the model again with sentence-transformers."
             ) from error
-        return cls(weights.astype(np.float32))._without(without)
+        return cls(weights.astype(np.float32), expansions)._without(without)
 
     def as_table(self, vocabulary: Mapping[str, int]) -> dict[str, float]:
         """Return the weights above 0 as `{token: weight}`; the inverse of `from_idf`."""
@@ -105,13 +154,30 @@ class QueryWeights:
         }
 
     def embed(self, token_ids: Sequence[int]) -> SparseEmbedding:
-        """Return the weights of the unique tokens of one query."""
+        """Return the summed weights of the unique tokens of one query, and of what they expand to."""
         unique = np.unique(np.asarray(token_ids, dtype=np.int64))
-        weights = self._weights[unique[unique < len(self._weights)]]
+        ids = unique[unique < len(self._weights)]
+        weights = self._weights[ids]
+        if self._expansions is not None:
+            added, values = self._expansions.of(ids)
+            ids, places = np.unique(np.concatenate([ids, added]), return_inverse=True)
+            weights = np.bincount(places, np.concatenate([weights, values]), len(ids)).astype(np.float32)
         present = weights > 0
-        ids = unique[: len(weights)][present].astype(np.int32)
-        return SparseEmbedding(values=weights[present], indices=ids)
+        return SparseEmbedding(values=weights[present], indices=ids[present].astype(np.int32))
 
     def _without(self, ids: Sequence[int]) -> QueryWeights:
         self._weights[[token_id for token_id in ids if token_id < len(self._weights)]] = 0
         return self
+
+
+def _flat_tensor(entry: Mapping[str, Any], body: bytes) -> NDArray[Any]:
+    """Return one tensor of a safetensors file, by its entry in the header.
+
+    Raises:
+        ValueError: If it is not flat.
+    """
+    start, end = entry["data_offsets"]
+    values = np.frombuffer(body[start:end], dtype=_LAYOUTS[entry["dtype"]])
+    if [len(values)] != entry["shape"]:
+        raise ValueError(f"its tensor has shape {entry['shape']}")
+    return values

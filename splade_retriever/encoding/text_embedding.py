@@ -23,7 +23,13 @@ from splade_retriever.encoding.model_cards import (
     QuerySide,
     published,
 )
-from splade_retriever.encoding.model_files import ModelFiles, ModelSource, bundled_folder, locate
+from splade_retriever.encoding.model_files import (
+    ModelFiles,
+    ModelSource,
+    bundled_doc_folder,
+    bundled_folder,
+    locate,
+)
 from splade_retriever.encoding.model_session import SharedSessions
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.encoding.token_weights import TokenWeights
@@ -197,13 +203,14 @@ class SparseTextEmbedding:
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Return one dict per model, with FastEmbed's keys and some more, the bundled model first.
+        """Return one dict per model, with FastEmbed's keys and some more, the bundled models first.
 
         Among the keys: model, sources (`{"hf": ...}`), model_file, description, license, size_in_GB,
         vocab_size, activation, query_side, revision, export_needed (no ONNX file is published) and
         non_commercial.
         """
-        return [card.as_dict() for card in chain([bundled_folder().card], cls._catalogue)]
+        bundled = [bundled_folder().card, bundled_doc_folder().card]
+        return [card.as_dict() for card in chain(bundled, cls._catalogue)]
 
     @classmethod
     def add_custom_model(
@@ -295,8 +302,15 @@ class SparseTextEmbedding:
     def fingerprint(self) -> dict[str, str | int | None]:
         """Everything that decides a document's vector; models with equal fingerprints return equal vectors.
 
-        `revision` is the commit of a downloaded model, and a digest of the files of a folder.
+        `revision` is the commit of a downloaded model, and a digest of the files of a folder. A model that
+        shares the network of another one also states that model and its revision.
         """
+        shared: dict[str, str | int | None] = {}
+        if self._card.documents_by is not None:
+            shared = {
+                "documents_by": self._card.documents_by,
+                "document_revision": self._files.document_revision,
+            }
         return {
             "model": self.model_name,
             "revision": self._files.revision,
@@ -306,6 +320,7 @@ class SparseTextEmbedding:
             "query_side": self._card.query_side,
             "zero_special_tokens": self._card.zero_special_tokens,
             "max_length": self.max_length,
+            **shared,
         }
 
     # -- encoding --------------------------------------------------------------------------------------------
@@ -375,8 +390,8 @@ class SparseTextEmbedding:
 
         A symmetric model encodes a query as it does a document. If its card says so, as that of the bundled
         model does, only the largest weights are kept (`query_max_active_dims`) and all are raised to a power
-        (`query_power`). With an asymmetric model each unique token of the query has a fixed weight, and no
-        ONNX session is opened.
+        (`query_power`). With an asymmetric model each unique token of the query has a fixed weight and may
+        add others, from a table, and no ONNX session is opened.
 
         Args:
             query: A text or any iterable of texts.
@@ -392,7 +407,8 @@ class SparseTextEmbedding:
             return _as_queries(self.embed(query, batch_size, parallel), self._card)
         checked_int("batch_size", batch_size, minimum=1, optional=True)
         checked_int("parallel", parallel, minimum=0, optional=True)
-        return self._weigh_queries(_as_texts("query_embed", query), self._query_weights)
+        weighed = self._weigh_queries(_as_texts("query_embed", query), self._query_weights)
+        return _as_queries(weighed, self._card)
 
     def token_count(
         self, texts: str | Iterable[str], batch_size: int = _COUNT_BATCH_SIZE, **fastembed: Never

@@ -3,10 +3,11 @@
 import threading
 from typing import Any, Final
 
+from splade_retriever.encoding.model_files import bundled_names
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, UnknownModelError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import check_encoder, differences
+from splade_retriever.index.collection_settings import check_encoder
 from splade_retriever.index.per_process import PerProcess
 from splade_retriever.protocols import Encoder
 
@@ -74,7 +75,7 @@ class CollectionModel:
     def _stored_model(self) -> Encoder:
         settings = self._collection.settings
         bundled = load_encoder(None)
-        if settings is None or not differences(settings, bundled.fingerprint):
+        if settings is None or dict(settings.encoder) == dict(bundled.fingerprint):
             return bundled
         arguments: dict[str, Any] = {name: settings.encoder.get(name) for name in _LOADED_BY}
         model = settings.encoder.get("model")
@@ -83,10 +84,11 @@ class CollectionModel:
         try:
             return load_encoder(str(model), settings=arguments)
         except UnknownModelError as error:
-            if model == bundled.fingerprint.get("model"):
+            if model in bundled_names():
+                installed = load_encoder(str(model)).fingerprint.get("revision")
                 raise CollectionMismatchError(
                     f"Collection {self._collection.name!r} was made by another revision of the bundled model "
-                    f"{model!r} ({arguments['revision']}, installed: {bundled.fingerprint.get('revision')}). "
+                    f"{model!r} ({arguments['revision']}, installed: {installed}). "
                     "Their vectors cannot be compared. Encode its texts again with `splade reindex --model "
                     f"{model}`."
                 ) from error

@@ -137,12 +137,25 @@ def modifier_of(fingerprint: Mapping[str, str | int | None]) -> models.Modifier 
 def differences(
     settings: CollectionSettings, fingerprint: Mapping[str, str | int | None]
 ) -> dict[str, tuple[str | int | None, str | int | None]]:
-    """Compare fingerprints: part that differs -> (stored, passed)."""
+    """Compare what decides documents' vectors in two fingerprints: part that differs -> (stored, passed)."""
+    stored, passed = _of_documents(settings.encoder), _of_documents(fingerprint)
     return {
-        key: (settings.encoder.get(key), fingerprint.get(key))
-        for key in sorted({*settings.encoder, *fingerprint})
-        if settings.encoder.get(key) != fingerprint.get(key)
+        key: (stored.get(key), passed.get(key))
+        for key in sorted({*stored, *passed})
+        if stored.get(key) != passed.get(key)
     }
+
+
+def _of_documents(fingerprint: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
+    """Return a fingerprint under the name of the model whose network encodes the documents.
+
+    Two models that share it give a document the same vector, and each may search what the other stored.
+    """
+    parts = dict(fingerprint)
+    shared, revision = parts.pop("documents_by", None), parts.pop("document_revision", None)
+    if shared is None:
+        return parts
+    return parts | {"model": shared, "revision": revision, "query_side": "symmetric"}
 
 
 def check_encoder(

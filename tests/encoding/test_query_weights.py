@@ -1,8 +1,11 @@
 """Query weights from a table."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.errors import ModelFilesError
@@ -48,4 +51,67 @@ def test_a_damaged_safetensors_file_is_named(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
 
     with pytest.raises(ModelFilesError, match=r"model\.safetensors cannot be read"):
+        QueryWeights.from_safetensors(path, without=[])
+
+
+def tensors(path: Path, **arrays: NDArray[np.generic]) -> Path:
+    """Write flat tensors as a safetensors file; `_` in a name becomes a dot."""
+    header, body = {}, b""
+    for name, values in arrays.items():
+        data = values.tobytes()
+        header[name.replace("_", ".")] = {
+            "dtype": {"f4": "F32", "f2": "F16", "i4": "I32", "u2": "U16"}[values.dtype.str[1:]],
+            "shape": [len(values)],
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
+        body += data
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+WEIGHT = np.array([9.0, 2.0, 0.5, 0.0], dtype=np.float32)
+EXPANSION = {
+    "expansion_ends": np.array([0, 2, 3, 3], dtype=np.int32),
+    "expansion_ids": np.array([2, 3, 3], dtype=np.uint16),
+    "expansion_weights": np.array([0.25, 1.0, 0.5], dtype=np.float16),
+}
+
+
+def test_a_query_is_the_sum_of_what_its_unique_tokens_expand_to(tmp_path: Path) -> None:
+    path = tensors(tmp_path / "queries.safetensors", weight=WEIGHT, **EXPANSION)
+    weights = QueryWeights.from_safetensors(path, without=[0])
+
+    assert weights.embed([1, 1]).as_dict() == {1: 2.0, 2: 0.25, 3: 1.0}
+    assert weights.embed([2, 1, 2]).as_dict() == {1: 2.0, 2: 0.75, 3: 1.5}
+    assert weights.embed([3, 0, 99]).as_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"expansion_ends": np.array([0, 2, 1, 3], dtype=np.int32)}, "do not end at 3 entries"),
+        ({"expansion_ends": np.array([0, 2, 3, 4], dtype=np.int32)}, "do not end at 3 entries"),
+        ({"expansion_ids": np.array([2, 3, 4], dtype=np.uint16)}, "outside the vocabulary of 4"),
+        ({"expansion_weights": np.array([1, 0, 1], dtype=np.float16)}, "not above 0"),
+        ({"expansion_weights": np.array([1, np.inf, 1], dtype=np.float16)}, "not above 0"),
+        ({"expansion_other": np.zeros(1, dtype=np.int32)}, None),
+    ],
+)
+def test_expansions_that_are_not_valid_are_named(
+    tmp_path: Path, changed: dict[str, NDArray[np.generic]], fault: str | None
+) -> None:
+    path = tensors(tmp_path / "queries.safetensors", weight=WEIGHT, **(EXPANSION | changed))
+
+    if fault is None:
+        assert len(QueryWeights.from_safetensors(path, without=[]).embed([1])) == 3
+    else:
+        with pytest.raises(ModelFilesError, match=fault):
+            QueryWeights.from_safetensors(path, without=[])
+
+
+def test_expansions_of_another_vocabulary_than_the_weights_are_refused(tmp_path: Path) -> None:
+    path = tensors(tmp_path / "queries.safetensors", weight=WEIGHT[:3], **EXPANSION)
+
+    with pytest.raises(ModelFilesError, match="weights of 3 tokens and expansions of 4"):
         QueryWeights.from_safetensors(path, without=[])
