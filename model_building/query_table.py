@@ -312,7 +312,8 @@ class _Network:
         read = [place for place, text in enumerate(texts) if len(text)]
         ends = np.cumsum([len(texts[place]) for place in read])
         store = TokenStore(np.concatenate(texts).astype(np.uint16), ends, "cpu")
-        rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = [(np.arange(0), np.zeros(0))] * len(texts)
+        nothing = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        rows = [nothing] * len(texts)
         width = 0
         for places, batch in store.of_one_length():
             for start in range(0, len(places), TEXTS_AT_ONCE):

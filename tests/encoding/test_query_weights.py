@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_a_damaged_safetensors_file_is_named(tmp_path: Path, content: bytes) -> 
         QueryWeights.from_safetensors(path, without=[])
 
 
-def tensors(path: Path, **arrays: NDArray[np.generic]) -> Path:
+def tensors(path: Path, **arrays: NDArray[Any]) -> Path:
     """Write flat tensors as a safetensors file; `_` in a name becomes a dot."""
     header, body = {}, b""
     for name, values in arrays.items():
@@ -71,7 +72,7 @@ def tensors(path: Path, **arrays: NDArray[np.generic]) -> Path:
 
 
 WEIGHT = np.array([9.0, 2.0, 0.5, 0.0], dtype=np.float32)
-EXPANSION = {
+EXPANSION: dict[str, NDArray[Any]] = {
     "expansion_ends": np.array([0, 2, 3, 3], dtype=np.int32),
     "expansion_ids": np.array([2, 3, 3], dtype=np.uint16),
     "expansion_weights": np.array([0.25, 1.0, 0.5], dtype=np.float16),
@@ -99,7 +100,7 @@ def test_a_query_is_the_sum_of_what_its_unique_tokens_expand_to(tmp_path: Path) 
     ],
 )
 def test_expansions_that_are_not_valid_are_named(
-    tmp_path: Path, changed: dict[str, NDArray[np.generic]], fault: str | None
+    tmp_path: Path, changed: dict[str, NDArray[Any]], fault: str | None
 ) -> None:
     path = tensors(tmp_path / "queries.safetensors", weight=WEIGHT, **(EXPANSION | changed))
 

@@ -86,7 +86,12 @@ def test_one_command_makes_the_folder_and_runs_no_network_twice(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool, folder = tmp_path / "pool", tmp_path / "doc"
-    options = {"data": made.data, "evaluation": made.evaluation, "model": made.model, "pool": pool}
+    options: dict[str, object] = {
+        "data": made.data,
+        "evaluation": made.evaluation,
+        "model": made.model,
+        "pool": pool,
+    }
     options |= {"to": folder, "record": tmp_path, "share": 1, "steps": 3, "queries": 16}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     monkeypatch.setattr(sys, "argv", ["query_table", *arguments])
