@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from numbers import Integral
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from splade_retriever.drawing.html import Row, paragraph, table, view
 from splade_retriever.errors import InputError
+
+if TYPE_CHECKING:
+    from splade_retriever.drawing.plot import TokenFigure
 
 __all__ = ["SparseEmbedding", "SparseLike", "TokenReader"]
 
@@ -24,6 +27,11 @@ class TokenReader(Protocol):
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary entries of `ids`, in their order."""
         ...
+
+
+@runtime_checkable
+class _TextReader(Protocol):
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Any]: ...
 
 
 @runtime_checkable
@@ -154,18 +162,59 @@ class SparseEmbedding:
     def _largest_first(self) -> NDArray[np.intp]:
         return np.argsort(-self.values, kind="stable")
 
+    def plot(
+        self, tokenizer: TokenReader | None = None, *, text: str | None = None, max_tokens: int = 20
+    ) -> TokenFigure:
+        """Draw the largest weights as bars, in a figure of matplotlib.
+
+        The figure has the width of a column of a paper; `figure.savefig("vector.svg")` writes it, also as PNG
+        or PDF.
+
+        Args:
+            tokenizer: The model's tokenizer, whose tokens name the bars (`model.tokenizer`); None for ids.
+            text: The text that was encoded. Colour and pattern then show which tokens it contains, and which
+                the model added.
+            max_tokens: How many weights to draw.
+
+        Raises:
+            InputError: `max_tokens` is less than 1, or there is a text and no tokenizer that reads texts.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from splade_retriever.drawing.plot import Bar, bar_chart
+
+        order = self._largest_first()
+        ids = self.indices[order].tolist()
+        names = [str(id) for id in ids] if tokenizer is None else tokenizer.tokens(ids)
+        kinds: list[str | None] = [None] * len(ids)
+        if text is not None:
+            literal = _ids_of(text, tokenizer)
+            kinds = ["literal" if id in literal else "text expanded" for id in ids]
+        bars = [Bar(*row) for row in zip(names, self.values[order].tolist(), kinds, strict=True)]
+        return bar_chart(
+            bars,
+            axis="Weight",
+            max_tokens=max_tokens,
+            legend={"literal": "in the text", "text expanded": "added by the model"},
+        )
+
     def _repr_html_(self) -> str:
         order = self._largest_first()[:_SHOWN_IN_A_NOTEBOOK]
-        rows = "".join(
-            f"<tr><td>{index}</td><td>{escape(f'{value:.3f}')}</td></tr>"
-            for index, value in zip(self.indices[order].tolist(), self.values[order].tolist(), strict=True)
-        )
+        pairs = zip(self.indices[order].tolist(), self.values[order].tolist(), strict=True)
         rest = len(self) - len(order)
-        more = f"<p>and {rest} smaller weights</p>" if rest > 0 else ""
-        return (
-            f"<p>SparseEmbedding, {len(self)} active dimensions</p>"
-            f"<table><tr><th>id</th><th>weight</th></tr>{rows}</table>{more}"
+        return view(
+            [
+                paragraph(f"SparseEmbedding, {len(self)} active dimensions", "head"),
+                table(("id", "weight"), [Row(str(index), value) for index, value in pairs]),
+                paragraph(f"and {rest} smaller weights" if rest > 0 else ""),
+                paragraph("model.tokens_and_weights(embedding) names the tokens."),
+            ]
         )
+
+
+def _ids_of(text: str, tokenizer: object) -> set[int]:
+    if not isinstance(tokenizer, _TextReader):
+        raise InputError("plot got a text and no tokenizer that reads it. Pass the model's: model.tokenizer.")
+    return {id for encoding in tokenizer.encode_batch([text]) for id in encoding.ids}
 
 
 def _as_weights(values: ArrayLike) -> NDArray[np.float32]:

@@ -1,10 +1,14 @@
-"""The weights of a vector by token, for people to read."""
+"""TokenWeights: a vector as `{token: weight}`."""
 
 from __future__ import annotations
 
-from html import escape
 from itertools import islice
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from splade_retriever.drawing.html import Row, paragraph, table, view
+
+if TYPE_CHECKING:
+    from splade_retriever.drawing.plot import TokenFigure
 
 __all__ = ["TokenWeights"]
 
@@ -14,13 +18,19 @@ class TokenWeights(dict[str, float]):
 
     _MAX_ROWS: ClassVar[int] = 30
 
+    def plot(self, *, max_tokens: int = 20) -> TokenFigure:
+        """Draw the largest weights as a figure of matplotlib; see `SparseEmbedding.plot`.
+
+        Raises:
+            InputError: `max_tokens` is less than 1.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from splade_retriever.drawing.plot import Bar, bar_chart
+
+        return bar_chart([Bar(*pair) for pair in self.items()], axis="Weight", max_tokens=max_tokens)
+
     def _repr_html_(self) -> str:
-        largest = max(self.values(), default=1.0)
-        rows = "".join(
-            f"<tr><td>{escape(token)}</td><td>{weight:.3f}</td><td><div style='height:0.8em;width:"
-            f"{100 * weight / largest:.0f}px;background:currentColor;opacity:0.4'></div></td></tr>"
-            for token, weight in islice(self.items(), self._MAX_ROWS)
-        )
-        hidden = len(self) - self._MAX_ROWS
-        more = f"<p>and {hidden} with smaller weights</p>" if hidden > 0 else ""
-        return f"<table><tr><th>token</th><th>weight</th><th></th></tr>{rows}</table>{more}"
+        rows = [Row(token, weight) for token, weight in islice(self.items(), self._MAX_ROWS)]
+        hidden = len(self) - len(rows)
+        more = f"and {hidden} with smaller weights" if hidden > 0 else ""
+        return view([table(("token", "weight"), rows), paragraph(more)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 __all__ = ["KINDS", "Contribution", "Kind", "Mark", "Scored", "Span", "UnmatchedToken", "kind_of", "split_at"]
 
@@ -50,6 +50,10 @@ class Contribution:
             return "literal" if self.in_text else "text expanded"
         return "query expanded" if self.in_text else "both expanded"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the kind."""
+        return {**{name: getattr(self, name) for name in _CONTRIBUTION}, "kind": self.kind}
+
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedToken:
@@ -63,6 +67,15 @@ class UnmatchedToken:
     """True if the query contains this token or word, False if the model expanded the query by it."""
     pieces: tuple[str, ...]
     """The vocabulary entries whose weights are summed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields."""
+        return {name: getattr(self, name) for name in _UNMATCHED}
+
+
+# `asdict` copies each value, which takes longer than the search of a page.
+_CONTRIBUTION: Final = tuple(field.name for field in fields(Contribution))
+_UNMATCHED: Final = tuple(field.name for field in fields(UnmatchedToken))
 
 
 @dataclass(frozen=True, slots=True)

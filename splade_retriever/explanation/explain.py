@@ -14,7 +14,7 @@ from splade_retriever.explanation.contributions import Contribution, Mark, Span,
 from splade_retriever.explanation.explanation import Explanation
 from splade_retriever.explanation.words import (
     LiteralTokenizer,
-    Place,
+    Places,
     Word,
     places_of,
     word_by_token,
@@ -43,7 +43,7 @@ class ScoredQuery:
     @cached_property
     def words(self) -> list[Word]:
         """The words of the query, with their tokens."""
-        ((places),) = places_of([(self.text, None)], self.tokenizer)
+        (places,) = places_of([(self.text, None)], self.tokenizer)
         return words_of(self.text, places)
 
     @cached_property
@@ -145,8 +145,8 @@ def explain_all(query: ScoredQuery, documents: Sequence[ScoredText]) -> list[Exp
     return [_explain(query, *pair) for pair in zip(documents, places, strict=True)]
 
 
-def _explain(query: ScoredQuery, document: ScoredText, places: Sequence[Place]) -> Explanation:
-    products = dict(_products(query, document.vector))
+def _explain(query: ScoredQuery, document: ScoredText, places: Places) -> Explanation:
+    products = _products(query, document.vector)
     needed = None if document.origins else products  # the origin of an expansion may be any word
     words = words_of(document.text, places, containing=needed)
     contributions = _contributions(query, document, products, words)
@@ -169,17 +169,17 @@ class _Product(NamedTuple):
     score: float
 
 
-def _products(query: ScoredQuery, vector: SparseEmbedding) -> Iterator[tuple[int, _Product]]:
+def _products(query: ScoredQuery, vector: SparseEmbedding) -> dict[int, _Product]:
     """Multiply the weights of the tokens that both vectors have, ascending by id."""
     if not len(vector):
-        return
+        return {}
     rows = np.minimum(np.searchsorted(vector.indices, query.vector.indices), len(vector) - 1)
     present = vector.indices[rows] == query.vector.indices
-    ids = query.vector.indices[present].tolist()
-    query_weights = query.vector.values[present].tolist()
     weights = vector.values[rows[present]].tolist()
-    for id, query_weight, weight in zip(ids, query_weights, weights, strict=True):
-        yield id, _Product(query_weight, weight, query_weight * weight)
+    return {
+        id: _Product(query.weight_of[id], weight, query.weight_of[id] * weight)
+        for id, weight in zip(query.vector.indices[present].tolist(), weights, strict=True)
+    }
 
 
 def _contributions(
@@ -190,34 +190,41 @@ def _contributions(
     in_text = {word.ids for word in words}
     places: dict[int, list[Span]] = {}
     for text_word in words:
-        for id in text_word.ids:
+        for id in text_word.ids if len(text_word.ids) == 1 else set(text_word.ids):
             places.setdefault(id, []).append(text_word.span)
     groups: dict[tuple[int, ...], list[int]] = {}
     for id in products:
-        word_of_id = query.word_of.get(id) or text_word_of.get(id)
-        groups.setdefault((id,) if word_of_id is None else word_of_id.ids, []).append(id)
+        word = query.word_of.get(id) or text_word_of.get(id)
+        groups.setdefault((id,) if word is None else word.ids, []).append(id)
     origins = _Origins(query, document, words)
     contributions = []
     for key, ids in groups.items():
-        word = query.word_of.get(ids[0]) or text_word_of.get(ids[0])
         pieces = ids if len(ids) == 1 else sorted(ids, key=key.index)
-        score = fsum(products[id].score for id in pieces)
-        query_weight = fsum(products[id].query_weight for id in pieces)
-        in_query = any(id in query.word_of for id in ids)
+        found = key in in_text
+        spans = [span for id in ids for span in places[id]] if found else []
+        first = pieces[0]
+        word = query.word_of.get(first) or text_word_of.get(first)
+        product = products[first] if len(ids) == 1 else _sum([products[id] for id in pieces])
+        in_query = first in query.word_of
         contributions.append(
             Contribution(
-                token=query.token_of[pieces[0]] if word is None or len(key) == 1 else word.label,
-                query_weight=query_weight,
-                document_weight=products[ids[0]].document_weight if len(ids) == 1 else score / query_weight,
-                score=score,
-                in_query=in_query,
-                in_text=key in in_text,
-                pieces=tuple(query.token_of[id] for id in pieces),
-                places=tuple(sorted({span for id in ids for span in places[id]})) if key in in_text else (),
-                **origins.of(max(ids, key=lambda id: products[id].score), in_query, key in in_text),
+                query.token_of[first] if word is None or len(key) == 1 else word.label,
+                *product,
+                in_query,
+                found,
+                tuple([query.token_of[id] for id in pieces]),
+                places=tuple(spans if len(ids) == 1 else sorted(set(spans))),
+                **origins.of(ids, products, in_query=in_query, in_text=found),
             )
         )
     return tuple(sorted(contributions, key=lambda contribution: -contribution.score))
+
+
+def _sum(products: Sequence[_Product]) -> _Product:
+    """Sum the pieces of a word; the weight in the text is the average, weighted by the query."""
+    score = fsum(product.score for product in products)
+    query_weight = fsum(product.query_weight for product in products)
+    return _Product(query_weight, score / query_weight, score)
 
 
 class _Origins:
@@ -227,10 +234,13 @@ class _Origins:
         self._query, self._document, self._words = query, document, words
         self._any = bool(query.origins or query.controlled or document.origins)
 
-    def of(self, id: int, in_query: bool, in_text: bool) -> dict[str, Any]:
+    def of(
+        self, ids: Sequence[int], products: Mapping[int, _Product], *, in_query: bool, in_text: bool
+    ) -> dict[str, Any]:
         """Return what is known of the heaviest piece of a contribution."""
         if not self._any:
             return {}
+        id = max(ids, key=lambda id: products[id].score)
         found: dict[str, Any] = {"control": self._query.controlled.get(id)}
         if not in_query and id in self._query.origins:
             found["query_origin"] = _complete(self._query.origins[id], self._query.words)

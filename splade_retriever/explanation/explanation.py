@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from splade_retriever.explanation.terminal import explanation_view
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from splade_retriever.drawing.plot import TokenFigure
 
 __all__ = ["Explanation"]
 
@@ -58,10 +60,8 @@ class Explanation:
             "query": self.query,
             "score": self.score,
             "shares": dict(self.shares),
-            "contributions": [
-                {**asdict(contribution), "kind": contribution.kind} for contribution in self.contributions
-            ],
-            "unmatched": [asdict(token) for token in self.unmatched],
+            "contributions": [contribution.to_dict() for contribution in self.contributions],
+            "unmatched": [token.to_dict() for token in self.unmatched],
             "controls": list(self.controls),
             "spans": [list(span) for span in self.spans],
         }
@@ -73,6 +73,24 @@ class Explanation:
     def __rich__(self) -> RenderableType:
         """Draw for a terminal: the text with its words marked, and one bar per token."""
         return explanation_view(self)
+
+    def plot(self, *, max_tokens: int = 20) -> TokenFigure:
+        """Draw the largest contributions as bars, in a figure of matplotlib.
+
+        Colour and pattern show the kind of a token: literal, or expanded on one side or on both. The figure
+        has the width of a column of a paper; `figure.savefig("score.svg")` writes it, also as PNG or PDF.
+
+        Args:
+            max_tokens: How many contributions to draw.
+
+        Raises:
+            InputError: `max_tokens` is less than 1.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from splade_retriever.drawing.plot import Bar, bar_chart
+
+        bars = [Bar(c.token, c.score, c.kind) for c in self.contributions]
+        return bar_chart(bars, axis="Contribution to the score", max_tokens=max_tokens)
 
     def _repr_html_(self) -> str:
         """Draw for a notebook."""

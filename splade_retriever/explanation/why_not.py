@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from html import escape
 from math import fsum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from splade_retriever.drawing.html import as_text, paragraph, view
 from splade_retriever.explanation.explanation import Explanation
+from splade_retriever.explanation.html import explanation_body
 from splade_retriever.explanation.terminal import why_not_view
-from splade_retriever.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,8 +121,9 @@ class WhyNot:
 
     def _repr_html_(self) -> str:
         """Draw for a notebook."""
-        reasons = "".join(f"<li>{escape(printable(reason.message))}</li>" for reason in self.reasons)
-        return f"<ul>{reasons}</ul>{self.explanation._repr_html_()}"
+        reasons = "".join(f"<li>{as_text(reason.message)}</li>" for reason in self.reasons)
+        found = paragraph(f"{self.id} was found, on rank {self.rank}." if self.found else "", "head")
+        return view([found, f"<ul>{reasons}</ul>" if reasons else "", explanation_body(self.explanation)])
 
 
 def differences(explanation: Explanation, other: Explanation) -> tuple[TokenDifference, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from splade_retriever.explanation.contributions import Span
 
-__all__ = ["LiteralTokenizer", "Place", "Word", "places_of", "word_by_token", "words_of"]
+__all__ = ["LiteralTokenizer", "Places", "Word", "places_of", "word_by_token", "words_of"]
 
 _INNER_CHARACTER: Final = (
     # Accents and Indic vowel signs that are separate characters belong to the word before them.
@@ -19,8 +19,14 @@ _INNER_CHARACTER: Final = (
 _WORD: Final = re.compile(rf"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|{_INNER_CHARACTER}+")
 _INNER: Final = re.compile(_INNER_CHARACTER)
 
-Place: TypeAlias = tuple[int, int, int]
-"""A token in a text: its id, and start and end in characters."""
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The tokens of a text, from left to right."""
+
+    ids: Sequence[int]
+    spans: Sequence[Span]
+    """Start and end of each token in characters; (0, 0) for a special token."""
 
 
 class _Encoding(Protocol):
@@ -62,33 +68,45 @@ class Word:
 
 def places_of(
     documents: Sequence[tuple[str, Sequence[Span] | None]], tokenizer: LiteralTokenizer
-) -> list[list[Place]]:
+) -> list[Places]:
     """Tokenise texts, all at once, and return the places of each one's tokens, from left to right.
 
     Args:
         documents: Texts, each with the parts of it that were read, (start, end) in characters; None for all.
         tokenizer: The tokenizer.
     """
-    spans_of = [windows or [(0, len(text))] for text, windows in documents]
     parts = [
-        text[slice(*span)] for (text, _), spans in zip(documents, spans_of, strict=True) for span in spans
+        part
+        for text, windows in documents
+        for part in ([text] if windows is None else [text[start:end] for start, end in windows])
     ]
     encodings = iter(tokenizer.encode_batch(parts))
-    return [list(_joined(spans, encodings)) for spans in spans_of]
+    return [
+        _all_of(next(encodings)) if windows is None else _joined(windows, encodings)
+        for _, windows in documents
+    ]
 
 
-def _joined(windows: Sequence[Span], encodings: Iterator[_Encoding]) -> Iterator[Place]:
-    """Yield the tokens of the windows of a text; where two windows overlap, those of the first."""
+def _all_of(encoding: _Encoding) -> Places:
+    return Places(encoding.ids, encoding.offsets)
+
+
+def _joined(windows: Sequence[Span], encodings: Iterator[_Encoding]) -> Places:
+    """Join the tokens of the windows of a text; where two windows overlap, those of the first count."""
+    ids: list[int] = []
+    spans: list[Span] = []
     read = 0
     for begin, end in windows:
         encoding = next(encodings)
         for id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
-            if stop > start and begin + start >= read:  # a special token has no place
-                yield id, begin + start, begin + stop
+            if stop > start and begin + start >= read:
+                ids.append(id)
+                spans.append((begin + start, begin + stop))
         read = end
+    return Places(ids, spans)
 
 
-def words_of(text: str, places: Sequence[Place], *, containing: Container[int] | None = None) -> list[Word]:
+def words_of(text: str, places: Places, *, containing: Container[int] | None = None) -> list[Word]:
     """Join the tokens of a text to its words, from left to right.
 
     Args:
@@ -98,10 +116,13 @@ def words_of(text: str, places: Sequence[Place], *, containing: Container[int] |
     """
     words: list[Word] = []
     end = 0
-    for n, (id, start, stop) in enumerate(places):
-        if (containing is not None and id not in containing) or stop <= end:
+    for n, id in enumerate(places.ids):
+        if containing is not None and id not in containing:
             continue
-        spans = list(_word_spans(text, max(start, end), stop, floor=end))
+        start, stop = places.spans[n]
+        if stop <= end:  # a special token, or a further token of the last word
+            continue
+        spans = _word_spans(text, max(start, end), stop, floor=end)
         if not spans and start >= end:
             words.append(_word(text, (start, stop), places, n, is_word=False))
             end = stop
@@ -111,27 +132,34 @@ def words_of(text: str, places: Sequence[Place], *, containing: Container[int] |
     return words
 
 
-def _word_spans(text: str, start: int, stop: int, *, floor: int) -> Iterator[Span]:
+def _word_spans(text: str, start: int, stop: int, *, floor: int) -> list[Span]:
     """Find the words that have a character in a part of a text, none of which begins before `floor`."""
     if _INNER.match(text, start):
         while start > floor and _INNER.match(text, start - 1):
             start -= 1
-    for match in _WORD.finditer(text, start):
-        if match.start() >= stop:
-            return
-        yield match.span()
+    spans = []
+    found = _WORD.search(text, start, stop)
+    while found is not None:
+        complete = _WORD.match(text, found.start())
+        assert complete is not None
+        spans.append(complete.span())
+        found = _WORD.search(text, complete.end(), stop)
+    return spans
 
 
-def _word(text: str, span: Span, places: Sequence[Place], n: int, *, is_word: bool) -> Word:
-    """Collect the tokens that overlap a word, one of which is place `n`."""
+def _word(text: str, span: Span, places: Places, n: int, *, is_word: bool) -> Word:
+    """Collect the tokens that overlap a word, one of which is token `n`."""
     start, end = span
+    ids, spans = places.ids, places.spans
     first = last = n
-    while first > 0 and places[first - 1][2] > start:
+    while first > 0 and spans[first - 1][1] > start:
         first -= 1
-    while last + 1 < len(places) and places[last + 1][1] < end:
+    while last + 1 < len(ids) and spans[last + 1][0] < end and spans[last + 1][1] > start:
         last += 1
-    ids = [id for id, *place in places[first : last + 1] if is_word or place == [start, end]]
-    return Word(tuple(ids), text[start:end].lower(), start, end, is_word)
+    tokens = (
+        ids[first : last + 1] if is_word else [ids[m] for m in range(first, last + 1) if spans[m] == span]
+    )
+    return Word(tuple(tokens), text[start:end].lower(), start, end, is_word)
 
 
 def word_by_token(words: Sequence[Word]) -> dict[int, Word]:

@@ -4,12 +4,11 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import zip_longest
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, Self, SupportsIndex, TypeVar, cast, overload
 
+from splade_retriever.drawing.html import as_text, bar_of, paragraph, view
 from splade_retriever.errors import InputError
-from splade_retriever.printable import printable
 from splade_retriever.sparse import SparseEmbedding, SparseLike
 from splade_retriever.validation import copied_json, json_fault, plain, text_fault, type_name
 
@@ -20,6 +19,7 @@ __all__ = [
     "Document",
     "DocumentKey",
     "Hit",
+    "Hits",
     "check_inputs",
     "checked_ids",
     "in_batches",
@@ -32,6 +32,8 @@ INPUTS: Final = ("texts", "metadatas", "ids", "extras", "encoded_texts", "vector
 """What `add` takes of each document, each a list, an iterator or None, read in step."""
 _IDS_PER_REQUEST: Final = 256
 _ENDED: Final = object()
+_TEXT_SHOWN: Final = 300
+"""Characters of a text in a notebook's list of hits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,53 @@ class Hit:
 
     def _repr_html_(self) -> str:
         """Draw for a notebook: id, score, text and metadata, all as text."""
-        head = f"{self.id} (score {self.score:.3f})"
-        metadata = json.dumps(self.metadata, ensure_ascii=False, default=str)
+        return view([_head(self), f'<p class="text">{as_text(self.text)}</p>', _metadata(self)])
+
+
+class Hits(list[Hit]):
+    """The hits of a search, best first: a list, which a notebook draws."""
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> Hit: ...
+
+    @overload
+    def __getitem__(self, place: slice, /) -> Self: ...
+
+    def __getitem__(self, place: SupportsIndex | slice, /) -> Hit | Self:
+        """Return one hit, or several as hits."""
         return (
-            f"<div><p><strong>{escape(printable(head))}</strong></p>"
-            f'<p style="white-space:pre-wrap">{escape(printable(self.text))}</p>'
-            f"<p><small>{escape(printable(metadata))}</small></p></div>"
+            type(self)(super().__getitem__(place)) if isinstance(place, slice) else super().__getitem__(place)
         )
+
+    def _repr_html_(self) -> str:
+        """Draw for a notebook: rank, id, score, the start of the text and metadata of each hit, as text."""
+        if not self:
+            return view([paragraph("No hits.")])
+        best = max(hit.score for hit in self)
+        bars = [bar_of(hit.score / best if best > 0 else 0.0) for hit in self]
+        items = [
+            f"<li>{_head(hit)}{bar}{_shortened(hit.text)}{_metadata(hit)}</li>"
+            for hit, bar in zip(self, bars, strict=True)
+        ]
+        return view([f"<ol>{''.join(items)}</ol>"])
+
+
+def _head(hit: Hit) -> str:
+    return paragraph(f"{hit.id} (score {hit.score:.3f})", "head")
+
+
+def _shortened(text: str) -> str:
+    """Draw the start of a text; the rest opens by a click."""
+    if len(text) <= _TEXT_SHOWN:
+        return f'<p class="text">{as_text(text)}</p>'
+    return (
+        f'<p class="text">{as_text(text[:_TEXT_SHOWN])}…</p><details><summary>complete text</summary>'
+        f'<p class="text">{as_text(text)}</p></details>'
+    )
+
+
+def _metadata(hit: Hit) -> str:
+    return paragraph(json.dumps(hit.metadata, ensure_ascii=False, default=str) if hit.metadata else "")
 
 
 class DocumentKey(NamedTuple):

@@ -6,7 +6,7 @@ from qdrant_client import models
 
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.document_filters import document_filter
-from splade_retriever.index.documents import Hit, checked_ids, in_batches
+from splade_retriever.index.documents import Hit, Hits, checked_ids, in_batches
 from splade_retriever.index.payload import joined_windows, point_id, to_hit
 from splade_retriever.index.stored_documents import document_keys, first_points, window_records
 
@@ -23,7 +23,7 @@ class Reader:
     def get(self, ids: Iterable[str], *, tenant: str | None, with_vectors: bool) -> list[Hit]:
         """Read documents by id, in that order; missing ones are skipped."""
         self._collection.check_before_read()
-        hits: list[Hit] = []
+        hits = Hits()
         for batch in in_batches(checked_ids(ids)):
             keys = document_keys(self._collection, batch, tenant)
             points = [point_id(key, self._collection.layout) for key in keys]

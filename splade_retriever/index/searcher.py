@@ -12,7 +12,7 @@ from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.document_filters import document_filter
-from splade_retriever.index.documents import Branch, Hit
+from splade_retriever.index.documents import Branch, Hit, Hits
 from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import to_hit
 from splade_retriever.index.point_encoding import prune
@@ -62,7 +62,7 @@ class Searcher:
         limits = {n: requests[n].depth + 1 for n in queries}
         of_branches = self._branch_queries(requests, queries)
         rankings: dict[int, dict[str, list[models.ScoredPoint]]] = {n: {} for n in queries}
-        answers: list[list[Hit]] = [[] for _ in requests]
+        answers: list[list[Hit]] = [Hits() for _ in requests]
         while limits:
             of_documents = [
                 engine_query(queries[n], self._names, requests[n], limit=limit) for n, limit in limits.items()
@@ -161,13 +161,13 @@ class Searcher:
         points: Sequence[models.ScoredPoint],
         request: SearchRequest,
         branches: Mapping[Any, Mapping[str, Branch]],
-    ) -> list[Hit]:
+    ) -> Hits:
         layout, name = self._collection.layout, self._names["sparse"]
-        return [
+        return Hits(
             to_hit(point, layout, name, branches.get(point.id))
             for point in points[request.options.offset :]
             if request.accepts(point)
-        ]
+        )
 
     def _sparse_vectors(self, texts: list[str]) -> list[SparseEmbedding]:
         vectors = list(self._model.encoder.query_embed(texts)) if texts else []

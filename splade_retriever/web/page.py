@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from splade_retriever.drawing.palette import style_sheet
 from splade_retriever.explanation import Explanation
 from splade_retriever.printable import printable_json
 
@@ -21,7 +22,12 @@ CONTENT_SECURITY_POLICY: Final = (
 
 
 def page_file(name: str) -> str:
-    """Return the content of a file of the page."""
+    """Return the content of a file of the page; the style sheet with the colours and bars of all views."""
+    content = _static_file(name)
+    return style_sheet() + content if name.endswith(".css") else content
+
+
+def _static_file(name: str) -> str:
     return files("splade_retriever.web").joinpath("static", name).read_text(encoding="utf-8")
 
 
@@ -33,15 +39,17 @@ def explanation_page(explanation: Explanation, *, id: str = "", model: str = "")
         id: Name of the text.
         model: Name of the model.
     """
-    style, script = page_file("page.css"), page_file("page.js")
+    style, theme, script = (page_file(name) for name in ("page.css", "theme.js", "page.js"))
     policy = (
-        f"default-src 'none'; style-src {_hash_of(style)}; script-src {_hash_of(script)}; base-uri 'none'"
+        f"default-src 'none'; style-src {_hash_of(style)}; script-src {_hash_of(theme)} {_hash_of(script)}; "
+        "base-uri 'none'"
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(explanation.query)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(explanation.query)}</title>\n<style>{style}</style>\n<script>{theme}</script>\n</head>\n"
+        '<body class="splade">\n'
         f"<header><h1>{escape(explanation.query)}</h1><p>{escape(model)}</p></header>\n"
         '<main id="hits"></main>\n'
         f'<script type="application/json" id="data">{_embedded(_data(explanation, id))}</script>\n'

@@ -1,10 +1,11 @@
 """The benchmark of the search page: its documents, and its report."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks.search_page import Figures, build, paragraphs, passages, table
+from benchmarks.search_page import Figures, build, cpu_seconds, paragraphs, passages, table
 from splade_retriever import SparseEmbedding, SpladeIndex
 
 pytestmark = pytest.mark.benchmarks
@@ -28,7 +29,16 @@ def test_the_index_has_as_many_documents_as_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_report_shows_the_ratio_of_explaining_to_encoding() -> None:
-    content = table(Figures(1000, 75, 12.4, 20.6, 30.0, 2.0, 3.0))
+    content = table(Figures(1000, 75, 12.4, 20.6, 30.0, 9.6, 2.0, 3.0, 2.0, 2.4, 1.5))
 
     assert "| a keystroke, median of 75 | 12 ms |" in content
+    assert "| processor time of the server and its engine for a keystroke | 10 ms |" in content
     assert "| explaining / encoding | 1.50x |" in content
+    assert "| the same in processor time | 1.20x |" in content
+
+
+def test_the_processor_time_of_a_process_and_its_children_is_read() -> None:
+    used = cpu_seconds(os.getpid())
+
+    assert used > 0.1
+    assert cpu_seconds(os.getpid()) >= used

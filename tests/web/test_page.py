@@ -15,6 +15,8 @@ from tests.web.conftest import HOSTILE, served
 
 pytestmark = pytest.mark.browser
 
+LIGHT, DARK = "rgb(255, 255, 255)", "rgb(23, 23, 27)"
+
 
 class Page:
     """The page in the browser, read and used by CSS selectors."""
@@ -257,14 +259,45 @@ def test_no_rule_of_axe_is_broken(page: Page, theme: str, width: int) -> None:
         page.type("rings", into="#missing")
         page.one("#why-not button").click()
         page.wait(lambda: page.all("#reasons > *"))
-        background = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         overflow = page.driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
 
-        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 23, 27)"}[theme]
+        assert background(page) == {"light": LIGHT, "dark": DARK}[theme]
         assert overflow <= 0
         assert page.violations() == []
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def background(page: Page) -> str:
+    return str(page.driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
+
+
+def test_the_switch_of_colours_overrides_the_system_and_is_remembered(page: Page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    features = [{"name": "prefers-color-scheme", "value": "light"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        before = background(page)
+        page.driver.execute_script("document.querySelector('#theme').focus()")
+        page.press("D")
+        switched = page.wait(lambda: background(page) == DARK)
+        page.driver.refresh()
+        page.wait(lambda: page.one("#theme").get_property("value") == "dark")
+        remembered = background(page)
+        broken = page.violations() if os.environ.get("AXE_CORE") else []
+        page.driver.execute_script("document.querySelector('#theme').focus()")
+        page.press(Keys.HOME)
+        page.wait(lambda: background(page) == LIGHT)
+
+        assert (before, switched, remembered, broken) == (LIGHT, True, DARK, [])
+        assert page.one("label[for=theme]").text == "Colours"
+        features[0]["value"] = "dark"
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert background(page) == DARK, "the first choice follows the system"
+    finally:
+        page.driver.execute_script("localStorage.clear()")
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
