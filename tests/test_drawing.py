@@ -117,7 +117,7 @@ def test_every_view_shows_hostile_text_as_text(index: SpladeIndex) -> None:
 
 
 def test_hits_are_a_list_that_a_notebook_draws(index: SpladeIndex) -> None:
-    hits = index.search("star dust")
+    hits: Any = index.search("star dust")
 
     assert isinstance(hits, list)
     assert hits == list(hits)
@@ -131,7 +131,7 @@ def test_hits_are_a_list_that_a_notebook_draws(index: SpladeIndex) -> None:
         assert isinstance(several, Hits)
     assert isinstance(hits[0], Hit)
     assert isinstance(index.search_batch(["star"])[0], Hits)
-    drawn = Tags(hits._repr_html_())
+    drawn = Tags(Hits(hits)._repr_html_())
     assert drawn.text.count("(score ") == len(hits) == 2
     assert "complete text" in drawn.text
     assert "No hits." in Tags(index.search("")._repr_html_()).text  # type: ignore[attr-defined]
@@ -170,7 +170,7 @@ def test_a_plot_of_an_explanation_has_a_pattern_per_kind_and_is_saved_as_png_and
     matplotlib: Any, explanation: Explanation, tmp_path: Path
 ) -> None:
     figure = explanation.plot(max_tokens=5)
-    (axes,) = figure.axes
+    axes: Any = figure.axes[0]
     shown = explanation.contributions[:5]
 
     assert [label.get_text() for label in axes.get_yticklabels()] == [c.token for c in shown]

@@ -35,7 +35,7 @@ class Bar:
     """Kind of the token; None for one without a kind."""
 
 
-class TokenFigure(Figure):  # type: ignore[misc]  # matplotlib has no types
+class TokenFigure(Figure):
     """A figure of matplotlib. It belongs to no window, so notebooks draw it by this method."""
 
     def _repr_png_(self) -> bytes:
