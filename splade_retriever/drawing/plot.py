@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Integral
 from typing import Any, Final
 
 from splade_retriever.drawing.palette import LIGHT, STYLES
@@ -61,7 +62,7 @@ def bar_chart(
     Raises:
         InputError: `max_tokens` is not an int of 1 or more.
     """
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral) or max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens!r}, expected an int of 1 or more.")
     bars = bars[:max_tokens]
     words = legend or {kind: style.words for kind, style in STYLES.items()}
