@@ -273,7 +273,7 @@ def background(page: Page) -> str:
     return str(page.driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
 
 
-def test_the_switch_of_colours_overrides_the_system_and_is_remembered(page: Page) -> None:
+def test_the_switch_of_colours_overrides_the_system_and_is_stored(page: Page) -> None:
     from selenium.webdriver.common.keys import Keys
 
     features = [{"name": "prefers-color-scheme", "value": "light"}]
@@ -285,13 +285,13 @@ def test_the_switch_of_colours_overrides_the_system_and_is_remembered(page: Page
         switched = page.wait(lambda: background(page) == DARK)
         page.driver.refresh()
         page.wait(lambda: page.one("#theme").get_property("value") == "dark")
-        remembered = background(page)
+        after_reload = background(page)
         broken = page.violations() if os.environ.get("AXE_CORE") else []
         page.driver.execute_script("document.querySelector('#theme').focus()")
         page.press(Keys.HOME)
         page.wait(lambda: background(page) == LIGHT)
 
-        assert (before, switched, remembered, broken) == (LIGHT, True, DARK, [])
+        assert (before, switched, after_reload, broken) == (LIGHT, True, DARK, [])
         assert page.one("label[for=theme]").text == "Colours"
         features[0]["value"] = "dark"
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
