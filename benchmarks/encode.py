@@ -3,6 +3,7 @@
     python -m benchmarks.encode                     # about 5 minutes on two idle cores, needs 12 GB
     python -m benchmarks.encode --quick             # one minute, figures for orientation only
     python -m benchmarks.encode --write             # puts the table into docs/benchmarks.md
+    python -m benchmarks.encode --device cuda       # on a GPU, needs onnxruntime-gpu
 
 Each contender runs in a separate process, which opens the model, encodes a batch to warm up, and encodes the
 sample. If that takes less than 15 seconds, it is a warm-up too, and the sample is encoded repeatedly for 15
@@ -34,10 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bert_base import bert_base
-from benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
+from benchmarks.machine import gpu, in_a_process, peak_memory_mb, processor, report, versions
 from benchmarks.page import ratio, write
 from splade_retriever.encoding.encode_stream import cores
 from splade_retriever.encoding.model_cards import Precision
+from splade_retriever.encoding.session import checked_providers
 from tests.mlm_graphs import BERT_BASE, Shape, real_texts
 
 MODEL = "prithivida/Splade_PP_en_v1"
@@ -54,6 +56,7 @@ class Contender:
     batch_size: int | None = None
     precision: Precision = "fp32"
     rounds: Literal[1, 3] = 3
+    providers: tuple[str, ...] | None = None
 
 
 CONTENDERS = [
@@ -62,6 +65,15 @@ CONTENDERS = [
     Contender("FastEmbed, batch 32", "fastembed", 32, rounds=1),
     Contender("splade-retriever, fp32", "splade_retriever"),
     Contender("splade-retriever, int8", "splade_retriever", precision="int8"),
+]
+
+CUDA = ("CUDAExecutionProvider",)
+ON_CUDA = [
+    Contender("FastEmbed, batch 8", "fastembed", 8, providers=CUDA),
+    Contender("FastEmbed, batch 32", "fastembed", 32, providers=CUDA),
+    Contender("FastEmbed, batch 128", "fastembed", 128, providers=CUDA),
+    Contender("splade-retriever, fp32", "splade_retriever", providers=CUDA),
+    Contender("splade-retriever, fp16", "splade_retriever", precision="fp16", providers=CUDA),
 ]
 
 
@@ -77,13 +89,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("runs/benchmarks/bert-base"), help="model folder")
     parser.add_argument("--quick", action="store_true", help="16 texts, once, FastEmbed's batch 32 left out")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the models run")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--sample", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender == "peak":
         print(json.dumps(product_peaks()))
     elif arguments.contender:
-        contender = next(c for c in CONTENDERS if c.name == arguments.contender)
+        listed = CONTENDERS if arguments.device == "cpu" else ON_CUDA
+        contender = next(c for c in listed if c.name == arguments.contender)
         print(
             json.dumps(
                 run(
@@ -94,6 +108,8 @@ def main() -> None:
                 )
             )
         )
+    elif arguments.device == "cuda":
+        benchmark_on_cuda(arguments)
     else:
         benchmark(arguments)
 
@@ -101,13 +117,7 @@ def main() -> None:
 def benchmark(arguments: argparse.Namespace) -> None:
     """Run every contender in its own process and report."""
     started = time.perf_counter()
-    count = min(arguments.texts, 16) if arguments.quick else arguments.texts
-    arguments.model.parent.mkdir(parents=True, exist_ok=True)
-    model = bert_base(arguments.model)
-    sample = model.parent / "sample.json"
-    texts = from_file(arguments.texts_from, count) if arguments.texts_from else passages(count)
-    sample.write_text(json.dumps(texts), encoding="utf-8")
-    lengths = token_lengths(model, texts)
+    model, sample, lengths = prepared(arguments)
     rewriting = {
         precision: in_a_process(
             "from pathlib import Path; import sys; "
@@ -143,6 +153,43 @@ def benchmark(arguments: argparse.Namespace) -> None:
         write("encode", "Encoding", "\n".join(lines))
 
 
+def benchmark_on_cuda(arguments: argparse.Namespace) -> None:
+    """Run every contender on a GPU in its own process and report.
+
+    Raises:
+        InputError: If ONNX Runtime has no CUDA.
+    """
+    checked_providers(CUDA)
+    model, sample, lengths = prepared(arguments)
+    runs: dict[str, list[Any]] = {contender.name: [] for contender in ON_CUDA}
+    for contender in in_turn(ON_CUDA, arguments.quick):
+        report(f"{contender.name} ...")
+        runs[contender.name].append(in_a_process(*command_for(arguments, model, sample, contender.name))[0])
+    results = {name: median(figures) for name, figures in runs.items()}
+    lines = [
+        f"`python -m benchmarks.encode --device cuda`, {gpu()}, {versions('fastembed', 'numpy')}.",
+        f"{len(lengths)} English texts of {np.mean(lengths):.0f} tokens on average; BERT-base shapes.",
+        "",
+        *device_table(results, lengths),
+        "",
+        *agreement({"FastEmbed, batch 1": results["FastEmbed, batch 8"], **results}),
+    ]
+    print("\n".join(lines))
+    if arguments.write:
+        write("encode-cuda", "Encoding on a GPU", "\n".join(lines))
+
+
+def prepared(arguments: argparse.Namespace) -> tuple[Path, Path, list[int]]:
+    """Write the model and the sample; return their paths, and the tokens of each text."""
+    count = min(arguments.texts, 16) if arguments.quick else arguments.texts
+    arguments.model.parent.mkdir(parents=True, exist_ok=True)
+    model = bert_base(arguments.model)
+    sample = model.parent / "sample.json"
+    texts = from_file(arguments.texts_from, count) if arguments.texts_from else passages(count)
+    sample.write_text(json.dumps(texts), encoding="utf-8")
+    return model, sample, token_lengths(model, texts)
+
+
 def in_turn(contenders: Sequence[Contender], quick: bool) -> Iterator[Contender]:
     """Yield each contender once per run, round by round; with `quick` once."""
     for number in range(1 if quick else max(contender.rounds for contender in contenders)):
@@ -162,8 +209,8 @@ def median(runs: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
 def command_for(arguments: argparse.Namespace, model: Path, sample: Path, contender: str) -> list[str]:
     """Return the program and arguments that run one contender of this module."""
     program = "from benchmarks.encode import main; main()"
-    quick = ["--quick"] if arguments.quick else []
-    return [program, "--contender", contender, "--model", str(model), "--sample", str(sample), *quick]
+    settings = ["--device", arguments.device, *(["--quick"] if arguments.quick else [])]
+    return [program, "--contender", contender, "--model", str(model), "--sample", str(sample), *settings]
 
 
 # The sample
@@ -241,12 +288,14 @@ def opened(contender: Contender, model: Path) -> Any:
     if contender.package == "fastembed":
         import fastembed
 
-        fastembed_model: Any = fastembed.SparseTextEmbedding(MODEL, specific_model_path=str(model))
+        fastembed_model: Any = fastembed.SparseTextEmbedding(
+            MODEL, specific_model_path=str(model), providers=contender.providers
+        )
         return partial(fastembed_model.embed, batch_size=contender.batch_size)
     import splade_retriever
 
     model_here = splade_retriever.SparseTextEmbedding(
-        MODEL, specific_model_path=str(model), precision=contender.precision
+        MODEL, specific_model_path=str(model), precision=contender.precision, providers=contender.providers
     )
     return model_here.embed
 
@@ -259,12 +308,13 @@ def product_peaks() -> dict[str, float]:
     return {"fp32": max(in_numpy, onnx_runtime_peak("fp32")), "int8": onnx_runtime_peak("int8")}
 
 
-def onnx_runtime_peak(precision: str) -> float:
-    """Return the rate of ONNX Runtime's products, one single-threaded call per core."""
+def onnx_runtime_peak(precision: str, *, threads: int | None = None) -> float:
+    """Return the rate of ONNX Runtime's products, one single-threaded call per thread; None for all cores."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    rows, inner, columns = 768, 768, 3072
+    # For one thread, a product that ends before the system lets another program run.
+    rows, inner, columns = (768, 768, 3072) if threads is None else (512, 768, 768)
     random = np.random.default_rng(0)
     if precision == "int8":
         operator, left_type, right_type = "MatMulInteger", TensorProto.UINT8, TensorProto.INT32
@@ -288,8 +338,8 @@ def onnx_runtime_peak(precision: str) -> float:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    calls = 24
-    with ThreadPoolExecutor(cores()) as pool:
+    calls = 24 if threads is None else threads
+    with ThreadPoolExecutor(threads or cores()) as pool:
         return best_rate(
             lambda: list(pool.map(lambda _: session.run(None, {"x": x}), range(calls))),
             2 * rows * inner * columns * calls,
@@ -367,6 +417,24 @@ def table(results: dict[str, Any], lengths: list[int], peak: dict[str, float]) -
             f"| {work / seconds:.0f} | {work / seconds / peak[precisions[name]]:.0%} "
             f"| {ratio(best / seconds)} | {ratio(slow / seconds)} "
             f"| {memory:,.0f} MB | {share(memory / large)} | {figures['load_seconds']:.1f} s |"
+        )
+
+
+def device_table(results: dict[str, Any], lengths: list[int]) -> Iterator[str]:
+    """Format the figures of a GPU as Markdown, with ratios to FastEmbed's best batch size."""
+    seconds = {name: figures["seconds"] for name, figures in results.items() if figures}
+    fastembed = [value for name, value in seconds.items() if name.startswith("FastEmbed")]
+    best = min(fastembed, default=float("nan"))
+    yield "| | texts/s | tokens/s | against FastEmbed's best | peak memory of the process | opens in |"
+    yield "|---|---|---|---|---|---|"
+    for name, figures in results.items():
+        if figures is None:
+            yield f"| {name} | failed | | | | |"
+            continue
+        yield (
+            f"| {name} | {len(lengths) / seconds[name]:.1f} | {sum(lengths) / seconds[name]:,.0f} "
+            f"| {ratio(best / seconds[name])} | {figures['peak_mb']:,.0f} MB "
+            f"| {figures['load_seconds']:.1f} s |"
         )
 
 

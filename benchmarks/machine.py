@@ -56,6 +56,16 @@ def processor() -> str:
     return f"{cores()} cores of {named} ({', '.join(extra) or 'no VNNI'})"
 
 
+def gpu() -> str:
+    """Return what nvidia-smi calls the GPUs of this machine."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"a GPU that nvidia-smi does not name ({type(error).__name__})"
+    return "; ".join(done.stdout.split("\n")).strip("; ")
+
+
 def versions(*packages: str) -> str:
     """Return packages with their installed versions."""
     return ", ".join(f"{name} {version(name)}" for name in packages)

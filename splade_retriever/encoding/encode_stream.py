@@ -24,9 +24,6 @@ _MIN_WINDOW_WORKERS: Final = 2
 _MAX_WINDOW_WORKERS: Final = 16
 # One window is computed while the results of the one before it are consumed.
 _MAX_WINDOWS: Final = 2
-# From 192 to 512 tokens a product takes the same time per token; with fewer or more it takes longer.
-_TOKEN_BUDGET: Final = 512
-_MIN_TOKENS: Final = 192
 _EMPTY: Final = SparseEmbedding.from_dict({})
 
 
@@ -59,6 +56,8 @@ def encode_stream(
     *,
     tokenizer: Tokenizer,
     workers: int,
+    max_tokens: int,
+    min_tokens: int,
     max_texts: int | None,
     on_window: Callable[[Sequence[TokenIds]], None],
 ) -> Generator[SparseEmbedding, None, None]:
@@ -66,7 +65,8 @@ def encode_stream(
 
     Texts are read in the caller's thread, in windows of at most 512 texts or about a million characters
     (for up to two workers; in proportion for more, up to 16), and at most two windows are in memory. A
-    window is sorted by length and split into batches of at most 512 tokens, which `workers` threads compute.
+    window is sorted by length and split into batches of at most `max_tokens`, which `workers` threads
+    compute.
     Closing the iterator early ends the threads.
 
     Args:
@@ -74,6 +74,8 @@ def encode_stream(
         encode: Computes one batch; called from several threads.
         tokenizer: The tokenizer of the model.
         workers: Batches that are computed at once.
+        max_tokens: Tokens per batch, padding included.
+        min_tokens: The smallest limit of the last batches, see `batches`.
         max_texts: Texts per batch; None for no limit.
         on_window: Called with the token ids of each window.
 
@@ -95,9 +97,9 @@ def encode_stream(
             work = list(
                 batches(
                     token_ids,
-                    token_budget=_TOKEN_BUDGET,
+                    token_budget=max_tokens,
                     workers=workers,
-                    min_tokens=_MIN_TOKENS,
+                    min_tokens=min_tokens,
                     max_texts=max_texts,
                     pad_id=tokenizer.pad_id,
                 )

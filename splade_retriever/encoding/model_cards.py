@@ -17,7 +17,8 @@ __all__ = ["Activation", "Catalogue", "ModelCard", "Precision", "QuerySide", "pu
 Activation = Literal["log1p", "log1p_log1p"]
 """log1p: log(1 + relu(x)). log1p_log1p: log(1 + log(1 + relu(x))). The wrong one silently ruins ranking."""
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: Final = get_args(Precision)
 
 QuerySide = Literal["symmetric", "idf", "ones"]
 """symmetric: queries go through the network, as documents do. idf: each token of a query has a weight from a

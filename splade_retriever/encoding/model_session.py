@@ -7,21 +7,30 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 from splade_retriever.encoding.model_cards import Activation, Precision
 from splade_retriever.encoding.model_files import ModelFiles
 from splade_retriever.encoding.model_root import content_stamp
 from splade_retriever.encoding.onnx.onnx_wire import external_files
-from splade_retriever.errors import ModelGraphError
+from splade_retriever.errors import InputError, ModelGraphError
 
 if TYPE_CHECKING:
+    from splade_retriever.encoding.batch_plan import BatchPlan
     from splade_retriever.encoding.session import DeviceSessions, Provider, ProviderArgument, Session
 
 __all__ = ["SharedSessions"]
 
 logger = logging.getLogger(__name__)
+
+_WITHOUT_INT8: Final = (
+    "CUDAExecutionProvider",
+    "TensorrtExecutionProvider",
+    "NvTensorRTRTXExecutionProvider",
+    "ROCMExecutionProvider",
+    "MIGraphXExecutionProvider",
+)
 
 _Key: TypeAlias = tuple[object, ...]
 
@@ -45,22 +54,25 @@ class SharedSessions:
         providers: Sequence[ProviderArgument] | None = None,
         device_ids: Sequence[int] | None = None,
         cpu_mem_arena: bool = True,
-    ) -> Session | DeviceSessions:
-        """Return the session of a model; the graph of a published one is rewritten once before.
+    ) -> tuple[Session | DeviceSessions, BatchPlan]:
+        """Return the session of a model, and the limits of its batches.
+
+        The graph of a published model is rewritten once before.
 
         Args:
             files: The model's files; the ONNX file is downloaded if that was left for later.
-            precision: "fp32" or "int8".
+            precision: "fp32", "fp16" or "int8".
             providers: ONNX Runtime execution providers, used exactly as given.
             device_ids: Devices of the first provider, each with a session; None is the provider's default.
             cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
 
         Raises:
-            InputError: If `providers` are not valid.
+            InputError: If `providers` are not valid, or have no products for `precision`.
             ModelFilesError: If a file is missing, could not be downloaded, or changed since the model was
                 opened.
             ModelGraphError: If the ONNX file cannot be opened or quantised.
         """
+        from splade_retriever.encoding.batch_plan import plan_batches
         from splade_retriever.encoding.session import (
             PROCESSOR,
             DeviceSessions,
@@ -69,6 +81,7 @@ class SharedSessions:
         )
 
         chosen = checked_providers(providers)
+        _check_precision(precision, chosen)
         devices = on_devices(chosen, device_ids) if device_ids else [chosen]
         card, graph = files.card, files.onnx_file()
         process = self._by_process.setdefault(os.getpid(), _ProcessSessions())
@@ -84,7 +97,9 @@ class SharedSessions:
                 for on_device in devices
             ]
             files.check_unchanged()
-            return sessions[0] if len(sessions) == 1 else DeviceSessions(sessions)
+            # The memory that is free once the weights are on the devices.
+            plan = plan_batches(devices)
+            return sessions[0] if len(sessions) == 1 else DeviceSessions(sessions), plan
 
 
 class _ProcessSessions:
@@ -111,6 +126,20 @@ class _ProcessSessions:
         return self._opening.setdefault(key, threading.Lock())
 
 
+def _check_precision(precision: Precision, providers: Sequence[Provider]) -> None:
+    """Check that the first provider computes a precision itself.
+
+    ONNX Runtime runs on the processor, without a word, what a provider does not have.
+    """
+    first = providers[0].name
+    if precision == "int8" and first in _WITHOUT_INT8:
+        raise InputError(
+            f"precision is 'int8', and {first} has no products of 8-bit codes, which would run on the "
+            f"processor instead. Pass precision='fp16', or leave providers= out. A model that "
+            f"exists only as int8, such as the bundled one, runs on the processor."
+        )
+
+
 def _identity(graph: Path) -> _Key:
     """Return what identifies the content of a graph and its weight files, without reading them."""
     return tuple((str(path), content_stamp(path)) for path in (graph, *external_files(graph)))
@@ -123,7 +152,7 @@ def _pooled(source: Path, files: ModelFiles, precision: Precision, *, screened: 
         # Other devices have no products of 8-bit codes, which screening needs.
         return pooled_graph(source, activation=files.card.activation, precision=precision, screened=screened)
     except ModelGraphError as error:
-        if precision == "int8":
+        if precision != "fp32":
             raise
         logger.warning(
             "The graph of model %r cannot be pooled inside (%s). It is pooled outside, which returns the "

@@ -34,6 +34,9 @@ ProviderArgument: TypeAlias = str | tuple[str, Mapping[str, object]]
 """The name of an execution provider, or its name and its options."""
 
 PROCESSOR: Final = "CPUExecutionProvider"
+_CHECK_DEVICE: Final = (
+    "Check the driver, the libraries of the device and the options of the provider, or leave providers= out."
+)
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -309,8 +312,15 @@ def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, conten
             providers=[provider.name for provider in chosen],
             provider_options=[dict(provider.options) for provider in chosen],
             disabled_optimizers={"BiasGeluFusion"},
+            # Without this, a session whose device fails, even later, continues on the processor.
+            enable_fallback=False,
         )
     except Exception as error:
+        devices = [provider.name for provider in chosen if provider.name != PROCESSOR]
+        if devices and devices[0] in str(error):
+            raise InputError(
+                f"ONNX Runtime could not start {devices[0]}: {error}. {_CHECK_DEVICE}"
+            ) from error
         raise ModelGraphError(
             f"ONNX Runtime cannot open {path}: {error}. Download or export the model again."
         ) from error
@@ -327,8 +337,8 @@ def _check_started(chosen: Sequence[Provider], started: Sequence[str]) -> None:
     failed = [provider.name for provider in chosen if provider.name not in started]
     if failed:
         raise InputError(
-            f"ONNX Runtime could not start {failed[0]} and would use {', '.join(started)} instead. Check the "
-            f"driver, the libraries of the device and the options of the provider, or leave providers= out."
+            f"ONNX Runtime could not start {failed[0]} and would use {', '.join(started)} instead. "
+            f"{_CHECK_DEVICE}"
         )
 
 

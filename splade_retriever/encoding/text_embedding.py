@@ -16,6 +16,7 @@ from splade_retriever.encoding.batching import TokenBatch
 from splade_retriever.encoding.encode_stream import cores, encode_stream
 from splade_retriever.encoding.fastembed_keywords import refuse_keywords
 from splade_retriever.encoding.model_cards import (
+    PRECISIONS,
     Activation,
     Catalogue,
     ModelCard,
@@ -39,6 +40,7 @@ from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import checked_int, plain, type_name
 
 if TYPE_CHECKING:
+    from splade_retriever.encoding.batch_plan import BatchPlan
     from splade_retriever.encoding.session import DeviceSessions, ProviderArgument, Session
     from splade_retriever.encoding.token_origins import TokenOrigin, TokenOrigins
 
@@ -65,8 +67,6 @@ _INIT_KEYWORDS: Final = (
     "revision",
     "accept_license",
 )
-# A session returns one float32 per vocabulary entry and text: 16 MB, however short the texts are.
-_MAX_BATCH_WEIGHTS: Final = 4_000_000
 
 
 class SparseTextEmbedding:
@@ -79,7 +79,7 @@ class SparseTextEmbedding:
         max_length: Tokens per text that are read, special ones included.
         vocab_size: Entries of the vocabulary.
         tokenizer: The model's own tokenizer.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         truncated: Texts that were longer than `max_length` and were truncated, since the model was opened.
         unreadable: Texts without a token that the model knows, since the model was opened: emoji, another
             script, or nothing. The bundled model gives them an empty vector.
@@ -124,8 +124,9 @@ class SparseTextEmbedding:
                 system and is slower.
             lazy_load: Open the ONNX session when the first text is encoded. Of a model whose queries need no
                 network, only the tokenizer and the table of query weights are downloaded until then.
-            precision: "fp32" for the reference's numbers, "int8" for about twice the speed; None is the
-                precision of the model's card: fp32 for published models, int8 for the bundled one.
+            precision: "fp32" for the reference's numbers, "int8" for about twice the speed on processors,
+                "fp16" for GPUs; None is the precision of the model's card: fp32 for published models, int8
+                for the bundled one.
             max_length: Tokens per text to read; None is the model's own limit, which is the maximum.
             local_files_only: Never use the network, as with `HF_HUB_OFFLINE=1`.
             specific_model_path: A folder with the model's files, in place of the download.
@@ -473,7 +474,8 @@ class SparseTextEmbedding:
     ) -> Generator[SparseEmbedding, None, None]:
         session = self._opened_session()
         zeroed = self.tokenizer.special_ids if self._card.zero_special_tokens else []
-        max_texts = max(1, _MAX_BATCH_WEIGHTS // self.vocab_size)
+        plan = self._this_process().plan
+        max_texts = max(1, plan.weights // self.vocab_size)
         special = frozenset(self.tokenizer.special_ids)
         total = truncated = 0
 
@@ -501,7 +503,9 @@ class SparseTextEmbedding:
                 texts,
                 encode,
                 tokenizer=self.tokenizer,
-                workers=workers or self._threads or cores(),
+                workers=workers or self._threads or plan.workers or cores(),
+                max_tokens=plan.tokens,
+                min_tokens=plan.min_tokens,
                 max_texts=max_texts if batch_size is None else min(batch_size, max_texts),
                 on_window=count,
             )
@@ -558,7 +562,7 @@ class SparseTextEmbedding:
         process = self._this_process()
         with process.opening:
             if process.session is None:
-                process.session = self._sessions.open(
+                process.session, process.plan = self._sessions.open(
                     self._files,
                     precision=self.precision,
                     providers=self._providers,
@@ -575,11 +579,12 @@ class SparseTextEmbedding:
 class _ProcessState:
     """The session of one encoder in one process, and its locks."""
 
-    __slots__ = ("counting", "opening", "origins", "session")
+    __slots__ = ("counting", "opening", "origins", "plan", "session")
 
     def __init__(self) -> None:
         self.opening, self.counting = threading.Lock(), threading.Lock()
         self.session: Session | DeviceSessions | None = None
+        self.plan: BatchPlan
         self.origins: TokenOrigins | None = None
 
 
@@ -628,12 +633,12 @@ def _precision(requested: Precision | None, files: ModelFiles) -> Precision:
     card = files.card
     if requested is None:
         return card.precision
-    if requested not in ("fp32", "int8"):
-        raise InputError(f"precision is {requested!r}, expected 'fp32' or 'int8'.")
-    if files.folder.finished and requested == "fp32" and card.precision == "int8":
+    if requested not in PRECISIONS:
+        raise InputError(f"precision is {requested!r}, expected 'fp32', 'fp16' or 'int8'.")
+    if files.folder.finished and requested != "int8" and card.precision == "int8":
         raise InputError(
-            f"precision is 'fp32', and model {card.model!r} exists only as int8. Leave precision= out, or "
-            f"open another model."
+            f"precision is {requested!r}, and model {card.model!r} exists only as int8. Leave precision= "
+            f"out, or open another model."
         )
     return requested
 

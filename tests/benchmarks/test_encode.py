@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import encode
 from splade_retriever import SparseEmbedding
+from splade_retriever.errors import InputError
 from tests.mlm_graphs import Shape, random_weights, save_mlm
 
 
@@ -54,6 +55,28 @@ def test_ratios_are_to_fastembeds_best_and_to_its_batch_32() -> None:
     rows = {line.split(" | ")[0].strip("| "): line for line in lines}
     assert "| 2.00x | 10.00x | 600 MB | 1/15.0 |" in rows["splade-retriever, fp32"]
     assert "failed" in rows["FastEmbed, batch 8"]
+
+
+def test_a_machine_without_cuda_is_an_error_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["encode", "--device", "cuda", "--model", str(tmp_path / "model")])
+    with pytest.raises(InputError, match="has no CUDAExecutionProvider"):
+        encode.main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_ratios_of_a_gpu_are_to_fastembeds_best_there() -> None:
+    figures = {"peak_mb": 10.0, "load_seconds": 1.0}
+    results = {
+        "FastEmbed, batch 8": {"seconds": 4.0, **figures},
+        "FastEmbed, batch 32": {"seconds": 2.0, **figures},
+        "splade-retriever, fp16": {"seconds": 0.5, **figures},
+        "splade-retriever, fp32": None,
+    }
+    lines = list(encode.device_table(results, [100, 100]))
+    assert lines[4].startswith("| splade-retriever, fp16 | 4.0 | 400 | 4.00x |")
+    assert lines[5] == "| splade-retriever, fp32 | failed | | | | |"
 
 
 def test_contenders_run_in_turn_and_the_median_is_reported() -> None:

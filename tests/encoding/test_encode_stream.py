@@ -52,6 +52,8 @@ def stream(counter: Counter, texts: object, *, workers: int = 2) -> Generator[Sp
         counter.encode,
         tokenizer=TOKENIZER,
         workers=workers,
+        max_tokens=512,
+        min_tokens=192,
         max_texts=None,
         on_window=lambda window: None,
     )
@@ -186,6 +188,8 @@ def test_an_error_of_the_model_ends_the_stream_and_its_threads() -> None:
         broken,
         tokenizer=TOKENIZER,
         workers=2,
+        max_tokens=512,
+        min_tokens=192,
         max_texts=8,
         on_window=lambda window: None,
     )
@@ -203,6 +207,8 @@ def test_a_text_without_tokens_has_an_empty_vector_if_the_model_adds_none() -> N
         Counter().encode,
         tokenizer=Tokenizer(plain, max_length=8),
         workers=1,
+        max_tokens=512,
+        min_tokens=192,
         max_texts=None,
         on_window=lambda window: None,
     )

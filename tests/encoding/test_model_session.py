@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from splade_retriever import SparseEmbedding, SparseTextEmbedding
-from splade_retriever.errors import NotSupportedError
+from splade_retriever.errors import InputError, NotSupportedError
 from tests.tiny import write_tiny_model
 
 TEXTS = [f"the moon and mission number {number} " * 5 for number in range(60)]
@@ -47,6 +47,19 @@ def test_another_precision_or_another_model_has_its_own_session(tiny_folder: Pat
     ]
 
     assert len({id(session(model)) for model in models}) == 3
+
+
+def test_half_precision_returns_nearly_the_vectors_of_float32_and_is_part_of_the_fingerprint(
+    tiny_folder: Path,
+) -> None:
+    exact, half = (SparseTextEmbedding(tiny_folder, precision=kind) for kind in ("fp32", "fp16"))
+    for one, other in zip(exact.embed(TEXTS), half.embed(TEXTS), strict=True):
+        found, expected = other.as_dict(), one.as_dict()
+        for entry in expected.keys() | found.keys():
+            assert abs(expected.get(entry, 0.0) - found.get(entry, 0.0)) <= 0.01
+    assert (exact.fingerprint["precision"], half.fingerprint["precision"]) == ("fp32", "fp16")
+    with pytest.raises(InputError, match="precision is 'fp16', and model .* exists only as int8"):
+        SparseTextEmbedding(precision="fp16")
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="needs Linux's /proc")

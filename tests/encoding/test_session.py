@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
+from splade_retriever import SparseTextEmbedding
 from splade_retriever.encoding.onnx.pooled_model import pooled_graph
 from splade_retriever.encoding.session import (
     DeviceSessions,
@@ -161,6 +162,20 @@ def test_a_provider_that_onnx_runtime_replaces_by_the_processor_is_an_error(
         warnings.simplefilter("ignore")
         with pytest.raises(InputError, match=r"could not start CUDAExecutionProvider and would use CPU"):
             Session(model, providers=checked_providers(["CUDAExecutionProvider"]))
+
+
+def test_a_session_never_continues_on_the_processor_where_a_device_fails_later(unpooled: Session) -> None:
+    # ONNX Runtime's own switch: without it, a call that fails on the device is repeated on the processor.
+    assert not unpooled._backend._enable_fallback
+
+
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_int8_is_refused_on_devices_where_the_processor_would_compute_it(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU, provider])
+    with pytest.raises(InputError, match=f"{provider} has no products of 8-bit codes.*precision='fp16'"):
+        SparseTextEmbedding(providers=[provider])  # the bundled model exists only as int8
 
 
 def test_device_ids_are_an_option_of_the_first_provider() -> None:

@@ -45,7 +45,8 @@ def pooled_graph(
         source: An MLM export that ends in logits (batch, tokens, vocab), or a graph that is pooled already;
             in fp32 the latter is returned unchanged, its own activation included.
         activation: See `GraphBuilder.activation`.
-        precision: "int8" multiplies 8-bit codes, with one scale per row and one per column.
+        precision: "int8" multiplies 8-bit codes, with one scale per row and one per column. "fp16" computes
+            in half precision, for GPUs.
         screened: Whether an fp32 graph skips decoder columns whose weight is 0, for processors: the same
             numbers in less time (`decoder_screening`).
         cache: Folder for the graph; None is the user's cache folder.

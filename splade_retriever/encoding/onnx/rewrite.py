@@ -1,4 +1,4 @@
-"""Rewrites an MLM graph into one that ends in (batch, vocab) weights, in fp32 or int8.
+"""Rewrites an MLM graph into one that ends in (batch, vocab) weights, in fp32, fp16 or int8.
 
 1. Find the decoder by its structure: the last MatMul or Gemm, and its bias, that compute the logits.
 2. Replace padded rows of the last hidden state by the row of the first token, so that padding cannot win the
@@ -10,6 +10,8 @@
 In int8, every product with a constant matrix becomes a product of 8-bit codes (`graph_builder`). In fp32 the
 decoder can be screened: most of its columns are skipped, and the weights are the same (`decoder_screening`).
 Its blocks are then wider, but still a small part of the vocabulary.
+
+In fp16 everything before the activation is computed in half precision (`half_precision`).
 
 Weights are read from the source one at a time and streamed into the new file.
 """
@@ -33,6 +35,7 @@ from splade_retriever.encoding.onnx.graph_builder import (
     column_codes,
     column_scale,
 )
+from splade_retriever.encoding.onnx.half_precision import as_half, narrowed, narrowed_output
 from splade_retriever.encoding.onnx.source_graph import (
     Decoder,
     MatrixProduct,
@@ -67,7 +70,7 @@ def rewrite(
         data_name: The name by which the graph finds `data` beside itself.
         pooled: Whether the source is pooled already and is only quantised; it keeps its own activation.
         activation: See `GraphBuilder.activation`.
-        precision: "int8" quantises every product with a constant matrix.
+        precision: "int8" quantises every product with a constant matrix; "fp16" computes in half precision.
         screened: Whether the decoder of an fp32 graph skips columns whose weight is 0, see
             `decoder_screening`.
 
@@ -101,10 +104,16 @@ def rewrite(
         if screened and precision == "fp32":
             weights = screened_weights(builder, states, decoder.weight, decoder.bias, activation=activation)
         else:
-            weights = builder.activation(_pooled_logits(builder, decoder, states, precision), activation)
+            logits = _pooled_logits(builder, decoder, states, precision)
+            if precision == "fp16":
+                logits = narrowed(builder, logits)
+            weights = builder.activation(logits, activation)
         builder.op("Identity", weights, result="weights")
         output = helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", decoder.vocab_size])
-    return bytes(_assemble(graph, builder, output, WeightWriter(data, data_name)).SerializeToString())
+    elif precision == "fp16":
+        output = narrowed_output(builder, output)
+    model = _assemble(graph, builder, output, WeightWriter(data, data_name), halved=precision == "fp16")
+    return bytes(model.SerializeToString())
 
 
 def _quantise(builder: GraphBuilder, graph: SourceGraph, product: MatrixProduct, result: str) -> None:
@@ -170,7 +179,12 @@ class WeightWriter:
 
 
 def _assemble(
-    source: SourceGraph, builder: GraphBuilder, output: onnx.ValueInfoProto, weights: WeightWriter
+    source: SourceGraph,
+    builder: GraphBuilder,
+    output: onnx.ValueInfoProto,
+    weights: WeightWriter,
+    *,
+    halved: bool,
 ) -> onnx.ModelProto:
     """Assemble the new graph and write its weights."""
     read = {name for node in builder.nodes for name in input_names(node)}
@@ -186,7 +200,9 @@ def _assemble(
     graph.node.extend(builder.nodes)
     graph.input.extend(inputs)
     graph.output.append(output)
-    kept = {name: initializer.array for name, initializer in source.initializers.items()}
+    kept: dict[str, Constant] = {name: one.array for name, one in source.initializers.items()}
+    if halved:
+        kept = {name: as_half(value) for name, value in kept.items()}
     for name, value in {**kept, **builder.constants}.items():
         if name in read:
             graph.initializer.append(weights.write(name, value))
