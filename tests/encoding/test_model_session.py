@@ -58,7 +58,7 @@ def test_half_precision_returns_nearly_the_vectors_of_float32_and_is_part_of_the
         for entry in expected.keys() | found.keys():
             assert abs(expected.get(entry, 0.0) - found.get(entry, 0.0)) <= 0.01
     assert (exact.fingerprint["precision"], half.fingerprint["precision"]) == ("fp32", "fp16")
-    with pytest.raises(InputError, match="precision is 'fp16', and model .* exists only as int8"):
+    with pytest.raises(InputError, match=r"precision is 'fp16', and model .* exists only as int8"):
         SparseTextEmbedding(precision="fp16")
 
 
