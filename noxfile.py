@@ -5,7 +5,9 @@ again. `oldest` and `wheel` add what they need in a temporary folder.
 """
 
 import shutil
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nox
@@ -13,14 +15,18 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "contracts", "words", "tests"]
 
-OLDEST = ["langchain-core==1.2.5", "langchain-tests==1.0.0", "llama-index-core==0.14.14"]
-"""The lowest versions that pyproject.toml allows."""
+LOWEST = (
+    *("tests/test_package.py", "tests/test_filters.py", "tests/test_sparse.py", "tests/test_explanation.py"),
+    *("tests/config", "tests/encoding", "tests/index", "tests/edge/test_client.py", "tests/files"),
+    *("tests/langchain", "tests/llama_index", "tests/haystack", "tests/maintenance", "tests/cli"),
+)
+"""What runs on the lowest versions of all dependencies."""
+
+OF_NEWER = ("-m", "not notebook", "-W", "default::DeprecationWarning")
+"""Old packages beside new ones that they depend on warn of what will be removed."""
 
 MERMAID = "mermaid@11"
 """Draws the diagrams of the documentation; from npm."""
-
-NEEDS_NEWER = ("test_swap", "test_notebooks")
-"""Adapter tests that use packages beside the frameworks, which in turn need newer frameworks."""
 
 
 @nox.session
@@ -57,16 +63,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def oldest(session: nox.Session) -> None:
-    """Run the adapters' tests on the oldest frameworks that pyproject.toml allows."""
-    files = [
-        str(path)
-        for adapter in ("langchain", "llama_index")
-        for path in sorted(Path("tests", adapter).glob("test_*.py"))
-        if path.stem not in NEEDS_NEWER
-    ]
+    """Run tests on the lowest versions of all dependencies that pyproject.toml allows."""
     with tempfile.TemporaryDirectory() as folder:
-        session.run("pip", "install", "--quiet", "--no-deps", "--target", folder, *OLDEST, external=True)
-        session.run("pytest", "-q", "-n", "auto", *files, env={"PYTHONPATH": folder})
+        python = str(Path(folder, "lowest", "bin", "python"))
+        session.run("uv", "venv", "--quiet", "--python", sys.executable, str(Path(folder, "lowest")))
+        lowest = ("uv", "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct")
+        session.run(*lowest, ".[test]")
+        session.run(python, "-m", "pytest", "-q", "-n", "auto", *LOWEST, *OF_NEWER, external=True)
 
 
 @nox.session
@@ -86,22 +89,45 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Install the wheel alone in a fresh environment, and index and search with it."""
+    """Check what is built; use the wheel in a new environment: alone, then typed and with frameworks."""
+    session.run("pytest", "-q", "tests/test_release.py")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".", external=True)
+        session.run("python", "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
         (built,) = home.glob("splade_retriever-*.whl")
-        session.run("python", "-m", "venv", str(home / "fresh"))
-        programs = home / "fresh" / "bin"
-        session.run(str(programs / "pip"), "install", "--quiet", str(built), external=True)
+        session.log(f"the wheel has {built.stat().st_size / 1e6:.1f} MB")
         texts = str(Path("examples", "data", "astronomy").resolve())
+        script = shutil.copy(Path("tests", "user_script.py"), home)
+        session.run("python", "-m", "venv", str(home / "new"))
+        programs = home / "new" / "bin"
+        python, splade = str(programs / "python"), str(programs / "splade")
         alone = {"HOME": folder, "HF_HUB_OFFLINE": "1", "PYTHONPATH": None}
         with session.chdir(folder):
-            splade = str(programs / "splade")
+            started = time.monotonic()
+            session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
             session.run(splade, "index", texts, "--to", "index", external=True, env=alone)
             session.run(
                 splade, "search", "why do stars explode?", "--index", "index", external=True, env=alone
             )
+            session.log(f"from pip install to the first result: {time.monotonic() - started:.0f} s")
+            extras = f"{built}[langchain,llama-index]"
+            session.run(python, "-m", "pip", "install", "--quiet", extras, "mypy", "pyright", external=True)
+            session.run(python, script, "typed", external=True, env=alone)
+            checked = {"PYTHONPATH": None}
+            session.run(python, "-m", "mypy", "--strict", script, external=True, env=checked)
+            if shutil.which("npm") is None:
+                session.warn("pyright is skipped: it needs npm")
+            else:
+                session.run(
+                    python,
+                    "-m",
+                    "pyright",
+                    "--pythonpath",
+                    python,
+                    script,
+                    external=True,
+                    env={"PYTHONPATH": None},
+                )
 
 
 @nox.session

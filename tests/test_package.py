@@ -99,3 +99,12 @@ def test_every_error_is_a_splade_error_and_a_builtin(name: str) -> None:
         assert issubclass(root, errors.SpladeError)
         assert f"└── {name} " in (errors.__doc__ or "")
     assert str(leaf("a sentence")) == "a sentence"
+
+
+def test_the_program_of_a_user_runs(tmp_path: Path) -> None:
+    """The types of the same program are checked by mypy here, and with the wheel by `nox -s wheel`."""
+    pytest.importorskip("langchain_core", reason="needs the extra `langchain`")
+    pytest.importorskip("llama_index.core", reason="needs the extra `llama-index`")
+    from tests.user_script import main
+
+    main(tmp_path / "index")

@@ -25,6 +25,7 @@ from splade_retriever.validation import is_url
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from splade_retriever.evaluation.tune_report import TuneReport
     from splade_retriever.index.options import ServerKeywords
 
 __all__ = ["evaluate", "tune"]
@@ -102,6 +103,16 @@ def tune(
     query_dims: Annotated[
         str, typer.Option("--query-max-active-dims", metavar="LIST", help="Values to try for queries.")
     ] = _QUERY_DIMS,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            "--windows", metavar="LIST", help="merge, truncate or both; by default both if texts are long."
+        ),
+    ] = None,
+    dense: Annotated[
+        str | None,
+        typer.Option("--dense", metavar="NAME", help="Join with this sentence-transformers model, too."),
+    ] = None,
     max_loss: Annotated[
         float, typer.Option("--max-loss", min=0.0, metavar="X", help="Loss of nDCG@10 that is acceptable.")
     ] = 0.01,
@@ -121,18 +132,22 @@ def tune(
     server: ServerKeywords,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the smallest vectors that rank as well on your documents: pruning and datatype.
+    """Find the smallest vectors that rank as well on your documents: pruning, datatype and long texts.
 
     A collection in BEIR layout has judged queries. Of other sources the headings are the queries, and the
     passages under them the answers; the report says so.
     """
+    from splade_retriever.evaluation.baselines import SentenceTransformerEncoder
     from splade_retriever.evaluation.beir import BeirCollection
-    from splade_retriever.evaluation.tune import check_plot, collection_from_headings
+    from splade_retriever.evaluation.tune import collection_from_headings
     from splade_retriever.evaluation.tune import tune as measure
+    from splade_retriever.evaluation.tune_report import check_plot
 
     if plot is not None:
         check_plot(plot)
     documents, queries = _numbers(document_dims), _numbers(query_dims)
+    treatments: Any = None if windows is None else [word.strip() for word in windows.split(",")]
+    dense_encoder = None if dense is None else SentenceTransformerEncoder(dense)
     is_beir = any(Path(source, name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
     if is_beir:
         texts = BeirCollection.read(source)
@@ -149,6 +164,8 @@ def tune(
         model,
         document_dims=documents,
         query_dims=queries,
+        windows=treatments,
+        dense=dense_encoder,
         max_loss=max_loss,
         made_from_headings=not is_beir,
         show_progress=sys.stderr.isatty(),
@@ -156,7 +173,7 @@ def tune(
     if plot is not None:
         report.plot(plot)
     if config is not None:
-        _write_configuration(config, report.index_settings(), model)
+        _write_configuration(config, report, model, dense)
     print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
 
 
@@ -194,10 +211,18 @@ def _numbers(listed: str) -> list[int | None]:
     return values
 
 
-def _write_configuration(path: Path, settings: dict[str, Any], model: str | None) -> None:
+def _write_configuration(path: Path, report: TuneReport, model: str | None, dense: str | None) -> None:
     from splade_retriever.config import to_yaml
 
-    values: dict[str, Any] = {"location": "./index", "model": model, "index": {"create": True, **settings}}
+    values: dict[str, Any] = {
+        "location": "./index",
+        "model": model,
+        "index": {"create": True, **report.index_settings()},
+        **report.search_settings(),
+    }
+    if dense is not None and values["mode"] != "sparse":
+        arguments = {"model_name": dense}
+        values["dense"] = {"class": "langchain_huggingface.HuggingFaceEmbeddings", "args": arguments}
     try:
         path.write_text(to_yaml({name: v for name, v in values.items() if v is not None}), encoding="utf-8")
     except OSError as error:

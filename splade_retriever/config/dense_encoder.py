@@ -33,7 +33,7 @@ class DenseEncoderConfig(BaseModel):
         alias="class",
         description="Import path of the class, such as langchain_huggingface.HuggingFaceEmbeddings.",
     )
-    args: dict[str, Any] = Field({}, description="Arguments of the class by name.", repr=False)
+    args: dict[str, Any] = Field(default={}, description="Arguments of the class by name.", repr=False)
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, serialize_by_alias=True

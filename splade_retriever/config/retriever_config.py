@@ -67,31 +67,38 @@ class RetrieverConfig(BaseModel):
     """
 
     location: str = Field(description="Folder of an existing index, or URL of a Qdrant server.")
-    collection: str = Field("splade", description="Name of the collection.")
+    collection: str = Field(default="splade", description="Name of the collection.")
     model: str | None = Field(
-        None, description="Name or folder of the model; by default the model that the collection records."
+        default=None,
+        description="Name or folder of the model; by default the model that the collection records.",
     )
     encoder: dict[str, Any] = Field(
-        {}, description="Arguments of SparseTextEmbedding for the model, by name.", repr=False
+        default={}, description="Arguments of SparseTextEmbedding for the model, by name.", repr=False
     )
-    index: dict[str, Any] = Field({}, description="Further arguments of SpladeIndex, by name.", repr=False)
-    dense: DenseEncoderConfig | None = Field(None, description="Dense encoder of a hybrid index.")
+    index: dict[str, Any] = Field(
+        default={}, description="Further arguments of SpladeIndex, by name.", repr=False
+    )
+    dense: DenseEncoderConfig | None = Field(default=None, description="Dense encoder of a hybrid index.")
     api_key_variable: str | None = Field(
-        None, description="Environment variable that holds the server's API key."
+        default=None, description="Environment variable that holds the server's API key."
     )
-    k: int = Field(4, ge=1, description="Maximum number of documents.")
-    filter: dict[str, Any] | None = Field(None, description="Conditions on the metadata, by key.")
+    k: int = Field(default=4, ge=1, description="Maximum number of documents.")
+    filter: dict[str, Any] | None = Field(default=None, description="Conditions on the metadata, by key.")
     mode: Mode | None = Field(
-        None, description="By default hybrid where there is a dense encoder, else sparse."
+        default=None, description="By default hybrid where there is a dense encoder, else sparse."
     )
-    fusion: Fusion | None = Field(None, description="How a hybrid search joins its two rankings.")
-    score_threshold: float | None = Field(None, description="Minimum score, in the engine's scale.")
-    explain: bool = Field(False, description="Put an explanation of its score into each document's metadata.")
+    fusion: Fusion | None = Field(default=None, description="How a hybrid search joins its two rankings.")
+    score_threshold: float | None = Field(default=None, description="Minimum score, in the engine's scale.")
+    explain: bool = Field(
+        default=False, description="Put an explanation of its score into each document's metadata."
+    )
     origins: bool = Field(
-        False, description="Name in the explanation the word that each token of an expansion comes from."
+        default=False,
+        description="Name in the explanation the word that each token of an expansion comes from.",
     )
     controls: QueryControls | None = Field(
-        None, description="Words to boost, require or exclude, synonyms, and whether queries are expanded."
+        default=None,
+        description="Words to boost, require or exclude, synonyms, and whether queries are expanded.",
     )
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)

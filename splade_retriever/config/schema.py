@@ -15,6 +15,9 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration file: one retriever, or several under `retrievers`."""
     retriever = RetrieverConfig.model_json_schema(ref_template="#/$defs/{model}")
     definitions = retriever.pop("$defs", {})
+    for definition in definitions.values():  # some versions of pydantic leave it out for dataclasses
+        if "properties" in definition:
+            definition["additionalProperties"] = False
     retriever["description"] = "Where an index is and how it is searched."
     properties = retriever["properties"]
     properties["index"] |= _arguments(index_types())

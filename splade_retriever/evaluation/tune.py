@@ -1,4 +1,4 @@
-"""Finds the smallest vectors that rank as well: pruning and datatype, measured on your own documents."""
+"""Finds the smallest vectors that rank as well on your documents, and the weights of hybrid searches."""
 
 from __future__ import annotations
 
@@ -6,130 +6,42 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypedDict
 
 import numpy as np
 
 from splade_retriever.edge.disk_usage import disk_usage
 from splade_retriever.encoding.model_loading import ModelArgument, check_plain_weights, load_encoder
-from splade_retriever.errors import InputError, MissingExtraError
+from splade_retriever.encoding.windows import WindowTokenizer, embed_complete_texts
+from splade_retriever.errors import InputError
 from splade_retriever.evaluation.baselines import import_optional
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import ndcg_of_each
-from splade_retriever.index.options import Datatype
+from splade_retriever.evaluation.tune_report import HybridRow, TuneReport, TuneRow
+from splade_retriever.index.documents import Hit
+from splade_retriever.index.options import Datatype, Fusion, Mode, Windows
 from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import checked_float, checked_int
 
-__all__ = ["TuneReport", "TuneRow", "check_plot", "choose", "collection_from_headings", "tune"]
+__all__ = ["choose", "choose_hybrid", "collection_from_headings", "tune"]
+
+Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+"""nDCG@10 of each query."""
 
 _DEPTH: Final = 10
+_TEXTS_PER_BATCH: Final = 256
 _SAMPLES: Final = 2000
 """Bootstrap samples of the queries."""
 _SEED: Final = 0
 _MIN_WORDS: Final = 2
 """A heading of one word, such as "Overview", says too little to be a query."""
-
-
-@dataclass(frozen=True)
-class TuneRow:
-    """One combination of settings."""
-
-    max_active_dims: int | None
-    query_max_active_dims: int | None
-    datatype: Datatype
-    ndcg_at_10: float
-    difference: float
-    """nDCG@10 minus that of the first row, which prunes nothing."""
-    low: float
-    """Lower end of the 95 % interval of the difference, by a paired bootstrap over the queries."""
-    high: float
-    index_bytes: int
-    """Size of the closed index folder on disk, texts included."""
-    search_ms: float
-    """Median time to find the best 10 documents for an encoded query."""
-    on_front: bool = False
-    """No other row is at least as good in quality, size and time, and better in one."""
-
-
-@dataclass(frozen=True)
-class TuneReport:
-    """All combinations, and the one to use."""
-
-    collection: str
-    documents: int
-    queries: int
-    made_from_headings: bool
-    """The queries are headings of the documents, not judged by people."""
-    max_loss: float
-    rows: tuple[TuneRow, ...]
-    choice: TuneRow
-    """The smallest row whose loss is at most `max_loss`, also at the lower end of its interval."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
-    def index_settings(self) -> dict[str, Any]:
-        """Return the chosen settings as arguments of `SpladeIndex`."""
-        chosen = self.choice
-        settings = {
-            "max_active_dims": chosen.max_active_dims,
-            "query_max_active_dims": chosen.query_max_active_dims,
-            "datatype": None if chosen.datatype == "float32" else chosen.datatype,
-        }
-        return {name: value for name, value in settings.items() if value is not None}
-
-    def to_markdown(self) -> str:
-        """Return the report as a Markdown table."""
-        source = "made from headings, not judged by people" if self.made_from_headings else "judged"
-        lines = [
-            f"**{self.collection}**: documents {self.documents:,}, queries {self.queries:,} ({source})",
-            "",
-            "| document dims | query dims | datatype | nDCG@10 | difference (95 %) | index | search | |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for row in self.rows:
-            mark = "chosen" if row == self.choice else "front" if row.on_front else ""
-            lines.append(
-                f"| {row.max_active_dims or 'all'} | {row.query_max_active_dims or 'all'} | {row.datatype} | "
-                f"{row.ndcg_at_10:.4f} | {row.difference:+.4f} ({row.low:+.4f}..{row.high:+.4f}) | "
-                f"{row.index_bytes / 1e6:.1f} MB | {row.search_ms:.1f} ms | {mark} |"
-            )
-        lines += [
-            "",
-            f"- chosen: the smallest index that loses at most {self.max_loss} with 97.5 % certainty",
-        ]
-        return "\n".join(lines)
-
-    def plot(self, path: str | Path) -> None:
-        """Draw quality against size and against time, as PNG or SVG by the file's extension.
-
-        Raises:
-            InputError: If the file does not end in .png or .svg.
-            MissingExtraError: If matplotlib is not installed.
-        """
-        check_plot(path)
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        sizes = [row.index_bytes / 1e6 for row in self.rows]
-        times = [row.search_ms for row in self.rows]
-        for axes, values, label in zip(
-            figure.subplots(1, 2, sharey=True), (sizes, times), ("index, MB", "search, ms"), strict=True
-        ):
-            for row, value in zip(self.rows, values, strict=True):
-                errors = [[row.difference - row.low], [row.high - row.difference]]
-                colour = "C3" if row == self.choice else "C0" if row.on_front else "0.6"
-                axes.errorbar(value, row.ndcg_at_10, yerr=errors, fmt="o", color=colour)
-            axes.set_xlabel(label)
-            axes.set_ylabel("nDCG@10")
-        figure.suptitle(f"{self.collection}: chosen red, Pareto front blue; bars: 95 % of the difference")
-        figure.savefig(path)
 
 
 def tune(
@@ -139,13 +51,16 @@ def tune(
     document_dims: Sequence[int | None] = (None, 128, 64, 32),
     query_dims: Sequence[int | None] = (None, 32, 16, 8),
     datatypes: Sequence[Datatype] = ("float32", "float16"),
+    windows: Sequence[Windows] | None = None,
+    dense: DenseEncoder | NodeEncoder | None = None,
+    hybrid_weights: Sequence[tuple[float, float]] = ((3, 1), (2, 1), (1, 1), (1, 2), (1, 3)),
     max_loss: float = 0.01,
     made_from_headings: bool = False,
     show_progress: bool = False,
 ) -> TuneReport:
     """Index a collection with every combination of settings, and measure quality, size and time.
 
-    Documents and queries are encoded once.
+    Documents and queries are encoded once, documents once more for another treatment of long texts.
 
     Args:
         collection: Documents, queries and judgements.
@@ -153,75 +68,75 @@ def tune(
         document_dims: Values of `max_active_dims`; None keeps all weights.
         query_dims: Values of `query_max_active_dims`.
         datatypes: How the engine stores weights.
+        windows: How to treat texts that are longer than the model reads, "merge" or "truncate"; the other
+            rows are compared with the first. None for both if there are such texts, else "truncate".
+        dense: A dense encoder, to measure hybrid searches with the chosen settings as well.
+        hybrid_weights: Weights of the sparse and the dense ranking.
         max_loss: Loss of nDCG@10 that is acceptable.
         made_from_headings: Say in the report that nobody judged the queries.
         show_progress: Show a progress bar while documents are encoded.
 
     Raises:
-        InputError: If a list of values is empty, or `max_loss` is negative.
+        InputError: If a list of values is empty, `max_loss` is negative, or `windows` has another value.
         MissingExtraError: If ir-measures is not installed.
     """
-    if not (document_dims and query_dims and datatypes):
+    if not (document_dims and query_dims and datatypes and hybrid_weights) or windows == ():
         raise InputError("tune() got an empty list of values, expected at least one value of each.")
     max_loss = checked_float("max_loss", max_loss, "a number of 0 or more", minimum=0.0)
     document_dims, query_dims = (
         [checked_int(name, value, minimum=1, optional=True) for value in values]
         for name, values in (("document_dims", document_dims), ("query_dims", query_dims))
     )
+    if not set(windows or ()) <= {"merge", "truncate"}:
+        raise InputError(f"windows is {windows!r}, expected 'merge' and 'truncate'.")
     import_optional("ir_measures", "ir-measures")
     encoder = load_encoder(model, lazy_load=False)
     check_plain_weights(encoder, "tune()")
-    vectors = encoder.passage_embed(list(collection.documents.values()))
-    documents = list(_with_progress(vectors, collection, shown=show_progress))
+    treatments = windows or _treatments(collection, encoder)
     queries = list(encoder.query_embed(list(collection.queries.values())))
     rows: list[TuneRow] = []
-    first: np.ndarray[Any, np.dtype[np.float64]] | None = None
-    for datatype, kept in itertools.product(datatypes, document_dims):
-        index_settings = {"model": encoder, "max_active_dims": kept, "datatype": datatype}
-        measured = _measured(index_settings, collection, documents, queries, query_dims=query_dims)
-        for query_kept, (scores, search_ms, size) in measured.items():
-            first = scores if first is None else first
-            low, high = _interval(scores - first)
-            rows.append(
-                TuneRow(
-                    max_active_dims=kept,
-                    query_max_active_dims=query_kept,
-                    datatype=datatype,
-                    ndcg_at_10=float(scores.mean()),
-                    difference=float((scores - first).mean()),
-                    low=low,
-                    high=high,
-                    index_bytes=size,
-                    search_ms=search_ms,
+    vectors: dict[Windows, list[SparseEmbedding]] = {}
+    first: Scores | None = None
+    for treatment in treatments:
+        vectors[treatment] = _encoded(collection, encoder, treatment, show_progress=show_progress)
+        for datatype, kept in itertools.product(datatypes, document_dims):
+            settings = {
+                "model": encoder,
+                "max_active_dims": kept,
+                "datatype": datatype,
+                "windows": treatment,
+            }
+            measured = _measured(settings, collection, vectors[treatment], queries, query_dims=query_dims)
+            for query_kept, (scores, search_ms, size) in measured.items():
+                first = scores if first is None else first
+                rows.append(
+                    TuneRow(
+                        max_active_dims=kept,
+                        query_max_active_dims=query_kept,
+                        datatype=datatype,
+                        windows=treatment,
+                        index_bytes=size,
+                        search_ms=search_ms,
+                        **_compared(scores, first),
+                    )
                 )
-            )
     marked = tuple(replace(row, on_front=_is_on_front(row, rows)) for row in rows)
+    choice = choose(marked, max_loss=max_loss)
+    hybrid: tuple[HybridRow, ...] = ()
+    if dense is not None:
+        measure = partial(_hybrid_rows, collection, vectors[choice.windows], encoder=encoder)
+        hybrid = tuple(measure(dense=dense, choice=choice, weights=hybrid_weights))
     return TuneReport(
         collection=collection.name,
-        documents=len(documents),
+        documents=len(collection.documents),
         queries=len(queries),
         made_from_headings=made_from_headings,
         max_loss=max_loss,
         rows=marked,
-        choice=choose(marked, max_loss=max_loss),
+        choice=choice,
+        hybrid=hybrid,
+        hybrid_choice=choose_hybrid(hybrid) if hybrid else None,
     )
-
-
-def check_plot(path: str | Path) -> None:
-    """Check that a plot can be drawn, before anything is measured.
-
-    Raises:
-        InputError: If the file does not end in .png or .svg.
-        MissingExtraError: If matplotlib is not installed.
-    """
-    if Path(path).suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"The plot's file is {str(path)!r}, expected a name that ends in .png or .svg.")
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            'The plot needs matplotlib. Run: pip install "splade-retriever[plot]"'
-        ) from error
 
 
 def choose(rows: Sequence[TuneRow], *, max_loss: float) -> TuneRow:
@@ -232,6 +147,15 @@ def choose(rows: Sequence[TuneRow], *, max_loss: float) -> TuneRow:
     """
     good = [row for row in rows if row.low >= -max_loss]
     return min(good or rows[:1], key=lambda row: (row.index_bytes, row.search_ms))
+
+
+def choose_hybrid(rows: Sequence[HybridRow]) -> HybridRow:
+    """Return the row with the largest gain at the lower end of its interval; the first if none is above 0.
+
+    The first row is sparse vectors alone, which need no second encoder.
+    """
+    best = max(rows, key=lambda row: row.low)
+    return best if best.low > 0 else rows[0]
 
 
 def collection_from_headings(
@@ -285,36 +209,108 @@ def _measured(
     queries: Sequence[SparseEmbedding],
     *,
     query_dims: Sequence[int | None],
-) -> dict[int | None, tuple[np.ndarray[Any, np.dtype[np.float64]], float, int]]:
+) -> dict[int | None, tuple[Scores, float, int]]:
     """Index the documents once, and search with every pruning of the queries."""
-    rankings: dict[int | None, dict[str, list[str]]] = {}
-    seconds: dict[int | None, list[float]] = {}
+    results: dict[int | None, tuple[Scores, float]] = {}
     with tempfile.TemporaryDirectory(prefix="splade-tune-") as place:
         with SpladeIndex(place, **index_settings) as index:
             texts = list(collection.documents.values())
             index.add(texts, ids=list(collection.documents), vectors=documents)
             index.optimize()
+            search = partial(index.search, k=_DEPTH + 1)
             for query_kept in query_dims:
-                rankings[query_kept], seconds[query_kept] = {}, []
-                for id, vector in zip(collection.queries, queries, strict=True):
-                    pruned = prune(vector, query_kept)
-                    started = time.perf_counter()
-                    hits = index.search(pruned, k=_DEPTH + 1)
-                    seconds[query_kept].append(time.perf_counter() - started)
-                    excluded = id if id in collection.queries_in_corpus else None
-                    rankings[query_kept][id] = [hit.id for hit in hits if hit.id != excluded][:_DEPTH]
+                pruned = [prune(vector, query_kept) for vector in queries]
+                results[query_kept] = _ranked(search, collection, pruned)
         size = disk_usage(Path(place))
-    return {
-        query_kept: (
-            ndcg_of_each(ranking, collection.judgements),
-            statistics.median(seconds[query_kept]) * 1e3,
-            size,
-        )
-        for query_kept, ranking in rankings.items()
-    }
+    return {query_kept: (scores, ms, size) for query_kept, (scores, ms) in results.items()}
 
 
-def _interval(differences: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+def _hybrid_rows(
+    collection: BeirCollection,
+    documents: Sequence[SparseEmbedding],
+    *,
+    encoder: Encoder,
+    dense: DenseEncoder | NodeEncoder,
+    choice: TuneRow,
+    weights: Sequence[tuple[float, float]],
+) -> Iterator[HybridRow]:
+    """Measure sparse, dense and hybrid searches with the chosen settings; sparse comes first."""
+    ways: list[tuple[Mode, tuple[float, float] | None]] = [("sparse", None), ("dense", None)]
+    ways += [("hybrid", pair) for pair in weights]
+    with (
+        tempfile.TemporaryDirectory(prefix="splade-tune-") as place,
+        SpladeIndex(
+            place,
+            model=encoder,
+            dense=dense,
+            max_active_dims=choice.max_active_dims,
+            query_max_active_dims=choice.query_max_active_dims,
+            datatype=choice.datatype,
+            windows=choice.windows,
+        ) as index,
+    ):
+        index.add(list(collection.documents.values()), ids=list(collection.documents), vectors=documents)
+        first: Scores | None = None
+        for mode, pair in ways:
+            fusion = Fusion() if pair is None else Fusion(weights=pair)
+            search = partial(index.search, k=_DEPTH + 1, mode=mode, fusion=fusion)
+            scores, search_ms = _ranked(search, collection, list(collection.queries.values()))
+            first = scores if first is None else first
+            yield HybridRow(mode=mode, weights=pair, search_ms=search_ms, **_compared(scores, first))
+
+
+def _ranked(
+    search: Callable[[Any], list[Hit]], collection: BeirCollection, queries: Sequence[Any]
+) -> tuple[Scores, float]:
+    """Search for each query; return the nDCG@10 of each, and the median time in milliseconds."""
+    ranking: dict[str, list[str]] = {}
+    seconds: list[float] = []
+    for id, query in zip(collection.queries, queries, strict=True):
+        started = time.perf_counter()
+        hits = search(query)
+        seconds.append(time.perf_counter() - started)
+        excluded = id if id in collection.queries_in_corpus else None
+        ranking[id] = [hit.id for hit in hits if hit.id != excluded][:_DEPTH]
+    return ndcg_of_each(ranking, collection.judgements), statistics.median(seconds) * 1e3
+
+
+def _treatments(collection: BeirCollection, encoder: Encoder) -> Sequence[Windows]:
+    return ("merge", "truncate") if _has_long_texts(collection, encoder) else ("truncate",)
+
+
+def _has_long_texts(collection: BeirCollection, encoder: Encoder) -> bool:
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if not isinstance(tokenizer, WindowTokenizer):
+        return False
+    texts = iter(collection.documents.values())
+    batches = iter(lambda: list(itertools.islice(texts, _TEXTS_PER_BATCH)), [])
+    return any(item.truncated for batch in batches for item in tokenizer.encode_batch(batch))
+
+
+def _encoded(
+    collection: BeirCollection, encoder: Encoder, treatment: Windows, *, show_progress: bool
+) -> list[SparseEmbedding]:
+    texts = list(collection.documents.values())
+    if treatment == "merge":
+        return embed_complete_texts(texts, encoder)
+    return list(_with_progress(encoder.passage_embed(texts), collection, shown=show_progress))
+
+
+class _Compared(TypedDict):
+    ndcg_at_10: float
+    difference: float
+    low: float
+    high: float
+
+
+def _compared(scores: Scores, first: Scores) -> _Compared:
+    """Return the mean, its difference to that of other scores, and the interval of the difference."""
+    low, high = _interval(scores - first)
+    difference = float((scores - first).mean())
+    return {"ndcg_at_10": float(scores.mean()), "difference": difference, "low": low, "high": high}
+
+
+def _interval(differences: Scores) -> tuple[float, float]:
     """Return the 95 % interval of the mean of paired differences, by a bootstrap over the queries."""
     random = np.random.default_rng(_SEED)
     count = len(differences)

@@ -13,8 +13,13 @@ from splade_retriever.cli.commands import app
 from splade_retriever.errors import InputError
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import ndcg_of_each, score_rankings
-from splade_retriever.evaluation.tune import TuneRow, choose, collection_from_headings, tune
+from splade_retriever.evaluation.tune import choose, choose_hybrid, collection_from_headings, tune
+from splade_retriever.evaluation.tune_report import HybridRow, TuneRow
+from tests.evaluation.conftest import WORDS
 from tests.words import WordEncoder
+
+ONE: dict[str, Any] = {"document_dims": (None,), "query_dims": (None,), "datatypes": ("float32",)}
+"""No pruning, in one datatype."""
 
 
 def test_every_combination_is_measured_against_the_first(collection: BeirCollection) -> None:
@@ -51,6 +56,7 @@ def row(low: float, size: int, ms: float = 1.0, **changed: Any) -> TuneRow:
         "max_active_dims": None,
         "query_max_active_dims": None,
         "datatype": "float32",
+        "windows": "truncate",
         "ndcg_at_10": 0.5 + low,
         "difference": low,
         "high": low,
@@ -89,7 +95,71 @@ def test_headings_of_two_words_are_queries_without_being_in_the_text() -> None:
     assert len(collection_from_headings("notes", many, max_queries=10).queries) == 10
 
 
+def test_long_texts_are_measured_complete_and_truncated(collection: BeirCollection) -> None:
+    """The word that a query asks for is at the end of each document, where truncation loses it."""
+    few = ONE
+    assert {row.windows for row in tune(collection, WordEncoder(), **few).rows} == {"truncate"}
+
+    report = tune(collection, WordEncoder(max_length=8), **few)
+
+    merged, truncated = report.rows
+    assert (merged.windows, truncated.windows) == ("merge", "truncate")
+    assert merged.ndcg_at_10 == 1.0
+    assert truncated.high < 0
+    assert report.choice == merged
+    assert report.index_settings() == {"windows": "merge"}
+    assert "| merge | 1.0000 |" in report.to_markdown()
+    alone = tune(collection, WordEncoder(max_length=8), windows=("truncate",), **few)
+    assert [row.windows for row in alone.rows] == ["truncate"]
+
+
+class WordPlaces:
+    """A dense encoder that knows which of `WORDS` a text has most often; `noise` answers anything else."""
+
+    def __init__(self, *, noise: bool = False) -> None:
+        self.noise = noise
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        if self.noise:
+            return [1.0, *[float(len(text) % 3)] * 7]
+        return [float(text.count(word)) ** 3 + 0.01 for word in WORDS]
+
+
+def test_hybrid_weights_are_chosen_where_the_gain_is_certain(collection: BeirCollection) -> None:
+    few: dict[str, Any] = {**ONE, "windows": ("truncate",)}
+    blind = WordEncoder(max_length=8)  # reads the words that all documents share
+
+    gain = tune(collection, blind, dense=WordPlaces(), hybrid_weights=((1, 1), (1, 3)), **few)
+
+    assert [row.label for row in gain.hybrid] == ["sparse", "dense", "1 : 1", "1 : 3"]
+    assert gain.hybrid[0].difference == 0
+    assert gain.hybrid_choice in gain.hybrid[1:]
+    assert gain.hybrid_choice is not None
+    assert gain.hybrid_choice.low > 0
+    assert gain.search_settings()["mode"] in ("dense", "hybrid")
+    assert "| 1 : 3 |" in gain.to_markdown()
+    noise = tune(collection, WordEncoder(), dense=WordPlaces(noise=True), **few)
+    assert noise.hybrid_choice == noise.hybrid[0]
+    assert noise.search_settings() == {"mode": "sparse"}
+    assert tune(collection, WordEncoder(), **few).search_settings() == {}
+
+
+def test_a_hybrid_gain_that_may_be_noise_is_not_chosen() -> None:
+    def row(mode: Any, low: float, high: float) -> HybridRow:
+        weights = (1.0, 1.0) if mode == "hybrid" else None
+        return HybridRow(mode, weights, 0.5, (low + high) / 2, low, high, 1.0)
+
+    rows = [row("sparse", 0, 0), row("dense", -0.2, 0.3), row("hybrid", -0.001, 0.4)]
+    assert choose_hybrid(rows) is rows[0]
+    assert choose_hybrid([*rows, row("hybrid", 0.001, 0.01)]).low == 0.001
+
+
 def test_wrong_arguments_are_refused(collection: BeirCollection) -> None:
+    with pytest.raises(InputError, match="expected 'merge' and 'truncate'"):
+        tune(collection, WordEncoder(), windows=("points",))
     with pytest.raises(InputError, match="empty list of values"):
         tune(collection, WordEncoder(), document_dims=())
 

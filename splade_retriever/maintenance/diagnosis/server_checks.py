@@ -75,13 +75,15 @@ def _version_finding(server: str) -> Finding:
         return result(
             level="warning",
             found=f"{found}: they are tested with each other if they differ by one minor version at most",
-            advice=f"Update the older one: `pip install 'qdrant-client=={_line(server)}.*'`, or the server.",
+            advice=_update(client, server),
         )
     return result(found=found)
 
 
-def _line(version: str) -> str:
-    return ".".join(map(str, release_of(version)))
+def _update(client: str, server: str) -> str:
+    if release_of(server) > release_of(client):
+        return f"Update the client: `pip install --upgrade 'qdrant-client>={server}'`."
+    return f"Update the server to version {'.'.join(map(str, release_of(client)))}."
 
 
 def _memory_finding(collection: Collection) -> Finding:
