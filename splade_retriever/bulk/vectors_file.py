@@ -91,7 +91,7 @@ def note_of(path: Path) -> str | None:
     """Return the note of a part; None if there is no such file, or it is not complete."""
     try:
         return str(_content(path)["note"])
-    except (OSError, InputError):
+    except InputError:
         return None
 
 
@@ -112,10 +112,34 @@ def read_rows(path: Path, *, batch_size: int = 512) -> Iterator[Row]:
         InputError: If it is not a file of `splade encode --out`, or a row is not valid.
     """
     _content(path)
-    for batch in pq.ParquetFile(path).iter_batches(batch_size, columns=_SCHEMA.names):
-        for row in batch.to_pylist():
-            passage = Passage(row["id"], row["text"], json.loads(row["metadata"]), row["context"])
-            yield Row(passage, row["file"], SparseEmbedding(values=row["values"], indices=row["indices"]))
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size, columns=_SCHEMA.names):
+            for row in batch.to_pylist():
+                number += 1
+                yield _row(row)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read after row {max(0, number - 1)} ({type(error).__name__}: {error}). The "
+            f"rows before it may be stored. Write it again with `splade encode FILES --out {path.name}`."
+        ) from error
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    """Make a row of its columns.
+
+    Raises:
+        KeyError: If a column is missing.
+        TypeError: If a value has another type than this package writes.
+        ValueError: If the metadata is not JSON, or the vector is not valid.
+    """
+    strings = [row[name] for name in ("id", "text", "context", "file")]
+    metadata = json.loads(row["metadata"])
+    if not all(isinstance(value, str) for value in strings) or not isinstance(metadata, dict):
+        raise TypeError("a value is missing")
+    id, text, context, file = strings
+    vector = SparseEmbedding(values=row["values"] or [], indices=row["indices"] or [])
+    return Row(Passage(id, text, metadata, context), file, vector)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def _content(path: Path) -> dict[str, Any]:
         content = json.loads(metadata[_KEY])
         if content["format"] == _FORMAT and isinstance(content["encoder"], dict):
             return dict(content)
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not a file of vectors ({type(error).__name__}: {error}). Write one with "
             f"`splade encode FILES --out {path.name}`."

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from splade_retriever.edge.small_files import read_small_text
+
 __all__ = ["Checksums", "json_checksum"]
 
 _FORMAT: Final = 1
@@ -89,12 +91,12 @@ class Checksums:
 
     def _read(self) -> dict[str, tuple[int, int]] | None:
         try:
-            stored = json.loads(self._manifest.read_text("utf-8"))
+            stored = json.loads(read_small_text(self._manifest))
             checksum = stored.pop("checksum")
             if stored["format"] != _FORMAT or checksum != json_checksum(stored):
                 return None
             return {name: (size, crc) for name, (size, crc) in stored["files"].items()}
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

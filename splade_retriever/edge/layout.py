@@ -35,6 +35,7 @@ from qdrant_client import models
 
 from splade_retriever.edge.checksums import Checksums, json_checksum
 from splade_retriever.edge.convert_config import Shard
+from splade_retriever.edge.small_files import read_small_text
 from splade_retriever.errors import InputError, StorageError
 from splade_retriever.validation import type_name
 
@@ -327,9 +328,9 @@ def _link_error(path: Path) -> StorageError:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise _link_error(path) if path.is_symlink() else ValueError("it is missing, or not a file")
-    return path.read_text("utf-8")
+    if path.is_symlink():
+        raise _link_error(path)
+    return read_small_text(path)
 
 
 def _write_atomically(path: Path, text: str) -> None:

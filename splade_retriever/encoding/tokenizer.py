@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import tokenizers
 
@@ -52,6 +52,17 @@ class TokenIds:
 
     ids: list[int]
     truncated: bool
+
+
+class _Piece(NamedTuple):
+    """A part of a long text."""
+
+    start: int
+    end: int
+    encoded: tokenizers.Encoding
+    """Its tokens, and further ones behind its end."""
+    tokens: int
+    """The number of its own tokens."""
 
 
 class Tokenizer:
@@ -112,16 +123,41 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Tokenise texts, in order; tokens beyond `max_length` are cut off and counted.
 
+        At most 262,144 characters are tokenised at once, so a longer word counts as several.
+
         Raises:
             InputError: If a text cannot be written as UTF-8; see `check_text`.
         """
         for position, text in enumerate(texts):
             check_text(text, position)
         with translated_errors(_FAILED, ModelOutputError):
-            return [
-                self._finished(one)
-                for one in self._backend.encode_batch(list(texts), add_special_tokens=False)
-            ]
+            return [one for group in _groups(texts) for one in self._encode_group(group)]
+
+    def _encode_group(self, texts: list[str]) -> list[Encoding]:
+        if len(texts) == 1 and len(texts[0]) > _MAX_PIECE:
+            return [self._encode_long(texts[0])]
+        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [self._finished(one) for one in encoded]
+
+    def _encode_long(self, text: str) -> Encoding:
+        kept: list[tokenizers.Encoding] = []
+        starts: list[int] = []
+        count = 0
+        for piece in self._pieces(text, end=len(text), size=_MAX_PIECE):
+            room = self._room - count
+            if room > 0:
+                plain = self._tokens_of(text, piece)
+                plain.truncate(room)
+                kept.append(plain)
+                starts += [piece.start] * len(plain.ids)
+            count += piece.tokens
+        full = self._backend.post_process(tokenizers.Encoding.merge(kept, False))
+        places = iter(starts)
+        offsets = [
+            (first, end) if special else (first + (start := next(places)), end + start)
+            for (first, end), special in zip(full.offsets, full.special_tokens_mask, strict=True)
+        ]
+        return Encoding(ids=full.ids, offsets=offsets, truncated=max(0, count - self._room))
 
     def _finished(self, plain: tokenizers.Encoding) -> Encoding:
         truncated = max(0, len(plain.ids) - self._room)
@@ -176,24 +212,44 @@ class Tokenizer:
     def _encode_pieces(self, text: str) -> tuple[tokenizers.Encoding, bool]:
         """Tokenise pieces until the model's input is full; also return whether the text continues."""
         parts: list[tokenizers.Encoding] = []
-        count = start = 0
-        end, size = min(len(text), _MAX_CHARACTERS), self.max_length * _CHARACTERS_PER_TOKEN
-        while count <= self._room and (start < end or not parts):
+        count, end = 0, min(len(text), _MAX_CHARACTERS)
+        for piece in self._pieces(text, end=end, size=self.max_length * _CHARACTERS_PER_TOKEN):
+            parts.append(self._tokens_of(text, piece))
+            count += piece.tokens
+            if count > self._room:
+                break
+        merged = tokenizers.Encoding.merge(parts, False)
+        return merged, count > self._room or end < len(text)
+
+    def _pieces(self, text: str, *, end: int, size: int) -> Iterator[_Piece]:
+        """Tokenise a text up to `end` in pieces of about `size` characters.
+
+        A word that is longer than a piece is not split up to `_MAX_PIECE`.
+        """
+        start = 0
+        while start < end or not start:
             piece = text[start : min(start + size, end)]
             plain = self._backend.encode(piece, add_special_tokens=False)
-            cut = len(piece)
+            cut, tokens = len(piece), len(plain.ids)
             if start + len(piece) < end:
                 cut = _space_run(piece) or _last_word(plain)
                 if not cut and size < _MAX_PIECE:
                     size = min(size * 8, _MAX_PIECE)  # one word so far: it must not be split
                     continue
                 cut = cut or len(piece)
-                plain.truncate(sum(1 for first, _ in plain.offsets if first < cut))
-            parts.append(plain)
-            count += len(plain.ids)
+                tokens = sum(1 for first, _ in plain.offsets if first < cut)
+            yield _Piece(start, start + cut, plain, tokens)
             start += cut
-        merged = tokenizers.Encoding.merge(parts, False)
-        return merged, count > self._room or end < len(text)
+            if not cut:
+                return
+
+    def _tokens_of(self, text: str, piece: _Piece) -> tokenizers.Encoding:
+        """Return the tokens of a piece alone, without those behind its end."""
+        if piece.tokens == len(piece.encoded.ids):
+            return piece.encoded
+        # Not truncated: the tokens that are cut off would stay in `overflowing`, and merging combines the
+        # overflow of all pieces, which takes time that is exponential in their number.
+        return self._backend.encode(text[piece.start : piece.end], add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join vocabulary entries to text; one id returns the entry itself.
@@ -203,6 +259,20 @@ class Tokenizer:
         """
         self.tokens(ids)
         return str(self._backend.decode([int(token_id) for token_id in ids], skip_special_tokens=False))
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in groups of about `_MAX_PIECE` characters, a longer text alone."""
+    group: list[str] = []
+    characters = 0
+    for text in texts:
+        if group and characters + len(text) > _MAX_PIECE:
+            yield group
+            group, characters = [], 0
+        group.append(text)
+        characters += len(text)
+    if group:
+        yield group
 
 
 def _space_run(piece: str) -> int:

@@ -1,5 +1,6 @@
 """Texts to ids and back: truncation and counting."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,38 @@ def test_a_text_of_20_million_characters_without_words_needs_bounded_memory(unit
 
     # The whole text at once would need 60 to 300 bytes for each character: 1,200 to 6,000 MB.
     assert int(printed.stdout) < 400
+
+
+@pytest.mark.parametrize("unit", ["the moon rover. ", "...", "moon\n\n", "é中 "])
+def test_a_text_of_several_pieces_has_the_tokens_of_the_complete_text(
+    monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    backend = tiny_tokenizer()
+    text = unit * 60
+    texts = ["the moon", text, "", text[:50], " "]
+    complete = Tokenizer(backend, max_length=40).encode_batch(texts)
+
+    monkeypatch.setattr("splade_retriever.encoding.tokenizer._MAX_PIECE", 48)
+    assert Tokenizer(backend, max_length=40).encode_batch(texts) == complete
+    assert Tokenizer(backend, max_length=10_000).encode_batch(texts)[1].truncated == 0
+
+
+def test_a_million_characters_are_counted_in_bounded_memory() -> None:
+    tokenizer = Tokenizer(tiny_tokenizer(), max_length=40)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    (encoding,) = tokenizer.encode_batch(["moon. " * 200_000])
+
+    assert encoding.truncated == 400_000 - 38
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_a_text_of_many_pieces_with_few_tokens_is_encoded_in_time() -> None:
+    tokenizer = Tokenizer(tiny_tokenizer(), max_length=512)
+    text = f"{chr(0x200B) * 1000} moon" * 400
+    moon = tokenizer.encode_truncated(["moon"])[0].ids[1]
+
+    (encoded,) = tokenizer.encode_truncated([text])
+
+    assert encoded.ids.count(moon) == 400
+    assert tokenizer.encode_batch([text])[0].ids == encoded.ids
