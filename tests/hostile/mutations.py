@@ -93,7 +93,7 @@ def _changed(value: Any, draw: random.Random) -> Any:
         del value[key]
     elif how == 1 and isinstance(value, dict):
         value[draw.choice(["", "type", "moon", "x" * 300])] = value[key]
-    elif how == 1:
+    elif how == 1 and isinstance(value, list):
         value *= draw.choice([2, 100])
     else:
         value[key] = _changed(value[key], draw)
