@@ -62,7 +62,7 @@ class _Piece(NamedTuple):
     encoded: tokenizers.Encoding
     """Its tokens, and further ones behind its end."""
     tokens: int
-    """The number of its own tokens."""
+    """The number of tokens before its end."""
 
 
 class Tokenizer:
