@@ -62,6 +62,8 @@ _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
 2,000 documents, which load in 30 ms."""
 
+_QUERY_ARGUMENTS: Final = {"filter": "query_filter", "params": "search_params", "with_vector": "with_vectors"}
+"""Field of `models.QueryRequest` -> argument of `query_points`, where the names differ."""
 _READS_CHECKED_EVERY_S: Final = 1.0
 """How often a read checks that the name still belongs to the same collection."""
 
@@ -488,11 +490,22 @@ class Collection:
         return responses
 
     def _query(self, requests: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
-        return self._request(
-            "search", lambda client: client.query_batch_points(self.target, requests=list(requests))
-        )
+        def send(client: QdrantBase) -> list[models.QueryResponse]:
+            if not self.is_remote:
+                return client.query_batch_points(self.target, requests=list(requests))
+            # A client copies all queries, to look for texts that it would encode.
+            remote = cast(QdrantBase, client._client)  # type: ignore[attr-defined]
+            if len(requests) > 1 or not self._uses_grpc:
+                return remote.query_batch_points(self.target, requests=list(requests))
+            given = {name: getattr(requests[0], name) for name in requests[0].model_fields_set}
+            renamed = {_QUERY_ARGUMENTS.get(name, name): value for name, value in given.items()}
+            return [remote.query_points(self.target, **renamed)]
+
+        return self._request("search", send)
 
     def _with_engine_filters(self, request: models.QueryRequest) -> models.QueryRequest:
+        if request.filter is None and request.prefetch is None:
+            return request
         changes: dict[str, Any] = {"filter": self._engine_filter(request.filter)}
         if isinstance(request.prefetch, list):
             changes["prefetch"] = [

@@ -54,9 +54,7 @@ class Searcher:
         A search whose last score is shared beyond its page costs a further call.
         """
         self._collection.check_before_read()
-        requests = [
-            replace(request, filter=document_filter(self._collection, request.filter)) for request in requests
-        ]
+        requests = [self._of_documents(request) for request in requests]
         encoded = self.encode(requests)
         queries = {n: query for n, query in enumerate(encoded) if query is not None}
         limits = {n: requests[n].depth + 1 for n in queries}
@@ -88,6 +86,10 @@ class Searcher:
                     answers[n] = self._hits(points, requests[n], branches_of(rankings[n]))
             limits = {n: limit for n, limit in ranked.items() if isinstance(limit, int)}
         return answers
+
+    def _of_documents(self, request: SearchRequest) -> SearchRequest:
+        filter = document_filter(self._collection, request.filter)
+        return request if filter is request.filter else replace(request, filter=filter)
 
     def search_each(self, requests: Sequence[SearchRequest]) -> list[list[Hit] | BaseException]:
         """Answer searches of different callers together; one that fails does not fail the others."""

@@ -32,6 +32,8 @@ _GRPC_OPTIONS: Final = {
     "grpc.max_reconnect_backoff_ms": 1000,
     "grpc.min_reconnect_backoff_ms": 5000,
 }
+_KEPT_ALIVE_S: Final = 3.0
+"""How long a connection is kept for the next request; a server closes it after 5 seconds."""
 _TIMEOUT_S: Final = 10
 """Time limit of a request unless `timeout` or a shorter `retry_for` is set."""
 _COMPARISONS: Final = 3
@@ -47,14 +49,17 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
         InputError: The URL has no host, or a port that is not valid; or the key would be sent to another
             machine over http.
     """
+    from httpx import Limits
     from qdrant_client import QdrantClient
 
     host, port = _host_and_port(url)
     _check_key(url, host, server)
     grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS)
-    rest: dict[str, Any] = {}
+    # For a loopback interface, qdrant-client would open a connection for each request.
+    rest: dict[str, Any] = {"limits": Limits(keepalive_expiry=_KEPT_ALIVE_S)}
     if _is_loopback(host):
         grpc_options["grpc.enable_http_proxy"] = 0
+        rest["metadata"] = {"Accept-Encoding": "identity"}  # packing costs more than it saves
         rest["mounts"] = dict.fromkeys(("http://", "https://", "all://"))
     if urlsplit(url).scheme == "https":
         if server.ca is not None:

@@ -507,7 +507,8 @@ class SpladeIndex:
     def _request(
         self, query: str | SparseLike, k: int, filter: FilterLike | None, options: SearchOptions
     ) -> SearchRequest:
-        if isinstance(query, SparseLike):
+        # `SparseLike` takes longest to check, and the usual queries are none of another library.
+        if not isinstance(query, str | SparseEmbedding) and isinstance(query, SparseLike):
             query = SparseEmbedding.from_like(query)
         mode = options.mode or ("sparse" if self._dense is None else "hybrid")
         if mode != "sparse" and self._dense is None:
@@ -517,7 +518,9 @@ class SpladeIndex:
             words = self._engine_filter(query.controls.filter)
             both = [part for part in (words, engine_filter) if part is not None]
             engine_filter = models.Filter(must=[*both])
-        return SearchRequest(query, k, engine_filter, replace(options, mode=mode))
+        return SearchRequest(
+            query, k, engine_filter, options if options.mode == mode else replace(options, mode=mode)
+        )
 
     def _engine_filter(self, filter: FilterLike | None) -> models.Filter | None:
         layout = self._collection.layout
