@@ -109,7 +109,9 @@ def sync_files(
     """
     started = time.perf_counter()
     run = _SyncRun(options, splitter, strict=strict, on_written=on_written)
-    before, unreadable = stored_passages(index), _unreadable(index)
+    with index.store.loading():
+        before = stored_passages(index)
+    unreadable = _unreadable(index)
     passages = tee(run.passages(files), 5)
     index.add(
         (passage.text for passage in passages[0]),
@@ -126,8 +128,9 @@ def sync_files(
         for id, stored in before.items()
         if id not in run.ids and (stored.file in run.files_read or _is_gone(stored.file, folders, options))
     ]
-    index.delete(gone)
-    after = stored_passages(index)
+    with index.store.loading():
+        index.delete(gone)
+        after = stored_passages(index)
     report = run.report
     report.passages, report.removed = len(run.ids), len(gone)
     report.unreadable = _unreadable(index) - unreadable

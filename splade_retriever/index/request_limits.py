@@ -135,10 +135,12 @@ class PagedQuery:
                 for part in self._query.prefetch
             ]
         read = [point.id for point in self._points]
-        if read and (self._query.prefetch or len(read) > (self._limits.condition_max_size or len(read))):
+        if read and self._query.prefetch:
             changes["offset"] = len(read)
         elif read:
-            without = models.Filter(must_not=[models.HasIdCondition(has_id=read)])
+            size = self._limits.condition_max_size or len(read)
+            parts = [read[start : start + size] for start in range(0, len(read), size)]
+            without = models.Filter(must_not=[models.HasIdCondition(has_id=part) for part in parts])
             both = [] if self._query.filter is None else [self._query.filter]
             changes["filter"] = models.Filter(must=[*both, without])
         return self._query.model_copy(update=changes)

@@ -23,6 +23,7 @@ _SPLIT_IT: Final = "request larger than rate limiter capacity"
 _NO_INDEX: Final = re.compile(
     r'Index required but not found for "(.+?)" of one of the following types: \[(.+?)\]'
 )
+_FILTER_TOO_LARGE: Final = re.compile(r"(Condition size|Filter condition) limit reached \((\d+) > (\d+)\)")
 _NO_COPY: Final = re.compile(
     r"(?:read operations failed|shards failed to apply operation|replicas? .*failed).*"
     r"(?:code: 'The service is currently unavailable'|Failed to connect|tcp connect error|Deadline|Timeout)",
@@ -37,6 +38,11 @@ _NEVER_BETTER: Final = re.compile(
     re.I,
 )
 """The wrong certificate, scheme or port."""
+_FILTER_LIMITS: Final = {
+    "Condition size": ("condition_max_size", "values in one condition"),
+    "Filter condition": ("filter_max_conditions", "conditions"),
+}
+"""Words of a server -> the setting of its strict mode, and what it counts."""
 _NO_COPY_ADVICE: Final = (
     "A node of the cluster that holds the only live copy of a shard does not answer. Start that node again; "
     "collections with replication_factor=2 or more are served while a node is down"
@@ -148,6 +154,13 @@ def _of_reason(reason: str, message: str) -> Failure | None:
         advice = (
             f"The strict mode of this collection refuses filters on fields without an index. Open the index "
             f"with indexed_fields={{{field!r}: {kinds[0]!r}}}"
+        )
+        return Failure(message, FilterError, advice=advice)
+    if found := _FILTER_TOO_LARGE.search(reason):
+        setting, what = _FILTER_LIMITS[found[1]]
+        advice = (
+            f"The filter has {found[2]} {what}, and the strict mode of this collection accepts {found[3]} "
+            f"({setting}={found[3]}). Search in several parts, or raise {setting} of the collection"
         )
         return Failure(message, FilterError, advice=advice)
     if _NO_COPY.search(reason):

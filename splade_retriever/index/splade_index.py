@@ -507,7 +507,7 @@ class SpladeIndex:
     def _request(
         self, query: str | SparseLike, k: int, filter: FilterLike | None, options: SearchOptions
     ) -> SearchRequest:
-        # `SparseLike` takes longest to check, and the usual queries are none of another library.
+        # Checked last, since a check of `SparseLike` reads all attributes.
         if not isinstance(query, str | SparseEmbedding) and isinstance(query, SparseLike):
             query = SparseEmbedding.from_like(query)
         mode = options.mode or ("sparse" if self._dense is None else "hybrid")

@@ -129,7 +129,8 @@ class Writer:
             documents = self._read_documents(inputs)
         settings = self._settings()
         encoder = self._model.encoder  # a mismatch is reported before anything is read
-        is_first = collection.is_remote and collection.is_empty()
+        with collection.loading():
+            is_first = collection.is_remote and collection.is_empty()
         look_up = self._first_lookup() if is_first else self._lookup
         total = len(inputs[0]) if isinstance(inputs[0], Sequence) else None
         with _progress_bar(total, show=options.show_progress) as bar:

@@ -11,10 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from splade_retriever.errors import ServerError, SpladeError, StorageError
+from splade_retriever.files.passages import ReadOptions
+from splade_retriever.files.splitter import Splitter
+from splade_retriever.files.sync import sync_files
+from splade_retriever.index.connection import LOAD_RETRY_FOR_S
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.qdrant_server import Certificates, Cluster, QdrantServer, free_ports
 from tests.words import WordEncoder
@@ -107,6 +112,48 @@ def test_a_search_fails_after_a_second_where_that_is_asked_for(
         seconds = seconds_of_error(ServerError, "did not answer", lambda: asyncio.run(index.asearch("moon")))
         assert 0.9 < seconds < 2.0
         server.resume() if end == "hang" else None
+
+
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+def test_changes_and_deletions_are_repeated_for_as_long_as_is_asked_for(
+    start_server: StartServer, grpc: bool
+) -> None:
+    server = start_server()
+    with opened(server, prefer_grpc=grpc, retry_for=0.3) as index:
+        index.add(["moon"], [{"year": 1968}], ids=["a"])
+        server.kill()
+        changes: list[Callable[[], object]] = [
+            lambda: index.update_metadata("a", {"year": 1969}),
+            lambda: index.delete(["a"]),
+            lambda: index.delete(filter={"year": 1968}),
+            index.clear,
+        ]
+        for change in changes:
+            assert 0.25 < seconds_of_error(ServerError, "did not answer", change) < 1.3
+
+
+def test_synchronising_files_waits_as_long_as_a_load_also_for_reading_and_deleting(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, options = [tmp_path / "a.txt", tmp_path / "b.txt"], ReadOptions(base=tmp_path)
+    limits: list[float] = []
+    with opened(start_server()) as index:
+        connection, splitter = index.store._connection, Splitter(WordEncoder().tokenizer, 16)
+        send = connection.send
+
+        def recorded(*args: Any, **keywords: Any) -> Any:
+            limits.append(connection.retry_for_s)
+            return send(*args, **keywords)
+
+        monkeypatch.setattr(connection, "send", recorded)
+        for path in texts:
+            path.write_text(f"moon {path.name}")
+        sync_files(index, texts, options=options, splitter=splitter, folders=[tmp_path])
+        texts[1].unlink()
+        report = sync_files(index, texts[:1], options=options, splitter=splitter, folders=[tmp_path])
+
+    assert (report.unchanged, report.removed) == (1, 1)
+    assert set(limits) == {LOAD_RETRY_FOR_S}
 
 
 def test_a_node_with_the_only_copy_of_a_shard_that_is_down_is_named_as_the_reason(cluster: Cluster) -> None:

@@ -119,8 +119,9 @@ def answered(query: models.QueryRequest, limits: StrictLimits, count: int) -> tu
         requests.append(page)
         excluded: Sequence[Any] = []
         if page.filter is not None and isinstance(page.filter.must, list):
-            (condition,) = page.filter.must[-1].must_not  # type: ignore[union-attr,misc]
-            excluded = condition.has_id  # type: ignore[union-attr]
+            conditions: Any = page.filter.must[-1].must_not  # type: ignore[union-attr]
+            assert all(len(one.has_id) <= (limits.condition_max_size or count) for one in conditions)
+            excluded = [id for one in conditions for id in one.has_id]
         ids = [n for n in range(count) if n not in excluded][page.offset or 0 :][: page.limit]
         points = [models.ScoredPoint(id=n, version=0, score=1.0) for n in ids]
         paged.take(response_of(points))

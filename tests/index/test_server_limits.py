@@ -154,6 +154,32 @@ def test_a_filter_without_an_index_names_the_argument_that_makes_one(
         assert len(index.search("moon", filter={"year": 1969})) == 1
 
 
+def test_a_filter_above_a_limit_names_the_limit(
+    opened: Callable[..., SpladeIndex], server_client: QdrantClient
+) -> None:
+    strict = models.StrictModeConfig(
+        enabled=True, condition_max_size=5, filter_max_conditions=4, max_query_limit=3
+    )
+    with opened() as index:
+        index.add(["moon rock"] * 9, [{"n": n} for n in range(9)], ids=[f"{n}" for n in range(9)])
+        server_client.update_collection("splade", strict_mode_config=strict)
+
+    with opened() as index:
+        many_values: dict[str, Any] = {"n": {"$in": list(range(6))}}
+        many_conditions: dict[str, Any] = {"$or": [{"n": n} for n in range(5)]}
+        for filter, message in (
+            (many_values, r"has 6 values in one condition.* accepts 5 \(condition_max_size=5\)"),
+            (many_conditions, r"has 5 conditions.* accepts 4 \(filter_max_conditions=4\)"),
+        ):
+            with pytest.raises(FilterError, match=message):
+                index.search("moon", filter=filter)
+            with pytest.raises(FilterError, match=message):
+                index.delete(filter=filter)
+        # A search of several pages leaves out more points than one condition may name.
+        assert [hit.id for hit in index.search("moon", k=9)] == [str(n) for n in range(9)]
+        assert index.delete(filter={"n": {"$in": [0, 1, 2, 3, 4]}}) == 5
+
+
 @pytest.mark.own_server
 def test_the_strict_mode_of_the_server_holds_for_new_collections_adopted_ones_and_reindexing(
     start_server: Callable[..., QdrantServer],
