@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def benchmark(arguments: argparse.Namespace) -> Iterator[str]:
         for protocol in PROTOCOLS:
             for way in WAYS if run % 2 == 0 else reversed(WAYS):
                 report(f"run {run + 1}: {way}, {protocol}")
-                port = str(arguments.grpc_port)
+                port = str(arguments.grpc_port or (urlsplit(arguments.url).port or 6333) + 1)
                 found, _ = in_a_process(STEP, arguments.url, port, way, protocol, str(arguments.documents))
                 figures.setdefault((way, protocol), []).append(found)
     yield from table(figures)
@@ -98,7 +99,7 @@ def step(url: str, grpc_port: str, way: str, protocol: str, count: str) -> None:
     ids = [str(uuid.UUID(int=n)) for n in range(int(count))]
     metadatas = [{"source": f"file{n % 100}.md", "page": n} for n in range(int(count))]
     name = f"benchmark-{uuid.uuid4().hex}"
-    port = int(grpc_port) or None
+    port = int(grpc_port)
     opened = _ours if way == WAYS[0] else _langchain
     add, search, close = opened(url, port, name, protocol == "gRPC", vectors)
     search_forms = [_as_given(query, way) for query in queries]
@@ -141,7 +142,7 @@ def _as_given(query: SparseEmbedding, way: str) -> Any:
 Opened = tuple[Callable[..., object], Callable[[Any], list[Any]], Callable[[], object]]
 
 
-def _ours(url: str, port: int | None, name: str, grpc: bool, vectors: list[SparseEmbedding]) -> Opened:
+def _ours(url: str, port: int, name: str, grpc: bool, vectors: list[SparseEmbedding]) -> Opened:
     from splade_retriever import SpladeIndex
 
     index = SpladeIndex(url, collection=name, prefer_grpc=grpc, grpc_port=port, timeout=60)
@@ -157,7 +158,7 @@ def _ours(url: str, port: int | None, name: str, grpc: bool, vectors: list[Spars
     return add, lambda query: index.search(query, k=10), close
 
 
-def _langchain(url: str, port: int | None, name: str, grpc: bool, vectors: list[SparseEmbedding]) -> Opened:
+def _langchain(url: str, port: int, name: str, grpc: bool, vectors: list[SparseEmbedding]) -> Opened:
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings
     from langchain_qdrant import SparseVector as GivenVector
     from qdrant_client import QdrantClient, models
@@ -179,8 +180,7 @@ def _langchain(url: str, port: int | None, name: str, grpc: bool, vectors: list[
         def embed_query(self, text: str) -> GivenVector:
             return query_vectors[text]
 
-    ports: dict[str, Any] = {} if port is None else {"grpc_port": port}
-    client = QdrantClient(url=url, prefer_grpc=grpc, timeout=60, check_compatibility=False, **ports)
+    client = QdrantClient(url=url, grpc_port=port, prefer_grpc=grpc, timeout=60, check_compatibility=False)
     client.create_collection(name, {}, sparse_vectors_config={"splade": models.SparseVectorParams()})
     store = QdrantVectorStore(
         client,

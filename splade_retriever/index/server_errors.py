@@ -148,24 +148,29 @@ def _of_reason(reason: str, message: str) -> Failure | None:
         return Failure(message, StorageError, too_large=True)
     if _DISK_FULL.search(reason):
         return Failure(message, StorageError, advice="Free space on the server's disk")
-    if found := _NO_INDEX.search(reason):
-        field = found[1].removeprefix("metadata.")
-        kinds = found[2].split(", ")
-        advice = (
-            f"The strict mode of this collection refuses filters on fields without an index. Open the index "
-            f"with indexed_fields={{{field!r}: {kinds[0]!r}}}"
-        )
-        return Failure(message, FilterError, advice=advice)
-    if found := _FILTER_TOO_LARGE.search(reason):
-        setting, what = _FILTER_LIMITS[found[1]]
-        advice = (
-            f"The filter has {found[2]} {what}, and the strict mode of this collection accepts {found[3]} "
-            f"({setting}={found[3]}). Search in several parts, or raise {setting} of the collection"
-        )
+    if advice := _filter_advice(reason):
         return Failure(message, FilterError, advice=advice)
     if _NO_COPY.search(reason):
         return Failure(message, ServerError, transient=True, advice=_NO_COPY_ADVICE)
     return None
+
+
+def _filter_advice(reason: str) -> str:
+    """Say what helps where the strict mode of a collection refuses a filter; "" for other reasons."""
+    if found := _NO_INDEX.search(reason):
+        field = found[1].removeprefix("metadata.")
+        kinds = found[2].split(", ")
+        return (
+            f"The strict mode of this collection refuses filters on fields without an index. Open the index "
+            f"with indexed_fields={{{field!r}: {kinds[0]!r}}}"
+        )
+    if found := _FILTER_TOO_LARGE.search(reason):
+        setting, what = _FILTER_LIMITS[found[1]]
+        return (
+            f"The filter has {found[2]} {what}, and the strict mode of this collection accepts {found[3]} "
+            f"({setting}={found[3]}). Search in several parts, or raise {setting} of the collection"
+        )
+    return ""
 
 
 def _of_connection(message: str, *, cannot_connect: bool, timed_out: bool = False) -> Failure:
