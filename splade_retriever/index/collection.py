@@ -22,6 +22,7 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.connection import Connection, RequestTooLargeError
+from splade_retriever.index.grpc_queries import query_over_grpc
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.payload_indexes import PayloadIndexes
@@ -62,8 +63,6 @@ _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
 2,000 documents, which load in 30 ms."""
 
-_QUERY_ARGUMENTS: Final = {"filter": "query_filter", "params": "search_params", "with_vector": "with_vectors"}
-"""Field of `models.QueryRequest` -> argument of `query_points`, where the names differ."""
 _READS_CHECKED_EVERY_S: Final = 1.0
 """How often a read checks that the name still belongs to the same collection."""
 
@@ -493,13 +492,14 @@ class Collection:
         def send(client: QdrantBase) -> list[models.QueryResponse]:
             if not self.is_remote:
                 return client.query_batch_points(self.target, requests=list(requests))
+            if self._uses_grpc:
+                timeout_s = client._client._timeout  # type: ignore[attr-defined]
+                return query_over_grpc(
+                    cast(QdrantClient, client), self.target, requests, timeout_s=timeout_s
+                )
             # A client copies all queries, to look for texts that it would encode.
             remote = cast(QdrantBase, client._client)  # type: ignore[attr-defined]
-            if len(requests) > 1 or not self._uses_grpc:
-                return remote.query_batch_points(self.target, requests=list(requests))
-            given = {name: getattr(requests[0], name) for name in requests[0].model_fields_set}
-            renamed = {_QUERY_ARGUMENTS.get(name, name): value for name, value in given.items()}
-            return [remote.query_points(self.target, **renamed)]
+            return remote.query_batch_points(self.target, requests=list(requests))
 
         return self._request("search", send)
 

@@ -19,7 +19,7 @@ from splade_retriever.index.request_limits import MAX_REQUEST_BYTES, StrictLimit
 
 __all__ = ["Upload"]
 
-_POINTS_PER_REQUEST: Final = 128
+_POINTS_PER_REQUEST: Final = 256
 _BYTES_PER_REQUEST: Final = 8 * 2**20
 """A request that is larger takes a server longer without being faster per point."""
 _SPARE_BYTES: Final = 64 * 2**10

@@ -237,7 +237,7 @@ def test_four_writes_run_at_once() -> None:
 
         rest.before = before
         with SpladeIndex(rest.url, model=WordEncoder()) as index:
-            index.add((f"moon {n}" for n in range(1024)), batch_size=512)
+            index.add((f"moon {n}" for n in range(1024)), batch_size=1024)
             assert index.count() == 1024
 
 

@@ -363,7 +363,7 @@ def test_a_connection_that_is_cut_during_a_write_loses_and_duplicates_nothing(
         )
 
         assert proxy.cuts == []
-        assert proxy.upserts == 11, "8 calls of at most 128, 3 of them made again"
+        assert proxy.upserts == 7, "4 calls of at most 256, 3 of them made again"
         assert acknowledged == ids
         assert rest.store.count("splade").count == 600
         assert len(index.search("moon", k=1000)) == 600

@@ -1,5 +1,6 @@
 """An index over a real Qdrant server: what only a server has, such as aliases, ports and limits."""
 
+import socket
 import time
 import warnings
 from collections.abc import Callable
@@ -246,3 +247,44 @@ def test_a_server_of_another_version_than_the_client_is_used_without_a_warning(
             index.add(["moon"])
             assert index.search("moon")
     assert (capfd.readouterr(), caplog.records) == (("", ""), [])
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+
+def test_rest_and_grpc_find_the_same(opened: Opened) -> None:
+    metadata: list[dict[str, Any]] = [
+        {"n": n, "price": 0.1 + n / 3, "tags": ["a", {"b": None}], "deep": {"on": n % 2 == 0}} for n in range(30)
+    ]
+    with opened() as over_rest:
+        over_rest.add([f"moon rock {'base ' * (n % 3)}" for n in range(30)], metadata)
+        over_rest.add(["moon"], ids=["no metadata"])
+    with opened() as over_rest, opened(prefer_grpc=True) as over_grpc:
+        for query, options in (
+            ("moon base", {}),
+            ("moon base", {"filter": {"n": {"$gte": 3}}, "with_vectors": True, "offset": 2}),
+            ("rock", {"score_threshold": 0.5, "k": 31}),
+            ("unknown", {}),
+        ):
+            searches = {"k": 12, **options}
+            assert over_grpc.search(query, **searches) == over_rest.search(query, **searches)
+        batches = [index.search_batch(["moon", "base", "unknown"]) for index in (over_rest, over_grpc)]
+        assert batches[0] == batches[1]
+        assert over_rest.search("moon", k=40)[0].extra == {}
+
+
+def test_requests_on_this_machine_share_a_connection(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: list[Any] = []
+    connect = socket.create_connection
+
+    def counted(*args: Any, **keywords: Any) -> socket.socket:
+        connections.append(args)
+        return connect(*args, **keywords)
+
+    with opened() as index:
+        index.add(["moon"])
+        monkeypatch.setattr(socket, "create_connection", counted)
+        for _ in range(5):
+            assert len(index.search("moon")) == 1
+
+    assert connections == []
