@@ -494,9 +494,7 @@ class Collection:
                 return client.query_batch_points(self.target, requests=list(requests))
             if self._uses_grpc:
                 timeout_s = client._client._timeout  # type: ignore[attr-defined]
-                return query_over_grpc(
-                    cast(QdrantClient, client), self.target, requests, timeout_s=timeout_s
-                )
+                return query_over_grpc(cast(QdrantClient, client), self.target, requests, timeout_s=timeout_s)
             # A client copies all queries, to look for texts that it would encode.
             remote = cast(QdrantBase, client._client)  # type: ignore[attr-defined]
             return remote.query_batch_points(self.target, requests=list(requests))

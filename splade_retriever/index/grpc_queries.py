@@ -1,4 +1,4 @@
-"""Queries over gRPC, whose answers are read into few objects: Python takes longer for these than the server."""
+"""Queries over gRPC, whose answers are read into few objects: making these takes Python much time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,8 +44,7 @@ def query_over_grpc(
         batch = grpc.QueryBatchPoints(collection_name=collection, query_points=queries)
         results = client.grpc_points.QueryBatch(batch, timeout=timeout_s).result
     return [
-        QueryResponse.model_construct(points=[_found(point) for point in answer.result])
-        for answer in results
+        QueryResponse.model_construct(points=[_found(point) for point in answer.result]) for answer in results
     ]
 
 

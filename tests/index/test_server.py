@@ -254,20 +254,21 @@ def test_a_server_of_another_version_than_the_client_is_used_without_a_warning(
 
 def test_rest_and_grpc_find_the_same(opened: Opened) -> None:
     metadata: list[dict[str, Any]] = [
-        {"n": n, "price": 0.1 + n / 3, "tags": ["a", {"b": None}], "deep": {"on": n % 2 == 0}} for n in range(30)
+        {"n": n, "price": 0.1 + n / 3, "tags": ["a", {"b": None}], "deep": {"on": n % 2 == 0}}
+        for n in range(30)
     ]
     with opened() as over_rest:
         over_rest.add([f"moon rock {'base ' * (n % 3)}" for n in range(30)], metadata)
         over_rest.add(["moon"], ids=["no metadata"])
     with opened() as over_rest, opened(prefer_grpc=True) as over_grpc:
-        for query, options in (
+        searched: list[tuple[str, dict[str, Any]]] = [
             ("moon base", {}),
             ("moon base", {"filter": {"n": {"$gte": 3}}, "with_vectors": True, "offset": 2}),
             ("rock", {"score_threshold": 0.5, "k": 31}),
             ("unknown", {}),
-        ):
-            searches = {"k": 12, **options}
-            assert over_grpc.search(query, **searches) == over_rest.search(query, **searches)
+        ]
+        for query, options in searched:
+            assert over_grpc.search(query, **options) == over_rest.search(query, **options)
         batches = [index.search_batch(["moon", "base", "unknown"]) for index in (over_rest, over_grpc)]
         assert batches[0] == batches[1]
         assert over_rest.search("moon", k=40)[0].extra == {}
