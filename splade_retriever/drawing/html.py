@@ -54,7 +54,10 @@ def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
     head += "".join(f'<th scope="col">{as_text(part)}</th>' for part in further)
     largest = max((row.value for row in rows), default=0.0) or 1.0
     body = "".join(_row(row, largest) for row in rows)
-    return f'<div class="scroll" tabindex="0" role="group" aria-label="{as_text(name)}s"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{as_text(name)}s">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def bar_of(share: float, kind: str | None = None) -> str:

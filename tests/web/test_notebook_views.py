@@ -32,11 +32,9 @@ def file(index: SpladeIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     sections = "".join(f"<section>{view._repr_html_()}</section>" for view in views)
     file = tmp_path_factory.mktemp("views") / "notebook.html"
-    head = "<meta charset='utf-8'><title>Notebook</title>"
-    file.write_text(
-        f"<!doctype html><html lang='en'><head>{head}</head><body><main><h1>Notebook</h1>{sections}</main></body>",
-        "utf-8",
-    )
+    head = "<head><meta charset='utf-8'><title>Notebook</title></head>"
+    body = f"<body><main><h1>Notebook</h1>{sections}</main></body>"
+    file.write_text(f"<!doctype html><html lang='en'>{head}{body}</html>", "utf-8")
     return file
 
 
