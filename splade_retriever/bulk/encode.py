@@ -94,7 +94,7 @@ def encode_files(
     options: ReadOptions,
     shard: Shard | None = None,
     passages_per_part: int = PASSAGES_PER_PART,
-    on_progress: Callable[[int, int], None] = lambda passages, characters: None,
+    on_progress: Callable[[int, int, int], None] = lambda passages, characters, encoded: None,
 ) -> EncodeReport:
     """Encode the passages of files to a Parquet file.
 
@@ -109,7 +109,8 @@ def encode_files(
         options: How files are read.
         shard: The share of the passages to encode; None for all.
         passages_per_part: Passages that are in memory at once, and are encoded again after a kill.
-        on_progress: Called after each part with the passages and the characters that are done.
+        on_progress: Called after each part with the passages and the characters that are done, and the
+            passages that this run encoded.
 
     Raises:
         InputError: If no passage was found, or the folder of parts is of another run.
@@ -138,7 +139,7 @@ def encode_files(
         parts.append(part)
         report.passages += len(passages)
         characters += sum(len(passage.text) for passage, _ in passages)
-        on_progress(report.passages, characters)
+        on_progress(report.passages, characters, report.encoded)
     if not parts:
         shutil.rmtree(folder)
         raise InputError(

@@ -37,7 +37,7 @@ def encode_to_file(
     from splade_retriever.files.splitter import Splitter
 
     files = list(find_files([source], options))
-    with IndexProgress(stderr_console(), files) as progress:
+    with IndexProgress(stderr_console(), files, title="encoding") as progress:
         report = encode_files(
             files,
             out,

@@ -1,4 +1,4 @@
-"""The progress line of `splade index`."""
+"""The progress line of `splade index` and `splade encode --out`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ __all__ = ["IndexProgress"]
 
 
 class IndexProgress:
-    """A progress line while files are indexed; it is drawn only if the console is a terminal."""
+    """A progress line while files are read; it is drawn only if the console is a terminal."""
 
-    def __init__(self, console: Console, files: Sequence[Path | FileIssue]) -> None:
+    def __init__(
+        self, console: Console, files: Sequence[Path | FileIssue], *, title: str = "indexing"
+    ) -> None:
         total = sum(_size(file) for file in files if isinstance(file, Path))
         self.passages = 0
         self._bar = Progress(
-            TextColumn("indexing"),
+            TextColumn(title),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[passages]} passages, {task.fields[speed]} per second"),
@@ -45,10 +47,16 @@ class IndexProgress:
         """Remove the line, so that a message can be printed."""
         self._bar.stop()
 
-    def advance(self, passages: int, characters: int) -> None:
-        """Draw how much is done; safe to call from another thread."""
+    def advance(self, passages: int, characters: int, encoded: int | None = None) -> None:
+        """Draw how much is done; safe to call from another thread.
+
+        Args:
+            passages: Passages that are done.
+            characters: Their length.
+            encoded: Those of them that count for the speed; None for all. An earlier run did the others.
+        """
         self.passages = passages
-        speed = passages / (time.perf_counter() - self._started)
+        speed = (passages if encoded is None else encoded) / (time.perf_counter() - self._started)
         self._bar.update(self._task, completed=characters, passages=f"{passages:,}", speed=f"{speed:.1f}")
 
 

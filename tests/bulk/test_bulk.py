@@ -228,3 +228,19 @@ def test_a_source_without_passages_writes_nothing(tmp_path: Path, tiny: SparseTe
         encode(tmp_path / "corpus.jsonl", tmp_path / "v.parquet", tiny)
 
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
+def test_the_progress_of_a_resumed_run_counts_only_what_this_run_encodes(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    out = tmp_path / "vectors.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, out, encoder=Stopping(tiny, 2 * PER_PART))
+    seen: list[tuple[int, int]] = []
+    encode(
+        corpus,
+        out,
+        encoder=tiny,
+        on_progress=lambda passages, characters, encoded: seen.append((passages, encoded)),
+    )
+    assert seen == [(8, 0), (16, 0), (24, 8), (30, 14)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from splade_retriever import SparseTextEmbedding, SpladeIndex
 from splade_retriever.errors import CollectionNotFoundError, InputError, NotSupportedError
 from tests.distributed.conftest import dataset, stored
-from tests.qdrant_server import ServerAddress
+from tests.qdrant_server import Cluster, ServerAddress
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `bulk`)")
 
@@ -200,3 +201,23 @@ def test_rows_of_spark_are_written_batch_by_batch(index: SpladeIndex) -> None:
     batches = table(dataset(20)).to_batches(max_chunksize=8)
     results = list(spark_step(WriteStep(index))(iter(batches)))
     assert [batch.to_pylist()[0]["written"] for batch in results] == [8, 8, 4]
+
+
+@pytest.mark.own_server
+def test_workers_fill_the_shards_of_a_cluster_in_parallel(
+    cluster: Cluster, tiny: SparseTextEmbedding
+) -> None:
+    """Three nodes, six shards, two copies; each worker writes through another node."""
+    rows = dataset(120)
+    with SpladeIndex(
+        cluster.url, collection="docs", model=tiny, shard_number=6, replication_factor=2, timeout=60
+    ) as index:
+        steps = []
+        for node in cluster.nodes:
+            with SpladeIndex(node.url, collection="docs", model=tiny, create=False, timeout=60) as opened:
+                steps.append(WriteStep(opened))
+        with ThreadPoolExecutor(3) as pool:
+            results = pool.map(lambda job: job[1].run(table(rows[job[0] :: 3])), enumerate(steps))
+        assert sum(result.to_pylist()[0]["written"] for result in results) == 120
+        assert index.count() == 120
+        assert {hit.id for hit in index.scroll()} == {str(row["id"]) for row in rows}
