@@ -109,6 +109,9 @@ ReadOnlyOption = Annotated[
     bool,
     typer.Option("--read-only", help="Read a copy of the folder, so that several processes can open it."),
 ]
+SyntaxOption = Annotated[
+    bool, typer.Option("--syntax", help='Read +word, -word, word^2 and "two words" in QUERY.')
+]
 TokensOption = Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to show.")]
 
 

@@ -17,6 +17,7 @@ from splade_retriever.cli.options import (
     KeyOption,
     ModelOption,
     ReadOnlyOption,
+    SyntaxOption,
     TokensOption,
     load_model,
     open_to_read,
@@ -46,9 +47,7 @@ def search(
     full: Annotated[
         bool, typer.Option("--full", help="Show all of each passage, not its best part.")
     ] = False,
-    syntax: Annotated[
-        bool, typer.Option("--syntax", help='Read +word, -word, word^2 and "two words" in QUERY.')
-    ] = False,
+    syntax: SyntaxOption = False,
     tokens: TokensOption = 8,
     collection: CollectionOption = "splade",
     model: ModelOption = None,
@@ -112,6 +111,7 @@ def why_not(
     score_threshold: Annotated[
         float | None, typer.Option("--score-threshold", metavar="SCORE", help="Minimum score of a hit.")
     ] = None,
+    syntax: SyntaxOption = False,
     tokens: TokensOption = 8,
     collection: CollectionOption = "splade",
     model: ModelOption = None,
@@ -122,8 +122,10 @@ def why_not(
 ) -> None:
     """Explain why a search does not return a document: its exact rank, and what it lacks."""
     from splade_retriever.explanation import why_not_view
+    from splade_retriever.index.splade_query import SpladeQuery
 
     conditions = parse_filter(filter)
+    query = SpladeQuery.parse(query) if syntax else query
     with open_to_read(
         index,
         collection,

@@ -18,6 +18,8 @@ from splade_retriever.cli.output import UNWRAPPED_WIDTH
 from splade_retriever.cli.wording import counted, shown_path
 from splade_retriever.explanation import Explanation, marked_text
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.splade_query import SpladeQuery
+from splade_retriever.printable import printable
 
 __all__ = ["best_part", "hits_view"]
 
@@ -48,16 +50,19 @@ def hits_view(
         total: Number of documents in the index, drawn if there is no hit.
         unreadable: The query has no token that the model knows.
     """
+    controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
+    applied = [Text(printable(f"controls: {'; '.join(controls)}"), "dim")] if controls else []
+    query = str(query)
     if unreadable:
         return Text(f"Nothing found: {query!r} has no token that the model knows.")
     if not hits:
-        return Text(f"Nothing found for {query!r} among {counted(total, 'passage')}.")
+        return Group(Text(f"Nothing found for {query!r} among {counted(total, 'passage')}."), *applied)
     views: list[RenderableType] = []
     for rank, (hit, explanation) in enumerate(hits, start=1):
         views.append(_HitView(rank, hit, explanation, full=full, tokens=tokens))
         views.append(Text())
     legend = "~ marks expansion: a token that the model added to the query, to the passage, or to both."
-    return Group(*views, Text(legend, "dim"))
+    return Group(*views, *applied, Text(legend, "dim"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """SpladeQuery: a query with controls: words to boost, to require, to exclude, synonyms, and no expansion."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
@@ -74,16 +75,16 @@ class QueryControls:
     @property
     def filter(self) -> dict[str, Any] | None:
         """The filter of `require` and `exclude`; None without both."""
-        conditions: list[dict[str, Any]] = [{"$text": word} for word in self.require]
-        conditions += [{"$not": {"$text": word}} for word in self.exclude]
+        conditions = [_any_of([{"$text": form} for form in _forms(word)]) for word in self.require]
+        conditions += [{"$not": {"$text": form}} for word in self.exclude for form in _forms(word)]
         return {"$and": conditions} if conditions else None
 
     def accepts(self, text: str) -> bool:
         """Return whether a text has all required words and no excluded one, as the engine compares words."""
-        present = set(_TEXT_WORD.findall(text.lower()))
+        present = _words_in(text)
 
         def has(word: str) -> bool:
-            return present.issuperset(_TEXT_WORD.findall(word.lower()))
+            return present.issuperset(_words_in(word))
 
         return all(map(has, self.require)) and not any(map(has, self.exclude))
 
@@ -184,6 +185,20 @@ def with_default_controls(query: str, controls: QueryControls | None) -> str:
     if controls is None or isinstance(query, SpladeQuery) or not isinstance(query, str):
         return query
     return SpladeQuery(query, controls)
+
+
+def _words_in(text: str) -> set[str]:
+    return set(_TEXT_WORD.findall(unicodedata.normalize("NFC", text).lower()))
+
+
+def _forms(word: str) -> list[str]:
+    """Return the ways in which Unicode writes a word: with accents in its letters, and as characters after them."""
+    forms = [word, unicodedata.normalize("NFC", word), unicodedata.normalize("NFD", word)]
+    return list(dict.fromkeys(forms))
+
+
+def _any_of(conditions: list[dict[str, Any]]) -> dict[str, Any]:
+    return conditions[0] if len(conditions) == 1 else {"$or": conditions}
 
 
 def _factor(word: str, factor: str) -> float:

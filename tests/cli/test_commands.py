@@ -216,6 +216,23 @@ def test_a_search_as_json_has_hits_whose_contributions_sum_to_the_score(indexed:
     assert [hit["text"][start:end] for start, end in hit["spans"]].count("rover") == 1
 
 
+def test_the_syntax_of_a_query_decides_and_its_effects_are_shown(indexed: Desk) -> None:
+    shown = indexed.run("search", "rover^2 -dust", "--syntax", "-i", "index").stdout
+    nothing = indexed.run("search", "rover +flour", "--syntax", "-i", "index").stdout
+    id = f"{indexed.folder / 'docs/old.jsonl'}#a"
+    missing = indexed.json("why-not", "rover -dust", id, "--syntax", "-i", "index")
+
+    assert "docs/new.csv" in shown
+    assert "docs/old.jsonl" not in shown
+    assert "controls: boost rover x2; exclude dust" in shown
+    assert nothing.splitlines() == [
+        "Nothing found for 'rover flour' among 4 passages.",
+        "controls: require flour",
+    ]
+    assert missing["reasons"][0]["kind"] == "filter"
+    assert "{'$not': {'$text': 'dust'}}" in missing["reasons"][0]["message"]
+
+
 def test_a_search_without_hits_succeeds(indexed: Desk) -> None:
     shown = indexed.run("search", "moon", "-i", "index", "--filter", '{"year": 1900}').stdout
 

@@ -59,6 +59,22 @@ def test_required_words_must_be_in_the_text_all_of_several(client: Any) -> None:
     assert index.search(SpladeQuery("moon", require=["nothing"])) == []
 
 
+def test_accents_are_compared_however_unicode_writes_them(client: Any) -> None:
+    index = SpladeIndex(client=client, model=WordEncoder())
+    composed, decomposed = "\u00e9clair", "e\u0301clair"
+    index.add([f"moon {composed}", f"moon {decomposed}", "moon eclair"], ids=["a", "b", "c"])
+
+    for word in (composed, decomposed):
+        assert ids(index.search(SpladeQuery("moon", exclude=[word]))) == ["c"]
+        assert set(ids(index.search(SpladeQuery("moon", require=[word])))) == {"a", "b"}
+        query = SpladeQuery("moon", require=[word])
+        assert [query.controls.accepts(text) for text in (composed, decomposed, "eclair")] == [
+            True,
+            True,
+            False,
+        ]
+
+
 def test_a_document_of_several_windows_counts_as_one_text_for_excluded_words(client: Any) -> None:
     index = filled(client, windows="points", window_overlap=0)
     long = SpladeIndex(client=client, collection="long", model=WordEncoder(max_length=2), windows="points")
