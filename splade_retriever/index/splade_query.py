@@ -192,7 +192,7 @@ def _words_in(text: str) -> set[str]:
 
 
 def _forms(word: str) -> list[str]:
-    """Return the ways in which Unicode writes a word: with accents in its letters, and as characters after them."""
+    """Return the ways in which Unicode writes the accents of a word: in its letters, or after them."""
     forms = [word, unicodedata.normalize("NFC", word), unicodedata.normalize("NFD", word)]
     return list(dict.fromkeys(forms))
 

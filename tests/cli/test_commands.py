@@ -218,7 +218,7 @@ def test_a_search_as_json_has_hits_whose_contributions_sum_to_the_score(indexed:
 
 def test_the_syntax_of_a_query_decides_and_its_effects_are_shown(indexed: Desk) -> None:
     shown = indexed.run("search", "rover^2 -dust", "--syntax", "-i", "index").stdout
-    nothing = indexed.run("search", "rover +flour", "--syntax", "-i", "index").stdout
+    nothing = indexed.run("search", "rover +zebra", "--syntax", "-i", "index").stdout
     id = f"{indexed.folder / 'docs/old.jsonl'}#a"
     missing = indexed.json("why-not", "rover -dust", id, "--syntax", "-i", "index")
 
@@ -226,8 +226,8 @@ def test_the_syntax_of_a_query_decides_and_its_effects_are_shown(indexed: Desk) 
     assert "docs/old.jsonl" not in shown
     assert "controls: boost rover x2; exclude dust" in shown
     assert nothing.splitlines() == [
-        "Nothing found for 'rover flour' among 4 passages.",
-        "controls: require flour",
+        "Nothing found for 'rover zebra' among 4 passages.",
+        "controls: require zebra",
     ]
     assert missing["reasons"][0]["kind"] == "filter"
     assert "{'$not': {'$text': 'dust'}}" in missing["reasons"][0]["message"]
