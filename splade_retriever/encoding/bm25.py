@@ -4,16 +4,19 @@ A document's weight of a word is the saturated count of its stem; a query weighs
 engine multiplies by the inverse document frequency: the collection must have the modifier IDF.
 
 Source:
-    fastembed.sparse.bm25.Bm25, 0.9; the stop words are NLTK's, without those that hold an apostrophe, which
-    the tokenizer never returns.
+    fastembed.sparse.bm25.Bm25, 0.9; the stop words are NLTK's, without those that hold an apostrophe or
+    another character which the tokenizer never returns. There is no list for Tamil, as in FastEmbed.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from importlib.resources import files
 from typing import Final
 
 from splade_retriever.encoding.tokenizer import check_text
@@ -75,8 +78,7 @@ class Bm25Embedding:
             language: The language of the stemmer.
             token_max_length: Longer words are left out.
             disable_stemmer: Take words as they are, without stemming and without default stop words.
-            stopwords: Words that are left out; None for the English list. Other languages have no list here:
-                pass that of `Qdrant/bm25` to use a collection that FastEmbed wrote, or () for none.
+            stopwords: Words that are left out; None for the list of the language, () for none.
 
         Raises:
             InputError: If a parameter is not valid.
@@ -90,14 +92,9 @@ class Bm25Embedding:
             raise InputError(f"language is {language!r}, expected one of {', '.join(_LANGUAGES)}.")
         if isinstance(stopwords, str):
             raise InputError("stopwords is a str, expected a set or a list of words.")
-        if stopwords is None and not disable_stemmer and language != "english":
-            raise InputError(
-                f"There is no list of stop words for language={language!r}. Pass stopwords= with the words "
-                f"of {language}.txt in the repository {BM25_MODEL}, or stopwords=() for none."
-            )
         self.model_name, self.language = BM25_MODEL, language
         self._stemmed = not disable_stemmer
-        default = _ENGLISH if self._stemmed else frozenset()
+        default = self._default_stopwords()
         self._stopwords = default if stopwords is None else frozenset(word.lower() for word in stopwords)
         self._open()
 
@@ -113,6 +110,11 @@ class Bm25Embedding:
         self._hash = mmh3.hash
         self._stemmer = SnowballStemmer(self.language) if self._stemmed else None
 
+    def _default_stopwords(self) -> frozenset[str]:
+        if not self._stemmed:
+            return frozenset()
+        return _ENGLISH if self.language == "english" else _stop_words().get(self.language, frozenset())
+
     def __getstate__(self) -> dict[str, object]:
         # The stemmer cannot be pickled; it has no state.
         return {name: value for name, value in self.__dict__.items() if name not in ("_hash", "_stemmer")}
@@ -127,7 +129,7 @@ class Bm25Embedding:
     @property
     def fingerprint(self) -> dict[str, str | int | None]:
         """Everything that decides a vector, and the modifier that a collection of it needs."""
-        default = _ENGLISH if self._stemmed else frozenset()
+        default = self._default_stopwords()
         words = None if self._stopwords == default else " ".join(sorted(self._stopwords))
         return {
             "model": BM25_MODEL,
@@ -196,6 +198,13 @@ class Bm25Embedding:
     def _id(self, stem: str) -> int:
         # FastEmbed's ids; -2**31, which one stem in four thousand million has, has no positive counterpart.
         return min(abs(self._hash(stem)), _MAX_ID)
+
+
+@cache
+def _stop_words() -> dict[str, frozenset[str]]:
+    """Return the words of the languages other than English."""
+    content = files("splade_retriever.encoding").joinpath("stop_words.json").read_text(encoding="utf-8")
+    return {language: frozenset(words.split()) for language, words in json.loads(content).items()}
 
 
 def _checked(texts: str | Iterable[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """BM25 equals FastEmbed's, and is served by an index and by the adapters."""
 
+import importlib.util
 import pickle
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.documents import Document
+from llama_index.core.schema import TextNode
 from qdrant_client import models
 
 from splade_retriever import Bm25Embedding, EdgeClient, SparseTextEmbedding, SpladeIndex, reindex
 from splade_retriever.encoding.bm25 import _ENGLISH
 from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import InputError, UnknownModelError
+from splade_retriever.llama_index import SpladeRetriever as LlamaIndexRetriever
+from splade_retriever.llama_index import SpladeSparseEmbedding, sparse_encoders
 from tests.mlm_graphs import real_texts
 
 fastembed = pytest.importorskip("fastembed.sparse.bm25", reason="fastembed is not installed (extra `test`)")
@@ -68,8 +72,54 @@ def test_another_language_equals_fastembeds_with_the_same_stop_words(tmp_path: P
     ours = Bm25Embedding(language="german", stopwords=words)
 
     assert_equal(ours.embed(texts), reference.embed(texts), texts)
-    with pytest.raises(InputError, match=r"no list of stop words for language='german'.*german\.txt"):
-        Bm25Embedding(language="german")
+
+
+NLTK = Path(importlib.util.find_spec("llama_index.core").submodule_search_locations[0])  # type: ignore[union-attr,index]
+NLTK_WORDS = NLTK / "_static" / "nltk_cache" / "corpora" / "stopwords"
+"""NLTK's lists, which llama-index-core comes with."""
+SENTENCES = {
+    "arabic": "القمر يدور حول الأرض وهو من أقرب الأجرام",
+    "danish": "Månen kredser om jorden, og den er ikke langt væk",
+    "dutch": "De maan draait om de aarde en is niet ver weg",
+    "english": "The moon circles the earth and is not far away",
+    "finnish": "Kuu kiertää maata eikä se ole kaukana meistä",
+    "french": "La lune tourne autour de la terre et n'est pas loin",
+    "german": "Der Mond kreist um die Erde und ist nicht weit entfernt",
+    "greek": "Η σελήνη γυρίζει γύρω από τη γη και δεν είναι μακριά",
+    "hungarian": "A hold a föld körül kering, és nincs messze tőlünk",
+    "italian": "La luna gira intorno alla terra e non è lontana",
+    "norwegian": "Månen går rundt jorden, og den er ikke langt unna",
+    "portuguese": "A lua gira em torno da terra e não está longe",
+    "romanian": "Luna se rotește în jurul pământului și nu este departe",
+    "russian": "Луна вращается вокруг земли, и она не далеко от нас",
+    "spanish": "La luna gira alrededor de la tierra y no está lejos",
+    "swedish": "Månen kretsar kring jorden och den är inte långt borta",
+    "tamil": "சந்திரன் பூமியைச் சுற்றி வருகிறது",
+    "turkish": "Ay dünyanın çevresinde döner ve çok uzakta değil",
+}
+
+
+@pytest.mark.parametrize("language", fastembed.supported_languages)
+def test_each_language_has_the_words_and_stems_of_fastembed(tmp_path: Path, language: str) -> None:
+    words = NLTK_WORDS / language
+    if language != "tamil":  # FastEmbed has no list for it
+        (tmp_path / f"{language}.txt").write_text(words.read_text("utf-8"), encoding="utf-8")
+    texts = [SENTENCES[language], SENTENCES[language].upper(), words.read_text("utf-8")]
+    reference = fastembed.Bm25("Qdrant/bm25", specific_model_path=str(tmp_path), language=language)
+
+    ours = Bm25Embedding(language=language)
+
+    assert_equal(ours.embed(texts), reference.embed(texts), texts)
+    assert_equal(ours.query_embed(texts), reference.query_embed(texts), texts)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("language", fastembed.supported_languages)
+def test_each_language_equals_fastembeds_download(language: str) -> None:
+    texts = [SENTENCES[language], (NLTK_WORDS / language).read_text("utf-8")]
+    reference = fastembed.Bm25("Qdrant/bm25", language=language)
+
+    assert_equal(Bm25Embedding(language=language).embed(texts), reference.embed(texts), texts)
 
 
 def test_an_index_ranks_by_bm25_with_the_inverse_document_frequency(tmp_path: Path) -> None:
@@ -135,6 +185,20 @@ def test_the_adapters_take_the_name() -> None:
     vector = SpladeSparseEmbeddings("qdrant/BM25").embed_query("rovers")
     (expected,) = Bm25Embedding().query_embed("rovers")
     assert (vector.indices, vector.values) == (expected.indices.tolist(), expected.values.tolist())
+
+
+def test_llama_index_takes_the_name() -> None:
+    nodes = [TextNode(id_=id, text=text) for id, text in DOCUMENTS.items()]
+    with LlamaIndexRetriever.from_nodes(nodes, model="Qdrant/bm25", similarity_top_k=1) as retriever:
+        (found,) = retriever.retrieve("rovers")
+        vectors = retriever.vector_store.client.get_collection("splade").config.params.sparse_vectors
+    assert (found.node.node_id, vectors["splade"].modifier) == ("rover", models.Modifier.IDF)
+
+    documents, queries = sparse_encoders("Qdrant/bm25")
+    (expected,) = Bm25Embedding().query_embed("rovers")
+    assert queries(["rovers"]) == ([expected.indices.tolist()], [expected.values.tolist()])
+    (node,) = SpladeSparseEmbedding("Qdrant/bm25")([TextNode(text=DOCUMENTS["rover"])])
+    assert node.metadata["_splade_vector"]["indices"] == documents([DOCUMENTS["rover"]])[0][0]
 
 
 def test_what_multiplies_vectors_itself_refuses_bm25(tmp_path: Path) -> None:
