@@ -25,6 +25,7 @@ DATA_FILES = {
     "splade_retriever/bundled/card.json",
     "splade_retriever/bundled/model.onnx",
     "splade_retriever/bundled/tokenizer.json",
+    "splade_retriever/encoding/stop_words.json",
     "splade_retriever/web/static/index.html",
     "splade_retriever/web/static/page.css",
     "splade_retriever/web/static/page.js",

@@ -85,7 +85,7 @@ SENTENCES = {
     "finnish": "Kuu kiertää maata eikä se ole kaukana meistä",
     "french": "La lune tourne autour de la terre et n'est pas loin",
     "german": "Der Mond kreist um die Erde und ist nicht weit entfernt",
-    "greek": "Η σελήνη γυρίζει γύρω από τη γη και δεν είναι μακριά",
+    "greek": "Η σελήνη γυρίζει γύρω από τη γη και δεν είναι μακριά",  # noqa: RUF001
     "hungarian": "A hold a föld körül kering, és nincs messze tőlünk",
     "italian": "La luna gira intorno alla terra e non è lontana",
     "norwegian": "Månen går rundt jorden, og den er ikke langt unna",
@@ -95,7 +95,7 @@ SENTENCES = {
     "spanish": "La luna gira alrededor de la tierra y no está lejos",
     "swedish": "Månen kretsar kring jorden och den är inte långt borta",
     "tamil": "சந்திரன் பூமியைச் சுற்றி வருகிறது",
-    "turkish": "Ay dünyanın çevresinde döner ve çok uzakta değil",
+    "turkish": "Ay dünyanın çevresinde döner ve çok uzakta değil",  # noqa: RUF001
 }
 
 
