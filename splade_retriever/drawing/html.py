@@ -84,4 +84,4 @@ def _row(row: Row, largest: float) -> str:
 def _notebook_style() -> str:
     rules = files("splade_retriever.drawing").joinpath("notebook.css").read_text(encoding="utf-8")
     links = ",".join(f'.splade-view:has([data-n~="{n}"]:hover) [data-n~="{n}"]' for n in range(_LINKED))
-    return f"{style_sheet()}{rules}{links}{{outline:2px solid var(--chosen);outline-offset:1px}}"
+    return f"{style_sheet()}{rules}{links}{{outline-style:solid}}"
