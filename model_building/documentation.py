@@ -116,7 +116,7 @@ PACKAGES = (
 MIN_WORDS = 20
 """Words of an answer."""
 MIN_QUERY_WORDS, MAX_QUERY_WORDS = {"documentation": 2, "docstrings": 4}, 30
-MAX_ANSWERS = 250
+MAX_ANSWERS = 60
 """Answers of one package and collection; from a longer list they are taken at equal distances."""
 OTHER_LINES = re.compile(r"^\s*(\[!\[|!\[|\.\. (image|_|\|)|:\w+:|<)|https?://\S+\s*$")
 """Lines of badges, pictures and directives."""
