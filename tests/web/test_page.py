@@ -183,6 +183,22 @@ def test_a_filter_and_the_syntax_narrow_the_hits(page: Page) -> None:
     page.wait(lambda: "The filter is not JSON" in page.one("#error").text)
 
 
+def test_a_late_answer_does_not_remove_the_error_of_a_later_keystroke(page: Page) -> None:
+    slow = (
+        "const fetched = window.fetch; window.late = 0;"
+        "window.fetch = async (...request) => { const answer = await fetched(...request);"
+        " await new Promise((done) => setTimeout(done, 200));"
+        " setTimeout(() => { window.late += 1; }); return answer; };"
+    )
+    page.search("stars")
+    page.driver.execute_script(slow)
+    page.one("#query").send_keys(" a")
+    page.one("#filter").send_keys("{")
+    page.wait(lambda: page.driver.execute_script("return window.late") == 2)
+
+    assert "The filter is not JSON" in page.one("#error").text
+
+
 def test_editing_a_weight_changes_the_ranking_and_the_scores(page: Page) -> None:
     page.search("ice explosion")
     before = page.hits()

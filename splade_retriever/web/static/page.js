@@ -257,22 +257,18 @@
     return { query: byId("query").value, syntax: byId("syntax").checked };
   }
 
-  /** Run work and show what fails; null then. */
-  async function attempted(work) {
-    try {
-      const answer = await work();
-      byId("error").textContent = "";
-      return answer;
-    } catch (error) {
-      byId("error").textContent = visible(error.message);
-      return null;
-    }
+  /** Run work and show what fails; null then. Work that a later request has replaced shows nothing. */
+  async function attempted(work, isCurrent = () => true) {
+    const [answer, message] = await work().then((done) => [done, ""], (error) => [null, visible(error.message)]);
+    if (isCurrent()) byId("error").textContent = message;
+    return answer;
   }
 
   async function search() {
     const asked = ++shown.asked;
-    const answer = await attempted(() => call("/api/search", { ...fields(), k: Number(byId("k").value) || 5, filter: filterOf(), weights: shown.weights }));
-    if (asked !== shown.asked || !answer) return; // a later keystroke was answered first
+    const isCurrent = () => asked === shown.asked;
+    const answer = await attempted(async () => call("/api/search", { ...fields(), k: Number(byId("k").value) || 5, filter: filterOf(), weights: shown.weights }), isCurrent);
+    if (!isCurrent() || !answer) return; // a later keystroke was answered first
     shown.hits = answer.hits;
     shown.compared = [];
     byId("status").textContent = `${answer.hits.length} hits in ${answer.ms} ms`;
@@ -328,7 +324,7 @@
     event.preventDefault();
     const id = byId("missing").value.trim();
     if (!id) return;
-    const answer = await attempted(() => call("/api/why-not", { ...fields(), id, k: Number(byId("k").value) || 5, filter: filterOf() }));
+    const answer = await attempted(async () => call("/api/why-not", { ...fields(), id, k: Number(byId("k").value) || 5, filter: filterOf() }));
     if (!answer) return byId("reasons").replaceChildren();
     const said = answer.found
       ? [element("p", {}, `${id} was found, on rank ${answer.rank}.`)]
