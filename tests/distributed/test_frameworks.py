@@ -31,6 +31,10 @@ pytestmark = [
 
 BATCH = 10
 HALF = BATCH // 2
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # else it writes a token into the home folder
+}
 
 
 class KilledOnce:
@@ -58,9 +62,9 @@ class KilledOnce:
 @pytest.fixture(scope="module")
 def ray_data() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home folder
+        for name, value in RAY_SETTINGS.items():
+            patch.setenv(name, value)
         ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
         data = pytest.importorskip("ray.data", reason="Ray Data is not installed (extra `ray`)")
         ray.init(
@@ -180,8 +184,7 @@ def test_the_example_fills_a_collection(framework: str, empty_server: ServerAddr
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
+        **RAY_SETTINGS,
     }
     run = subprocess.run(
         [*program, str(tmp_path / "passages.parquet"), empty_server.url, "--workers", "1"],
