@@ -25,15 +25,16 @@ pytest.importorskip("pyarrow", reason="needs the extra `bulk`")
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 import splade_retriever as top
-from splade_retriever import haystack, langchain, llama_index
+from splade_retriever import distributed, haystack, langchain, llama_index
 from splade_retriever.encoding.model_cards import Catalogue, published
+from splade_retriever.errors import InputError
 from splade_retriever.index.options import IndexKeywords, SearchKeywords, ServerKeywords
 from splade_retriever.index.writer import AddKeywords
 from tests.langchain.parts import LetterEmbeddings
 from tests.tiny import write_tiny_model
 from tests.words import WordEncoder
 
-PUBLIC: Final = ("langchain", "llama_index", "haystack", "config", "bulk")
+PUBLIC: Final = ("langchain", "llama_index", "haystack", "config", "bulk", "distributed")
 KEYWORDS: Final = {
     "IndexKeywords": (top.SpladeIndex, IndexKeywords),
     "SearchKeywords": (top.SpladeIndex.search, SearchKeywords),
@@ -279,6 +280,20 @@ def existing(parts: Parts, arguments: dict[str, Any]) -> Any:
         return store.similarity_search("moon")
 
 
+def plotted(parts: Parts, arguments: dict[str, Any]) -> Any:
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    return type(parts.vector.plot(**arguments))
+
+
+def write_step(parts: Parts, arguments: dict[str, Any]) -> Any:
+    """Return what a step says of an index that is not on a server, which it checks after its numbers."""
+    with pytest.raises(InputError) as caught:
+        distributed.WriteStep(parts.index, **arguments)
+    if "threads" in str(caught.value):
+        raise caught.value
+    return str(caught.value)
+
+
 def run(call: Any) -> Any:
     return asyncio.run(call)
 
@@ -301,6 +316,10 @@ CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
         ]
     ),
     "SparseTextEmbedding.add_custom_model": registered,
+    "SparseTextEmbedding.with_threads": lambda parts, a: parts.model.with_threads(**a)._arguments["threads"],
+    "SparseEmbedding.plot": plotted,
+    "distributed.EncodeStep": lambda parts, a: json.dumps(distributed.EncodeStep(**a).threads),
+    "distributed.WriteStep": write_step,
     "SparseTextEmbedding.embed": lambda parts, a: vectors(parts.model.embed(TEXTS, **a)),
     "SparseTextEmbedding.passage_embed": lambda parts, a: vectors(parts.model.passage_embed(TEXTS, **a)),
     "SparseTextEmbedding.query_embed": lambda parts, a: vectors(parts.model.query_embed(TEXTS, **a)),

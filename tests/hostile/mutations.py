@@ -1,5 +1,6 @@
 """Random damage to real files and JSON values."""
 
+import copy
 import json
 import random
 import struct
@@ -104,8 +105,8 @@ def hostile_value(value: Any, draw: random.Random) -> Any:
     if isinstance(value, str) and draw.random() < 0.5:
         return hostile_text(draw)
     if draw.random() < 0.1:
-        return _nested(value, draw.choice([10, 150, 500]))
-    return draw.choice(HOSTILE_VALUES)
+        return _nested(value, draw.choice([10, 150]))
+    return copy.deepcopy(draw.choice(HOSTILE_VALUES))
 
 
 def _nested(value: Any, depth: int) -> Any:
