@@ -16,6 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NAME = "splade-retriever.cdx.json"
 BUNDLED = Path("splade_retriever", "bundled")
+BUNDLED_DOC = Path("splade_retriever", "bundled_doc")
 BASES = ("sentence-transformers/all-MiniLM-L6-v2", "google-bert/bert-base-uncased")
 """What the weights were trained from, and whose vocabulary the tokenizer has; both under Apache-2.0."""
 
@@ -45,6 +46,7 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
     card = json.loads((root / BUNDLED / "card.json").read_text(encoding="utf-8"))
     package = f"pkg:pypi/splade-retriever@{version}"
     weights, tokenizer = f"{package}#model.onnx", f"{package}#tokenizer.json"
+    table = f"{package}#queries.safetensors"
     components = [
         {
             "type": "machine-learning-model",
@@ -65,6 +67,16 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
             "pedigree": {"ancestors": [_base(name) for name in BASES[1:]]},
         },
     ]
+    components.append(
+        {
+            "type": "machine-learning-model",
+            "bom-ref": table,
+            "name": f"{card['model']}-doc",
+            "description": "Weights of query tokens; the documents are encoded by the other model.",
+            "licenses": [_license("Apache-2.0")],
+            "hashes": [_sha256(root / BUNDLED_DOC / "queries.safetensors")],
+        }
+    )
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -82,9 +94,10 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
         },
         "components": components,
         "dependencies": [
-            {"ref": package, "dependsOn": [weights, tokenizer]},
+            {"ref": package, "dependsOn": [weights, tokenizer, table]},
             {"ref": weights},
             {"ref": tokenizer},
+            {"ref": table},
         ],
     }
     content = json.dumps(document, sort_keys=True)

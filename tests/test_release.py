@@ -29,6 +29,12 @@ DATA_FILES = {
     "splade_retriever/web/static/index.html",
     "splade_retriever/web/static/page.css",
     "splade_retriever/web/static/page.js",
+    "splade_retriever/web/static/theme.js",
+    "splade_retriever/bundled_doc/card.json",
+    "splade_retriever/bundled_doc/queries.safetensors",
+    "splade_retriever/drawing/notebook.css",
+    "splade_retriever/drawing/style.css",
+    "splade_retriever/encoding/stop_words.json",
 }
 LICENSES = {"LICENSE", "NOTICE", "splade_retriever/bundled/MODEL_CARD.md", "docs/model_data.md"}
 INFO_FILES = {
@@ -68,7 +74,7 @@ SUFFIXES = {
         ".svg",
         ".tsv",
     ),
-    *(".toml", ".txt", ".typed", ".yaml", ".yml", ".gz", ".zip"),
+    *(".toml", ".txt", ".typed", ".yaml", ".yml", ".gz", ".safetensors", ".zip"),
 }
 MAX_MEGABYTES = 25
 """The bundled model has 24 MB; PyPI takes 100."""
@@ -160,7 +166,10 @@ def test_the_metadata_names_the_licences_of_all_that_is_in_the_wheel(built: Buil
     assert set(metadata.get_all("License-File", [])) == LICENSES
     assert metadata["Version"] == __version__
     notice = built.read(f"{INFO}/licenses/NOTICE").decode()
-    assert all(name in notice for name in ("model.onnx", "tokenizer.json", "MODEL_CARD.md", "model_data.md"))
+    assert all(
+        name in notice
+        for name in ("model.onnx", "tokenizer.json", "queries.safetensors", "MODEL_CARD.md", "model_data.md")
+    )
 
 
 def test_the_bill_of_materials_describes_the_files_in_the_wheel(built: Built) -> None:
@@ -174,6 +183,9 @@ def test_the_bill_of_materials_describes_the_files_in_the_wheel(built: Built) ->
     assert hashes(tokenizer) == [
         hashlib.sha256(built.read("splade_retriever/bundled/tokenizer.json")).hexdigest()
     ]
+    queries = components[f"{card['model']}-doc"]
+    table = built.read("splade_retriever/bundled_doc/queries.safetensors")
+    assert hashes(queries) == [hashlib.sha256(table).hexdigest()]
     datasets = model["modelCard"]["modelParameters"]["datasets"]
     assert {"squad-part", "docs", "enwiki", "openstax"} <= {dataset["name"] for dataset in datasets}
     assert all(dataset["contents"]["properties"][0]["value"] for dataset in datasets)
