@@ -1,4 +1,4 @@
-"""The notebooks about vectors, quality and servers run from top to bottom, without a key, and keep their outputs."""
+"""Notebooks about vectors, quality and servers run from top to bottom without a key, and keep outputs."""
 
 from pathlib import Path
 

@@ -34,7 +34,6 @@ DATA_FILES = {
     "splade_retriever/bundled_doc/queries.safetensors",
     "splade_retriever/drawing/notebook.css",
     "splade_retriever/drawing/style.css",
-    "splade_retriever/encoding/stop_words.json",
 }
 LICENSES = {"LICENSE", "NOTICE", "splade_retriever/bundled/MODEL_CARD.md", "docs/model_data.md"}
 INFO_FILES = {
