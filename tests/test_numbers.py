@@ -27,7 +27,7 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 import splade_retriever as top
 from splade_retriever import distributed, haystack, langchain, llama_index
 from splade_retriever.encoding.model_cards import Catalogue, published
-from splade_retriever.errors import InputError
+from splade_retriever.errors import SpladeError
 from splade_retriever.index.options import IndexKeywords, SearchKeywords, ServerKeywords
 from splade_retriever.index.writer import AddKeywords
 from tests.langchain.parts import LetterEmbeddings
@@ -286,8 +286,8 @@ def plotted(parts: Parts, arguments: dict[str, Any]) -> Any:
 
 
 def write_step(parts: Parts, arguments: dict[str, Any]) -> Any:
-    """Return what a step says of an index that is not on a server, which it checks after its numbers."""
-    with pytest.raises(InputError) as caught:
+    """Return what a step says of an index that is in memory, which it checks after its numbers."""
+    with pytest.raises(SpladeError) as caught:
         distributed.WriteStep(parts.index, **arguments)
     if "threads" in str(caught.value):
         raise caught.value
