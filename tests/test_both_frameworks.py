@@ -21,6 +21,7 @@ from qdrant_client import models
 from splade_retriever import SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
+from splade_retriever.encoding.model_files import bundled_names
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
 from tests.index.parts import opened_store
 from tests.llama_index.suite import rich_nodes, uuid_of
@@ -364,3 +365,25 @@ def test_both_frameworks_name_the_words_that_expansions_come_from(windows: Any, 
     assert reports == [expected.to_dict()] * 3
     assert node.metadata["_splade"]["explanation"] == expected.to_dict()
     assert same.metadata["_splade"]["explanation"] == expected.to_dict()
+
+
+def test_both_frameworks_take_the_bundled_model_whose_queries_need_no_network(client: Any) -> None:
+    first, doc = bundled_names()
+    SpladeIndex(client=client, model=first).add(TEXTS.values(), ids=list(TEXTS))
+
+    index = SpladeIndex(client=client, model=doc)
+    langchain = for_langchain.SpladeRetriever(index=index, k=1)
+    llama_index = for_llama_index.SpladeRetriever(index=index, similarity_top_k=1)
+
+    (document,), (node,) = langchain.invoke("lunar rover"), llama_index.retrieve("lunar rover")
+    assert document.page_content == node.text == TEXTS[B]
+
+
+def test_a_node_with_a_vector_of_either_bundled_model_is_stored_by_the_other(client: Any) -> None:
+    first, doc = bundled_names()
+    store = for_llama_index.SpladeVectorStore(client=client, model=doc)
+    encoder = for_llama_index.SpladeSparseEmbedding(first)
+
+    nodes = encoder([TextNode(id_=id, text=text) for id, text in TEXTS.items()])
+
+    assert store.add(list(nodes)) == list(TEXTS)

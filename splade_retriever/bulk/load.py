@@ -9,6 +9,7 @@ from pathlib import Path
 from splade_retriever.bulk.vectors_file import fingerprint_of, read_rows
 from splade_retriever.errors import CollectionMismatchError
 from splade_retriever.files.sync import FILE_KEY
+from splade_retriever.index.collection_settings import document_side
 from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["load_vectors"]
@@ -28,7 +29,9 @@ def load_vectors(
         InputError: If it is not such a file.
         CollectionMismatchError: If another model made it.
     """
-    made_by, wanted = fingerprint_of(path), dict(index.model.fingerprint)
+    made_by, wanted = (
+        document_side(fingerprint) for fingerprint in (fingerprint_of(path), index.model.fingerprint)
+    )
     if made_by != wanted:
         differing = sorted(key for key in {*made_by, *wanted} if made_by.get(key) != wanted.get(key))
         raise CollectionMismatchError(

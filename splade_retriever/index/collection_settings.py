@@ -24,6 +24,7 @@ __all__ = [
     "check_encoder",
     "check_settings",
     "differences",
+    "document_side",
     "modifier_of",
 ]
 
@@ -138,7 +139,7 @@ def differences(
     settings: CollectionSettings, fingerprint: Mapping[str, str | int | None]
 ) -> dict[str, tuple[str | int | None, str | int | None]]:
     """Compare what decides documents' vectors in two fingerprints: part that differs -> (stored, passed)."""
-    stored, passed = _of_documents(settings.encoder), _of_documents(fingerprint)
+    stored, passed = document_side(settings.encoder), document_side(fingerprint)
     return {
         key: (stored.get(key), passed.get(key))
         for key in sorted({*stored, *passed})
@@ -146,7 +147,7 @@ def differences(
     }
 
 
-def _of_documents(fingerprint: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
+def document_side(fingerprint: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
     """Return a fingerprint under the name of the model whose network encodes the documents.
 
     Two models that share it give a document the same vector, and each may search what the other stored.

@@ -20,6 +20,7 @@ from qdrant_client import models
 
 from splade_retriever.encoding.model_loading import ModelArgument
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError
+from splade_retriever.index.collection_settings import document_side
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.search_request import Fusion, Mode
@@ -235,7 +236,9 @@ class SpladeVectorStore(BasePydanticVectorStore):
         documents = to_documents(nodes)
         for document in documents:
             made_by = document.made_by
-            if made_by is not None and dict(made_by) != dict(self._index.model.fingerprint):
+            if made_by is None:
+                continue
+            if document_side(made_by) != document_side(self._index.model.fingerprint):
                 raise CollectionMismatchError(
                     f"Node {document.id!r} has a vector of the model {dict(made_by)}, expected "
                     f"{dict(self._index.model.fingerprint)}. Nothing was written. Use the store's model in "
