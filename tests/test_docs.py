@@ -60,6 +60,7 @@ def environment(desk: Path) -> dict[str, str]:
         "COLUMNS": "100",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUTF8": "1",
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
     }
 
 
