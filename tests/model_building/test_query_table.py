@@ -24,7 +24,7 @@ from tests.model_building.sample import Made
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = TableRecipe(steps=60, queries=4, rate=0.15, hold=0.0, hold_expansion=0.0)
+RECIPE = TableRecipe(steps=200, queries=4, rate=0.05, hold=0.0, hold_expansion=0.0)
 
 
 def rows(*dense: list[float]) -> sparse.csr_array:
