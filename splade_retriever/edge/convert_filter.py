@@ -3,7 +3,6 @@
 from datetime import date, datetime
 from typing import Any, Final
 
-import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
@@ -119,9 +118,28 @@ def _match(match: models.Match | None) -> Any:
     # Each kind has one field, which its counterpart in Edge takes as the one argument.
     (value,) = (getattr(match, name) for name in type(match).model_fields)
     if isinstance(value, bool):
-        # Edge 0.9.0 tries integers first and would look for 1 instead of True. NumPy's bool is no integer.
-        value = np.bool_(value)
+        value = _Bool(value)
     return getattr(edge, type(match).__name__)(value)
+
+
+class _Bool:
+    """A bool that Edge does not take for an integer.
+
+    Edge 0.9.0 tries integers first and would look for 1 instead of True. Its bindings accept NumPy's bool,
+    which they recognise by the name of its type; but up to NumPy 2.2 that one is an integer, too.
+    """
+
+    __module__ = "numpy"
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_Bool.__name__ = "bool_"
 
 
 def _range(range: models.RangeInterface | None) -> Any:
