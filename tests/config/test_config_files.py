@@ -222,7 +222,7 @@ def test_a_dense_encoder_that_cannot_be_loaded_is_refused_with_the_reason(
         ({"dense": {"class": "x", "argz": {}}}, "'dense.argz'; allowed: class, args. Did you mean 'args'"),
         ({"fusion": {"methd": "rrf"}}, "'fusion.methd'; .*Did you mean 'method'"),
         ({"fusion": {"method": "sum"}}, "under fusion: .*expected 'rrf' or 'dbsf'"),
-        ({"fusion": {"rrf_k": "many"}}, "of the wrong type under fusion"),
+        ({"fusion": {"rrf_k": "many"}}, "under fusion: rrf_k is .many., expected an int"),
         ({"fusion": 3}, "of type int for fusion"),
         ({"score_threshold": "high"}, "has score_threshold='high', expected a number"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from splade_retriever.errors import InputError
+from splade_retriever.index.documents import Hits
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.index.parts import MOON
 from tests.words import WordEncoder
@@ -121,4 +122,4 @@ def test_a_search_that_fails_does_not_fail_others_in_its_batch() -> None:
         index.add(MOON)
         answers = asyncio.run(run(index))
 
-    assert [type(answer) for answer in answers] == [list, RuntimeError, list, list]
+    assert [type(answer) for answer in answers] == [Hits, RuntimeError, Hits, Hits]
