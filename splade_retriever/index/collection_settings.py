@@ -197,5 +197,6 @@ def check_settings(settings: CollectionSettings, requested: Mapping[str, Any], c
         if value is not None and value != stored:
             raise CollectionMismatchError(
                 f"Collection {collection!r} was made with {name}={stored!r}, but {name}={value!r} was "
-                f"requested. Leave {name} out, or use a new collection."
+                f"requested. Leave {name} out, or change the collection: "
+                f"`splade reindex --{name.replace('_', '-')}`."
             )

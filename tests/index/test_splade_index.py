@@ -67,7 +67,8 @@ def test_settings_that_shape_vectors_are_stored_and_compared(client: Any) -> Non
     SpladeIndex(client=client, model=WordEncoder(), max_active_dims=3, min_weight=1.5)
 
     assert SpladeIndex(client=client, model=WordEncoder()).count() == 0
-    with pytest.raises(CollectionMismatchError, match=r"max_active_dims=3.*max_active_dims=4"):
+    advice = r"max_active_dims=3.*max_active_dims=4.*`splade reindex --max-active-dims`"
+    with pytest.raises(CollectionMismatchError, match=advice):
         SpladeIndex(client=client, model=WordEncoder(), max_active_dims=4)
 
 
