@@ -244,6 +244,30 @@ def test_the_keyboard_alone_searches_explains_and_compares(page: Page) -> None:
     assert page.driver.execute_script("return document.activeElement.classList.contains('chosen')")
 
 
+def test_the_keyboard_goes_from_a_word_to_its_tokens(page: Page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.search("why do stars explode")
+    page.driver.execute_script("document.querySelector('article mark').focus()")
+    word = page.driver.switch_to.active_element.text
+    tokens = page.texts("article .tokens .chosen .name")
+    page.press(Keys.ARROW_RIGHT)
+    other = page.driver.switch_to.active_element
+
+    assert tokens
+    assert other.tag_name == "mark"
+    assert other.get_attribute("tabindex") == "0"
+    assert page.texts("article mark.chosen") == [other.text]
+    page.press(Keys.ARROW_LEFT)
+    assert page.driver.switch_to.active_element.text == word
+    assert (
+        page.driver.execute_script(
+            "return document.querySelectorAll('article:first-of-type mark[tabindex=\"0\"]').length"
+        )
+        == 1
+    )
+
+
 def test_hostile_text_is_shown_as_text(page: Page) -> None:
     page.search("comet rocket")
 

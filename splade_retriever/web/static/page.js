@@ -88,14 +88,18 @@
     for (const mark of marks) {
       if (mark.start < at) continue;
       text.append(visible(characters.slice(at, mark.start).join("")));
-      const word = element("mark", { class: mark.kind, title: mark.score.toFixed(3) }, characters.slice(mark.start, mark.end).join(""));
+      const tabindex = text.querySelector("mark") ? "-1" : "0";
+      const word = element("mark", { class: mark.kind, tabindex, title: mark.score.toFixed(3) }, characters.slice(mark.start, mark.end).join(""));
       word.dataset.start = mark.start;
       word.addEventListener("mouseenter", () => chooseWord(state, mark.start));
+      word.addEventListener("focus", () => chooseWord(state, mark.start));
       word.addEventListener("mouseleave", () => choose(state, null));
+      word.addEventListener("blur", () => choose(state, null));
       text.append(word);
       at = mark.end;
     }
     text.append(visible(characters.slice(at).join("")));
+    text.onkeydown = (event) => moveFocus(event, text, "mark");
   }
 
   function drawTokens(state) {
@@ -126,7 +130,7 @@
       button.addEventListener("blur", () => choose(state, null));
       tokens.append(element("li", {}, button));
     });
-    tokens.onkeydown = (event) => moveFocus(event, tokens);
+    tokens.onkeydown = (event) => moveFocus(event, tokens, "button");
     const rest = hit.explanation.contributions.slice(MAX_TOKENS);
     if (rest.length) {
       const sum = rest.reduce((total, contribution) => total + contribution.score, 0);
@@ -134,15 +138,15 @@
     }
   }
 
-  /** One list is one tab stop; the arrow keys move inside. */
-  function moveFocus(event, list) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  /** A list of tokens and the words of a text are one tab stop each; the arrow keys move inside. */
+  function moveFocus(event, place, selector) {
+    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const buttons = [...list.querySelectorAll("button")];
-    const next = buttons[buttons.indexOf(document.activeElement) + step];
+    const stops = [...place.querySelectorAll(selector)];
+    const next = stops[stops.indexOf(document.activeElement) + step];
     if (!next) return;
     event.preventDefault();
-    buttons.forEach((button) => button.setAttribute("tabindex", button === next ? "0" : "-1"));
+    stops.forEach((stop) => stop.setAttribute("tabindex", stop === next ? "0" : "-1"));
     next.focus();
   }
 
