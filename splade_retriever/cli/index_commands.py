@@ -24,6 +24,7 @@ from splade_retriever.cli.options import (
     with_server_options,
 )
 from splade_retriever.cli.output import print_error, print_result, stderr_console
+from splade_retriever.cli.termination import closed_on_termination
 from splade_retriever.errors import InputError
 from splade_retriever.validation import resolved_location
 
@@ -114,12 +115,16 @@ def index(
         raise InputError("--watch cannot watch stdin. Name files or folders.")
     location = resolved_location(to)
     if vectors is not None:
-        with open_index(
-            location, collection, model=model, api_key=api_key, server=server, create=True
-        ) as opened:
+        with (
+            closed_on_termination(),
+            open_index(
+                location, collection, model=model, api_key=api_key, server=server, create=True
+            ) as opened,
+        ):
             load_file(opened, vectors, location=to, as_json=as_json)
         return
     with ExitStack() as stack:
+        stack.enter_context(closed_on_termination())
         names = {}
         if _STDIN in paths:
             copy = stack.enter_context(copied_stdin(stdin_name))

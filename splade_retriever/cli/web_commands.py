@@ -17,6 +17,7 @@ from splade_retriever.cli.options import (
     with_server_options,
 )
 from splade_retriever.cli.output import print_message
+from splade_retriever.cli.termination import closed_on_termination
 
 if TYPE_CHECKING:
     from splade_retriever.index.options import ServerKeywords
@@ -53,14 +54,12 @@ def serve(
 
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    with open_to_read(
-        index,
-        collection,
-        model=model,
-        api_key=api_key,
-        server=server,
-        read_only=read_only,
-    ) as opened:
+    with (
+        closed_on_termination(),
+        open_to_read(
+            index, collection, model=model, api_key=api_key, server=server, read_only=read_only
+        ) as opened,
+    ):
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         print_message(f"Serving {index} at {address}{'' if token is None else f'#token={token}'}")
         serve_page(opened, host=host, port=port, token=token)
