@@ -20,7 +20,7 @@ OLDEST = ["langchain-core==1.2.5", "langchain-tests==1.0.0", "llama-index-core==
 MERMAID = "mermaid@11"
 """Draws the diagrams of the documentation; from npm."""
 
-NEEDS_NEWER = ("test_swap", "test_notebooks")
+NEEDS_NEWER = ("test_swap",)
 """Adapter tests that use packages beside the frameworks, which in turn need newer frameworks."""
 
 
