@@ -59,6 +59,7 @@ PreparedPoint = models.PointStruct | bytes
 
 _POINTS_PER_CALL: Final = 64
 """Small, since the embedded engine holds the GIL for the length of a call (about 5 ms for 64 points)."""
+_SERVER_WRITES: Final = 2
 _LONG_CALLS_FROM: Final = 4 * 2**20
 """Bytes on disk from which calls of the embedded engine may hold the GIL too long for an event loop: about
 2,000 documents, which load in 30 ms."""
@@ -150,6 +151,16 @@ class Collection:
             yield
         finally:
             self._connection.end_load()
+
+    @property
+    def write_threads(self) -> int:
+        """How many batches of a load are written at once, each in a thread; 0 to use the calling thread.
+
+        A server reads one request while it applies another. The embedded engine makes one call at a time.
+        """
+        if self.single_thread:
+            return 0
+        return _SERVER_WRITES if self.is_remote else 1
 
     @property
     def max_request_bytes(self) -> int | None:

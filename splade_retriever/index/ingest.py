@@ -7,8 +7,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, Literal
 
 from splade_retriever.errors import InputError
@@ -20,8 +21,8 @@ __all__ = ["Batch", "OnError", "Stored", "ingest"]
 
 OnError = Literal["raise"] | Callable[[BadInput], object]
 
-_WAITING_BATCHES: Final = 2
-"""Encoded batches that may wait for the engine: enough to keep both sides busy, little memory."""
+_QUEUED_BATCHES: Final = 1
+"""Encoded batches that may wait for a thread: enough to keep both sides busy, little memory."""
 _HANDOVER_S: Final = 0.004
 """How long the next batch waits while the thread that writes sends its requests. That thread would get the
 interpreter's lock only after 5 ms, in which the engine has nothing to do."""
@@ -60,6 +61,8 @@ class Batch:
 
     ids: list[str] = field(default_factory=list)
     """The users' ids of all inputs of the batch, in order: acknowledged when it is written."""
+    last_position: int = 0
+    """Position of its last input."""
     documents: list[Document] = field(default_factory=list)
     """New or changed documents."""
     points: Sequence[Sequence[Any]] = field(default_factory=list)
@@ -81,7 +84,7 @@ def ingest(
     on_error: OnError,
     on_written: Callable[[list[str]], object],
     stop: threading.Event,
-    overlap: bool = True,
+    write_threads: int = 1,
 ) -> list[str]:
     """Run the stream to its end.
 
@@ -95,18 +98,21 @@ def ingest(
             engine does not take.
         on_error: "raise", or a function that is called with each input that cannot be stored; for those that
             the engine does not take, in another thread.
-        on_written: Called with the ids of each batch after the engine has acknowledged it, in order.
+        on_written: Called with the ids of each batch after the engine has acknowledged it and all before it,
+            in order, one call at a time.
         stop: Set it from another thread to end after the current batch.
-        overlap: False to write in the calling thread, for engines bound to the thread that made them.
+        write_threads: How many batches are written at once, each in a thread; 0 to write in the calling
+            thread, for engines bound to the thread that made them.
 
     Returns:
         The ids of all stored inputs, in order.
 
     Raises:
         InputError: With `on_error="raise"`; everything before the bad input is written, nothing after it.
+            Where the engine refuses a document, some batches after it may be written: the error says how far.
         Exception: What `documents` raised, after everything before it was written.
     """
-    with _Writer(write, on_error, on_written, overlap) as writer:
+    with _Writer(write, on_error, on_written, write_threads) as writer:
         for batch in _batches(documents, batch_size, on_error, writer):
             if stop.is_set():
                 break
@@ -114,7 +120,7 @@ def ingest(
             latest = _latest(batch)
             if any(document.id in writer.in_flight for document in latest):
                 writer.drain()  # a lookup does not see documents that wait to be written
-            writer.submit(_plan(latest, [d.id for d in batch], hash_of, lookup, encode))
+            writer.submit(_plan(latest, batch, hash_of, lookup, encode))
     return writer.stored
 
 
@@ -159,13 +165,13 @@ def _batches(
 
 def _plan(
     documents: Sequence[Document],
-    acknowledged: list[str],
+    inputs: Sequence[Document],
     hash_of: Callable[[Document], str],
     lookup: Callable[[Sequence[Document]], Mapping[DocumentKey, Stored]],
     encode: Callable[[Sequence[Document]], Sequence[Sequence[Any]]],
 ) -> Batch:
     """Sort a batch into new documents, which are encoded, those with new metadata only, and known ones."""
-    batch = Batch(ids=acknowledged)
+    batch = Batch(ids=[document.id for document in inputs], last_position=inputs[-1].position)
     stored = lookup(documents)
     new = []
     for document in documents:
@@ -183,19 +189,29 @@ def _plan(
 
 
 class _Writer:
-    """Writes batches one after another in a thread; a few of them may wait."""
+    """Writes batches in threads, where a few may wait, and acknowledges them in order."""
 
     def __init__(
         self,
         write: Callable[[Batch], Sequence[BadInput]],
         on_error: OnError,
         on_written: Callable[[list[str]], object],
-        overlap: bool,
+        threads: int,
     ) -> None:
         self._write, self._on_error, self._on_written = write, on_error, on_written
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="splade-write") if overlap else None
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splade-write") if threads else None
+        self._max_waiting = threads + _QUEUED_BATCHES
         self._waiting: deque[tuple[Future[None], list[str]]] = deque()
+        self._numbers = count()
         self._failed = False
+        self._lock = threading.Lock()
+        self._written: dict[int, tuple[Batch, Sequence[BadInput]]] = {}
+        """By their numbers, batches that are written while one before them is not."""
+        self._acknowledged = 0
+        """How many batches are acknowledged."""
+        self._last_position = 0
+        self._refused: list[BadInput] = []
+        """What the engine does not take, where that is an error."""
         self.in_flight: Counter[str] = Counter()
         self.stored: list[str] = []
         """The ids of all inputs that are written, in order."""
@@ -213,14 +229,16 @@ class _Writer:
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch; waits while too many are queued, and raises what an earlier write raised."""
+        number = next(self._numbers)
         if self._pool is None:
-            self._run(batch)
+            self._run(number, batch)
+            self._check_refused()
             return
         self.in_flight.update(batch.ids)
-        self._waiting.append((self._pool.submit(self._run, batch), batch.ids))
+        self._waiting.append((self._pool.submit(self._run, number, batch), batch.ids))
         while self._waiting and self._waiting[0][0].done():
             self._finish_one()
-        if len(self._waiting) > _WAITING_BATCHES:
+        if len(self._waiting) > self._max_waiting:
             self._finish_one()
             time.sleep(_HANDOVER_S)
 
@@ -233,29 +251,49 @@ class _Writer:
         future, ids = self._waiting.popleft()
         future.result()
         self.in_flight -= Counter(ids)
+        self._check_refused()
 
-    def _run(self, batch: Batch) -> None:
+    def _check_refused(self) -> None:
+        """Raise an error for what the engine did not take, after the other writes have ended."""
+        if not self._refused:
+            return
+        wait([future for future, _ in self._waiting])
+        raise _refusal(self._refused, self._last_position)
+
+    def _run(self, number: int, batch: Batch) -> None:
         if self._failed:  # a later batch must not overtake one that failed
             return
         try:
             refused = self._write(batch)
-            if refused and not callable(self._on_error):
-                raise _refusal(refused[0])
         except BaseException:
             self._failed = True
             raise
+        self._failed |= bool(refused) and not callable(self._on_error)
+        with self._lock:
+            self._written[number] = batch, refused
+            while self._acknowledged in self._written:
+                self._acknowledge(*self._written.pop(self._acknowledged))
+
+    def _acknowledge(self, batch: Batch, refused: Sequence[BadInput]) -> None:
+        self._acknowledged += 1
+        self._last_position = batch.last_position
         for item in refused:
             if callable(self._on_error):
                 self._on_error(item)
+            else:
+                self._refused.append(item)
         without = {item.id for item in refused}
-        written = [id for id in batch.ids if id not in without]
-        self.stored += written
-        self._on_written(written)
+        ids = [id for id in batch.ids if id not in without]
+        self.stored += ids
+        self._on_written(ids)
 
 
-def _refusal(item: BadInput) -> InputError:
+def _refusal(refused: Sequence[BadInput], last_position: int) -> InputError:
+    first, *others = refused
+    positions = ", ".join(str(item.position) for item in others)
+    more = f" Refused, too: {positions}." if others else ""
     return InputError(
-        f"Input {item.position} of add: {item.reason}. The inputs before it and the others of its batch were "
+        f"Input {first.position} of add: {first.reason}.{more} The other inputs up to {last_position} were "
         "written, nothing after them. Fix the input and add the rest, or pass on_error=a_list.append to skip "
         "and collect what cannot be stored."
     )

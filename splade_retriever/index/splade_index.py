@@ -381,7 +381,8 @@ class SpladeIndex:
 
         Raises:
             InputError: Bad input, with its position. Nothing is written where all inputs are lists; of a
-                stream, everything before that position is written and nothing after it.
+                stream, everything before that position is written and nothing after it. Where a server
+                refuses a document, the error says up to which position the others are written.
             CollectionMismatchError: The model is not the collection's; nothing is written.
             StorageError: The store failed; what was passed to `on_written` is stored.
             Exception: What a caller's iterator raised, unchanged, after everything before it was written.

@@ -153,7 +153,7 @@ class Writer:
                 on_error=options.on_error,
                 on_written=written,
                 stop=stop,
-                overlap=not collection.single_thread,
+                write_threads=collection.write_threads,
             )
 
     def _checked_documents(self, inputs: Sequence[Any]) -> Iterator[Document | BadInput]:

@@ -159,7 +159,7 @@ class Reencoding:
             on_error="raise",
             on_written=count,
             stop=threading.Event(),
-            overlap=not self.target.single_thread,
+            write_threads=min(self.target.write_threads, 1),  # `write` counts
         )
 
     def _documents(self, report: PassReport) -> Iterator[Document]:

@@ -186,7 +186,7 @@ class _Work:
             on_error="raise",
             on_written=count,
             stop=threading.Event(),
-            overlap=not self.target.single_thread,
+            write_threads=self.target.write_threads,
         )
 
     def _documents(self) -> Iterator[Document]:

@@ -1,6 +1,8 @@
 """The stream of `add` without an engine and without an encoder."""
 
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +22,9 @@ class Store:
         self.batches: list[Batch] = []
         self.encoded: list[str] = []
         self.acknowledged: list[list[str]] = []
-        self.fails_at: int | None = None
+        self.fails_on: str | None = None
+        self.waits_for: dict[str, threading.Event] = {}
+        self.begun: dict[str, threading.Event] = defaultdict(threading.Event)
         self.refuses: str | None = None
 
     def lookup(self, documents: Sequence[Document]) -> dict[DocumentKey, Stored]:
@@ -38,7 +42,11 @@ class Store:
         return [models.PointStruct(id=n, vector={}, payload=payload) for n in range(len(words))]
 
     def write(self, batch: Batch) -> list[BadInput]:
-        if len(self.batches) == self.fails_at:
+        first = batch.ids[0]
+        self.begun[first].set()
+        if first in self.waits_for:
+            assert self.waits_for[first].wait(10)
+        if first == self.fails_on:
             raise OSError("disk full")
         self.batches.append(batch)
         for points in batch.points:
@@ -68,11 +76,11 @@ def document(id: str, text: str, **metadata: Any) -> Document:
     return Document(0, id, text, metadata)
 
 
-@pytest.mark.parametrize("overlap", [True, False])
-def test_batches_are_acknowledged_in_order_with_all_their_ids(overlap: bool) -> None:
+@pytest.mark.parametrize("write_threads", [0, 1, 3])
+def test_batches_are_acknowledged_in_order_with_all_their_ids(write_threads: int) -> None:
     store = Store()
 
-    ids = store.add(*(document(str(n), f"text {n}") for n in range(5)), overlap=overlap)
+    ids = store.add(*(document(str(n), f"text {n}") for n in range(5)), write_threads=write_threads)
 
     assert ids == ["0", "1", "2", "3", "4"]
     assert store.acknowledged == [["0", "1"], ["2", "3"], ["4"]]
@@ -143,15 +151,54 @@ def test_an_error_of_the_stream_is_raised_after_everything_before_it_is_written(
     assert store.acknowledged == [["a"]]
 
 
-@pytest.mark.parametrize("overlap", [True, False])
-def test_after_a_failed_write_no_later_batch_is_written(overlap: bool) -> None:
+@pytest.mark.parametrize("write_threads", [0, 1, 3])
+def test_after_a_failed_write_no_later_batch_is_written(write_threads: int) -> None:
     store = Store()
-    store.fails_at = 1
+    store.fails_on = "2"
 
     with pytest.raises(OSError, match="disk full"):
-        store.add(*(document(str(n), f"text {n}") for n in range(20)), overlap=overlap)
+        store.add(*(document(str(n), f"text {n}") for n in range(20)), write_threads=write_threads)
 
     assert store.acknowledged == [["0", "1"]]
+
+
+def test_batches_that_are_written_at_once_are_acknowledged_in_order() -> None:
+    store = Store()
+    store.waits_for["0"] = store.begun["2"]  # the first write ends after the second one has begun
+
+    ids = store.add(*(document(str(n), f"text {n}") for n in range(6)), write_threads=2)
+
+    assert ids == ["0", "1", "2", "3", "4", "5"]
+    assert store.acknowledged == [["0", "1"], ["2", "3"], ["4", "5"]]
+
+
+def test_what_was_written_after_a_failed_write_is_not_acknowledged() -> None:
+    store = Store()
+    store.fails_on = "0"
+    store.waits_for["0"] = store.begun["2"]
+
+    with pytest.raises(OSError, match="disk full"):
+        store.add(*(document(str(n), f"text {n}") for n in range(4)), write_threads=2)
+
+    assert store.acknowledged == []
+
+
+def test_an_error_for_a_refused_document_says_up_to_where_the_others_were_written() -> None:
+    store = Store()
+    store.refuses = "large"
+    store.waits_for["0"] = store.begun["2"]
+    inputs = [Document(n, str(n), "large" if n in {1, 3} else f"text {n}", {}) for n in range(12)]
+
+    with pytest.raises(InputError) as caught:
+        store.add(*inputs, write_threads=2)
+
+    (last,) = re.findall(r"The other inputs up to (\d+) were written, nothing after them", str(caught.value))
+    assert "Input 1 of add: is too large. Refused, too: 3." in str(caught.value)
+    written = [str(n) for n in range(int(last) + 1) if n not in {1, 3}]
+    assert [id for ids in store.acknowledged for id in ids] == written
+    assert sorted(id for batch in store.batches for id in batch.ids if id not in {"1", "3"}) == sorted(
+        written
+    )
 
 
 def test_a_stopped_stream_ends_after_the_current_batch() -> None:

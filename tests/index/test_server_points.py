@@ -88,8 +88,21 @@ def test_a_request_over_rest_is_that_of_qdrant_client(vector: Any, payload: dict
     theirs, ours = sent
     assert (ours.method, ours.url) == (theirs.method, theirs.url)
     assert dict(ours.headers) == {**theirs.headers, "content-length": ours.headers["content-length"]}
-    assert json.loads(ours.content) == json.loads(theirs.content)
+    assert _as_stored(ours.content) == _as_stored(theirs.content)
     assert ours.extensions["timeout"] == theirs.extensions["timeout"]
+
+
+def test_weights_are_written_with_the_digits_of_32_bit_floats() -> None:
+    vector = {"splade": SparseEmbedding(values=[0.1, 1 / 3], indices=[3, 5])}
+
+    assert b'{"indices":[3,5],"values":[0.1,0.33333334]}' in encode_for_rest(Point(1, {}, vector))
+
+
+def test_integers_of_more_than_64_bits_are_written() -> None:
+    written = _as_stored(encode_for_rest(Point(7, {"n": 2**70}, {"splade": SPARSE})))
+
+    assert written["payload"] == {"n": 2**70}
+    assert written["vector"]["splade"]["values"] == SPARSE.values.tolist()
 
 
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"[]", b"{}", b'{"result": null}'])
@@ -98,6 +111,17 @@ def test_an_answer_that_is_not_a_server_s_is_an_error(body: bytes) -> None:
 
     with pytest.raises((ResponseHandlingException, ValueError)):
         upsert_over_rest(client, "docs", [encode_for_rest(Point(1, {}, {}))], timeout_s=9)
+
+
+def _as_stored(content: bytes) -> Any:
+    """Read a request with the weights of sparse vectors as a server keeps them: in 32 bits."""
+
+    def rounded(read: dict[str, Any]) -> dict[str, Any]:
+        if read.keys() == {"indices", "values"}:
+            read["values"] = np.float32(read["values"]).tolist()
+        return read
+
+    return json.loads(content, object_hook=rounded)
 
 
 def _client(answer: Any) -> QdrantClient:
