@@ -40,6 +40,9 @@ enough that the products of a single query are fast."""
 
 ONNX_RUNTIME = "com.microsoft"
 
+_OPSET_OF_BLOCKS = 21
+"""The first opset whose QuantizeLinear has scales for blocks of an axis, such as a row."""
+
 FloatArray: TypeAlias = NDArray[np.float32]
 Constant: TypeAlias = NDArray[Any] | np.generic | Callable[[], NDArray[Any]]
 
@@ -57,6 +60,7 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Constant] = {}
         self._codes: dict[tuple[str, tuple[int, ...]], Codes] = {}
+        self._row_middles: str | None = None
 
     def put(self, name: str, value: Constant) -> str:
         """Store a constant once; a function is called when the constant is written."""
@@ -108,33 +112,46 @@ class GraphBuilder:
             weights = self.op("Log", self.op("Add", weights, self.put("unit", np.float32(1))))
         return weights
 
-    def row_codes(self, rows: str) -> Codes:
-        """Quantise each row (the last axis) to 8 bits; once for all products of the same rows."""
-        return self._coded(rows, -1)
+    def row_codes(self, rows: str, *, width: int | None = None) -> Codes:
+        """Quantise each row (the last axis) to 8 bits; once for all products of the same rows.
+
+        Args:
+            rows: Their name.
+            width: Length of a row, where it is known; fewer nodes then do the same from opset 21 on.
+        """
+        return self._coded(rows, -1, width=width)
 
     def text_codes(self, states: str) -> Codes:
         """Quantise (batch, tokens, hidden) to 8 bits, with one scale per text."""
         return self._coded(states, 1, 2)
 
-    def _coded(self, values: str, *axes: int) -> Codes:
+    def _coded(self, values: str, *axes: int, width: int | None = None) -> Codes:
         """Quantise to 8 bits, with one scale along the axes; once for all products."""
         if (values, axes) not in self._codes:
-            self._codes[values, axes] = self._quantised(values, *axes)
+            self._codes[values, axes] = self._quantised(values, *axes, width=width)
         return self._codes[values, axes]
 
-    def _quantised(self, values: str, *axes: int) -> Codes:
+    def _quantised(self, values: str, *axes: int, width: int | None) -> Codes:
         highest, lowest = (
             self._reduce(kind, values, *axes, keepdims=True) for kind in ("ReduceMax", "ReduceMin")
         )
         largest = self.op("Max", highest, self.op("Neg", lowest), self.put("tiny", np.float32(1e-12)))
         scale = self.op("Div", largest, self.put("steps", np.float32(127)))
+        if width is not None and self.opset >= _OPSET_OF_BLOCKS:
+            # The rows of all products are the tokens of the same texts.
+            self._row_middles = self._row_middles or self._middles(scale)
+            codes = self.op("QuantizeLinear", values, scale, self._row_middles, axis=-1, block_size=width)
+            return Codes(codes, scale)
         # QuantizeLinear applies one scale per row and rounds in one pass; ONNX Runtime's own operator does so
         # for sources before opset 13 too.
         rows = self.op("Flatten", values, axis=axes[0])
         flat = self.op("Reshape", scale, self.put("flat", np.array([-1])))
-        middles = self.op("Expand", self._unit_and_middle()[1], self.op("Shape", flat))
-        codes = self.op("QuantizeLinear", rows, flat, middles, axis=0, domain=ONNX_RUNTIME)
+        codes = self.op("QuantizeLinear", rows, flat, self._middles(flat), axis=0, domain=ONNX_RUNTIME)
         return Codes(self.op("Reshape", codes, self.op("Shape", values)), scale)
+
+    def _middles(self, scale: str) -> str:
+        """Return the code of 0 for each scale."""
+        return self.op("Expand", self._unit_and_middle()[1], self.op("Shape", scale))
 
     def dequantized(self, codes: Codes) -> str:
         """Return the float32 values of codes."""

@@ -238,17 +238,20 @@ def test_every_product_with_a_constant_is_quantised_and_rows_only_once(model: Pa
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_an_int8_product_and_its_bias_have_the_documented_value(level: Any) -> None:
+@pytest.mark.parametrize(("opset", "ir_version", "width"), [(20, 9, None), (20, 9, 64), (21, 10, 64)])
+def test_an_int8_product_and_its_bias_have_the_documented_value(
+    level: Any, opset: int, ir_version: int, width: int | None
+) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(2, 5, 64)).astype(np.float32) * np.array(
         [[[1.0]], [[100.0]]], dtype=np.float32
     )
     weight = random.normal(size=(64, 32)).astype(np.float32)
     bias = random.normal(size=32).astype(np.float32)
-    builder = graph_builder.GraphBuilder(opset=20)
+    builder = graph_builder.GraphBuilder(opset=opset)
     codes = builder.put("codes", graph_builder.column_codes(weight))
     scale = builder.put("scale", graph_builder.column_scale(weight))
-    product = builder.int8_product(builder.row_codes("rows"), codes, scale)
+    product = builder.int8_product(builder.row_codes("rows", width=width), codes, scale)
     builder.op("Add", product, builder.put("bias", bias), result="sum")
     model = helper.make_model(
         helper.make_graph(
@@ -258,14 +261,17 @@ def test_an_int8_product_and_its_bias_have_the_documented_value(level: Any) -> N
             [helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["a", "b", 32])],
             [numpy_helper.from_array(np.asarray(v), name) for name, v in builder.constants.items()],
         ),
-        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)],
     )
-    model.ir_version = 9
+    model.ir_version = ir_version
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    kinds = Counter(node.op_type for node in builder.nodes)
+    assert kinds["QuantizeLinear"] == 1
+    assert ("Flatten" in kinds) == (opset < 21 or width is None)
     step = np.abs(rows).max(-1, keepdims=True) / 127
     by_hand = np.rint(rows / step) @ graph_builder.column_codes(weight).astype(np.float64)
     by_hand = by_hand * step * graph_builder.column_scale(weight) + bias
