@@ -49,6 +49,7 @@ def describe(index: SpladeIndex, location: str) -> dict[str, Any]:
 
     Returns:
         index, collection, engine, documents, model (None where another program made the collection),
+        second_model (None where there is none),
         encoder (its fingerprint), settings, and size_bytes (None on a server).
     """
     config = index.store.describe().config
@@ -60,12 +61,15 @@ def describe(index: SpladeIndex, location: str) -> dict[str, Any]:
         settings = {name: getattr(made_with, name) for name in COMPARED_SETTINGS}
         settings |= {"vector_name": made_with.vector_name, "dense_name": made_with.dense_name}
         settings["datatype"] = storage.get(made_with.vector_name)
+        if made_with.second_encoder is not None:
+            settings["second_name"] = made_with.second_name
     return {
         "index": location,
         "collection": index.collection,
         "engine": "Qdrant server" if is_url(location) else f"Qdrant Edge {_version('qdrant-edge-py')}",
         "documents": index.count(),
         "model": None if made_with is None else made_with.encoder.get("model"),
+        "second_model": index.second_model_name,
         "encoder": None if made_with is None else dict(made_with.encoder),
         "settings": settings,
         "size_bytes": None if is_url(location) else disk_usage(Path(location)),

@@ -109,6 +109,10 @@ def tune(
             "--windows", metavar="LIST", help="merge, truncate or both; by default both if texts are long."
         ),
     ] = None,
+    second_model: Annotated[
+        str | None,
+        typer.Option("--second-model", metavar="NAME", help="Join with this sparse model, too."),
+    ] = None,
     dense: Annotated[
         str | None,
         typer.Option("--dense", metavar="NAME", help="Join with this sentence-transformers model, too."),
@@ -165,6 +169,7 @@ def tune(
         document_dims=documents,
         query_dims=queries,
         windows=treatments,
+        second_model=second_model,
         dense=dense_encoder,
         max_loss=max_loss,
         made_from_headings=not is_beir,
@@ -173,7 +178,7 @@ def tune(
     if plot is not None:
         report.plot(plot)
     if config is not None:
-        _write_configuration(config, report, model, dense)
+        _write_configuration(config, report, model, second_model, dense)
     print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
 
 
@@ -211,7 +216,9 @@ def _numbers(listed: str) -> list[int | None]:
     return values
 
 
-def _write_configuration(path: Path, report: TuneReport, model: str | None, dense: str | None) -> None:
+def _write_configuration(
+    path: Path, report: TuneReport, model: str | None, second_model: str | None, dense: str | None
+) -> None:
     from splade_retriever.config import to_yaml
 
     values: dict[str, Any] = {
@@ -220,6 +227,8 @@ def _write_configuration(path: Path, report: TuneReport, model: str | None, dens
         "index": {"create": True, **report.index_settings()},
         **report.search_settings(),
     }
+    if second_model is not None and values["mode"] != "sparse":
+        values["second_model"] = second_model
     if dense is not None and values["mode"] != "sparse":
         arguments = {"model_name": dense}
         values["dense"] = {"class": "langchain_huggingface.HuggingFaceEmbeddings", "args": arguments}

@@ -17,6 +17,7 @@ from splade_retriever.cli.options import (
     KeyOption,
     ModelOption,
     ReadOnlyOption,
+    SecondModelOption,
     copied_stdin,
     load_model,
     open_index,
@@ -55,6 +56,7 @@ def index(
     ],
     collection: CollectionOption = "splade",
     model: ModelOption = None,
+    second_model: SecondModelOption = None,
     passage_tokens: Annotated[
         int, typer.Option("--passage-tokens", min=16, metavar="N", help="Maximum tokens of a passage.")
     ] = 256,
@@ -118,7 +120,13 @@ def index(
         with (
             closed_on_termination(),
             open_index(
-                location, collection, model=model, api_key=api_key, server=server, create=True
+                location,
+                collection,
+                model=model,
+                second_model=second_model,
+                api_key=api_key,
+                server=server,
+                create=True,
             ) as opened,
         ):
             load_file(opened, vectors, location=to, as_json=as_json)
@@ -149,6 +157,7 @@ def index(
                 location,
                 collection,
                 model=model,
+                second_model=second_model,
                 api_key=api_key,
                 server=server,
                 create=True,

@@ -89,6 +89,14 @@ def reindex(
     index: IndexOption,
     collection: CollectionOption = "splade",
     model: ModelOption = None,
+    second_model: Annotated[
+        str | None,
+        typer.Option(
+            "--second-model",
+            metavar="NAME",
+            help="Add this second sparse model, such as Qdrant/bm25; none to remove it.",
+        ),
+    ] = None,
     into: Annotated[
         str | None, typer.Option("--into", metavar="NAME", help="Name of the new collection on a server.")
     ] = None,
@@ -128,7 +136,7 @@ def reindex(
     from splade_retriever.maintenance.reindex import reindex as encode_again
 
     if repair is not None:
-        changes = (model, into, max_active_dims, min_weight, windows, window_overlap)
+        changes = (model, second_model, into, max_active_dims, min_weight, windows, window_overlap)
         if restart or any(change is not None for change in changes):
             raise typer.BadParameter("It keeps the model and the settings.", param_hint="--repair")
         _repair(index, repair, collection, as_json=as_json)
@@ -139,6 +147,7 @@ def reindex(
             model,
             collection=collection,
             into=into,
+            second_model=second_model,
             max_active_dims=max_active_dims,
             min_weight=min_weight,
             windows=windows,

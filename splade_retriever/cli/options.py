@@ -33,6 +33,7 @@ __all__ = [
     "KeyOption",
     "ModelOption",
     "ReadOnlyOption",
+    "SecondModelOption",
     "TokensOption",
     "allows_insecure_key",
     "copied_stdin",
@@ -67,6 +68,12 @@ ModelOption = Annotated[
         envvar="SPLADE_MODEL",
         metavar="NAME",
         help="Model name or folder; see `splade models`.",
+    ),
+]
+SecondModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--second-model", metavar="NAME", help="A second sparse model for hybrid search, such as Qdrant/bm25."
     ),
 ]
 KeyOption = Annotated[
@@ -122,6 +129,7 @@ def open_index(
     model: str | None,
     api_key: str | None,
     create: bool,
+    second_model: str | None = None,
     server: ServerKeywords | None = None,
     read_only: bool = False,
 ) -> SpladeIndex:
@@ -138,6 +146,7 @@ def open_index(
         location,
         collection=collection,
         model=model,
+        second_model=second_model,
         api_key=key,
         create=create,
         read_only=read_only,

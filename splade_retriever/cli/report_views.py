@@ -93,6 +93,7 @@ def facts_view(facts: Mapping[str, Any]) -> RenderableType:
         ("documents", f"{facts['documents']:,}"),
         ("on disk", None if size is None else f"{size / 1e6:.1f} MB"),
         ("model", facts["model"] or _FOREIGN),
+        ("second model", facts["second_model"]),
     ]
     encoder = {key: value for key, value in (facts["encoder"] or {}).items() if key != "model"}
     for name, values in (("encoder", encoder), ("settings", facts["settings"])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,11 +92,10 @@ def search(
 
 
 def _explanations(opened: SpladeIndex, query: str, hits: Sequence[Hit]) -> list[Explanation]:
-    """Explain hits; of an encoder whose ids are no tokens, such as BM25's, only the score is known."""
-    from splade_retriever.explanation import Explanation
-    from splade_retriever.explanation.words import LiteralTokenizer
+    """Explain hits; of an encoder without a tokenizer, only the score is known."""
+    from splade_retriever.explanation import Explanation, literal_tokenizer
 
-    if isinstance(getattr(opened.model, "tokenizer", None), LiteralTokenizer):
+    if literal_tokenizer(opened.model, query) is not None:
         return opened.explain_all(query, hits)
     return [Explanation(query, hit.text, hit.score, contributions=(), marks=()) for hit in hits]
 
@@ -280,4 +280,6 @@ def _hit_data(rank: int, hit: Hit, explanation: Explanation) -> dict[str, Any]:
         "metadata": hit.metadata,
         "contributions": shares["contributions"],
         "spans": shares["spans"],
+        **({"second": shares["second"]} if "second" in shares else {}),
+        **({"branches": {name: asdict(b) for name, b in hit.branches.items()}} if hit.branches else {}),
     }

@@ -79,7 +79,7 @@ class _HitView:
         head.add_column(width=3, justify="right", style="bold cyan")
         head.add_column(ratio=1 if wrapped else None, overflow="fold")
         head.add_column(justify="right", style="bold green", no_wrap=True)
-        head.add_row(f"{self.rank}.", _origin(self.hit), f"{self.hit.score:.2f}")
+        head.add_row(f"{self.rank}.", _origin(self.hit), _score(self.hit))
         yield head
         text = self.explanation.text
         width = options.max_width if wrapped else _EXCERPT_WIDTH
@@ -90,6 +90,18 @@ class _HitView:
         yield _indented(excerpt if self.full else _on_one_line(excerpt))
         for line in _token_lines(self.explanation, self.tokens, width - _INDENT):
             yield _indented(line)
+        if self.explanation.second is not None:
+            yield _indented(Text("second model:", "dim"))
+            for line in _token_lines(self.explanation.second, self.tokens, width - _INDENT):
+                yield _indented(line)
+
+
+def _score(hit: Hit) -> str:
+    """Return the score; of a hybrid search also its parts, since fused scores are all close to each other."""
+    if not hit.branches:
+        return f"{hit.score:.2f}"
+    parts = ", ".join(f"{name} {branch.score:.2f}" for name, branch in hit.branches.items())
+    return f"{hit.score:.4f} ({parts})"
 
 
 def _indented(text: Text) -> Padding:

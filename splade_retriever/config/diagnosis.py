@@ -66,6 +66,7 @@ def _arguments(config: RetrieverConfig) -> dict[str, Any]:
         "location": expand(config.location, path=("location",)),
         "collection": expand(config.collection, path=("collection",)),
         "model": expand(config.model, path=("model",)),
+        "second_model": expand(config.second_model, path=("second_model",)),
         "model_settings": expand(config.encoder, path=("encoder",)),
         "vector_name": index.get("vector_name"),
         "filters": filters,

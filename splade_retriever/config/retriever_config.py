@@ -47,14 +47,16 @@ class RetrieverConfig(BaseModel):
         location: The folder of an existing index, or the http(s) URL of a Qdrant server.
         collection: The name of its collection.
         model: Name or folder of the model; None for the model that the collection records.
-        encoder: Arguments of `SparseTextEmbedding` for that model: `precision`, `threads`, `cache_dir`,
+        second_model: Name or folder of the second sparse model; None for the one that the collection records.
+        encoder: Arguments of `SparseTextEmbedding` for `model`: `precision`, `threads`, `cache_dir`,
             `local_files_only`, ...
         index: Further arguments of `SpladeIndex`: `vector_name`, `query_max_active_dims`, `timeout`, ...
         dense: The dense encoder of a hybrid index: `class`, an import path, and `args`.
         api_key_variable: The environment variable that holds the server's key. A key is never written here.
         k: Maximum number of documents.
         filter: Conditions on the metadata, see `splade_retriever.filters`.
-        mode: "sparse", "dense" or "hybrid"; None for hybrid where a dense encoder is given, else sparse.
+        mode: "sparse", "second", "dense" or "hybrid"; None for hybrid where there is a second model or a
+            dense encoder, else sparse.
         fusion: How a hybrid search joins its rankings: `method`, `rrf_k`, `weights`, `depth`, see `Fusion`.
         score_threshold: Minimum score, in the engine's scale.
         explain: Put an explanation of its score into each document's metadata.
@@ -72,6 +74,10 @@ class RetrieverConfig(BaseModel):
         default=None,
         description="Name or folder of the model; by default the model that the collection records.",
     )
+    second_model: str | None = Field(
+        default=None,
+        description="Name or folder of a second model; by default the one that the collection records.",
+    )
     encoder: dict[str, Any] = Field(
         default={}, description="Arguments of SparseTextEmbedding for the model, by name.", repr=False
     )
@@ -85,9 +91,10 @@ class RetrieverConfig(BaseModel):
     k: int = Field(default=4, ge=1, description="Maximum number of documents.")
     filter: dict[str, Any] | None = Field(default=None, description="Conditions on the metadata, by key.")
     mode: Mode | None = Field(
-        default=None, description="By default hybrid where there is a dense encoder, else sparse."
+        default=None,
+        description="By default hybrid where there is a second model or a dense encoder, else sparse.",
     )
-    fusion: Fusion | None = Field(default=None, description="How a hybrid search joins its two rankings.")
+    fusion: Fusion | None = Field(default=None, description="How a hybrid search joins its rankings.")
     score_threshold: float | None = Field(default=None, description="Minimum score, in the engine's scale.")
     explain: bool = Field(
         default=False, description="Put an explanation of its score into each document's metadata."
@@ -147,7 +154,7 @@ class RetrieverConfig(BaseModel):
         except TypeError:
             raise ValueError(
                 "has a value of the wrong type under fusion, expected method: rrf or dbsf, rrf_k: an int, "
-                "weights: two numbers, depth: an int."
+                "weights: two or three numbers, depth: an int."
             ) from None
 
     @field_validator("controls", mode="before")
@@ -240,8 +247,9 @@ class RetrieverConfig(BaseModel):
         named = {str(name): value for name, value in values.items()}
         if base is not None and "location" in named:
             named["location"] = _relative_to(Path(base), named["location"])
-            if isinstance(model := named.get("model"), str) and (Path(base) / model).is_dir():
-                named["model"] = str(Path(base) / model)
+            for name in ("model", "second_model"):
+                if isinstance(model := named.get(name), str) and (Path(base) / model).is_dir():
+                    named[name] = str(Path(base) / model)
         return cls(**named)
 
     @classmethod
@@ -353,23 +361,23 @@ class RetrieverConfig(BaseModel):
         from splade_retriever.llama_index import SpladeRetriever, SpladeVectorStore
 
         self._check_for_llama_index()
-        hybrid = dense is not None or self.dense is not None
+        store = SpladeVectorStore(**self._index_arguments(dense, allowed_classes))
         return SpladeRetriever(
-            SpladeVectorStore(**self._index_arguments(dense, allowed_classes)),
+            store,
             similarity_top_k=self.k,
             filter=self._expanded_filter(),
-            mode=self.mode or ("hybrid" if hybrid else "sparse"),
+            mode=self.mode or ("sparse" if len(store.index.branches) == 1 else "hybrid"),
             explain=self.explain,
             origins=self.origins,
             controls=self._expanded_controls(),
         )
 
     def _check_for_llama_index(self) -> None:
-        if self.mode == "dense":
+        if self.mode in ("second", "dense"):
             raise _fault(
                 "mode",
-                "has mode='dense', expected 'sparse' or 'hybrid' for LlamaIndex. For dense vectors alone use "
-                "its VectorStoreIndex.",
+                f"has mode={self.mode!r}, expected 'sparse' or 'hybrid' for LlamaIndex. For dense vectors "
+                "alone use its VectorStoreIndex.",
             )
         if self.fusion is not None:
             raise _fault(
@@ -404,6 +412,7 @@ class RetrieverConfig(BaseModel):
             "collection": expand(self.collection, path=("collection",)),
             "api_key": self._api_key(),
             "model": load_encoder(model, settings=settings) if settings else model,
+            "second_model": expand(self.second_model, path=("second_model",)),
             "dense": dense,
             "create": False,
             **expand(self.index, path=("index",)),

@@ -8,6 +8,7 @@ __all__ = ["template"]
 _EXAMPLES = {
     "collection": "collection: splade",
     "model": "model: prithivida/Splade_PP_en_v1",
+    "second_model": "second_model: Qdrant/bm25",
     "encoder": "encoder: {precision: int8}",
     "index": "index: {timeout: 30}",
     "dense": (

@@ -14,17 +14,18 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from splade_retriever.encoding.tokenizer import check_text
 from splade_retriever.errors import InputError, MissingExtraError
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import checked_float, checked_int, type_name
 
-__all__ = ["BM25_MODEL", "Bm25Embedding"]
+__all__ = ["BM25_MODEL", "Bm25Embedding", "Bm25Tokenizer"]
 
 BM25_MODEL: Final = "Qdrant/bm25"
 
@@ -50,8 +51,7 @@ _ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
 class Bm25Embedding:
     """BM25 with the ids and the weights of FastEmbed's `Bm25`; safe to share between threads.
 
-    It needs the extra `bm25`. The ids are hashes of stems, so vectors have no tokens to show, and
-    `SpladeIndex.explain` does not take this encoder.
+    It needs the extra `bm25`. The ids are hashes of stems: `literal_tokenizer` names those of one query.
 
     Attributes:
         model_name: "Qdrant/bm25".
@@ -141,6 +141,25 @@ class Bm25Embedding:
             "modifier": "idf",
         }
 
+    @classmethod
+    def of_fingerprint(cls, fingerprint: Mapping[str, str | int | None]) -> Bm25Embedding:
+        """Return the encoder with the parameters of a fingerprint, but for stop words of the caller.
+
+        Raises:
+            InputError: If a parameter is not valid.
+            MissingExtraError: If the extra `bm25` is not installed.
+        """
+        parts = str(fingerprint.get("parameters", "")).split()
+        options: dict[str, Any] = {name: float(value) for name, _, value in (p.partition("=") for p in parts)}
+        language = fingerprint.get("language")
+        options |= {"disable_stemmer": True} if language is None else {"language": language}
+        return cls(token_max_length=fingerprint.get("token_max_length", 40), **options)  # type: ignore[arg-type]
+
+    def literal_tokenizer(self, text: str) -> Bm25Tokenizer:
+        """Return a tokenizer that names the tokens of a text: its stems."""
+        stems = next(self._all_stems(text))
+        return Bm25Tokenizer(self, {self._id(stem): stem for stem in stems})
+
     def embed(
         self, documents: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
@@ -187,17 +206,54 @@ class Bm25Embedding:
 
     def _all_stems(self, texts: str | Iterable[str]) -> Iterator[list[str]]:
         for text in _checked(texts):
-            words = (
-                word
-                for word in _WORD.findall(text.lower())
-                if word != "_" and word not in self._stopwords and len(word) <= self._max_length
-            )
+            words = filter(self._is_read, _WORD.findall(text.lower()))
             stems = words if self._stemmer is None else map(self._stemmer.stem_word, words)
             yield [stem for stem in stems if stem]
+
+    def _is_read(self, word: str) -> bool:
+        return word != "_" and word not in self._stopwords and len(word) <= self._max_length
+
+    def places(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Yield the id of each stem of a text, and where its word is: start and end in characters."""
+        for found in _WORD.finditer(text):
+            # The lower case of a few letters is several characters, which can split a word.
+            for stem in next(self._all_stems(found.group())):
+                yield self._id(stem), found.span()
 
     def _id(self, stem: str) -> int:
         # FastEmbed's ids; -2**31, which one stem in four thousand million has, has no positive counterpart.
         return min(abs(self._hash(stem)), _MAX_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Tokenizer:
+    """Where the stems of texts are, and the names of those of one text."""
+
+    encoder: Bm25Embedding
+    names: Mapping[int, str]
+    """Id -> stem."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Bm25Encoding]:
+        """Return the ids and the places of the words of each text, without stop words."""
+        return [Bm25Encoding.of(self.encoder.places(text)) for text in texts]
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the stems of ids; of an id that the text does not have, the id in brackets."""
+        return [self.names.get(id, f"[{id}]") for id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Encoding:
+    """The words of a text."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]]
+
+    @classmethod
+    def of(cls, places: Iterable[tuple[int, tuple[int, int]]]) -> Bm25Encoding:
+        """Collect the ids and places of words."""
+        found = list(places)
+        return cls([id for id, _ in found], [span for _, span in found])
 
 
 @cache

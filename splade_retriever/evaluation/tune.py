@@ -52,6 +52,7 @@ def tune(
     query_dims: Sequence[int | None] = (None, 32, 16, 8),
     datatypes: Sequence[Datatype] = ("float32", "float16"),
     windows: Sequence[Windows] | None = None,
+    second_model: ModelArgument = None,
     dense: DenseEncoder | NodeEncoder | None = None,
     hybrid_weights: Sequence[tuple[float, float]] = ((3, 1), (2, 1), (1, 1), (1, 2), (1, 3)),
     max_loss: float = 0.01,
@@ -70,8 +71,11 @@ def tune(
         datatypes: How the engine stores weights.
         windows: How to treat texts that are longer than the model reads, "merge" or "truncate"; the other
             rows are compared with the first. None for both if there are such texts, else "truncate".
-        dense: A dense encoder, to measure hybrid searches with the chosen settings as well.
-        hybrid_weights: Weights of the sparse and the dense ranking.
+        second_model: A second sparse encoder, such as "Qdrant/bm25", to measure hybrid searches with the
+            chosen settings as well.
+        dense: A dense encoder, the same. With both, all three rankings are joined.
+        hybrid_weights: Weights of the sparse ranking, and of the second or the dense one; with both, these
+            share the weight of the latter.
         max_loss: Loss of nDCG@10 that is acceptable.
         made_from_headings: Say in the report that nobody judged the queries.
         show_progress: Show a progress bar while documents are encoded.
@@ -123,9 +127,10 @@ def tune(
     marked = tuple(replace(row, on_front=_is_on_front(row, rows)) for row in rows)
     choice = choose(marked, max_loss=max_loss)
     hybrid: tuple[HybridRow, ...] = ()
-    if dense is not None:
+    if dense is not None or second_model is not None:
+        others = {"second_model": second_model, "dense": dense}
         measure = partial(_hybrid_rows, collection, vectors[choice.windows], encoder=encoder)
-        hybrid = tuple(measure(dense=dense, choice=choice, weights=hybrid_weights))
+        hybrid = tuple(measure(others=others, choice=choice, weights=hybrid_weights))
     return TuneReport(
         collection=collection.name,
         documents=len(collection.documents),
@@ -230,19 +235,17 @@ def _hybrid_rows(
     documents: Sequence[SparseEmbedding],
     *,
     encoder: Encoder,
-    dense: DenseEncoder | NodeEncoder,
+    others: Mapping[str, Any],
     choice: TuneRow,
     weights: Sequence[tuple[float, float]],
 ) -> Iterator[HybridRow]:
-    """Measure sparse, dense and hybrid searches with the chosen settings; sparse comes first."""
-    ways: list[tuple[Mode, tuple[float, float] | None]] = [("sparse", None), ("dense", None)]
-    ways += [("hybrid", pair) for pair in weights]
+    """Measure each ranking alone and hybrid searches with the chosen settings; sparse comes first."""
     with (
         tempfile.TemporaryDirectory(prefix="splade-tune-") as place,
         SpladeIndex(
             place,
             model=encoder,
-            dense=dense,
+            **others,
             max_active_dims=choice.max_active_dims,
             query_max_active_dims=choice.query_max_active_dims,
             datatype=choice.datatype,
@@ -251,12 +254,21 @@ def _hybrid_rows(
     ):
         index.add(list(collection.documents.values()), ids=list(collection.documents), vectors=documents)
         first: Scores | None = None
-        for mode, pair in ways:
-            fusion = Fusion() if pair is None else Fusion(weights=pair)
+        for mode, fusion in _ways(index.branches, weights):
             search = partial(index.search, k=_DEPTH + 1, mode=mode, fusion=fusion)
             scores, search_ms = _ranked(search, collection, list(collection.queries.values()))
             first = scores if first is None else first
-            yield HybridRow(mode=mode, weights=pair, search_ms=search_ms, **_compared(scores, first))
+            compared = _compared(scores, first)
+            yield HybridRow(mode=mode, weights=fusion.weights, search_ms=search_ms, **compared)
+
+
+def _ways(branches: Sequence[Mode], weights: Sequence[tuple[float, float]]) -> Iterator[tuple[Mode, Fusion]]:
+    """Yield each ranking alone, then all of them with each weights."""
+    for branch in branches:
+        yield branch, Fusion()
+    for sparse, other in weights:
+        pair = (sparse, other)
+        yield "hybrid", Fusion(weights=pair if len(branches) == 2 else (sparse, other / 2, other / 2))
 
 
 def _ranked(

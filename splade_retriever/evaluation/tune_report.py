@@ -37,11 +37,11 @@ class TuneRow:
 
 @dataclass(frozen=True)
 class HybridRow:
-    """One way to join the chosen sparse vectors with a dense encoder."""
+    """One way to join the chosen sparse vectors with a second model or a dense encoder."""
 
     mode: Mode
-    weights: tuple[float, float] | None
-    """Weights of the sparse and the dense ranking in RRF; None for one of them alone."""
+    weights: tuple[float, float] | tuple[float, float, float] | None
+    """Weights of the rankings in RRF, in the order sparse, second, dense; None for one of them alone."""
     ndcg_at_10: float
     difference: float
     """nDCG@10 minus that of sparse vectors alone."""
@@ -54,7 +54,7 @@ class HybridRow:
     @property
     def label(self) -> str:
         """What a table calls it."""
-        return self.mode if self.weights is None else f"{self.weights[0]:g} : {self.weights[1]:g}"
+        return self.mode if self.weights is None else " : ".join(f"{weight:g}" for weight in self.weights)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class TuneReport:
     choice: TuneRow
     """The smallest row whose loss is at most `max_loss`, also at the lower end of its interval."""
     hybrid: tuple[HybridRow, ...] = ()
-    """Sparse, dense, and both with each weights, for the chosen row; empty without a dense encoder."""
+    """Each ranking alone, and all with each weights, for the chosen row; empty without another encoder."""
     hybrid_choice: HybridRow | None = None
     """The row with the largest gain that is certain, else sparse vectors alone."""
 
@@ -91,7 +91,7 @@ class TuneReport:
         return {name: value for name, value in settings.items() if value is not None}
 
     def search_settings(self) -> dict[str, Any]:
-        """Return the chosen mode and fusion as fields of a configuration; empty without a dense encoder."""
+        """Return the chosen mode and fusion as fields of a configuration; empty without another encoder."""
         row = self.hybrid_choice
         if row is None:
             return {}
@@ -126,9 +126,10 @@ class TuneReport:
     def _hybrid_lines(self) -> list[str]:
         if not self.hybrid:
             return []
+        heading = " : ".join(row.mode for row in self.hybrid if row.weights is None)
         return [
             "",
-            "| sparse : dense | nDCG@10 | difference to sparse (95 %) | search with encoding | |",
+            f"| {heading} | nDCG@10 | difference to sparse (95 %) | search with encoding | |",
             "|---|---|---|---|---|",
             *(
                 f"| {row.label} | {row.ndcg_at_10:.4f} | "

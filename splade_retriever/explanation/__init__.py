@@ -8,7 +8,7 @@ from splade_retriever.explanation.explain import ScoredQuery, ScoredText, explai
 from splade_retriever.explanation.explanation import Explanation
 from splade_retriever.explanation.terminal import bar, explanation_view, marked_text, why_not_view
 from splade_retriever.explanation.why_not import Place, Reason, TokenDifference, WhyNot, differences
-from splade_retriever.explanation.words import LiteralTokenizer
+from splade_retriever.explanation.words import LiteralTokenizer, literal_tokenizer
 
 __all__ = [
     "Contribution",
@@ -29,6 +29,7 @@ __all__ = [
     "explain_all",
     "explanation_view",
     "kind_of",
+    "literal_tokenizer",
     "marked_text",
     "why_not_view",
 ]

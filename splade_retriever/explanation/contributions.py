@@ -134,6 +134,11 @@ class Scored(Protocol):
         """The share of the score of each kind of token."""
         ...
 
+    @property
+    def second(self) -> Scored | None:
+        """The same of the second model; None where there is none."""
+        ...
+
 
 def kind_of(contribution: Contribution) -> Kind:
     """Name the source of a token: "literal" or the side that the model expanded."""

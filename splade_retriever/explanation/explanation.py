@@ -42,6 +42,8 @@ class Explanation:
     """Every token of the query that the text does not have, summed by word, in descending order of weight."""
     controls: tuple[str, ...] = ()
     """What the controls of the query do, such as "boost rover x2"; empty for a query without controls."""
+    second: Explanation | None = None
+    """The score in the ranking of the second model, of an index that has one."""
 
     @property
     def shares(self) -> dict[Kind, float]:
@@ -55,7 +57,11 @@ class Explanation:
         return tuple((mark.start, mark.end) for mark in self.marks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `query`, `score`, `shares`, `contributions`, `unmatched` and `spans` as JSON values."""
+        """Return `query`, `score`, `shares`, `contributions`, `unmatched` and `spans` as JSON values.
+
+        Of an index with a second model also `second`, the same values of that model's ranking.
+        """
+        second = {} if self.second is None else {"second": self.second.to_dict()}
         return {
             "query": self.query,
             "score": self.score,
@@ -64,6 +70,7 @@ class Explanation:
             "unmatched": [token.to_dict() for token in self.unmatched],
             "controls": list(self.controls),
             "spans": [list(span) for span in self.spans],
+            **second,
         }
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[tuple[str, Mark | None]]:

@@ -25,6 +25,13 @@ def explanation_html(explanation: Scored) -> str:
 
 def explanation_body(explanation: Scored) -> str:
     """Return what `explanation_html` draws, as a part of a larger view."""
+    second = explanation.second
+    return _one_model(explanation) + (
+        "" if second is None else paragraph("second model", "head") + _one_model(second)
+    )
+
+
+def _one_model(explanation: Scored) -> str:
     shown = explanation.contributions[:_TOKENS_SHOWN]
     rest = explanation.contributions[len(shown) :]
     return "".join(

@@ -45,6 +45,15 @@ class _ExplanationView:
 
         explanation = self.explanation
         yield marked_text(explanation, console)
+        yield from self._weights(explanation, options)
+        if explanation.second is not None:
+            yield Text()
+            yield Text("second model", "bold")
+            yield from self._weights(explanation.second, options)
+
+    def _weights(self, explanation: Scored, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
         yield Text()
         if not explanation.contributions:
             yield Text("Score 0: query and text share no token.")

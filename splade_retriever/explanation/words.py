@@ -9,7 +9,15 @@ from typing import Final, Protocol, runtime_checkable
 
 from splade_retriever.explanation.contributions import Span
 
-__all__ = ["LiteralTokenizer", "Places", "Word", "places_of", "word_by_token", "words_of"]
+__all__ = [
+    "LiteralTokenizer",
+    "Places",
+    "Word",
+    "literal_tokenizer",
+    "places_of",
+    "word_by_token",
+    "words_of",
+]
 
 _INNER_CHARACTER: Final = (
     # Accents and Indic vowel signs that are separate characters belong to the word before them.
@@ -48,6 +56,25 @@ class LiteralTokenizer(Protocol):
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary entries of `ids`, in their order."""
         ...
+
+
+@runtime_checkable
+class _NamingEncoder(Protocol):
+    """An encoder whose ids have names only beside a text, as those of BM25, which are hashes."""
+
+    def literal_tokenizer(self, text: str) -> LiteralTokenizer: ...
+
+
+def literal_tokenizer(encoder: object, query: str) -> LiteralTokenizer | None:
+    """Return what splits texts into the tokens of an encoder, and names those of a query.
+
+    Returns:
+        The tokenizer; None for an encoder without one.
+    """
+    if isinstance(encoder, _NamingEncoder):
+        return encoder.literal_tokenizer(query)
+    tokenizer = getattr(encoder, "tokenizer", None)
+    return tokenizer if isinstance(tokenizer, LiteralTokenizer) else None
 
 
 @dataclass(frozen=True, slots=True)

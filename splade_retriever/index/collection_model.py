@@ -1,8 +1,10 @@
 """The sparse encoder of a collection: opened when it is first needed, and checked against the settings."""
 
 import threading
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
+from splade_retriever.encoding.bm25 import BM25_MODEL, Bm25Embedding
 from splade_retriever.encoding.model_files import bundled_names
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, UnknownModelError
@@ -18,10 +20,15 @@ _LOADED_BY: Final = ("precision", "max_length", "revision")
 
 
 class CollectionModel:
-    """Resolves the `model` argument of an index to an encoder, once."""
+    """Resolves the `model` or the `second_model` argument of an index to an encoder, once."""
 
     def __init__(
-        self, collection: Collection, model: ModelArgument, *, local_files_only: bool = False
+        self,
+        collection: Collection,
+        model: ModelArgument,
+        *,
+        local_files_only: bool = False,
+        option: Literal["model", "second_model"] = "model",
     ) -> None:
         """Keep the argument; nothing is opened.
 
@@ -30,7 +37,9 @@ class CollectionModel:
             model: An encoder, a model's name or folder, or None: the model that the collection's settings
                 name, for a new collection the bundled one.
             local_files_only: Never download the model that the settings name.
+            option: Which of the two it is.
         """
+        self._option = option
         self._collection = collection
         self._argument = model
         self._local_files_only = local_files_only
@@ -57,8 +66,9 @@ class CollectionModel:
         """
         encoder = self.unchecked
         if not self._checked:
-            if self._collection.settings is not None:
-                check_encoder(self._collection.settings, encoder.fingerprint, self._collection.name)
+            stored = self._stored_fingerprint()
+            if stored is not None:
+                check_encoder(stored, encoder.fingerprint, self._collection.name, option=self._option)
             self._checked = True
         return encoder
 
@@ -72,13 +82,21 @@ class CollectionModel:
                 )
             return self._encoder
 
-    def _stored_model(self) -> Encoder:
+    def _stored_fingerprint(self) -> Mapping[str, str | int | None] | None:
         settings = self._collection.settings
+        if settings is None:
+            return None
+        return settings.encoder if self._option == "model" else settings.second_encoder
+
+    def _stored_model(self) -> Encoder:
+        stored = self._stored_fingerprint()
         bundled = load_encoder(None)
-        if settings is None or dict(settings.encoder) == dict(bundled.fingerprint):
+        if stored is None or dict(stored) == dict(bundled.fingerprint):
             return bundled
-        arguments: dict[str, Any] = {name: settings.encoder.get(name) for name in _LOADED_BY}
-        model = settings.encoder.get("model")
+        arguments: dict[str, Any] = {name: stored.get(name) for name in _LOADED_BY}
+        model = stored.get("model")
+        if model == BM25_MODEL:
+            return Bm25Embedding.of_fingerprint(stored)
         if self._local_files_only:
             arguments["local_files_only"] = True
         try:
@@ -89,11 +107,11 @@ class CollectionModel:
                 raise CollectionMismatchError(
                     f"Collection {self._collection.name!r} was made by another revision of the bundled model "
                     f"{model!r} ({arguments['revision']}, installed: {installed}). "
-                    "Their vectors cannot be compared. Encode its texts again with `splade reindex --model "
-                    f"{model}`."
+                    f"Their vectors cannot be compared. Encode its texts again with `splade reindex "
+                    f"--{self._option.replace('_', '-')} {model}`."
                 ) from error
             raise CollectionMismatchError(
                 f"Collection {self._collection.name!r} was made by model {model!r}, which cannot be opened "
-                "by its name here. Pass model= with the encoder that made it, or encode its texts again with "
-                "`splade reindex --model`."
+                f"by its name here. Pass {self._option}= with the encoder that made it, or encode its texts "
+                f"again with `splade reindex --{self._option.replace('_', '-')}`."
             ) from error

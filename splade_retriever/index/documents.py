@@ -43,7 +43,7 @@ class Branch:
     rank: int
     """Place in the ranking of the branch, from 1."""
     score: float
-    """Score in the branch: a dot product (sparse) or a cosine (dense)."""
+    """Score in the branch: a dot product (sparse, second) or a cosine (dense)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Hit:
     vector: SparseEmbedding | None = None
     """The stored sparse vector, on request."""
     branches: Mapping[str, Branch] = field(default_factory=dict)
-    """"sparse" and "dense", where that branch of a hybrid search found the document."""
+    """"sparse", "second" and "dense", where that branch of a hybrid search found the document."""
     window: tuple[int, int] | None = None
     """Where `text` lies in the document (characters, start and end), for a document stored as windows."""
     extra: dict[str, Any] = field(default_factory=dict)

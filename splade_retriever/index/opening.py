@@ -37,6 +37,7 @@ __all__ = [
     "adopt_collection",
     "check_client",
     "check_tenant_field",
+    "check_vector_names",
     "create_collection",
     "index_fields",
     "index_own_filters",
@@ -46,6 +47,7 @@ __all__ = [
     "refuses_unindexed_filters",
 ]
 
+_NAME_OPTIONS: Final = {"sparse": "vector_name", "second": "second_name", "dense": "dense_name"}
 _LOOKED_AT: Final = 64
 """Points by which the layout of another program's collection is recognised."""
 
@@ -104,7 +106,7 @@ def load_settings(
     Args:
         collection: Its `settings` and `layout` are set.
         requested: Field of `CollectionSettings` -> requested value.
-        vector_names: "sparse" and "dense" -> name of the vector that is needed; None where none is.
+        vector_names: "sparse", "second" and "dense" -> name of the vector that is needed; None where none is.
         layout: Where the payload of a collection of another program keeps text and metadata; None to
             recognise it.
 
@@ -112,7 +114,7 @@ def load_settings(
         CollectionMismatchError: The settings differ, or a vector is missing.
     """
     config = collection.describe().config
-    _check_vector_names(collection, config.params, vector_names)
+    check_vector_names(collection, vector_names, params=config.params)
     collection.settings = CollectionSettings.from_metadata(config.metadata, collection.name)
     if collection.settings is None:
         recognised = layout or _recognised_layout(collection)
@@ -121,6 +123,34 @@ def load_settings(
     else:
         collection.layout = collection.settings.layout
         check_settings(collection.settings, requested, collection.name)
+
+
+def check_vector_names(
+    collection: Collection,
+    vector_names: Mapping[str, str | None],
+    *,
+    params: models.CollectionParams | None = None,
+) -> None:
+    """Check that a collection has the vectors that are needed.
+
+    Args:
+        collection: The collection.
+        vector_names: As for `load_settings`.
+        params: Its parameters, where they were read.
+
+    Raises:
+        CollectionMismatchError: A vector is missing.
+    """
+    params = params or collection.describe().config.params
+    sparse, dense = sorted(params.sparse_vectors or {}), _dense_names(params.vectors)
+    for branch, name in vector_names.items():
+        if name is not None and name not in (dense if branch == "dense" else sparse):
+            listing = ", ".join(map(repr, [*sparse, *dense])) or "none"
+            kind = "dense" if branch == "dense" else "sparse"
+            raise CollectionMismatchError(
+                f"Collection {collection.name!r} has no {kind} vector named {name!r} (found: {listing}). "
+                f"Pass {_NAME_OPTIONS[branch]}=... or use a new collection."
+            )
 
 
 def create_collection(
@@ -162,7 +192,11 @@ def create_collection(
         load_settings(
             collection,
             requested={name: getattr(settings, name) for name in COMPARED_SETTINGS},
-            vector_names={"sparse": settings.vector_name, "dense": settings.dense_name},
+            vector_names={
+                "sparse": settings.vector_name,
+                "second": settings.second_name,
+                "dense": settings.dense_name,
+            },
         )
     index_own_filters(collection)
 
@@ -181,15 +215,18 @@ def _created(collection: Collection, settings: CollectionSettings, options: Crea
             size=settings.dense_size, distance=models.Distance.COSINE
         )
     datatype = None if options.datatype is None else models.Datatype(options.datatype)
-    sparse = models.SparseVectorParams(
-        index=models.SparseIndexParams(datatype=datatype, on_disk=options.on_disk),
-        modifier=modifier_of(settings.encoder),
-    )
+    sparse_vectors = {
+        name: models.SparseVectorParams(
+            index=models.SparseIndexParams(datatype=datatype, on_disk=options.on_disk),
+            modifier=modifier_of(encoder),
+        )
+        for name, encoder in settings.sparse_encoders.items()
+    }
     cluster = {"shard_number": options.shard_number, "replication_factor": options.replication_factor}
     try:
         collection.create(
             vectors_config=vectors,
-            sparse_vectors_config={settings.vector_name: sparse},
+            sparse_vectors_config=sparse_vectors,
             metadata=settings.to_metadata(),
             **{name: value for name, value in cluster.items() if value is not None},
         )
@@ -316,20 +353,6 @@ def _kind(schema: Any) -> str:
 def _kind_of_index(index: models.PayloadIndexInfo) -> str:
     is_tenant = isinstance(index.params, models.KeywordIndexParams) and index.params.is_tenant
     return "keyword (tenant)" if is_tenant else index.data_type.value
-
-
-def _check_vector_names(
-    collection: Collection, params: models.CollectionParams, vector_names: Mapping[str, str | None]
-) -> None:
-    present = {"sparse": sorted(params.sparse_vectors or {}), "dense": _dense_names(params.vectors)}
-    for kind, name in vector_names.items():
-        if name is not None and name not in present[kind]:
-            listing = ", ".join(repr(other) for names in present.values() for other in names) or "none"
-            option = "vector_name" if kind == "sparse" else "dense_name"
-            raise CollectionMismatchError(
-                f"Collection {collection.name!r} has no {kind} vector named {name!r} (found: {listing}). "
-                f"Pass {option}=... or use a new collection."
-            )
 
 
 def _dense_names(vectors: models.VectorsConfig | None) -> list[str]:

@@ -16,6 +16,8 @@ from splade_retriever.index.payload import Layout
 from splade_retriever.validation import checked_float, checked_int, is_number, type_name
 
 __all__ = [
+    "BRANCHES",
+    "BranchName",
     "CreateOptions",
     "Fusion",
     "IndexKeywords",
@@ -28,10 +30,14 @@ __all__ = [
     "VectorOptions",
 ]
 
-Mode: TypeAlias = Literal["sparse", "dense", "hybrid"]
+BranchName: TypeAlias = Literal["sparse", "second", "dense"]
+Mode: TypeAlias = Literal["sparse", "second", "dense", "hybrid"]
 Windows: TypeAlias = Literal["truncate", "merge", "points"]
 Datatype: TypeAlias = Literal["float32", "float16", "uint8"]
 
+BRANCHES: Final[tuple[BranchName, ...]] = ("sparse", "second", "dense")
+"""Rankings that an index can have, in the order of the weights of a fusion."""
+MODES: Final = (*BRANCHES, "hybrid")
 _DATATYPES: Final = ("float32", "float16", "uint8")
 
 
@@ -131,6 +137,8 @@ class IndexOptions:
     vectors: VectorOptions = field(default_factory=VectorOptions)
     vector_name: str = "splade"
     dense_name: str = "dense"
+    second_name: str | None = None
+    """None for the name that the collection stores, for a new one "second"."""
     layout: Layout | None = None
     query_max_active_dims: int | None = None
     indexed_fields: Mapping[str, str] = field(default_factory=dict)
@@ -168,11 +176,6 @@ class IndexOptions:
             del rest["indexed_fields"]
         return cls(**options, **rest)
 
-    @property
-    def names(self) -> dict[str, str]:
-        """The collection's vectors: "sparse" and "dense" -> name."""
-        return {"sparse": self.vector_name, "dense": self.dense_name}
-
 
 class ServerKeywords(TypedDict, total=False):
     """The fields of `ServerOptions` as keywords, but for the key."""
@@ -196,6 +199,7 @@ class IndexKeywords(ServerKeywords, total=False):
     query_max_active_dims: int | None
     vector_name: str
     dense_name: str
+    second_name: str | None
     layout: Layout | None
     indexed_fields: Mapping[str, str] | None
     tenant_field: str | None
@@ -212,7 +216,7 @@ class IndexKeywords(ServerKeywords, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How a hybrid search joins its two rankings, inside the engine.
+    """How a hybrid search joins its rankings, inside the engine.
 
     Source:
         RRF: Cormack, Clarke, Buettcher, SIGIR 2009; with weights as Qdrant has it: sum over branches of
@@ -222,9 +226,9 @@ class Fusion:
 
     method: Literal["rrf", "dbsf"] = "rrf"
     rrf_k: int = 60
-    """With a large value a document needs both rankings to win; with a small one, first place in one."""
-    weights: tuple[float, float] | None = None
-    """Weight of the sparse and of the dense ranking; RRF only."""
+    """With a large value a document needs all rankings to win; with a small one, first place in one."""
+    weights: tuple[float, float] | tuple[float, float, float] | None = None
+    """Weight of each ranking that the index has, in the order sparse, second, dense; RRF only."""
     depth: int = 200
     """How many places of each branch are read, for any k and offset, so that pages fit together."""
 
@@ -238,10 +242,9 @@ class Fusion:
                 raise InputError("fusion weights are given with method 'dbsf', which has none. Use 'rrf'.")
             object.__setattr__(self, "weights", _checked_weights(self.weights))
 
-    @property
-    def best_score(self) -> float:
-        """The RRF score of a document that is first in both rankings: no hybrid score is higher."""
-        weights = self.weights or (1.0, 1.0)
+    def best_score(self, rankings: int = 2) -> float:
+        """Return the RRF score of a document that is first in all rankings: no hybrid score is higher."""
+        weights = self.weights or (1.0,) * rankings
         return sum(1.0 / (1.0 / weight + self.rrf_k - 1.0) for weight in weights if weight > 0.0)
 
 
@@ -254,17 +257,17 @@ class SearchOptions:
     score_threshold: float | None = None
     """The lowest score that is returned."""
     with_vectors: bool = False
-    """Return each hit's stored sparse vector."""
+    """Return each hit's stored sparse vector, of the model and not of the second one."""
     mode: Mode | None = None
-    """None for "hybrid" where the index has a dense encoder, else "sparse"."""
+    """None for "hybrid" where the index has a second model or a dense encoder, else "sparse"."""
     fusion: Fusion = field(default_factory=Fusion)
-    """How a hybrid search joins its two rankings; RRF with k = 60 unless set."""
+    """How a hybrid search joins its rankings; RRF with k = 60 unless set."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offset", checked_int("offset", self.offset, minimum=0))
         _keep_float(self, "score_threshold", "a finite number or None")
-        if self.mode not in (None, "sparse", "dense", "hybrid"):
-            raise InputError(f"mode is {self.mode!r}, expected 'sparse', 'dense', 'hybrid' or None.")
+        if self.mode not in (None, *MODES):
+            raise InputError(f"mode is {self.mode!r}, expected {', '.join(map(repr, MODES))} or None.")
         if not isinstance(self.fusion, Fusion):
             raise InputError(f"fusion is {self.fusion!r}, expected a Fusion or None.")
 
@@ -305,10 +308,11 @@ def _keep_float(options: Any, name: str, expected: str, *, minimum: float = -mat
         object.__setattr__(options, name, checked_float(name, value, expected, minimum=minimum))
 
 
-def _checked_weights(weights: Any) -> tuple[float, float]:
-    valid = isinstance(weights, Sequence) and len(weights) == 2 and all(map(is_number, weights))
+def _checked_weights(weights: Any) -> tuple[float, ...]:
+    valid = isinstance(weights, Sequence) and len(weights) in (2, 3) and all(map(is_number, weights))
     if not valid or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
         raise InputError(
-            f"fusion weights are {weights!r}, expected (sparse, dense), each >= 0 and not both 0."
+            f"fusion weights are {weights!r}, expected (sparse, dense), or one of each ranking in the order "
+            "sparse, second, dense, each >= 0 and not all 0."
         )
-    return float(weights[0]), float(weights[1])
+    return tuple(map(float, weights))

@@ -1,9 +1,10 @@
 """Documents -> points: windows, encoding, pruning, payload."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from splade_retriever.encoding.windows import merged, spans_of
+from splade_retriever.encoding.windows import embed_complete_texts, merged, spans_of
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.collection_settings import CollectionSettings
 from splade_retriever.index.documents import Document
@@ -12,22 +13,29 @@ from splade_retriever.index.points import Point
 from splade_retriever.protocols import DenseEncoder, Encoder
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["prune", "to_points"]
+__all__ = ["Encoders", "prune", "to_points"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What makes the vectors of a collection."""
+
+    sparse: Encoder
+    dense: DenseEncoder | None = None
+    second: Encoder | None = None
+    """The second sparse encoder."""
 
 
 def to_points(
-    batch: Sequence[Document],
-    settings: CollectionSettings,
-    layout: Layout,
-    encoder: Encoder,
-    dense: DenseEncoder | None,
+    batch: Sequence[Document], settings: CollectionSettings, layout: Layout, encoders: Encoders
 ) -> list[list[Point]]:
     """Encode documents into their points.
 
     1. cut long texts into windows, where the collection has them;
     2. encode all windows of the batch at once, except for documents that come with a vector;
     3. merge windows by maximum, where the collection says so;
-    4. prune, and join vectors and payload.
+    4. encode with the second model and the dense encoder, where the collection has their vectors;
+    5. prune the vectors of the model, and join vectors and payload.
 
     A text without a single token gets no sparse vector: it can be read, never found.
 
@@ -40,17 +48,18 @@ def to_points(
     """
     _check_parts(batch, settings)
     encoded_texts = [doc.text if doc.encoded_text is None else doc.encoded_text for doc in batch]
-    spans = _spans(batch, encoded_texts, settings, encoder)
+    spans = _spans(batch, encoded_texts, settings, encoders.sparse)
     texts = [
         text[start:end] for text, windows in zip(encoded_texts, spans, strict=True) for start, end in windows
     ]
     ready = [doc.vector for doc, windows in zip(batch, spans, strict=True) for _ in windows]
-    vectors = _sparse_vectors(texts, ready, encoder)
+    vectors = _sparse_vectors(texts, ready, encoders.sparse)
     if settings.windows == "merge":
         vectors = merged(vectors, [len(windows) for windows in spans])
         spans = [[(0, len(text))] for text in encoded_texts]
         texts = encoded_texts
-    dense_vectors = None if settings.dense_name is None else _dense_vectors(texts, settings, dense)
+    second = None if settings.second_name is None else _second_vectors(texts, settings, encoders.second)
+    dense = None if settings.dense_name is None else _dense_vectors(texts, settings, encoders.dense)
     hasher = ContentHasher(settings.recipe())
     points: list[list[Point]] = []
     position = 0
@@ -60,12 +69,17 @@ def to_points(
         points.append([])
         for n, (start, end) in enumerate(windows):
             window = (n, len(windows), start, end) if len(windows) > 1 else None
-            dense_vector = None if dense_vectors is None else dense_vectors[position]
+            named = _named_vectors(
+                settings,
+                vectors[position],
+                second=None if second is None else second[position],
+                dense=None if dense is None else dense[position],
+            )
             points[-1].append(
                 Point(
                     id=point_id(document.key, layout, n),
                     payload=to_payload(document, layout, hashes[0], window, text_hash=hashes[1]),
-                    vector=_named_vectors(vectors[position], dense_vector, settings),
+                    vector=named,
                 )
             )
             position += 1
@@ -120,13 +134,34 @@ def _sparse_vectors(
     """Encode the texts that have no vector yet."""
     missing = [text for text, vector in zip(texts, ready, strict=True) if vector is None]
     encoded = list(encoder.passage_embed(missing)) if missing else []
-    if len(encoded) != len(missing):
-        raise InputError(
-            f"The model returned {len(encoded)} vectors for {len(missing)} texts, expected one per text. "
-            "Nothing of this batch was written. Fix the encoder."
-        )
+    _check_count(encoded, missing)
     remaining = iter(encoded)
     return [next(remaining) if vector is None else vector for vector in ready]
+
+
+def _second_vectors(
+    texts: list[str], settings: CollectionSettings, encoder: Encoder | None
+) -> list[SparseEmbedding]:
+    """Encode by the second model, texts of collections with windows completely."""
+    if encoder is None:
+        raise CollectionMismatchError(
+            f"The collection has vectors {settings.second_name!r} of a second model, but no second_model= is "
+            "passed to encode new documents. Nothing was written. Open it with SpladeIndex, which loads it."
+        )
+    if settings.windows == "merge":
+        vectors = embed_complete_texts(texts, encoder, overlap=settings.window_overlap)
+    else:
+        vectors = list(encoder.passage_embed(texts))
+    _check_count(vectors, texts)
+    return vectors
+
+
+def _check_count(vectors: Sequence[SparseEmbedding], texts: Sequence[str]) -> None:
+    if len(vectors) != len(texts):
+        raise InputError(
+            f"The model returned {len(vectors)} vectors for {len(texts)} texts, expected one per text. "
+            "Nothing of this batch was written. Fix the encoder."
+        )
 
 
 def _dense_vectors(
@@ -148,12 +183,18 @@ def _dense_vectors(
 
 
 def _named_vectors(
-    sparse: SparseEmbedding, dense: Sequence[float] | None, settings: CollectionSettings
+    settings: CollectionSettings,
+    sparse: SparseEmbedding,
+    *,
+    second: SparseEmbedding | None,
+    dense: Sequence[float] | None,
 ) -> dict[str, Any]:
     vectors: dict[str, Any] = {}
     weights = prune(sparse, settings.max_active_dims, settings.min_weight)
     if len(weights):
         vectors[settings.vector_name] = weights
+    if second and settings.second_name is not None:
+        vectors[settings.second_name] = second
     if dense is not None and settings.dense_name is not None:
         vectors[settings.dense_name] = [float(value) for value in dense]
     return vectors

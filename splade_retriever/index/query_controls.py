@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from splade_retriever.errors import InputError
-from splade_retriever.explanation import LiteralTokenizer
+from splade_retriever.explanation import LiteralTokenizer, literal_tokenizer
 from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.splade_query import QueryControls, SpladeQuery
 from splade_retriever.protocols import Encoder
@@ -49,8 +49,8 @@ def controlled(query: str, vector: SparseEmbedding, encoder: Encoder) -> Control
     text = str(query)
     if not isinstance(query, SpladeQuery) or not query.controls.changes_weights:
         return ControlledVector(vector, text)
-    tokenizer = getattr(encoder, "tokenizer", None)
-    if not isinstance(tokenizer, LiteralTokenizer):
+    tokenizer = literal_tokenizer(encoder, text)
+    if tokenizer is None:
         raise InputError(
             f"The encoder {type(encoder).__name__} has no tokenizer that splits words into ids, which boost, "
             "synonyms and expand=False need. Use SparseTextEmbedding."

@@ -66,10 +66,14 @@ class SearchRequest:
         """
         return str(self.query) if isinstance(self.query, str) and self.query.strip() else None
 
+    def searches(self, branch: str) -> bool:
+        """Return whether the mode has a branch: "sparse", "second" or "dense"."""
+        return self.mode in (branch, "hybrid")
+
     @property
     def needs_dense(self) -> bool:
-        """Whether the query is yet to be encoded by the dense encoder."""
-        return self.text is not None and self.mode != "sparse" and self.dense_vector is None
+        """Whether the query is yet to be encoded by the dense encoder, if the index has one."""
+        return self.text is not None and self.searches("dense") and self.dense_vector is None
 
     @property
     def depth(self) -> int:
@@ -88,16 +92,24 @@ class EncodedQuery:
 
     sparse: SparseEmbedding | None = None
     dense: Sequence[float] | None = None
+    second: SparseEmbedding | None = None
+
+    @property
+    def vectors(self) -> dict[str, Any]:
+        """The engine's vector of each branch that is searched, in the order of the weights of a fusion."""
+        vectors: dict[str, Any] = {}
+        if self.sparse is not None:
+            vectors["sparse"] = to_sparse_vector(self.sparse)
+        if self.second is not None:
+            vectors["second"] = to_sparse_vector(self.second)
+        if self.dense is not None:
+            vectors["dense"] = list(self.dense)
+        return vectors
 
     @property
     def branches(self) -> "dict[str, EncodedQuery]":
         """Each branch that is searched, alone."""
-        branches = {}
-        if self.sparse is not None:
-            branches["sparse"] = EncodedQuery(sparse=self.sparse)
-        if self.dense is not None:
-            branches["dense"] = EncodedQuery(dense=self.dense)
-        return branches
+        return {name: EncodedQuery(**{name: getattr(self, name)}) for name in self.vectors}
 
 
 def engine_query(
@@ -111,20 +123,17 @@ def engine_query(
     """Build the engine's query.
 
     Args:
-        query: Both branches, or one: in mode "hybrid" a query without tokens has the dense branch alone, and
-            is fused all the same, so that its scores are comparable.
-        names: "sparse" and "dense" -> the vector's name in the collection.
+        query: Its branches: in mode "hybrid" a query without tokens has the dense branch alone, and is fused
+            all the same, so that its scores are comparable.
+        names: Each branch that the index has, in the order of the weights -> the vector's name.
         request: Its filter applies to each branch, its threshold to the final score.
         limit: Points to return.
         only_branch: True for the ranking of one branch as it enters the fusion: ids and scores alone.
     """
     options = request.options
-    weights = options.fusion.weights or (1.0, 1.0)
-    branches: list[tuple[str, Any, float]] = []
-    if query.sparse is not None:
-        branches.append((names["sparse"], to_sparse_vector(query.sparse), weights[0]))
-    if query.dense is not None:
-        branches.append((names["dense"], list(query.dense), weights[1]))
+    weights = options.fusion.weights or (1.0,) * len(names)
+    weight_of = dict(zip(names, weights, strict=False))  # a search of one branch has no use for the weights
+    branches = [(names[name], vector, weight_of.get(name, 1.0)) for name, vector in query.vectors.items()]
     threshold = None if only_branch else options.score_threshold
     shared: dict[str, Any] = {
         "limit": limit,

@@ -7,16 +7,13 @@ from typing import Any
 
 from qdrant_client import models
 
-from splade_retriever.errors import ModelOutputError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.document_filters import document_filter
 from splade_retriever.index.documents import Branch, Hit, Hits
-from splade_retriever.index.options import IndexOptions
+from splade_retriever.index.engine_weights import token_factors
 from splade_retriever.index.payload import to_hit
 from splade_retriever.index.point_encoding import prune
-from splade_retriever.index.query_controls import controlled
 from splade_retriever.index.search_request import (
     EncodedQuery,
     SearchRequest,
@@ -24,7 +21,7 @@ from splade_retriever.index.search_request import (
     engine_query,
     rank_documents,
 )
-from splade_retriever.index.splade_query import SpladeQuery
+from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Searcher"]
@@ -38,15 +35,22 @@ class Searcher:
     def __init__(
         self,
         collection: Collection,
-        model: CollectionModel,
+        branches: Sequence[SparseBranch],
         dense: DenseQueries | None,
-        options: IndexOptions,
+        names: Mapping[str, str],
     ) -> None:
+        """Keep the parts; nothing is opened.
+
+        Args:
+            collection: The collection.
+            branches: Its sparse rankings.
+            dense: Encodes queries for its dense ranking; None where there is none.
+            names: Each ranking, in the order of the weights of a fusion -> the vector's name.
+        """
         self._collection = collection
-        self._model = model
+        self._branches = branches
         self._dense = dense
-        self._names = options.names
-        self._max_active_dims = options.query_max_active_dims
+        self._names = names
 
     def search(self, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
         """Answer searches together: texts are encoded as one batch, the engine is called once.
@@ -106,36 +110,61 @@ class Searcher:
 
     def encode(self, requests: Sequence[SearchRequest]) -> list[EncodedQuery | None]:
         """Encode queries, texts as one batch; None for one that can find nothing."""
-        dense = iter(self._dense_vectors([request.text or "" for request in requests if request.needs_dense]))
-        sparse = iter(
-            self._sparse_vectors(
-                [request.text for request in requests if request.text and request.mode != "dense"]
-            )
-        )
+        encoded: dict[str, Sequence[Any]] = {"dense": self._dense_vectors(requests)}
+        for branch in self._branches:
+            encoded[branch.name] = self._encoded(branch, requests)
         queries: list[EncodedQuery | None] = []
-        for request in requests:
-            vector = request.query if isinstance(request.query, SparseEmbedding) else None
-            if request.text and request.mode != "dense":
-                vector = next(sparse)
-            if vector is not None:
-                vector = prune(vector, self._max_active_dims)
-            if isinstance(request.query, SpladeQuery) and request.mode != "dense":
-                empty = SparseEmbedding.from_dict({})
-                vector = controlled(request.query, vector or empty, self._model.encoder).vector
-            vector = vector or None
-            dense_vector = next(dense) if request.needs_dense else request.dense_vector
-            is_empty = vector is None and dense_vector is None
-            queries.append(None if is_empty else EncodedQuery(sparse=vector, dense=dense_vector))
+        for n in range(len(requests)):
+            vectors = {name: found[n] for name, found in encoded.items()}
+            is_empty = all(vector is None for vector in vectors.values())
+            queries.append(None if is_empty else EncodedQuery(**vectors))
         return queries
 
-    def reference_score(self, query: str) -> float:
-        """Score a document with the query's text, encoded and pruned as the collection's documents are."""
-        encoder, settings = self._model.encoder, self._collection.settings
-        (query_vector,) = encoder.query_embed([query])
-        (document_vector,) = encoder.passage_embed([query])
-        if settings is not None:
+    def _encoded(
+        self, branch: SparseBranch, requests: Sequence[SearchRequest]
+    ) -> list[SparseEmbedding | None]:
+        """Encode queries for a sparse ranking; None where it is not searched or can find nothing."""
+        searched = [request.searches(branch.name) for request in requests]
+        texts = [r.text for r, is_searched in zip(requests, searched, strict=True) if is_searched and r.text]
+        found = iter(branch.embed(texts))
+        vectors: list[SparseEmbedding | None] = []
+        for request, is_searched in zip(requests, searched, strict=True):
+            if not is_searched:
+                vectors.append(None)
+            elif isinstance(request.query, SparseEmbedding):
+                vectors.append(prune(request.query, branch.max_active_dims) or None)
+            else:
+                vector = next(found) if request.text else SparseEmbedding.from_dict({})
+                vectors.append(branch.prepared(request.query, vector).vector or None)
+        return vectors
+
+    def _dense_vectors(self, requests: Sequence[SearchRequest]) -> list[Any]:
+        if self._dense is None:
+            return [None for _ in requests]
+        texts = [request.text or "" for request in requests if request.needs_dense]
+        found = iter(self._dense.embed(texts) if texts else [])
+        return [next(found) if request.needs_dense else request.dense_vector for request in requests]
+
+    def reference_score(self, query: str, name: str) -> float:
+        """Score a document with the query's text, encoded and pruned as the collection's documents are.
+
+        Args:
+            query: The query.
+            name: The sparse ranking: "sparse" or "second".
+        """
+        branch = next(branch for branch in self._branches if branch.name == name)
+        settings = self._collection.settings
+        (document_vector,) = branch.encoder.passage_embed([query])
+        if settings is not None and branch.name == "sparse":
             document_vector = prune(document_vector, settings.max_active_dims, settings.min_weight)
-        return prune(query_vector, self._max_active_dims).dot(document_vector)
+        (vector,) = branch.embed([query])
+        vector = prune(vector, branch.max_active_dims)
+        if branch.has_engine_weights:
+            factors = token_factors(self._collection, branch.vector_name, vector.indices.tolist())
+            vector = SparseEmbedding.from_dict(
+                {id: weight * factors[id] for id, weight in vector.as_dict().items() if id in factors}
+            )
+        return vector.dot(document_vector)
 
     def _branch_queries(
         self, requests: Sequence[SearchRequest], queries: Mapping[int, EncodedQuery]
@@ -170,15 +199,3 @@ class Searcher:
             for point in points[request.options.offset :]
             if request.accepts(point)
         )
-
-    def _sparse_vectors(self, texts: list[str]) -> list[SparseEmbedding]:
-        vectors = list(self._model.encoder.query_embed(texts)) if texts else []
-        if len(vectors) != len(texts):
-            raise ModelOutputError(
-                f"The model returned {len(vectors)} vectors for {len(texts)} queries, expected one per "
-                "query. Fix the encoder."
-            )
-        return vectors
-
-    def _dense_vectors(self, texts: list[str]) -> list[Sequence[float]]:
-        return self._dense.embed(texts) if texts and self._dense is not None else []

@@ -7,21 +7,26 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
 from splade_retriever.encoding.windows import WindowTokenizer
-from splade_retriever.errors import CollectionNotFoundError, InputError, NotSupportedError
+from splade_retriever.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    InputError,
+    NotSupportedError,
+)
 from splade_retriever.explanation import Explanation, WhyNot
 from splade_retriever.filters import FilterLike, to_qdrant_filter
 from splade_retriever.index.async_input import sync_input
 from splade_retriever.index.batcher import Batcher, without_stop_iteration
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
-from splade_retriever.index.collection_settings import CollectionSettings
+from splade_retriever.index.collection_settings import SECOND_NAME, CollectionSettings
 from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.documents import BadInput, Branch, Hit
 from splade_retriever.index.explainer import Explainer
@@ -29,18 +34,29 @@ from splade_retriever.index.opening import (
     adopt_collection,
     check_client,
     check_tenant_field,
+    check_vector_names,
     create_collection,
     index_fields,
     index_paths,
     load_settings,
     open_store,
 )
-from splade_retriever.index.options import IndexKeywords, IndexOptions, SearchKeywords, SearchOptions
+from splade_retriever.index.options import (
+    BRANCHES,
+    BranchName,
+    Fusion,
+    IndexKeywords,
+    IndexOptions,
+    Mode,
+    SearchKeywords,
+    SearchOptions,
+)
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import SearchRequest
 from splade_retriever.index.searcher import Searcher
 from splade_retriever.index.server_client import check_same_server
+from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
@@ -67,6 +83,7 @@ class SpladeIndex:
         *,
         collection: str = "splade",
         model: ModelArgument = None,
+        second_model: ModelArgument = None,
         dense: DenseEncoder | NodeEncoder | None = None,
         client: QdrantBase | None = None,
         create: bool = True,
@@ -75,8 +92,8 @@ class SpladeIndex:
     ) -> None:
         """Open a collection, or create it.
 
-        The collection stores how its vectors are made: `model`, the dense encoder's name and size, and the
-        options of the first group below. Leave these out when opening it again.
+        The collection stores how its vectors are made: `model`, `second_model`, the dense vectors' name and
+        size, and the options of the first group below. Leave these out when opening it again.
 
         Args:
             location: A folder (embedded engine on disk), ":memory:" (embedded engine in a temporary folder,
@@ -85,6 +102,8 @@ class SpladeIndex:
             collection: Name of the collection.
             model: An encoder, a model's name or folder, or None: the model that the collection stores, for a
                 new one the bundled model.
+            second_model: A second sparse encoder for hybrid search, such as "Qdrant/bm25". None: the one that
+                the collection stores, for a new one none.
             dense: A dense encoder beside SPLADE, for hybrid search: LangChain's `Embeddings` or LlamaIndex's
                 `BaseEmbedding`, as they are, or any object with the methods of one of them.
             client: A `QdrantClient` or `EdgeClient` instead of a location. The caller closes it.
@@ -100,8 +119,9 @@ class SpladeIndex:
                 default_windows: `windows` of a new collection if not passed; the adapters pass "merge".
                     It applies to models with a tokenizer.
                 window_overlap: Tokens that neighbouring windows share; 32 for a new collection.
-                max_active_dims: Number of a document's heaviest weights to keep; None for all.
-                min_weight: Leave out document weights below this.
+                max_active_dims: Number of a document's heaviest weights to keep; None for all. The vectors
+                    of the second model keep all.
+                min_weight: Leave out document weights below this; not those of the second model.
 
                 metadata: "json" to refuse metadata that is not JSON, "coerce" to convert dates, Decimals,
                     UUIDs, paths, numpy values, tuples, sets and NaN, see `index.metadata_coercion`.
@@ -111,6 +131,7 @@ class SpladeIndex:
                 query_max_active_dims: Number of a query's heaviest weights to keep; not stored.
                 vector_name: The collection's sparse vector.
                 dense_name: The collection's dense vector.
+                second_name: The sparse vector of the second model; "second" for a new collection.
                 layout: Where the payload keeps text and metadata; recognised for collections of
                     langchain-qdrant and LlamaIndex.
 
@@ -161,6 +182,7 @@ class SpladeIndex:
         if read_only and adopt:
             raise InputError("adopt=True writes to the collection, but read_only=True is passed, too.")
         check_model_argument(model)
+        check_model_argument(second_model)
         self.collection = collection
         self._location = resolved_location(location)
         self._dense_argument = dense
@@ -181,24 +203,47 @@ class SpladeIndex:
         self._batcher: Batcher[SearchRequest, list[Hit]] = Batcher(self._search_each)
         try:
             self._model = CollectionModel(self._collection, model)
+            self._second = CollectionModel(self._collection, second_model, option="second_model")
             if self._options.engine_in_subprocess:
                 self._collection.engine_in_subprocess()
             self._open(create=create, adopt=adopt)
         except BaseException:
             self.close()
             raise
+        self._names = self._vector_names()
+        sparse = self._sparse_branches()
+        second = self._second if "second" in self._names else None
         coerce = self._options.metadata == "coerce"
-        self._writer = Writer(self._collection, self._model, self._dense, coerce=coerce)
+        self._writer = Writer(self._collection, self._model, self._dense, second=second, coerce=coerce)
         self._reader = Reader(self._collection, self._options.vector_name)
-        self._searcher = Searcher(self._collection, self._model, self._dense_queries, self._options)
-        self._explainer = Explainer(self._collection, self._model, self._options)
+        self._searcher = Searcher(self._collection, sparse, self._dense_queries, self._names)
+        self._explainer = Explainer(self._collection, sparse)
         self._why_not = WhyNotFinder(
             self._collection,
-            self._model,
+            sparse[0],
             (self._searcher, self._explainer, self._reader),
-            self._options,
+            self._names,
             engine_filter=self._engine_filter,
         )
+
+    def _vector_names(self) -> dict[str, str]:
+        """Return each ranking of the index, in the order of the weights of a fusion -> the vector's name."""
+        options, settings = self._options, self._collection.settings
+        stored = None if settings is None else settings.second_name
+        second = stored or (options.second_name or SECOND_NAME if self._second.is_passed else None)
+        names = {
+            "sparse": options.vector_name,
+            "second": second,
+            "dense": None if self._dense is None else options.dense_name,
+        }
+        return {branch: name for branch, name in names.items() if name is not None}
+
+    def _sparse_branches(self) -> list[SparseBranch]:
+        names, kept = self._names, self._options.query_max_active_dims
+        branches = [SparseBranch("sparse", names["sparse"], self._model, kept)]
+        if "second" in names:
+            branches.append(SparseBranch("second", names["second"], self._second))
+        return branches
 
     def _open(self, *, create: bool, adopt: bool) -> None:
         options, collection = self._options, self._collection
@@ -209,12 +254,14 @@ class SpladeIndex:
                 requested=options.vectors.set(),
                 vector_names={
                     "sparse": options.vector_name,
+                    "second": options.second_name,
                     "dense": None if self._dense is None else options.dense_name,
                 },
                 layout=options.layout,
             )
             if adopt and collection.settings is None:
                 adopt_collection(collection, self._new_settings())
+            self._check_second()
         elif create:
             create_collection(
                 collection, self._new_settings(), options.create, check_created=self._check_server
@@ -225,8 +272,29 @@ class SpladeIndex:
             )
         if self._model.is_passed:
             _ = self._model.encoder  # reports a mismatch now
+        if self._second.is_passed:
+            _ = self._second.encoder
         check_tenant_field(collection, options.tenant_field)
         index_fields(collection, options.indexed_fields, options.tenant_field)
+
+    def _check_second(self) -> None:
+        """Check that a collection has the vectors of the second model that is passed."""
+        settings, options = self._collection.settings, self._options
+        if settings is None:
+            if self._second.is_passed:
+                check_vector_names(self._collection, {"second": options.second_name or SECOND_NAME})
+        elif self._second.is_passed and settings.second_name is None:
+            passed = self._second.unchecked.fingerprint.get("model")
+            raise CollectionMismatchError(
+                f"Collection {self.collection!r} has no vectors of a second model, but "
+                f"second_model={passed!r} is passed. Leave it out, or add its vectors with "
+                "`splade reindex --second-model`."
+            )
+        elif options.second_name not in (None, settings.second_name):
+            raise CollectionMismatchError(
+                f"Collection {self.collection!r} has its second model's vectors under the name "
+                f"{settings.second_name!r}, but second_name={options.second_name!r} is passed. Leave it out."
+            )
 
     def _check_server(self) -> None:
         if self._collection.owned and isinstance(self.client, QdrantClient) and is_url(self._location):
@@ -237,8 +305,11 @@ class SpladeIndex:
         vectors = self._options.vectors.set()
         if isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
             vectors = {"windows": self._options.default_windows, **vectors}
+        second = self._second.unchecked if self._second.is_passed else None
         settings = CollectionSettings(
             encoder=dict(encoder.fingerprint),
+            second_encoder=None if second is None else dict(second.fingerprint),
+            second_name=None if second is None else self._options.second_name or SECOND_NAME,
             vector_name=self._options.vector_name,
             layout=replace(self._options.layout or Layout(), tenant_field=self._options.tenant_field),
             dense_name=None if self._dense is None else self._options.dense_name,
@@ -264,6 +335,27 @@ class SpladeIndex:
         """The name of the model that made the collection; None where the collection does not store it."""
         settings = self._collection.settings
         return None if settings is None else str(settings.encoder.get("model"))
+
+    @property
+    def second_model(self) -> Encoder | None:
+        """The second sparse encoder, opened when first used; None where there is none.
+
+        Raises:
+            CollectionMismatchError: It did not make the collection's vectors.
+        """
+        return self._second.encoder if "second" in self._names else None
+
+    @property
+    def second_model_name(self) -> str | None:
+        """The name of the second model that the collection stores; None where it stores none."""
+        settings = self._collection.settings
+        stored = None if settings is None else settings.second_encoder
+        return None if stored is None else str(stored.get("model"))
+
+    @property
+    def branches(self) -> tuple[BranchName, ...]:
+        """The rankings that a hybrid search joins: "sparse", "second", "dense"; the order of its weights."""
+        return tuple(name for name in BRANCHES if name in self._names)
 
     @property
     def dense(self) -> DenseEncoder | None:
@@ -304,6 +396,7 @@ class SpladeIndex:
             "collection": self.collection,
             "vector_name": self._options.vector_name,
             "dense_name": self._options.dense_name,
+            "second_name": self._options.second_name,
             "query_max_active_dims": self._options.query_max_active_dims,
             "metadata": self._options.metadata,
             "read_only": self._options.read_only,
@@ -326,6 +419,7 @@ class SpladeIndex:
         return {
             **arguments,
             "model": self._model.argument,
+            "second_model": self._second.argument,
             "dense": self._dense_argument,
             "api_key": self._options.server.api_key,
             "create": False,
@@ -368,7 +462,7 @@ class SpladeIndex:
             encoded_texts: One string (or None) per text that is encoded instead, such as the text under its
                 title; the text itself is what is stored and returned.
             vectors: One sparse vector (or None) per text, computed before by the collection's model and not
-                pruned; such a text is not encoded.
+                pruned; such a text is encoded only by the second model and the dense encoder.
             **options: `batch_size`: documents to encode and write together, 256 unless set.
                 `show_progress`: show a progress bar.
                 `on_error`: "raise", or a function that is called with each `BadInput` (`a_list.append`
@@ -472,9 +566,9 @@ class SpladeIndex:
             **keywords: `offset`: hits to skip, for the next pages.
                 `score_threshold`: the lowest score that is returned.
                 `with_vectors`: return each hit's stored sparse vector.
-                `mode`: "sparse", "dense" or "hybrid"; None for hybrid where the index has `dense=`, else
-                sparse.
-                `fusion`: how hybrid joins the two rankings; None for RRF with k = 60.
+                `mode`: "sparse", "second", "dense" or "hybrid"; None for hybrid where the index has a second
+                model or `dense=`, else sparse.
+                `fusion`: how hybrid joins the rankings; None for RRF with k = 60.
 
         Returns:
             Hits, best first; equal scores by id.
@@ -511,9 +605,8 @@ class SpladeIndex:
         # Checked last, since a check of `SparseLike` reads all attributes.
         if not isinstance(query, str | SparseEmbedding) and isinstance(query, SparseLike):
             query = SparseEmbedding.from_like(query)
-        mode = options.mode or ("sparse" if self._dense is None else "hybrid")
-        if mode != "sparse" and self._dense is None:
-            raise InputError(f"mode is {mode!r}, but the index has no dense encoder. Open it with dense=.")
+        mode = options.mode or ("sparse" if len(self._names) == 1 else "hybrid")
+        self._check_mode(mode, options.fusion)
         engine_filter = self._engine_filter(filter)
         if isinstance(query, SpladeQuery) and query.controls.filter is not None:
             words = self._engine_filter(query.controls.filter)
@@ -522,6 +615,28 @@ class SpladeIndex:
         return SearchRequest(
             query, k, engine_filter, options if options.mode == mode else replace(options, mode=mode)
         )
+
+    def _check_mode(self, mode: Mode, fusion: Fusion) -> None:
+        present = list(self._names)
+        if mode == "second" and mode not in present:
+            raise InputError(
+                "mode is 'second', but the index has no second model. Make it with second_model=, or add one "
+                "with `splade reindex --second-model`."
+            )
+        if mode == "dense" and mode not in present:
+            raise InputError("mode is 'dense', but the index has no dense encoder. Open it with dense=.")
+        if mode != "hybrid":
+            return
+        if len(present) == 1:
+            raise InputError(
+                "mode is 'hybrid', but the index has no dense encoder and no second model. Open it with "
+                "dense=, or make it with second_model=."
+            )
+        if fusion.weights is not None and len(fusion.weights) != len(present):
+            raise InputError(
+                f"fusion weights are {fusion.weights!r}, expected one for each ranking of the index: "
+                f"({', '.join(present)})."
+            )
 
     def _engine_filter(self, filter: FilterLike | None) -> models.Filter | None:
         layout = self._collection.layout
@@ -536,13 +651,17 @@ class SpladeIndex:
         self._collection.engine_in_subprocess()
         return self._searcher.search_each(requests)
 
-    def reference_score(self, query: str) -> float:
+    def reference_score(self, query: str, mode: Literal["sparse", "second"] = "sparse") -> float:
         """Return the sparse score that a document with exactly the query's text would have.
 
         A score divided by it is a measure of relevance that can be compared between queries: 1 is as good as
         the query's own words, 0 is no token in common. 0.0 for a query without tokens.
+
+        Args:
+            query: The query.
+            mode: Whose score: the model's, or that of the second model.
         """
-        return self._searcher.reference_score(query)
+        return self._searcher.reference_score(query, mode)
 
     def query_vector(self, query: str) -> SparseEmbedding:
         """Return the sparse vector that a search encodes a query to, with its controls if it has some."""
@@ -558,7 +677,8 @@ class SpladeIndex:
                 model reads both again, which takes as long as encoding them.
 
         Returns:
-            Contributions whose sum is the hit's score; of a hybrid search's hit, its sparse score. With the
+            Contributions whose sum is the hit's score; of a hybrid search's hit, its sparse score, and in
+            `second` those of its score in the ranking of the second model. With the
             `datatype` "float16" or "uint8" engines may score with rounded weights, but return the weights as
             they were written: then the sum is the score before rounding.
 

@@ -11,18 +11,15 @@ from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, Place, Reason, WhyNot, differences
 from splade_retriever.filters import FilterLike
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.document_filters import document_filter
 from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.explainer import Explainer
-from splade_retriever.index.options import IndexOptions
 from splade_retriever.index.payload import PACKAGE_KEY, document_key, package_fields, point_id
 from splade_retriever.index.point_encoding import prune
-from splade_retriever.index.points import to_sparse_vector
-from splade_retriever.index.query_controls import encoded_query
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import EncodedQuery, SearchRequest, just_below
 from splade_retriever.index.searcher import Searcher
+from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.sparse import SparseEmbedding
@@ -59,15 +56,24 @@ class WhyNotFinder:
     def __init__(
         self,
         collection: Collection,
-        model: CollectionModel,
+        branch: SparseBranch,
         parts: tuple[Searcher, Explainer, Reader],
-        options: IndexOptions,
+        names: Mapping[str, str],
         *,
         engine_filter: Callable[[FilterLike | None], models.Filter | None],
     ) -> None:
-        self._collection, self._model = collection, model
+        """Keep the parts; nothing is opened.
+
+        Args:
+            collection: The collection.
+            branch: The ranking of the model, whose pruning and truncation can be a reason.
+            parts: What searches, explains and reads.
+            names: Each ranking -> the vector's name.
+            engine_filter: Converts a filter.
+        """
+        self._collection, self._branch = collection, branch
         self._searcher, self._explainer, self._reader = parts
-        self._names, self._query_dims = options.names, options.query_max_active_dims
+        self._names = names
         self._engine_filter = engine_filter
 
     def why_not(
@@ -119,7 +125,10 @@ class WhyNotFinder:
         query = encoded or EncodedQuery()
         places = {name: self._place(branch, name, request, key) for name, branch in query.branches.items()}
         explained = [document, *page[-1:]] if len(page) == request.depth else [document]
-        explanation, *last = self._explainer.explain(_text(request), explained)
+        explanations = self._explainer.explain(_text(request), explained)
+        if request.mode == "second":
+            explanations = [one.second or one for one in explanations]
+        explanation, *last = explanations
         if request.mode == "hybrid":
             score = next((hit.score for hit in self._fused(request) if self._is(hit, key)), 0.0)
         else:
@@ -141,9 +150,10 @@ class WhyNotFinder:
         return next((rank for rank, hit in enumerate(fused, 1) if self._is(hit, missing.key)), None)
 
     def _fused(self, request: SearchRequest) -> list[Hit]:
-        """Return all that a hybrid search ranks: the first places of both branches."""
+        """Return all that a hybrid search ranks: the first places of all branches."""
         options = replace(request.options, offset=0, score_threshold=None)
-        (hits,) = self._searcher.search([replace(request, k=2 * options.fusion.depth, options=options)])
+        limit = len(self._names) * options.fusion.depth
+        (hits,) = self._searcher.search([replace(request, k=limit, options=options)])
         return hits
 
     def _place(self, branch: EncodedQuery, name: str, request: SearchRequest, key: DocumentKey) -> Place:
@@ -151,7 +161,7 @@ class WhyNotFinder:
         collection = self._collection
         stored = read_stored(collection, [key])[key]
         points = [point_id(key, collection.layout, n) for n in range(stored.windows)]
-        vector = to_sparse_vector(branch.sparse) if branch.sparse is not None else list(branch.dense or ())
+        vector = branch.vectors[name]
         own = self._ranking(vector, name, models.Filter(must=[models.HasIdCondition(has_id=points)]))
         if not own:
             return Place(None, 0.0)
@@ -246,18 +256,18 @@ class WhyNotFinder:
 
     def _pruning_reasons(self, missing: _Missing) -> Iterator[Reason]:
         query, score = missing.query.sparse, missing.explanation.score
-        if query is None:
+        if query is None or self._branch.has_engine_weights:
             return
         text, settings = missing.document.text, self._collection.settings
-        if self._query_dims is not None:
-            full_query = encoded_query(_text(missing.request), self._model.encoder, max_active_dims=None)
+        if self._branch.max_active_dims is not None:
+            full_query = replace(self._branch, max_active_dims=None).encoded(_text(missing.request))
             stored = missing.document.vector or SparseEmbedding.from_dict({})
             gain = full_query.vector.dot(stored) - score
             if gain > _SMALLEST_GAIN:
                 yield Reason(
                     "query pruning",
-                    f"query_max_active_dims={self._query_dims} removed tokens of the query that the document "
-                    f"has. With them its score would be {score + gain:.3f}.",
+                    f"query_max_active_dims={self._branch.max_active_dims} removed tokens of the query that "
+                    f"the document has. With them its score would be {score + gain:.3f}.",
                 )
         if settings is None or not (settings.max_active_dims or settings.min_weight):
             return
@@ -276,7 +286,7 @@ class WhyNotFinder:
             )
 
     def _truncation_reasons(self, missing: _Missing) -> Iterator[Reason]:
-        settings, encoder = self._collection.settings, self._model.encoder
+        settings, encoder = self._collection.settings, self._branch.encoder
         query, text = missing.query.sparse, missing.document.text
         if settings is None or settings.windows != "truncate" or query is None:
             return
@@ -297,7 +307,7 @@ class WhyNotFinder:
             )
 
     def _vector(self, text: str, *, complete: bool) -> SparseEmbedding:
-        encoder = self._model.encoder
+        encoder = self._branch.encoder
         if complete:
             return embed_complete_texts([text], encoder)[0]
         (vector,) = encoder.passage_embed([text])

@@ -27,7 +27,7 @@ from splade_retriever.index.documents import (
 from splade_retriever.index.ingest import Batch, OnError, Stored, ingest
 from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
 from splade_retriever.index.payload import ContentHasher, reserved_key
-from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.point_encoding import Encoders, to_points
 from splade_retriever.index.request_limits import payload_bytes
 from splade_retriever.index.stored_documents import (
     delete_documents,
@@ -89,10 +89,12 @@ class Writer:
         model: CollectionModel,
         dense: DenseEncoder | None,
         *,
+        second: CollectionModel | None = None,
         coerce: bool = False,
     ) -> None:
         self._collection = collection
         self._model = model
+        self._second = second
         self._dense = dense
         self._coerce = coerce
 
@@ -128,7 +130,8 @@ class Writer:
         else:
             documents = self._read_documents(inputs)
         settings = self._settings()
-        encoder = self._model.encoder  # a mismatch is reported before anything is read
+        second = None if self._second is None else self._second.encoder
+        encoders = Encoders(self._model.encoder, self._dense, second)  # a mismatch is reported before reading
         with collection.loading():
             is_first = collection.is_remote and collection.is_empty()
         look_up = self._first_lookup() if is_first else self._lookup
@@ -147,7 +150,7 @@ class Writer:
                 hash_of=ContentHasher(settings.recipe()).hash,
                 lookup=look_up,
                 encode=lambda batch: collection.prepared(
-                    to_points(batch, settings, collection.layout, encoder, self._dense)
+                    to_points(batch, settings, collection.layout, encoders)
                 ),
                 write=self._batch_writer(),
                 on_error=options.on_error,

@@ -103,9 +103,10 @@ class SpladeRetriever(BaseRetriever):
     score_threshold: float | None = None
     """Minimum score, in the engine's scale (sparse: a dot product, unbounded)."""
     mode: Mode | None = None
-    """"sparse", "dense" or "hybrid"; None for hybrid where there is a dense encoder, else sparse."""
+    """"sparse", "second", "dense" or "hybrid"; None for hybrid where there is a second model or a dense
+    encoder, else sparse."""
     fusion: Fusion | None = None
-    """How a hybrid search joins its two rankings; None for RRF with k = 60."""
+    """How a hybrid search joins its rankings; None for RRF with k = 60."""
     with_scores: bool = False
     """Put the score into each document's metadata, under "_splade"."""
     with_explanations: bool = False
@@ -201,7 +202,7 @@ class SpladeRetriever(BaseRetriever):
                 that chunks longer than the model reads are encoded completely.
             embedding: A dense encoder for hybrid search.
             **settings: Fields of the retriever (`k`, `filter`, `with_scores`, ...) and arguments of
-                `SpladeIndex` (`collection`, `model`, `client`, `windows`, ...).
+                `SpladeIndex` (`collection`, `model`, `second_model`, `client`, `windows`, ...).
 
         Raises:
             InputError: If a document cannot be stored; nothing of a list is written then.

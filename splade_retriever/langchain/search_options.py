@@ -22,9 +22,10 @@ class LangChainSearchOptions:
     score_threshold: float | None = None
     """Minimum score, in the engine's scale (sparse: a dot product, unbounded)."""
     mode: Mode | None = None
-    """"sparse", "dense" or "hybrid"; None for hybrid where there is a dense encoder, else sparse."""
+    """"sparse", "second", "dense" or "hybrid"; None for hybrid where there is a second model or a dense
+    encoder, else sparse."""
     fusion: Fusion | None = None
-    """How a hybrid search joins its two rankings; None for RRF with k = 60."""
+    """How a hybrid search joins its rankings; None for RRF with k = 60."""
     with_scores: bool = False
     """Put the score into each document's metadata, under `METADATA_KEY`."""
     with_explanations: bool = False

@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -42,7 +43,7 @@ _MMR_OPTIONS: Final = frozenset({"fetch_k", "lambda_mult"})
 
 
 class SpladeVectorStore(VectorStore):
-    """Stores documents and finds them by SPLADE; with a dense encoder, by both.
+    """Stores documents and finds them by SPLADE; with a second model or a dense encoder, by all of them.
 
     A document comes back equal: its text, its metadata and its id, which may be any string. Every search
     accepts the keyword arguments of `LangChainSearchOptions`: `filter`, `offset`, `score_threshold`, `mode`,
@@ -64,7 +65,8 @@ class SpladeVectorStore(VectorStore):
                 `windows="merge"`, so that chunks longer than the model reads are encoded completely.
             index: An open index instead of a location.
             embedding: A dense encoder for hybrid search: searches are hybrid unless `mode` is set.
-            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `windows`, ...
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `second_model`, `client`,
+                `windows`, ...
 
         Raises:
             InputError: If `index` is passed together with arguments for opening one.
@@ -540,13 +542,16 @@ class SpladeVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         if not scored:
             return []
-        mode = search.mode or ("sparse" if self.index.dense is None else "hybrid")
-        reference_score = self.index.reference_score(query) if mode == "sparse" else 0.0
-        fusion = search.fusion or Fusion()
-        return [
-            (document, relevance(score, mode=mode, fusion=fusion, reference_score=reference_score))
-            for document, score in scored
-        ]
+        branches = len(self.index.branches)
+        mode = search.mode or ("sparse" if branches == 1 else "hybrid")
+        scale = partial(
+            relevance,
+            mode=mode,
+            fusion=search.fusion or Fusion(),
+            reference_score=self.index.reference_score(query, mode) if mode in ("sparse", "second") else 0.0,
+            branches=branches,
+        )
+        return [(document, scale(score)) for document, score in scored]
 
     # -- closing ---------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class SpladeRetriever(BaseRetriever):
                 never created, and closed by `close`.
             similarity_top_k: Maximum number of nodes.
             mode: "default" or "sparse" for SPLADE alone, "text_search", or "hybrid".
-            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1; without one, of the second model.
             filters: Conditions on the metadata.
             filter: Further conditions, in the filter language of the index (`splade_retriever.filters`).
             doc_ids: Source documents to search in; with [] nothing is found.
@@ -89,7 +89,7 @@ class SpladeRetriever(BaseRetriever):
             objects: Index nodes with their objects.
             verbose: Print how LlamaIndex follows index nodes.
             **settings: With `location`, further arguments of `SpladeVectorStore`: `collection`, `model`,
-                `dense`, `api_key`, ...
+                `second_model`, `dense`, `api_key`, ...
 
         Raises:
             InputError: If not exactly one of store, index and location is passed, one has the wrong type, the
@@ -138,13 +138,14 @@ class SpladeRetriever(BaseRetriever):
             nodes: Nodes.
             location: A folder, ":memory:", or the URL of a Qdrant server.
             similarity_top_k: Maximum number of nodes per query.
-            mode: As for the constructor; "hybrid" needs `dense=`.
-            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            mode: As for the constructor; "hybrid" needs `second_model=` or `dense=`.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1; without one, of the second model.
             filters: Conditions on the metadata.
             explain: Put the score and its explanation into each node's metadata.
             origins: As for the constructor.
             controls: As for the constructor.
-            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
+            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`,
+                `second_model`, `dense`, ...
 
         Raises:
             InputError: If an input is not valid; nothing is written then.
@@ -196,13 +197,14 @@ class SpladeRetriever(BaseRetriever):
                 which SPLADE models read completely.
             location: A folder, ":memory:", or the URL of a Qdrant server.
             similarity_top_k: Maximum number of nodes per query.
-            mode: As for the constructor; "hybrid" needs `dense=`.
-            alpha: Weight of the dense branch in mode "hybrid", 0 to 1.
+            mode: As for the constructor; "hybrid" needs `second_model=` or `dense=`.
+            alpha: Weight of the dense branch in mode "hybrid", 0 to 1; without one, of the second model.
             filters: Conditions on the metadata.
             explain: Put the score and its explanation into each node's metadata.
             origins: As for the constructor.
             controls: As for the constructor.
-            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`, `dense`, ...
+            **settings: Further arguments of `SpladeVectorStore`: `collection`, `model`,
+                `second_model`, `dense`, ...
 
         Raises:
             InputError: If an item is not a document, with its position; nothing is written then.

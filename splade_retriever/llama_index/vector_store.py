@@ -47,8 +47,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
     """Stores nodes in one collection and finds them by SPLADE, without a dense model.
 
     Modes: SPARSE and DEFAULT rank by SPLADE. TEXT_SEARCH ranks by SPLADE the nodes whose text has at least
-    one of the query's words. HYBRID joins SPLADE with the dense encoder of the store. Other modes and unknown
-    arguments are errors.
+    one of the query's words. HYBRID joins SPLADE with the store's second model, its dense encoder, or both.
+    Other modes and unknown arguments are errors.
     """
 
     stores_text: bool = True
@@ -78,7 +78,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
             index: An open index instead of a location. The caller closes it.
             dense: A LlamaIndex embedding for hybrid queries, or any object with `embed_documents` and
                 `embed_query`.
-            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `client`, `vector_name`
+            **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `second_model`, `client`,
+                `vector_name`
                 ("text-sparse-new" for collections of LlamaIndex's Qdrant store, "langchain-sparse" for those
                 of langchain-qdrant), `adopt`, ...
 
@@ -341,7 +342,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
         Args:
             query: The store uses `query_str`, `mode`, `similarity_top_k` (or, if set, `hybrid_top_k` in
                 hybrid mode and `sparse_top_k` in sparse modes), `filters`, `doc_ids`, `node_ids`, and in
-                hybrid mode `alpha`, from 0 (SPLADE alone) to 1 (the dense branch alone), by default 0.5.
+                hybrid mode `alpha`, from 0 (sparse alone) to 1 (dense alone; in a store without a dense
+                encoder, the second model alone), by default 0.5.
             kwargs: `filter`, a further filter in the language of the index, or a
                 `qdrant_client.models.Filter`.
 
@@ -352,7 +354,8 @@ class SpladeVectorStore(BasePydanticVectorStore):
         Raises:
             NotSupportedError: If the store does not have the mode; for "text_search" in a collection of
                 LlamaIndex's Qdrant store, whose texts are inside JSON.
-            InputError: If the query has no text, or hybrid mode has no dense encoder.
+            InputError: If the query has no text, or hybrid mode has neither a dense encoder nor a second
+                model.
             FilterError: If a filter is not valid.
         """
         return to_result(self.search(query, **kwargs))
@@ -363,15 +366,18 @@ class SpladeVectorStore(BasePydanticVectorStore):
 
     def search(self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any) -> list[Hit]:
         """Like `query`, but return the hits of the index, on request with their vectors."""
-        arguments = to_search_arguments(query, self._node_filters, **kwargs)
+        arguments = self._search_arguments(query, **kwargs)
         return _normalised(self._index.search(**arguments, with_vectors=with_vectors), arguments)
 
     async def asearch(
         self, query: VectorStoreQuery, *, with_vectors: bool = False, **kwargs: Any
     ) -> list[Hit]:
         """Async version of `search`."""
-        arguments = to_search_arguments(query, self._node_filters, **kwargs)
+        arguments = self._search_arguments(query, **kwargs)
         return _normalised(await self._index.asearch(**arguments, with_vectors=with_vectors), arguments)
+
+    def _search_arguments(self, query: VectorStoreQuery, **kwargs: Any) -> SearchArguments:
+        return to_search_arguments(query, self._node_filters, branches=self._index.branches, **kwargs)
 
     # -- closing ---------------------------------------------------------------------------------------------
 
@@ -417,6 +423,7 @@ def to_search_arguments(
     query: VectorStoreQuery,
     node_filters: NodeFilters,
     *,
+    branches: Sequence[str] = ("sparse", "dense"),
     filter: dict[str, Any] | models.Filter | None = None,
     **kwargs: Any,
 ) -> SearchArguments:
@@ -465,14 +472,17 @@ def to_search_arguments(
         "mode": mode,
     }
     if mode == "hybrid":
-        search["fusion"] = _fusion(query.alpha, max(search["k"], query.sparse_top_k or 0))
+        search["fusion"] = _fusion(query.alpha, branches, max(search["k"], query.sparse_top_k or 0))
     return search
 
 
-def _fusion(alpha: float | None, min_depth: int) -> Fusion:
+def _fusion(alpha: float | None, branches: Sequence[str], min_depth: int) -> Fusion:
+    """Return the fusion in which the last ranking, the dense one if there is one, has the weight alpha."""
     alpha = 0.5 if alpha is None else checked_alpha(alpha)
     depth = max(Fusion().depth, min_depth)
-    return Fusion(weights=(1.0 - alpha, alpha), depth=depth)
+    has_both = "second" in branches and "dense" in branches
+    sparse = 1.0 - alpha
+    return Fusion(weights=(sparse, sparse, alpha) if has_both else (sparse, alpha), depth=depth)
 
 
 def checked_alpha(alpha: float) -> float:
@@ -481,7 +491,7 @@ def checked_alpha(alpha: float) -> float:
     Raises:
         InputError: If it is not such a number.
     """
-    expected = "a number from 0 (SPLADE alone) to 1 (the dense branch alone)"
+    expected = "a number from 0 (sparse alone) to 1 (dense alone)"
     return checked_float("alpha", alpha, expected, minimum=0.0, maximum=1.0)
 
 
@@ -491,7 +501,7 @@ def _normalised(hits: Sequence[Hit], arguments: SearchArguments) -> list[Hit]:
     if fusion is None:
         return list(hits)
     # Engines add in 32 bits, so a score can be slightly above the best score.
-    return [replace(hit, score=min(1.0, hit.score / fusion.best_score)) for hit in hits if hit.score > 0.0]
+    return [replace(hit, score=min(1.0, hit.score / fusion.best_score())) for hit in hits if hit.score > 0.0]
 
 
 def to_result(hits: Sequence[Hit]) -> VectorStoreQueryResult:

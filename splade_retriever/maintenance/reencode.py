@@ -22,7 +22,7 @@ from splade_retriever.index.payload import (
     to_hit,
     window_count,
 )
-from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.point_encoding import Encoders, to_points
 from splade_retriever.index.stored_documents import (
     delete_documents,
     first_points,
@@ -32,7 +32,6 @@ from splade_retriever.index.stored_documents import (
     write_batch,
 )
 from splade_retriever.maintenance.digests import DocumentDigests, content_digest
-from splade_retriever.protocols import DenseEncoder, Encoder
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -69,9 +68,8 @@ class Reencoding:
     """Settings of the source."""
     new: CollectionSettings
     """Settings of the target."""
-    encoder: Encoder
-    dense: DenseEncoder | None
-    """Makes the dense vectors; None to copy them."""
+    encoders: Encoders
+    """Make the new vectors; without a dense encoder, dense vectors are copied."""
 
     def run_pass(self, *, batch_size: int, on_written: Callable[[int], object] | None = None) -> PassReport:
         """Write each document that the target lacks or has otherwise, and delete those that are gone.
@@ -195,18 +193,18 @@ class Reencoding:
     def _encode(self, batch: Sequence[Document], report: PassReport) -> list[list[PreparedPoint]]:
         """Make the new points; payload keys of other programs are copied."""
         ids = [point_id(document.key, self.source.layout) for document in batch]
-        copied_name = self.old.dense_name if self.dense is None else None
+        encoders = self.encoders
+        copied_name = self.old.dense_name if encoders.dense is None else None
         old_points = {
             record.id: record
             for record in self.source.retrieve(ids, vectors=False if copied_name is None else [copied_name])
         }
-        dense = self.dense
         if copied_name is not None:
             # A document that was deleted meanwhile gets zeros; the next pass deletes it here too.
             zeros = [0.0] * (self.old.dense_size or 0)
             vectors = [_vector(old_points[id], copied_name) if id in old_points else zeros for id in ids]
-            dense = _StoredVectors(vectors)
-        new_points = to_points(batch, self.new, self.target.layout, self.encoder, dense)
+            encoders = replace(encoders, dense=_StoredVectors(vectors))
+        new_points = to_points(batch, self.new, self.target.layout, encoders)
         for id, windows in zip(ids, new_points, strict=True):
             old_payload = old_points[id].payload or {} if id in old_points else {}
             others = {key: value for key, value in old_payload.items() if key != PACKAGE_KEY}

@@ -11,9 +11,11 @@ from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.errors import CollectionMismatchError, InputError, NotSupportedError, StorageError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
+from splade_retriever.index.collection_model import CollectionModel
+from splade_retriever.index.collection_settings import SECOND_NAME, SETTINGS_KEY, CollectionSettings
 from splade_retriever.index.opening import index_own_filters, load_settings
 from splade_retriever.index.options import ServerKeywords, VectorOptions
+from splade_retriever.index.point_encoding import Encoders
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reencode import PassReport, Reencoding, count_documents
 from splade_retriever.maintenance.staging import (
@@ -72,6 +74,7 @@ def reindex(
     *,
     collection: str = "splade",
     into: str | None = None,
+    second_model: ModelArgument | Literal["none"] = None,
     dense: DenseEncoder | None = None,
     max_active_dims: int | None = None,
     min_weight: float | None = None,
@@ -104,6 +107,8 @@ def reindex(
         model: An encoder or the name of a model; None for the model of the collection.
         collection: The collection, or an alias of it.
         into: Name of the new collection; None to derive it from the old name.
+        second_model: A second sparse encoder, which the collection then has beside the model; "none" to
+            remove it, None for no change.
         dense: The dense encoder of the collection.
         max_active_dims: As in `SpladeIndex`; 0 for all, None for no change.
         min_weight: As in `SpladeIndex`; None for no change.
@@ -129,7 +134,7 @@ def reindex(
     batch_size = checked_int("batch_size", batch_size, minimum=1)
     with open_collection(place, collection, create=False, api_key=api_key, server=server) as source:
         old = _settings_of(source)
-        encoder = _encoder_for(source, model)
+        encoders = Encoders(_encoder_for(source, model), dense, _second_for(source, old, second_model))
         # None is "no change" here, and 0 "all weights".
         kept = checked_int("max_active_dims", max_active_dims, minimum=0, optional=True)
         vectors = VectorOptions(
@@ -141,7 +146,7 @@ def reindex(
         changed = vectors.set()
         if kept == 0:
             changed["max_active_dims"] = None
-        new = replace(old, encoder=dict(encoder.fingerprint), **changed)
+        new = replace(old, encoder=dict(encoders.sparse.fingerprint), **_second(old, encoders), **changed)
         new.check()
         report = ReindexReport(
             index=source.location,
@@ -156,7 +161,7 @@ def reindex(
             alias_of = _alias_target(source)
             name = into or _new_name(source, alias_of)
             target = source.beside(name)
-            work = Reencoding(source, target, old, new, encoder, dense)
+            work = Reencoding(source, target, old, new, encoders)
             _check_vectors(work)
             _prepare(work, restart=restart)
             last = _encode_all(work, report, batch_size, on_progress)
@@ -190,6 +195,23 @@ def _encoder_for(source: Collection, model: ModelArgument) -> Encoder:
     return load_encoder(model)
 
 
+def _second_for(
+    source: Collection, old: CollectionSettings, model: ModelArgument | Literal["none"]
+) -> Encoder | None:
+    if model is None:
+        stored = CollectionModel(source, None, option="second_model")
+        return None if old.second_encoder is None else stored.encoder
+    return None if model == "none" else load_encoder(model)
+
+
+def _second(old: CollectionSettings, encoders: Encoders) -> dict[str, Any]:
+    """Return the settings of the second model, under the name of its vectors that the collection has."""
+    if encoders.second is None:
+        return {"second_encoder": None, "second_name": None}
+    name = old.second_name or SECOND_NAME
+    return {"second_encoder": dict(encoders.second.fingerprint), "second_name": name}
+
+
 def _alias_target(source: Collection) -> str | None:
     """Return the collection that a name is an alias of; None for the name of a collection."""
     if isinstance(source.client, EdgeClient | EdgeProcess):
@@ -214,17 +236,18 @@ def _check_vectors(work: Reencoding) -> None:
     """Check that every vector of the collection can be made again or copied."""
     params = work.source.describe().config.params
     names = {*dense_vector_names(params), *(params.sparse_vectors or {})}
-    others = names - {work.old.vector_name, work.old.dense_name}
+    others = names - {work.old.vector_name, work.old.second_name, work.old.dense_name}
     if others:
         raise NotSupportedError(
             f"Collection {work.source.name!r} has the vectors {sorted(map(repr, others))} beside its own, "
             "and they would be lost. Encode the documents into a new collection instead."
         )
-    if work.dense is not None and work.old.dense_name is None:
+    dense = work.encoders.dense
+    if dense is not None and work.old.dense_name is None:
         raise InputError(
             f"dense= is passed, but collection {work.source.name!r} has no dense vectors. Leave it out."
         )
-    is_copied = work.old.dense_name is not None and work.dense is None
+    is_copied = work.old.dense_name is not None and dense is None
     if is_copied and "points" in (work.old.windows, work.new.windows):
         raise NotSupportedError(
             f"Collection {work.source.name!r} has one dense vector per window, and the windows change with "

@@ -20,7 +20,7 @@ from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionS
 from splade_retriever.index.documents import Document, DocumentKey
 from splade_retriever.index.ingest import ingest
 from splade_retriever.index.payload import PACKAGE_KEY, ContentHasher
-from splade_retriever.index.point_encoding import to_points
+from splade_retriever.index.point_encoding import Encoders, to_points
 from splade_retriever.index.stored_documents import lookup, write_batch
 from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
 from splade_retriever.maintenance.staging import (
@@ -30,7 +30,7 @@ from splade_retriever.maintenance.staging import (
     open_collection,
     staging_mark,
 )
-from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.protocols import DenseEncoder
 from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def repair(
     *,
     collection: str = "splade",
     model: ModelArgument = None,
+    second_model: ModelArgument = None,
     dense: DenseEncoder | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], object] | None = None,
@@ -79,6 +80,7 @@ def repair(
         target: The new folder; it may have other collections.
         collection: Name of the collection in both.
         model: The encoder that made the collection; None to open it by the name that the collection stores.
+        second_model: Its second sparse encoder, the same.
         dense: The dense encoder of a hybrid collection. Its vectors are made again.
         batch_size: Documents to encode and write together.
         on_progress: Called with the documents done and the number of points, after each batch.
@@ -107,11 +109,13 @@ def repair(
             )
         source = Collection(salvage.client, collection, source_location, owned=False)
         settings = _settings_of(source, dense)
-        encoder = CollectionModel(source, model).encoder
+        has_second = settings.second_encoder is not None
+        second = CollectionModel(source, second_model, option="second_model").encoder if has_second else None
+        encoders = Encoders(CollectionModel(source, model).encoder, dense, second)
         total = source.count()
         with open_collection(target_location, collection, create=True, api_key=None) as store:
             _prepare(source, store, settings)
-            work = _Work(salvage, store, report, settings, encoder, dense)
+            work = _Work(salvage, store, report, settings, encoders)
             work.run(batch_size, lambda done: on_progress and on_progress(done, total))
             finish(source, store, settings.to_metadata()[SETTINGS_KEY])
     report.seconds = time.perf_counter() - started
@@ -158,8 +162,7 @@ class _Work:
     target: Collection
     report: RepairReport
     settings: CollectionSettings
-    encoder: Encoder
-    dense: DenseEncoder | None
+    encoders: Encoders
     payloads: dict[DocumentKey, dict[str, Any]] = field(default_factory=dict)
     """Payloads of documents that were read and are not encoded yet."""
 
@@ -201,7 +204,7 @@ class _Work:
 
     def _encode(self, batch: Sequence[Document]) -> list[list[PreparedPoint]]:
         """Make the points; payload keys of other programs are copied."""
-        points = to_points(batch, self.settings, self.target.layout, self.encoder, self.dense)
+        points = to_points(batch, self.settings, self.target.layout, self.encoders)
         for document, windows in zip(batch, points, strict=True):
             payload = self.payloads.pop(document.key)
             others = {key: value for key, value in payload.items() if key != PACKAGE_KEY}

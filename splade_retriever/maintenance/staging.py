@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from splade_retriever.errors import CollectionNotFoundError, NotSupportedError, StorageError
 from splade_retriever.index.collection import Collection
-from splade_retriever.index.collection_settings import SETTINGS_KEY, STAGING, modifier_of
+from splade_retriever.index.collection_settings import (
+    SETTINGS_KEY,
+    STAGING,
+    CollectionSettings,
+    modifier_of,
+)
 from splade_retriever.index.opening import open_store
 from splade_retriever.index.options import CreateOptions, ServerKeywords, ServerOptions
 from splade_retriever.validation import is_url, resolved_location
@@ -192,9 +197,7 @@ def create_like(
             engine["quantization_config"] = config.quantization_config
     target.create(
         vectors_config=params.vectors or {},
-        sparse_vectors_config=_sparse_vectors(
-            params.sparse_vectors or {}, settings if command == "reindex" else None
-        ),
+        sparse_vectors_config=_sparse_vectors(source, settings if command == "reindex" else None),
         metadata={**(config.metadata or {}), SETTINGS_KEY: mark},
         **engine,
     )
@@ -207,15 +210,24 @@ def create_like(
 
 
 def _sparse_vectors(
-    vectors: "Mapping[str, models.SparseVectorParams]", settings: Mapping[str, Any] | None
+    source: Collection, settings: Mapping[str, Any] | None
 ) -> "dict[str, models.SparseVectorParams]":
-    """Return the sparse vectors of the target: the new model may need another modifier than the old one."""
-    changed = dict(vectors)
-    if settings is not None and settings["vector_name"] in changed:
-        name = settings["vector_name"]
-        modifier = modifier_of(settings["encoder"])
-        changed[name] = changed[name].model_copy(update={"modifier": modifier})
-    return changed
+    """Return the sparse vectors of the target.
+
+    With new settings each has the modifier that its model needs. The vectors of a second model are stored as
+    those of the first one, or left out where the settings have none.
+    """
+    vectors = dict(source.describe().config.params.sparse_vectors or {})
+    new = None if settings is None else CollectionSettings.from_metadata({SETTINGS_KEY: dict(settings)}, "")
+    if new is None or new.vector_name not in vectors:
+        return vectors
+    removed = (stored_settings(source) or {}).get("second_name")
+    others = {name: params for name, params in vectors.items() if name != removed}
+    first = vectors[new.vector_name]
+    return others | {
+        name: vectors.get(name, first).model_copy(update={"modifier": modifier_of(encoder)})
+        for name, encoder in new.sparse_encoders.items()
+    }
 
 
 def _server_settings(

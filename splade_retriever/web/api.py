@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from splade_retriever.errors import InputError
-from splade_retriever.explanation import Explanation, LiteralTokenizer
+from splade_retriever.explanation import Explanation, literal_tokenizer
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.search_request import Mode
 from splade_retriever.index.splade_index import SpladeIndex
@@ -44,7 +44,8 @@ class SearchApi:
             "collection": self.index.collection,
             "model": self.index.model_name,
             "documents": self.index.count(),
-            "hybrid": self.index.dense is not None,
+            "second_model": self.index.second_model_name,
+            "hybrid": len(self.index.branches) > 1,
         }
 
     def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class SearchApi:
         started = time.perf_counter()
         query, vector = _query(body), self._vector(body)
         k, filter = _k(body), body.get("filter")
-        if vector is None and self.index.dense is None and not isinstance(query, SpladeQuery):
+        if vector is None and len(self.index.branches) == 1 and not isinstance(query, SpladeQuery):
             vector = self.index.query_vector(query)  # encoded once for search and explanations
         searched = query if vector is None else vector
         mode: Mode | None = None if vector is None else "sparse"
@@ -117,8 +118,8 @@ class SearchApi:
         return vector
 
     def _tokens(self, query: str, vector: SparseEmbedding) -> list[dict[str, Any]]:
-        tokenizer = getattr(self.index.model, "tokenizer", None)
-        if not isinstance(tokenizer, LiteralTokenizer):
+        tokenizer = literal_tokenizer(self.index.model, query)
+        if tokenizer is None:
             return []
         (encoding,) = tokenizer.encode_batch([str(query)])
         literal, weights = set(encoding.ids), vector.as_dict()

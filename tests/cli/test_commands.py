@@ -531,5 +531,6 @@ def test_an_index_of_bm25_is_filled_and_searched(desk: Desk) -> None:
     (hit,) = desk.json("search", "lunar landers", "--index", "index", "-k", "1")["hits"]
 
     assert hit["text"] == "The lander touched down near the lunar south pole."
-    assert (hit["score"] > 0, hit["contributions"]) == (True, [])
+    assert {part["token"] for part in hit["contributions"]} == {"lunar", "lander"}
+    assert sum(part["score"] for part in hit["contributions"]) == pytest.approx(hit["score"], rel=1e-4)
     assert "lunar south pole" in desk.run("search", "lander", "--index", "index").stdout

@@ -52,7 +52,7 @@ def test_keywords_go_to_their_groups() -> None:
     assert options.vectors.set() == {"windows": "merge"}
     assert options.server == ServerOptions(api_key="secret", timeout=5)
     assert options.create == CreateOptions(datatype="uint8")
-    assert options.names == {"sparse": "text", "dense": "dense"}
+    assert (options.vector_name, options.dense_name, options.second_name) == ("text", "dense", None)
     assert options.server.without_key() == {"timeout": 5}
 
 
@@ -113,9 +113,9 @@ def test_settings_are_read_as_they_were_written() -> None:
 
 def test_settings_of_a_newer_version_are_refused() -> None:
     metadata = SETTINGS.to_metadata()
-    metadata[SETTINGS_KEY]["format"] = 2
+    metadata[SETTINGS_KEY]["format"] = 3
 
-    with pytest.raises(CollectionMismatchError, match=r"'docs' has format 2, this version reads 1\. Upgrade"):
+    with pytest.raises(CollectionMismatchError, match=r"has format 3, this version reads 1 and 2\. Upgrade"):
         CollectionSettings.from_metadata(metadata, "docs")
 
 
@@ -139,10 +139,10 @@ def test_settings_that_are_not_valid_are_refused(change: Any) -> None:
 def test_another_encoder_is_refused_with_what_differs() -> None:
     other = {"model": "words", "precision": "int8"}
 
-    assert differences(SETTINGS, other) == {"precision": ("fp32", "int8")}
-    check_encoder(SETTINGS, dict(SETTINGS.encoder), "docs")
+    assert differences(SETTINGS.encoder, other) == {"precision": ("fp32", "int8")}
+    check_encoder(SETTINGS.encoder, dict(SETTINGS.encoder), "docs")
     with pytest.raises(CollectionMismatchError, match="precision: collection 'fp32', index 'int8'"):
-        check_encoder(SETTINGS, other, "docs")
+        check_encoder(SETTINGS.encoder, other, "docs")
 
 
 def test_other_settings_are_refused_and_none_leaves_them_as_they_are() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Expectations",
     "check_fields",
     "check_model",
+    "check_second_model",
     "check_truncation",
     "expected_paths",
 ]
@@ -39,6 +40,7 @@ class Expectations:
 
     model: ModelArgument
     model_settings: Mapping[str, Any]
+    second_model: ModelArgument
     vector_name: str | None
     filters: tuple[FilterLike, ...]
     fields: tuple[str, ...]
@@ -115,7 +117,7 @@ def check_model(collection: Collection, expected: Expectations) -> tuple[Finding
                 "SpladeIndex(..., model=..., adopt=True) records it."
             ),
         ), encoder if expected.model is not None else None
-    differing = differences(settings, encoder.fingerprint)
+    differing = differences(settings.encoder, encoder.fingerprint)
     if differing:
         made_by, used = _described(settings.encoder, differing), _described(encoder.fingerprint, differing)
         return result(
@@ -128,6 +130,29 @@ def check_model(collection: Collection, expected: Expectations) -> tuple[Finding
         ), None
     precision = encoder.fingerprint.get("precision")
     return result(found=f"{name}" if precision is None else f"{name} ({precision})"), encoder
+
+
+def check_second_model(collection: Collection, expected: Expectations) -> Finding | None:
+    """Compare the second model that a collection records with the one that would be used; None for none."""
+    result = partial(Finding, check="second model", collection=collection.name)
+    passed, settings = expected.second_model, collection.settings
+    if settings is None or settings.second_encoder is None:
+        if settings is None or passed is None:
+            return None
+        return result(
+            level="fault",
+            found=f"the collection has no vectors of a second model, but {passed!r} would be used",
+            advice="Leave the second model out, or add its vectors with `splade reindex --second-model`.",
+        )
+    try:
+        encoder = CollectionModel(collection, passed, local_files_only=True, option="second_model").encoder
+    except CollectionMismatchError as error:
+        found, _, advice = str(error).partition(". ")
+        return result(level="fault", found=found, advice=advice)
+    except SpladeError as error:
+        found, _, advice = str(error).partition(". ")
+        return result(level="warning", found=f"it cannot be opened here: {found}", advice=advice)
+    return result(found=f"{encoder.fingerprint.get('model')}")
 
 
 def _described(fingerprint: Mapping[str, Any], differing: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ def diagnose(
     collection: str | None = None,
     model: ModelArgument = None,
     model_settings: Mapping[str, Any] | None = None,
+    second_model: ModelArgument = None,
     vector_name: str | None = None,
     filters: Iterable[FilterLike] = (),
     fields: Iterable[str] = (),
@@ -43,6 +44,7 @@ def diagnose(
         model: The model that would be used; None for the one that each collection records. Models are never
             downloaded.
         model_settings: Arguments of `SparseTextEmbedding` for a model's name, such as `precision`.
+        second_model: The second model that would be used, the same.
         vector_name: Sparse vector that would be searched; None for the one that the collection records.
         filters: Filters that would be used, whose fields need payload indexes.
         fields: More metadata keys that filters use.
@@ -57,9 +59,11 @@ def diagnose(
         IndexLockedError: A process has the folder open to write.
     """
     check_model_argument(model)
+    check_model_argument(second_model)
     expected = Expectations(
         model=model,
         model_settings=dict(model_settings or {}),
+        second_model=second_model,
         vector_name=vector_name,
         filters=tuple(filters),
         fields=tuple(fields),

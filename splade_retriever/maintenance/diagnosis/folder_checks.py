@@ -15,6 +15,7 @@ from splade_retriever.maintenance.diagnosis.collection_checks import (
     Expectations,
     check_fields,
     check_model,
+    check_second_model,
     check_truncation,
     expected_paths,
 )
@@ -67,6 +68,8 @@ def _check_collection(salvage: Salvage, folder: str, name: str, expected: Expect
         load_settings(collection, requested={}, vector_names={"sparse": expected.vector_name, "dense": None})
         model, encoder = check_model(collection, expected)
         yield model
+        if (second := check_second_model(collection, expected)) is not None:
+            yield second
         sample = DocumentSample(encoder, expected_paths(collection, expected))
     except SpladeError as error:
         yield Finding(check="settings", level="fault", found=str(error), collection=name)

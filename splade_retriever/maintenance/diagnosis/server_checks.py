@@ -23,6 +23,7 @@ from splade_retriever.maintenance.diagnosis.collection_checks import (
     Expectations,
     check_fields,
     check_model,
+    check_second_model,
     check_truncation,
     expected_paths,
 )
@@ -151,6 +152,8 @@ def _check_collection(collection: Collection, expected: Expectations) -> Iterato
         yield Finding(check="settings", level="fault", found=str(error), collection=name)
         return
     yield model
+    if (second := check_second_model(collection, expected)) is not None:
+        yield second
     sample = DocumentSample(encoder, paths)
     for record in islice(collection.scroll(), _MAX_READ):
         sample.add(to_hit(record, collection.layout, "").text, record.payload or {})
