@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bert_base import bert_base
-from benchmarks.encode import MODEL, passages, token_lengths
+from benchmarks.encode import MODEL, onnx_runtime_peak, passages, token_lengths
 from benchmarks.machine import in_a_process, peak_memory_mb, processor, report, versions
 from benchmarks.page import ratio, write
 from tests.mlm_graphs import real_texts
@@ -45,13 +45,16 @@ def main() -> None:
     arguments.model.parent.mkdir(parents=True, exist_ok=True)
     bert_base(arguments.model)
     program = "from benchmarks.bundled import main; main()"
+    peaks = [one_core_peaks()]
     results = {}
     for name, title in NAMES.items():
         report(f"{title} ...")
         # The first process writes the int8 graph; the second one's figures are reported.
         for _ in range(2 if name == "bert-base" else 1):
             results[name] = in_a_process(program, "--measure", name, "--model", str(arguments.model))[0]
-    lines = list(table(results, token_lengths(arguments.model, passages(TEXTS))))
+    peaks.append(one_core_peaks())
+    best = {precision: max(measured[precision] for measured in peaks) for precision in peaks[0]}
+    lines = list(table(results, token_lengths(arguments.model, passages(TEXTS)), best))
     print("\n".join(lines))
     if arguments.write:
         write("bundled", "The bundled model beside BERT-base", "\n".join(lines))
@@ -91,6 +94,11 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def one_core_peaks() -> dict[str, float]:
+    """Return the best rates of ONNX Runtime's products on one core, in 10^9 operations per second."""
+    return {precision: onnx_runtime_peak(precision, threads=1) for precision in ("fp32", "int8")}
+
+
 def queries() -> Iterator[str]:
     """Cut runs of ten words out of the example corpus."""
     words = iter(" ".join(text for text in real_texts() if not text.startswith("#")).split())
@@ -98,12 +106,13 @@ def queries() -> Iterator[str]:
         yield " ".join(islice(words, QUERY_WORDS))
 
 
-def table(results: dict[str, Any], lengths: list[int]) -> Iterator[str]:
-    """Format the figures as Markdown lines."""
+def table(results: dict[str, Any], lengths: list[int], peaks: dict[str, float]) -> Iterator[str]:
+    """Format the figures as Markdown lines; `peaks` are those of `one_core_peaks`."""
     yield f"`python -m benchmarks.bundled`, {processor()}, {versions('onnxruntime', 'numpy')}."
     yield (
         f"{len(lengths)} English texts of {np.mean(lengths):.0f} tokens on average, on all cores; queries of "
-        f"{QUERY_WORDS} words, one by one, on one core; int8."
+        f"{QUERY_WORDS} words, one by one, on one core; int8. Best products in the run, on one core: "
+        f"{peaks['fp32']:.0f} GFLOP/s in float32, {peaks['int8']:.0f} GOP/s in int8."
     )
     yield ""
     yield "| | texts/s | against BERT-base | query p50 | query p95 | peak memory | opens in |"

@@ -38,6 +38,13 @@ _CHECK_DEVICE: Final = (
     "Check the driver, the libraries of the device and the options of the provider, or leave providers= out."
 )
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+_DEVICES: Final = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "cuda",
+    "NvTensorRTRTXExecutionProvider": "cuda",
+    "DmlExecutionProvider": "dml",
+}
+"""Where the outputs of a provider's graph can stay; those of the others are read by the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,8 @@ class Session:
 
     Args:
         path: An ONNX file that maps `input_ids` and `attention_mask` to (batch, vocab) weights, or to logits
-            (batch, tokens, vocab), which are then pooled here, text by text. A graph of
-            `pooled_graph` returns the same in less time and memory.
+            (batch, tokens, vocab), which a second graph then pools on the same device, text by text. A graph
+            of `pooled_graph` returns the same in less time and memory.
         providers: Execution providers, used exactly as given; None is the CPU. See `checked_providers`.
         activation: How logits become weights; see `max_pool`. Pooled graphs contain theirs.
         cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
@@ -101,7 +108,10 @@ class Session:
                 f"{path} has the inputs {', '.join(self._inputs)}; expected input_ids, attention_mask and "
                 f"optionally token_type_ids. Export the model with these inputs."
             )
-        self._output, self.is_pooled = _output(path, self._backend.get_outputs())
+        output, self.is_pooled = _output(path, self._backend.get_outputs())
+        self._output = str(output.name)
+        self._pooling = None if self.is_pooled else _pooling_session(output.type, activation, chosen)
+        self._device = (_DEVICES.get(chosen[0].name, "cpu"), int(dict(chosen[0].options).get("device_id", 0)))
 
     def weights(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
         """Run one batch.
@@ -128,8 +138,7 @@ class Session:
         rows = []
         for ids, mask in zip(input_ids, attention_mask, strict=True):
             tokens = slice(0, max(1, int(mask.nonzero()[0].max(initial=-1)) + 1))
-            logits = self._run(ids[None, tokens], mask[None, tokens])
-            rows.append(max_pool(logits, mask[None, tokens], activation=self._activation))
+            rows.append(self._pooled(ids[None, tokens], mask[None, tokens]))
         return np.concatenate(rows)
 
     def token_weights(self, input_ids: Sequence[int]) -> FloatArray:
@@ -158,21 +167,42 @@ class Session:
         return rows
 
     def _run(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
+        try:
+            feeds = self._feeds(input_ids, attention_mask)
+            output: FloatArray = self._backend.run([self._output], feeds)[0]
+        except Exception as error:
+            raise _failure(input_ids, error) from error
+        return output.astype(np.float32, copy=False)
+
+    def _pooled(self, input_ids: IntArray, attention_mask: IntArray) -> FloatArray:
+        """Run one text, and pool its logits where they are, so that only its weights leave the device."""
+        if self._pooling is None:
+            return max_pool(self._run(input_ids, attention_mask), attention_mask, activation=self._activation)
+        try:
+            binding = self._backend.io_binding()
+            for name, array in self._feeds(input_ids, attention_mask).items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_output(self._output, *self._device)
+            self._backend.run_with_iobinding(binding)
+            (logits,) = binding.get_outputs()
+        except Exception as error:
+            raise _failure(input_ids, error) from error
+        _check_logits(logits.shape(), attention_mask)
+        pooling = self._pooling.io_binding()
+        pooling.bind_ortvalue_input("logits", logits)
+        pooling.bind_cpu_input("attention_mask", attention_mask)
+        pooling.bind_output("weights")
+        self._pooling.run_with_iobinding(pooling)
+        weights: FloatArray = pooling.copy_outputs_to_cpu()[0]
+        return weights
+
+    def _feeds(self, input_ids: IntArray, attention_mask: IntArray) -> dict[str, NDArray[Any]]:
         arrays = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": np.zeros_like(input_ids),
         }
-        feeds = {name: arrays[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
-        try:
-            output: FloatArray = self._backend.run([self._output], feeds)[0]
-        except Exception as error:
-            raise ModelOutputError(
-                f"The model failed on a batch of shape {input_ids.shape} with ids up to "
-                f"{int(input_ids.max(initial=0))}: {error}. Check that the tokenizer belongs to the model, "
-                f"and that max_length is not larger than the model's positions."
-            ) from error
-        return output.astype(np.float32, copy=False)
+        return {name: arrays[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
 
 
 class DeviceSessions:
@@ -224,15 +254,27 @@ def max_pool(
     Source:
         SPLADE v2, arXiv 2109.10086.
     """
-    if logits.ndim != 3 or logits.shape[:2] != attention_mask.shape:
-        raise ModelOutputError(
-            f"The model returned shape {logits.shape}, expected {(*attention_mask.shape, 'vocabulary')}. "
-            f"Export it with its MLM head."
-        )
+    _check_logits(logits.shape, attention_mask)
     pooled: FloatArray = np.max(logits, axis=1, initial=0, where=attention_mask[:, :, None] > 0)
     for _ in range(2 if activation == "log1p_log1p" else 1):
         pooled = np.log1p(pooled)
     return pooled
+
+
+def _check_logits(shape: Sequence[int], attention_mask: IntArray) -> None:
+    if len(shape) != 3 or tuple(shape[:2]) != attention_mask.shape:
+        raise ModelOutputError(
+            f"The model returned shape {tuple(shape)}, expected {(*attention_mask.shape, 'vocabulary')}. "
+            f"Export it with its MLM head."
+        )
+
+
+def _failure(input_ids: IntArray, error: Exception) -> ModelOutputError:
+    return ModelOutputError(
+        f"The model failed on a batch of shape {input_ids.shape} with ids up to "
+        f"{int(input_ids.max(initial=0))}: {error}. Check that the tokenizer belongs to the model, "
+        f"and that max_length is not larger than the model's positions."
+    )
 
 
 def checked_providers(providers: Sequence[ProviderArgument] | None) -> list[Provider]:
@@ -297,13 +339,7 @@ def _is_provider(value: object) -> bool:
 def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, content: bytes | None) -> Any:
     if not path.is_file():
         raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    # Each batch has another shape; a memory plan cached per shape would only accumulate.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = cpu_mem_arena
-    options.log_severity_level = 3
+    options = _options(cpu_mem_arena=cpu_mem_arena)
     try:
         # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.
         session = onnxruntime.InferenceSession(
@@ -328,6 +364,33 @@ def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, conten
     return session
 
 
+def _options(*, cpu_mem_arena: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Each batch has another shape; a memory plan cached per shape would only accumulate.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = cpu_mem_arena
+    options.log_severity_level = 3
+    return options
+
+
+def _pooling_session(logits_type: str, activation: Activation, chosen: Sequence[Provider]) -> Any | None:
+    """Return the session that pools logits; None for a type of logits that it does not take."""
+    from splade_retriever.encoding.onnx.pooling_graph import pooling_graph
+
+    graph = pooling_graph(logits_type, activation)
+    if graph is None:
+        return None
+    return onnxruntime.InferenceSession(
+        graph,
+        _options(cpu_mem_arena=False),
+        providers=[provider.name for provider in chosen],
+        provider_options=[dict(provider.options) for provider in chosen],
+        enable_fallback=False,
+    )
+
+
 def _check_started(chosen: Sequence[Provider], started: Sequence[str]) -> None:
     """Check that a session uses the providers that it was opened with.
 
@@ -342,12 +405,12 @@ def _check_started(chosen: Sequence[Provider], started: Sequence[str]) -> None:
         )
 
 
-def _output(path: Path, outputs: Sequence[Any]) -> tuple[str, bool]:
-    """Return the name of the output to read, and whether it is pooled."""
+def _output(path: Path, outputs: Sequence[Any]) -> tuple[Any, bool]:
+    """Return the output to read, and whether it is pooled."""
     for rank in (3, 2):
-        ranked = [node.name for node in outputs if len(node.shape) == rank]
+        ranked = {node.name: node for node in outputs if len(node.shape) == rank}
         if ranked:
-            return ("logits" if "logits" in ranked else ranked[0]), rank == 2
+            return ranked.get("logits", next(iter(ranked.values()))), rank == 2
     shapes = ", ".join(f"{node.name} {node.shape}" for node in outputs)
     raise ModelGraphError(
         f"{path} returns {shapes}; expected weights (batch, vocab) or logits (batch, tokens, vocab). "

@@ -80,6 +80,24 @@ def test_pooling_inside_and_outside_the_graph_agree(model: Path, unpooled: Sessi
     np.testing.assert_allclose(inside.weights(IDS, MASK), unpooled.weights(IDS, MASK), atol=1e-5)
 
 
+class WithoutOutputs:
+    """A session whose outputs cannot be read: they stay on its device."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        assert name != "run", "the logits were read"
+        return getattr(self._session, name)
+
+
+def test_only_the_weights_of_an_unpooled_graph_leave_the_device(model: Path) -> None:
+    session = Session(model, providers=[Provider(CPU)])
+    session._backend = WithoutOutputs(session._backend)
+    expected = max_pooled(mlm_logits(WEIGHTS, SHAPE, IDS, MASK), MASK)
+    np.testing.assert_allclose(session.weights(IDS, MASK), expected, atol=1e-5)
+
+
 def test_the_activation_is_applied_outside_too(model: Path, unpooled: Session) -> None:
     twice = Session(model, activation="log1p_log1p").weights(IDS, MASK)
     np.testing.assert_allclose(twice, np.log1p(unpooled.weights(IDS, MASK)), atol=1e-6)
