@@ -19,7 +19,6 @@ weights below the floor are 0, as in the export.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import logging
 import time
@@ -40,7 +39,7 @@ from model_building.mpnet import Mpnet, read_mpnet
 from model_building.pool_teacher import PoolTeacher, Shares, Vectorizer
 from model_building.teachers import WordMatches
 from model_building.token_store import Rows, TokenStore
-from model_building.train import add_recipe_options, hardware, save_state, with_options, word_idf
+from model_building.train import SAVE_EVERY, add_recipe_options, hardware, save_state, with_options, word_idf
 from splade_retriever.training.learner import Learner, LearningSettings, divergence
 from splade_retriever.training.load_model import load_model
 
@@ -78,6 +77,7 @@ class MinedRecipe:
         neighbours: Queries of one topic.
         listed: Texts of a query's list, its answer included.
         groups: Groups of texts of similar length that a batch is encoded in.
+        frozen: Number of lower layers that keep their weights.
         keep_text: Weights of a text that training sees, the heaviest.
         keep_query: The same of a query.
         contrastive: Factor of the contrastive loss.
@@ -91,6 +91,7 @@ class MinedRecipe:
     neighbours: int = 16
     listed: int = 6
     groups: int = 3
+    frozen: int = 0
     head_rate: float = 1e-3
     layer_rate: float = 2e-4
     warm_up: float = 0.03
@@ -130,21 +131,32 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--steps", type=int, default=None, help="number of steps, in place of minutes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="run the layers in bfloat16"
+    )
     add_recipe_options(parser, MinedRecipe())
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    recipe, device = with_options(MinedRecipe(), arguments), arguments.device
+    recipe = with_options(MinedRecipe(), arguments)
+    where = {"device": arguments.device, "bf16": arguments.bf16}
     arguments.out.mkdir(parents=True, exist_ok=True)
     mined = arguments.out / "mined.pt"
     if not mined.exists():
-        mine_pool(arguments.pool, arguments.start, mined, recipe, dense=read_mpnet(), device=device)
-    run = MinedRound(recipe, arguments.pool, mined, arguments.start, device=device)
+        mine_pool(arguments.pool, arguments.start, mined, recipe, dense=read_mpnet(), **where)
+    run = MinedRound(recipe, arguments.pool, mined, arguments.start, arguments.out, **where)
     run.train(seconds=arguments.minutes * 60, steps=arguments.steps)
-    run.write(arguments.out, arguments.start_record)
+    run.write_record(arguments.start_record)
 
 
 def mine_pool(
-    pool: Path, start: Path, file: Path, recipe: MinedRecipe, *, dense: Mpnet, device: str = "cpu"
+    pool: Path,
+    start: Path,
+    file: Path,
+    recipe: MinedRecipe,
+    *,
+    dense: Mpnet,
+    device: str = "cpu",
+    bf16: bool = True,
 ) -> None:
     """Write the teacher's vectors of a pool and its mined candidates to a file.
 
@@ -155,6 +167,7 @@ def mine_pool(
         recipe: Says how the model at the start is used for queries.
         dense: The dense teacher.
         device: "cpu" or "cuda".
+        bf16: Run the layers in bfloat16.
     """
     queries, texts = _read_pool(pool, device)
     counted, stored = np.load(pool / "frequency.npz"), np.load(pool / "queries.npz")
@@ -165,6 +178,7 @@ def mine_pool(
         load_model(start, frozen=0).to(device),
         keep_query=recipe.keep_query,
         query_power=recipe.query_power,
+        bf16=bf16,
     )
     shares = Shares()
     query_vectors, text_vectors = vectorizer.of_queries(queries), vectorizer.of_texts(texts)
@@ -284,21 +298,33 @@ class MinedRound:
         pool: The folder that `model_building.pool` wrote.
         mined: The file that `mine_pool` wrote.
         start: The model folder to start from.
+        out: The folder of the checkpoint; a round in it resumes.
         device: "cpu" or "cuda".
+        bf16: Run the layers in bfloat16.
     """
 
     def __init__(
-        self, recipe: MinedRecipe, pool: Path, mined: Path, start: Path, *, device: str = "cpu"
+        self,
+        recipe: MinedRecipe,
+        pool: Path,
+        mined: Path,
+        start: Path,
+        out: Path,
+        *,
+        device: str = "cpu",
+        bf16: bool = True,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.device = recipe, device
+        self.recipe, self.out, self.device, self.bf16 = recipe, out, device, bf16
+        out.mkdir(parents=True, exist_ok=True)
         self.queries, self.texts = _read_pool(pool, device)
         stored = np.load(pool / "queries.npz")
         self.labelled = torch.from_numpy(stored["answer"] >= 0).to(device)
-        self.model = load_model(start, frozen=0).to(device)
+        self.model = load_model(start, frozen=recipe.frozen).to(device)
         self.model.head.expanding = ~self.model.head.barred
         self.model.head.floor, self.model.head.count_share = recipe.floor, 0.0
-        self.start = copy.deepcopy(self.model.state_dict())
+        if not (out / "start.pt").exists():
+            save_state(self.model.state_dict(), out / "start.pt")
         # The file is one that this module wrote, so its types are known.
         kept = torch.load(mined, map_location=device, weights_only=False)
         self.shares = Shares(**kept["shares"])
@@ -308,15 +334,17 @@ class MinedRound:
         self.learner = Learner(recipe.learning(), self.model)
         self.step, self.spent = 0, 0.0
         self.curve: list[dict[str, float]] = []
+        if (out / "checkpoint.pt").exists():
+            self._load()
 
     def train(self, *, seconds: float, steps: int | None = None) -> None:
-        """Train for a time or a number of steps.
+        """Train for a time or a number of steps; write a checkpoint every two minutes and at the end.
 
         Args:
             seconds: The time.
             steps: The number of steps, in place of the time.
         """
-        start = time.monotonic()
+        start = saved = time.monotonic() - self.spent
         recent: list[dict[str, float]] = []
         while (done := self.step / steps if steps else self.spent / seconds) < 1:
             recent.append(self._one_step(done))
@@ -327,18 +355,18 @@ class MinedRound:
                 self.curve.append({"step": self.step, "minutes": self.spent / 60, **means})
                 recent.clear()
                 logger.info(" ".join(f"{name} {value:.3f}" for name, value in self.curve[-1].items()))
+            if time.monotonic() - saved > SAVE_EVERY:
+                saved = time.monotonic()
+                self._save()
+        self._save()
         logger.info("finished: %d steps, %.1f minutes", self.step, self.spent / 60)
 
-    def write(self, out: Path, start_record: Path) -> None:
-        """Write the folder of the round, as `model_building.train` writes that of a round.
+    def write_record(self, start_record: Path) -> None:
+        """Write the `recipe.json` of the finished round, as `model_building.train` writes that of a round.
 
         Args:
-            out: The folder.
             start_record: The `recipe.json` of the model at the start.
         """
-        out.mkdir(parents=True, exist_ok=True)
-        save_state({"model": self.model.state_dict(), "step": self.step}, out / "checkpoint.pt")
-        save_state(self.start, out / "start.pt")
         record: dict[str, Any] = {
             "steps": self.step,
             "minutes": self.spent / 60,
@@ -348,7 +376,31 @@ class MinedRound:
             "hardware": hardware(self.device),
             "earlier": json.loads(start_record.read_text(encoding="utf-8")),
         }
-        (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (self.out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def _save(self) -> None:
+        """Write the checkpoint, from which `model_building.train.finished` reads the weights."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.learner.optimiser.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+            "pressure": self.learner.pressure.factors,
+            "recipe": asdict(self.recipe),
+            "curve": self.curve,
+        }
+        save_state(state, self.out / "checkpoint.pt")
+
+    def _load(self) -> None:
+        state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
+        if state["recipe"] != asdict(self.recipe):
+            raise SystemExit(
+                f"The round in {self.out} has another recipe. Pass another --out to start a new round."
+            )
+        self.model.load_state_dict(state["model"])
+        self.learner.optimiser.load_state_dict(state["optimiser"])
+        self.learner.pressure.factors = state["pressure"]
+        self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
 
     def _one_step(self, done: float) -> dict[str, float]:
         recipe = self.recipe
@@ -374,7 +426,7 @@ class MinedRound:
         parts = []
         for group in np.array_split(order, min(groups, len(order))):
             ids, mask = store.padded(rows[group])
-            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
                 parts.append(self.model(ids, mask, keep).float())
         return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(self.device)]
 

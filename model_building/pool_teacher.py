@@ -85,15 +85,23 @@ class Vectorizer:
         model: The earlier model, with its floor and its counts; it is changed.
         keep_query: Weights of a query that the earlier model keeps, the heaviest.
         query_power: Exponent of its query weights.
+        bf16: Run both models in bfloat16.
     """
 
     def __init__(
-        self, dense: Mpnet, words: WordMatches, model: Splade, *, keep_query: int, query_power: float
+        self,
+        dense: Mpnet,
+        words: WordMatches,
+        model: Splade,
+        *,
+        keep_query: int,
+        query_power: float,
+        bf16: bool = True,
     ) -> None:
         self.dense, self.words = dense, words
         self.model = model.requires_grad_(False).eval()
         self.model.head.expanding = ~self.model.head.barred
-        self.keep_query, self.query_power = keep_query, query_power
+        self.keep_query, self.query_power, self.bf16 = keep_query, query_power, bf16
 
     def of_texts(self, store: TokenStore) -> TeacherVectors:
         """Return the vectors of texts."""
@@ -118,7 +126,7 @@ class Vectorizer:
         for rows, ids in store.of_one_length():
             places, mask = torch.from_numpy(rows).to(device), torch.ones_like(ids)
             vectors.words.put(places, counted(ids, mask))
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16):
                 vectors.dense[places] = self.dense(ids).half()
                 vectors.model.put(places, self.model(ids, mask).float())
         return vectors

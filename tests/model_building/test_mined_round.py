@@ -230,10 +230,11 @@ def test_a_round_mines_trains_and_records(
     torch.manual_seed(0)
     monkeypatch.setattr(mined_round, "read_mpnet", lambda: Mpnet(layers=1).eval())
     command = f"mined_round --pool {pool} --start {made.model} --start-record {made.run / 'recipe.json'} "
-    command += f"--out {tmp_path} --steps 2 --device cpu --queries 8 --neighbours 4 --listed 3 --groups 2"
-    monkeypatch.setattr(sys, "argv", command.split())
+    command += f"--out {tmp_path} --device cpu --queries 8 --neighbours 4 --listed 3 --groups 2 --frozen 2 "
 
-    mined_round.main()
+    for steps in (1, 2):  # the second run resumes the first
+        monkeypatch.setattr(sys, "argv", f"{command} --steps {steps}".split())
+        mined_round.main()
 
     mined = torch.load(tmp_path / "mined.pt", weights_only=False)["mined"]
     answers = np.load(pool / "queries.npz")["answer"]
@@ -246,8 +247,15 @@ def test_a_round_mines_trains_and_records(
     assert record["earlier"]["steps"] == STEPS
     start, end = load_model(made.model, frozen=0).state_dict(), finished(tmp_path, 1.0)
     changed = {name for name in start if not torch.equal(start[name], end[name])}
-    assert "encoder.layers.0.query.weight" in changed
+    assert "encoder.layers.2.query.weight" in changed
+    assert not any(name.startswith(("encoder.layers.0", "encoder.layers.1")) for name in changed)
     assert not any(name.startswith(("encoder.words", "head.entries")) for name in changed)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    moments = checkpoint["optimiser"]["state"].values()
+    assert {int(moment["step"]) for moment in moments} == {2}
+    monkeypatch.setattr(sys, "argv", f"{command} --steps 3 --queries 4".split())
+    with pytest.raises(SystemExit, match="has another recipe"):
+        mined_round.main()
 
 
 @pytest.mark.slow
