@@ -8,8 +8,8 @@
 
 The steps are prepare, train (one round per number of minutes), export, evaluate and card; each is a module
 that also runs alone. With `--mined-steps`, a further round over mined candidates follows (pool,
-mined_round), which needs a GPU. With `--start` that round starts from a model folder and is the only one.
-The table of query weights of the model whose queries need no network is made afterwards, by
+mined_round), which needs a GPU for so many steps. With `--start` that round starts from a model folder and is
+the only one. The table of query weights of the model whose queries need no network is made afterwards, by
 `model_building.query_table`.
 
 The records behind the card are in the folder `record` of `--out`; those of the bundled model are kept in

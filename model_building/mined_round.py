@@ -1,4 +1,4 @@
-"""Train the bundled model further, on a GPU, over mined candidates and towards a stronger teacher.
+"""Train the bundled model further over mined candidates and towards a stronger teacher; it resumes.
 
     python -m model_building.mined_round --pool runs/pool --start MODEL_FOLDER --out runs/mined --steps 1903
 
@@ -12,8 +12,9 @@ several topics; each query ranks all texts of the batch. The losses (`mined_loss
    against it, because it is an answer too;
 3. FLOPS and L1, which hold the active dimensions, as in `splade_retriever.training.learner`.
 
-All layers learn. Queries keep their heaviest weights and are raised to their power, as in use; near the end
-weights below the floor are 0, as in the export.
+All layers learn, unless `--frozen` says how many keep their weights. Queries keep their heaviest weights and
+are raised to their power, as in use; near the end weights below the floor are 0, as in the export. A round of
+1,903 steps needs a GPU; a small pool and few queries per step fit a CPU.
 """
 
 from __future__ import annotations
