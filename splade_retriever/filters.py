@@ -219,6 +219,11 @@ def _field(path: MetadataPath, key: str, value: object) -> list[models.Condition
     if not operators:
         if not value:
             raise FilterError(f"Filter key {key!r} is an empty dict; expected a value or an operator.")
+        if forgotten := next((word for word in value if f"${word}" in _RANGE_WORDS), None):
+            raise FilterError(
+                f"Filter key {key!r} has {forgotten!r} without $. Write the operator as '${forgotten}', or a "
+                f"nested field of that name as {{'{key}.{forgotten}': ...}}."
+            )
         return [
             condition
             for inner, inner_value in value.items()

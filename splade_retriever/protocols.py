@@ -115,9 +115,13 @@ def as_dense(encoder: DenseEncoder | NodeEncoder) -> DenseEncoder:
         return encoder
     if isinstance(encoder, NodeEncoder):
         return _NodeEncoderAdapter(encoder)
+    example = ""
+    if isinstance(encoder, str):
+        example = f" Pass HuggingFaceEmbeddings(model_name={encoder!r}), for example."
     raise InputError(
         f"dense is {type_name(encoder)}, expected an encoder with embed_documents and embed_query "
         "(LangChain's Embeddings), or with get_text_embedding_batch and get_query_embedding (LlamaIndex's)."
+        f"{example}"
     )
 
 

@@ -276,6 +276,7 @@ def test_metadata_can_be_at_the_top_level_of_the_payload() -> None:
         ({"$gt": 1}, "Put the operator of a field inside"),
         ({"a": {"$near": 1}}, r"'a' has the unknown operator '\$near'; allowed: \$all"),
         ({"a": {"$gt": 1, "b": 2}}, r"'a' mixes the operator '\$gt' with the key 'b'"),
+        ({"a": {"gte": 1}}, r"'a' has 'gte' without \$\. Write the operator as '\$gte', or a nested"),
         ({"a": {}}, "'a' is an empty dict"),
         ({"a": None}, r"'a' is compared with None.*\$exists"),
         ({"a": {"b": object()}}, r"'a\.b' is compared with <object"),

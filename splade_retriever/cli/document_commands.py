@@ -122,9 +122,9 @@ def optimize(
     collection: CollectionOption = "splade",
     as_json: JsonOption = False,
 ) -> None:
-    """Merge and index what was written to a folder, so that it opens faster. A server does it by itself.
+    """Merge and index what was written to a folder, so that it opens faster; for the end of a large import.
 
-    Run it after a large import.
+    A server does it in the background.
     """
     from splade_retriever.cli.document_views import optimization_view
 

@@ -74,9 +74,18 @@ def search(
         hits = opened.search(query, k, conditions, with_vectors=True)
         explained = list(zip(hits, _explanations(opened, query, hits), strict=True))
         total = 0 if hits else opened.count()
+        matching = None if hits or conditions is None else opened.count(conditions)
         unreadable = not hits and not any(map(len, opened.model.query_embed([query])))
     print_result(
-        lambda: hits_view(query, explained, full=full, tokens=tokens, total=total, unreadable=unreadable),
+        lambda: hits_view(
+            query,
+            explained,
+            full=full,
+            tokens=tokens,
+            total=total,
+            matching=matching,
+            unreadable=unreadable,
+        ),
         {
             "query": query,
             "index": index,

@@ -38,6 +38,7 @@ def hits_view(
     full: bool,
     tokens: int,
     total: int = 0,
+    matching: int | None = None,
     unreadable: bool = False,
 ) -> RenderableType:
     """Draw ranked hits.
@@ -48,6 +49,7 @@ def hits_view(
         full: Draw all of each passage, not its best part.
         tokens: Number of tokens to draw for each hit.
         total: Number of documents in the index, drawn if there is no hit.
+        matching: Number of documents that match the filter, where there is one and no hit.
         unreadable: The query has no token that the model knows.
     """
     controls = query.controls.notes() if isinstance(query, SpladeQuery) else ()
@@ -56,13 +58,23 @@ def hits_view(
     if unreadable:
         return Text(f"Nothing found: {query!r} has no token that the model knows.")
     if not hits:
-        return Group(Text(f"Nothing found for {query!r} among {counted(total, 'passage')}."), *applied)
+        return Group(Text(_nothing(query, total, matching)), *applied)
     views: list[RenderableType] = []
     for rank, (hit, explanation) in enumerate(hits, start=1):
         views.append(_HitView(rank, hit, explanation, full=full, tokens=tokens))
         views.append(Text())
     legend = "~ marks expansion: a token that the model added to the query, to the passage, or to both."
     return Group(*views, *applied, Text(legend, "dim"))
+
+
+def _nothing(query: str, total: int, matching: int | None) -> str:
+    if total and matching == 0:
+        return (
+            f"Nothing found for {query!r}: none of {counted(total, 'passage')} matches the filter. Check its "
+            "keys and values; --json shows the metadata of hits."
+        )
+    among = counted(total, "passage") if matching is None else f"{counted(matching, 'passage')} of the filter"
+    return f"Nothing found for {query!r} among {among}."
 
 
 @dataclass(frozen=True, slots=True)

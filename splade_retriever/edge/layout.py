@@ -196,7 +196,10 @@ def check_mark(path: Path) -> bool:
     if names:
         known = next((text for name, text in _FOREIGN.items() if name in names), None)
         what = known or f"not an index (it holds {', '.join(map(repr, names[:5]))})"
-        raise StorageError(f"The folder {str(path)!r} is {what}. Choose an empty folder or a new name.")
+        remedy = "" if known else f" To search these files: `splade index {path} --to NEW_FOLDER`."
+        raise StorageError(
+            f"The folder {str(path)!r} is {what}. Choose an empty folder or a new name for an index.{remedy}"
+        )
     return False
 
 

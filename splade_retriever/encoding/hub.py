@@ -286,17 +286,16 @@ def _translated_errors(request: _Request) -> Iterator[None]:
         raise _failed(request, reason, _RETRY_ADVICE) from error
 
 
-_RETRY_ADVICE = "call again to continue where it stopped, or pass specific_model_path= with a local folder"
-_OFFLINE_ADVICE = (
-    "check the connection, HTTPS_PROXY and HF_ENDPOINT, or pass specific_model_path= with a local folder"
-)
+_LOCAL = "pass a local folder (specific_model_path=, on the command line --model FOLDER)"
+_RETRY_ADVICE = f"call again to continue where it stopped, or {_LOCAL}"
+_OFFLINE_ADVICE = f"check the connection, HTTPS_PROXY and HF_ENDPOINT, or {_LOCAL}"
 
 
 def _failed(request: _Request, reason: str, advice: str) -> ModelFilesError:
     return ModelFilesError(
         f"Model {request.model!r} is not in {request.cache} and could not be downloaded from "
-        f"{request.repo!r} at {constants.ENDPOINT}: {reason}. To get it, {advice}. SparseTextEmbedding() "
-        f"without a name opens the bundled model, which needs no download."
+        f"{request.repo!r} at {constants.ENDPOINT}: {reason}. To get it, {advice}. The bundled "
+        "model needs no download: leave out the model's name."
     )
 
 
@@ -305,6 +304,6 @@ def _offline(request: _Request, missing: Sequence[str], *, local_files_only: boo
     return ModelFilesError(
         f"Model {request.model!r} (repository {request.repo!r}, revision {request.revision!r}) is not "
         f"complete in {request.cache}: {', '.join(missing)} missing, and {why} forbids a download. Open the "
-        f"model once with network access, copy that folder from another machine, or pass "
-        f"specific_model_path= with a local folder."
+        f"model once with network access, copy that folder from another machine, or "
+        f"{_LOCAL}."
     )

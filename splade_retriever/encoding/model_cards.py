@@ -224,11 +224,13 @@ class Catalogue:
             return UnknownModelError(f"{name!r} is not a SPLADE model. {other}")
         names = {card.model.lower(): card.model for card in self}
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
+        close = close or [full for full in names if len(name) > 3 and name.lower() in full][:3]
         hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""
         return UnknownModelError(
             f"There is no model {name!r} and no folder of that name.{hint} "
-            "SparseTextEmbedding.list_supported_models() lists the models. Pass one of them or the path of a "
-            "model folder, or register a model with SparseTextEmbedding.add_custom_model()."
+            "`splade models` and SparseTextEmbedding.list_supported_models() list the SPLADE models. Pass "
+            "one of them or the path of a model folder, or register a model with "
+            "SparseTextEmbedding.add_custom_model()."
         )
 
 

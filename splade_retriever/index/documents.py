@@ -255,7 +255,7 @@ def _document(
     metadata, metadata_fault = _checked_dict("metadata", metadata)
     extra, extra_fault = _checked_dict("extra", extra)
     fault = (
-        text_fault("text", text)
+        _document_text_fault(text)
         or (None if id is None else _id_fault(id))
         or (None if encoded_text is None else text_fault("encoded_text", encoded_text))
         or (None if vector is None else _vector_fault(vector))
@@ -274,6 +274,17 @@ def _document(
         encoded_text=encoded_text if isinstance(encoded_text, str) and encoded_text != text else None,
         vector=None if vector is None else SparseEmbedding.from_like(cast(SparseLike, vector)),
     )
+
+
+def _document_text_fault(text: object) -> str | None:
+    fault = text_fault("text", text)
+    if fault is None or isinstance(text, str):
+        return fault
+    if isinstance(text, Mapping):
+        return f"{fault}; pass texts, metadatas and ids as three lists"
+    if hasattr(text, "page_content") or hasattr(text, "get_content"):
+        return f"{fault}; for documents of a framework use splade_retriever.langchain or .llama_index"
+    return fault
 
 
 def _id_fault(id: object) -> str | None:

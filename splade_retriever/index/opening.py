@@ -88,10 +88,19 @@ def open_store(
             raise
         return remote
     if not create and location != ":memory:" and not Path(location).is_dir():
-        raise CollectionNotFoundError(f"There is no index folder at {location!r}. Check the path.")
+        raise CollectionNotFoundError(
+            f"There is no index folder at {location!r}{_absolute(location)}. Check the path, or make an "
+            "index: `splade index FILES --to FOLDER`."
+        )
     from splade_retriever.edge.engine import SharedEngine
 
     return SharedEngine(location, create=create, read_only=read_only)
+
+
+def _absolute(location: str) -> str:
+    """Return a relative path's place in brackets, since it depends on the working folder."""
+    path = Path(location)
+    return "" if path.is_absolute() else f" ({path.absolute()})"
 
 
 def load_settings(

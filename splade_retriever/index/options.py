@@ -4,7 +4,6 @@
 `SearchKeywords`; an unknown keyword is a TypeError. Inside the package they travel as the frozen groups.
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from splade_retriever.errors import InputError
+from splade_retriever.index.keywords import refuse_unknown
 from splade_retriever.index.payload import Layout
 from splade_retriever.validation import checked_float, checked_int, is_number, type_name
 
 __all__ = [
     "BRANCHES",
+    "INDEX_ARGUMENTS",
     "BranchName",
     "CreateOptions",
     "Fusion",
@@ -161,12 +162,7 @@ class IndexOptions:
             TypeError: There is no such keyword.
             InputError: A value is not valid.
         """
-        names = list(IndexKeywords.__annotations__)
-        for name in keywords:
-            if name not in names:
-                similar = difflib.get_close_matches(name, names, n=1)
-                hint = f" Did you mean {similar[0]!r}?" if similar else ""
-                raise TypeError(f"SpladeIndex got an unexpected keyword argument {name!r}.{hint}")
+        refuse_unknown("SpladeIndex", keywords, INDEX_ARGUMENTS)
         groups = {"server": ServerOptions, "create": CreateOptions, "vectors": VectorOptions}
         rest: dict[str, Any] = dict(keywords)
         options = {}
@@ -278,6 +274,7 @@ class SearchOptions:
             TypeError: There is no such option.
             InputError: A value is not valid.
         """
+        refuse_unknown("search", keywords, _SEARCH_ARGUMENTS)
         changes: dict[str, Any] = dict(keywords)
         if changes.get("fusion", ()) is None:
             changes["fusion"] = Fusion()
@@ -292,6 +289,20 @@ class SearchKeywords(TypedDict, total=False):
     with_vectors: bool
     mode: Mode | None
     fusion: Fusion | None
+
+
+INDEX_ARGUMENTS: Final = (
+    "location",
+    "collection",
+    "model",
+    "dense",
+    "client",
+    "create",
+    "adopt",
+    *IndexKeywords.__annotations__,
+)
+"""Every argument of `SpladeIndex`."""
+_SEARCH_ARGUMENTS: Final = ("query", "k", "filter", "options", *SearchKeywords.__annotations__)
 
 
 def _keep_int(options: Any, name: str, *, minimum: int) -> None:

@@ -50,7 +50,7 @@ class SearchRequest:
         elif not isinstance(self.query, SparseEmbedding) or self.mode != "sparse":
             raise InputError(
                 f"query is {type_name(self.query)} in mode {self.mode!r}, expected a string, or a "
-                "SparseEmbedding in mode 'sparse'."
+                f"SparseEmbedding in mode 'sparse'. {_remedy(self.query)}".rstrip()
             )
 
     @property
@@ -110,6 +110,10 @@ class EncodedQuery:
     def branches(self) -> "dict[str, EncodedQuery]":
         """Each branch that is searched, alone."""
         return {name: EncodedQuery(**{name: getattr(self, name)}) for name in self.vectors}
+
+
+def _remedy(query: object) -> str:
+    return "Pass several queries to search_batch." if isinstance(query, list | tuple) else ""
 
 
 def engine_query(

@@ -483,7 +483,7 @@ class SpladeIndex:
                 After a KeyboardInterrupt the batch that was not yet full is not written.
         """
         inputs = (texts, metadatas, ids, extras, encoded_texts, vectors)
-        return self._writer.add(inputs, AddOptions(**options), stop=threading.Event())
+        return self._writer.add(inputs, AddOptions.of(options), stop=threading.Event())
 
     def update_metadata(self, id: str, metadata: Mapping[str, Any]) -> bool:
         """Replace a document's metadata; its text and vector stay.
@@ -787,7 +787,7 @@ class SpladeIndex:
         work = self.run_in_thread(
             self._writer.add,
             [sync_input(part) for part in (texts, metadatas, ids, extras, encoded_texts, vectors)],
-            AddOptions(**options),
+            AddOptions.of(options),
             stop=stop,
             after_batch=self._collection.engine_in_subprocess,
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain, islice
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Self, TypedDict
 
 from qdrant_client import models
 
@@ -25,6 +25,7 @@ from splade_retriever.index.documents import (
     read_documents,
 )
 from splade_retriever.index.ingest import Batch, OnError, Stored, ingest
+from splade_retriever.index.keywords import refuse_unknown
 from splade_retriever.index.metadata_coercion import coerce_all, coerce_metadata
 from splade_retriever.index.payload import ContentHasher, reserved_key
 from splade_retriever.index.point_encoding import Encoders, to_points
@@ -70,6 +71,17 @@ class AddOptions:
         if self.on_error != "raise" and not callable(self.on_error):
             raise InputError(f"add got on_error={self.on_error!r}, expected 'raise' or a function.")
 
+    @classmethod
+    def of(cls, keywords: "AddKeywords") -> Self:
+        """Read the keywords of `add`.
+
+        Raises:
+            TypeError: There is no such keyword.
+            InputError: A value is not valid.
+        """
+        refuse_unknown("add", keywords, _ADD_ARGUMENTS)
+        return cls(**keywords)
+
 
 class AddKeywords(TypedDict, total=False):
     """The fields of `AddOptions` as keywords of `add`."""
@@ -78,6 +90,17 @@ class AddKeywords(TypedDict, total=False):
     show_progress: bool
     on_error: OnError
     on_written: Callable[[list[str]], object] | None
+
+
+_ADD_ARGUMENTS: Final = (
+    "texts",
+    "metadatas",
+    "ids",
+    "extras",
+    "encoded_texts",
+    "vectors",
+    *AddKeywords.__annotations__,
+)
 
 
 class Writer:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain, repeat, tee
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from langchain_core.documents import Document
 
@@ -16,7 +16,12 @@ from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.validation import type_name
 
-__all__ = ["columns", "to_document", "to_documents"]
+__all__ = ["Columns", "columns", "texts_with_content_ids", "to_document", "to_documents"]
+
+Columns: TypeAlias = tuple[
+    Iterable[str], Iterable[Mapping[str, Any] | None] | None, Iterable[str | None] | None
+]
+"""Texts, metadatas and ids: the inputs of `SpladeIndex.add`."""
 
 _NAMESPACE: Final = uuid.UUID("0d8f4f0b-6a3c-5d0e-9a55-2f1c6b7f5e11")
 
@@ -48,7 +53,7 @@ def to_documents(
 
 def columns(
     documents: Iterable[Document], ids: Iterable[str | None] | None, *, ids_of_content: bool = False
-) -> tuple[Iterable[str], Iterable[dict[str, Any]], Iterable[str | None]]:
+) -> Columns:
     """Split documents into the three inputs of `SpladeIndex.add`.
 
     A list becomes lists, so that the index can check all of it before it writes. An iterator becomes
@@ -86,7 +91,7 @@ def columns(
 
 def texts_with_content_ids(
     texts: Iterable[str], metadatas: Iterable[Mapping[str, Any] | None] | None
-) -> tuple[Iterable[str], Iterable[Mapping[str, Any] | None] | None, Iterable[str | None] | None]:
+) -> Columns:
     """Return texts and metadatas, and for each text an id that is made of both; iterators stay iterators.
 
     Something that is not a string gets no id; the index refuses it with its position. Texts of an async

@@ -24,10 +24,12 @@ from pydantic import (
     model_validator,
 )
 
+from splade_retriever.index.keywords import refuse_unknown
+from splade_retriever.index.options import INDEX_ARGUMENTS
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, SpladeIndex
 from splade_retriever.index.splade_query import QueryControls, with_default_controls
-from splade_retriever.langchain.documents import columns, to_documents
+from splade_retriever.langchain.documents import Columns, columns, texts_with_content_ids, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
 from splade_retriever.langchain.qdrant_arguments import existing_layout
 from splade_retriever.langchain.search_options import LangChainSearchOptions
@@ -208,14 +210,8 @@ class SpladeRetriever(BaseRetriever):
             InputError: If a document cannot be stored; nothing of a list is written then.
             TypeError: If neither the retriever nor the index has a setting.
         """
-        fields, index_arguments = cls._split(settings)
-        index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **index_arguments})
-        try:
-            index.add(*columns(documents, ids, ids_of_content=True))
-            return cls(index=index, **fields)
-        except BaseException:
-            index.close()
-            raise
+        inputs = columns(documents, ids, ids_of_content=True)
+        return cls._from_columns(inputs, location, embedding, settings)
 
     @classmethod
     async def afrom_documents(
@@ -228,11 +224,69 @@ class SpladeRetriever(BaseRetriever):
         **settings: Any,
     ) -> Self:
         """Async version of `from_documents`."""
+        inputs = columns(documents, ids, ids_of_content=True)
+        return await cls._afrom_columns(inputs, location, embedding, settings)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        location: str | Path = ":memory:",
+        embedding: Embeddings | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Add texts, with metadata and ids or without; otherwise like `from_documents`."""
+        inputs = (texts, metadatas, ids) if ids is not None else texts_with_content_ids(texts, metadatas)
+        return cls._from_columns(inputs, location, embedding, settings)
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        location: str | Path = ":memory:",
+        embedding: Embeddings | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Async version of `from_texts`."""
+        inputs = (texts, metadatas, ids) if ids is not None else texts_with_content_ids(texts, metadatas)
+        return await cls._afrom_columns(inputs, location, embedding, settings)
+
+    @classmethod
+    def _from_columns(
+        cls,
+        inputs: Columns,
+        location: str | Path,
+        embedding: Embeddings | None,
+        settings: Mapping[str, Any],
+    ) -> Self:
+        fields, index_arguments = cls._split(settings)
+        index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **index_arguments})
+        try:
+            index.add(*inputs)
+            return cls(index=index, **fields)
+        except BaseException:
+            index.close()
+            raise
+
+    @classmethod
+    async def _afrom_columns(
+        cls,
+        inputs: Columns,
+        location: str | Path,
+        embedding: Embeddings | None,
+        settings: Mapping[str, Any],
+    ) -> Self:
         fields, index_arguments = cls._split(settings)
         arguments = {"default_windows": "merge", **index_arguments}
         index = await SpladeIndex.aopen(location, dense=embedding, **arguments)
         try:
-            await index.aadd(*columns(documents, ids, ids_of_content=True))
+            await index.aadd(*inputs)
             return cls(index=index, **fields)
         except BaseException:
             await index.aclose()
@@ -295,6 +349,7 @@ class SpladeRetriever(BaseRetriever):
     def _split(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Separate fields of the retriever from arguments of the index."""
         fields = set(cls.model_fields) - _INDEX_FIELDS
+        refuse_unknown(cls.__name__, settings, [*sorted(fields), *INDEX_ARGUMENTS])
         return (
             {name: value for name, value in settings.items() if name in fields},
             {name: value for name, value in settings.items() if name not in fields},

@@ -25,6 +25,8 @@ from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation
 from splade_retriever.index.documents import Hit
 from splade_retriever.index.hit_report import METADATA_KEY, hit_report
+from splade_retriever.index.keywords import refuse_unknown
+from splade_retriever.index.options import INDEX_ARGUMENTS
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index.splade_query import QueryControls, SpladeQuery, with_default_controls
 from splade_retriever.llama_index.filters import combine, nothing
@@ -38,6 +40,17 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_TOKENS: Final = 256
 _CHUNK_OVERLAP: Final = 32
+_SEARCH_ARGUMENTS: Final = (
+    "similarity_top_k",
+    "mode",
+    "alpha",
+    "filters",
+    "explain",
+    "origins",
+    "controls",
+    "transformations",
+)
+"""Arguments of `from_nodes` and `from_documents` that say how to search."""
 
 
 class SpladeRetriever(BaseRetriever):
@@ -151,6 +164,7 @@ class SpladeRetriever(BaseRetriever):
             InputError: If an input is not valid; nothing is written then.
             SpladeError: As raised by `SpladeVectorStore` and its `add`.
         """
+        refuse_unknown(cls.__name__, settings, (*_SEARCH_ARGUMENTS, *INDEX_ARGUMENTS))
         stored_nodes, objects = _without_objects(nodes)
         store = SpladeVectorStore(location, **settings)
         try:
@@ -209,6 +223,7 @@ class SpladeRetriever(BaseRetriever):
         Raises:
             InputError: If an item is not a document, with its position; nothing is written then.
         """
+        refuse_unknown(cls.__name__, settings, (*_SEARCH_ARGUMENTS, *INDEX_ARGUMENTS))
         checked = _checked_documents(documents)
         if transformations is None:
             transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]

@@ -188,7 +188,7 @@ def test_commands_that_read_never_create_a_folder(desk: Desk, command: str) -> N
 
     shown = desk.run(command, *arguments, "--index", "~/nowhere", status=1).stderr
 
-    assert f"There is no index folder at '{desk.folder}/nowhere'. Check the path." in shown
+    assert f"There is no index folder at '{desk.folder}/nowhere'. Check the path, or make an index" in shown
     assert list(desk.folder.iterdir()) == []
 
 
@@ -234,9 +234,11 @@ def test_the_syntax_of_a_query_decides_and_its_effects_are_shown(indexed: Desk) 
 
 
 def test_a_search_without_hits_succeeds(indexed: Desk) -> None:
-    shown = indexed.run("search", "moon", "-i", "index", "--filter", '{"year": 1900}').stdout
+    none_matches = indexed.run("search", "rover", "-i", "index", "--filter", '{"yaer": 2023}').stdout
+    no_word = indexed.run("search", "zebra", "-i", "index").stdout
 
-    assert shown == "Nothing found for 'moon' among 4 passages.\n"
+    assert none_matches.startswith("Nothing found for 'rover': none of 4 passages matches the filter. Check its")
+    assert no_word == "Nothing found for 'zebra' among 4 passages.\n"
 
 
 def test_texts_and_queries_without_a_known_token_are_reported(desk: Desk) -> None:

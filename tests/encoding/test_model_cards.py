@@ -134,6 +134,11 @@ def test_an_unknown_name_raises_an_error_that_suggests_similar_names() -> None:
         SparseTextEmbedding("prithivda/Splade_PP_en_v1")
 
 
+def test_a_part_of_a_name_is_completed_and_the_command_that_lists_names_is_named() -> None:
+    with pytest.raises(UnknownModelError, match="mean 'splade-retriever/minilm-l6-v4'.*`splade models`"):
+        SparseTextEmbedding("minilm")
+
+
 def test_fastembeds_other_spelling_of_a_name_is_an_alias(catalogue: Catalogue) -> None:
     assert catalogue.find("prithvida/SPLADE_PP_en_v1") == catalogue.find("prithivida/Splade_PP_en_v1")
     assert catalogue.find("prithvida/Splade_PP_en_v1") is not None

@@ -63,8 +63,30 @@ def test_a_key_is_not_shown() -> None:
 def test_an_unknown_keyword_is_refused_with_a_similar_one() -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'window'\. Did you mean 'windows'"):
         IndexOptions.of({"window": "merge"})  # type: ignore[typeddict-unknown-key]
-    with pytest.raises(TypeError, match="modes"):
+    with pytest.raises(TypeError, match="search got an unexpected keyword argument 'modes'.*'mode'"):
         SearchOptions().changed(modes="sparse")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="add got an unexpected keyword argument 'metadata'.*'metadatas'"):
+        AddOptions.of({"metadata": [{}]})  # type: ignore[typeddict-unknown-key]
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "here"),
+    [
+        (IndexOptions.of, "path", "location"),
+        (IndexOptions.of, "collection_name", "collection"),
+        (lambda keywords: SearchOptions().changed(**keywords), "top_k", "k"),
+        (lambda keywords: SearchOptions().changed(**keywords), "where", "filter"),
+        (AddOptions.of, "documents", "texts"),
+    ],
+)
+def test_a_keyword_of_another_library_is_refused_with_its_name_here(call: Any, name: str, here: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'. Did you mean '{here}'"):
+        call({name: None})
+
+
+def test_a_keyword_without_a_similar_one_is_refused_with_all_names() -> None:
+    with pytest.raises(TypeError, match="'zzz'. It takes: query, k, filter, options, offset"):
+        SearchOptions().changed(zzz=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

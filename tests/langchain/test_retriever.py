@@ -96,6 +96,26 @@ async def test_afrom_documents_returns_the_same_as_from_documents(client: Any) -
     assert await retriever.ainvoke("rover") == [MOON[1]]
 
 
+def test_texts_make_a_retriever_and_the_same_call_stores_each_once(client: Any) -> None:
+    texts = [document.page_content for document in MOON]
+    metadatas = [document.metadata for document in MOON]
+    for _ in range(2):
+        retriever = SpladeRetriever.from_texts(texts, metadatas, k=1, client=client, model=WordEncoder())
+
+    (found,) = retriever.invoke("rover")
+    assert (found.page_content, found.metadata) == (texts[1], metadatas[1])
+    assert retriever.open().count() == 4
+
+
+@pytest.mark.asyncio
+async def test_afrom_texts_keeps_ids(client: Any) -> None:
+    retriever = await SpladeRetriever.afrom_texts(
+        ["a rover", "a rocket"], ids=["one", "two"], k=1, client=client, model=WordEncoder()
+    )
+
+    assert [document.id for document in await retriever.ainvoke("rocket")] == ["two"]
+
+
 def test_a_bad_document_is_an_error_with_its_position_and_nothing_is_written(client: Any) -> None:
     with pytest.raises(InputError, match=r"Document 1 is a str, expected a langchain_core Document"):
         SpladeRetriever.from_documents([MOON[0], cast(Document, "text")], client=client, model=WordEncoder())
@@ -174,8 +194,10 @@ def test_repr_shows_no_settings_and_no_key() -> None:
 
 
 def test_an_unknown_setting_is_an_error_that_names_it() -> None:
-    with pytest.raises(TypeError, match="with_score"):
+    with pytest.raises(TypeError, match="'with_score'. Did you mean 'with_scores'"):
         SpladeRetriever.from_documents(MOON, with_score=True)
+    with pytest.raises(TypeError, match="'top_k'. Did you mean 'k'"):
+        SpladeRetriever.from_documents(MOON, top_k=2)
 
 
 # -- searching -----------------------------------------------------------------------------------------------
