@@ -278,7 +278,7 @@ def conditions(arguments: argparse.Namespace, vectors: Path, load: float) -> Ite
     yield ""
     yield (
         f"{kind}: {dims[0]:.0f} active dimensions a document, {dims[1]:.0f} a query, "
-        f"{expected_products(*sample):.1f} shared ones to expect ([FLOPS](evaluate.md#what-is-measured)). "
+        f"{expected_products(*sample):.1f} shared ones to expect ([FLOPS](evaluate.md#measures)). "
         "Each document's text, stored in all, is its tokens as words, each once; bm25s searches these words."
     )
 

@@ -224,6 +224,21 @@ def test_every_link_inside_the_repository_has_a_target() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_link_to_a_heading_has_one() -> None:
+    for page in [*PAGES, CONTRIBUTING]:
+        for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text("utf-8")):
+            linked = page.parent / target if target else page
+            if linked.suffix == ".md":
+                assert anchor in anchors(linked), f"{page.name} links to {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and mkdocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"<.*?>", "", heading.lower())).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "SpladeError"])
 def test_every_error_has_an_entry_in_troubleshooting(name: str) -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")

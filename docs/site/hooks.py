@@ -16,6 +16,10 @@ from pymdownx.superfences import fence_code_format
 ROOT: Final = Path(__file__).parents[2]
 _SOURCES: Final = "https://github.com/splade-retriever/splade-retriever/blob/main/"
 _MERMAID: Final = "assets/javascripts/mermaid.min.js"
+_META: Final[dict[str, dict[str, Any]]] = {
+    "start.md": {"hide": ["toc"]},  # room for the width of a terminal
+    "troubleshooting.md": {"search": {"boost": 3}},
+}
 _LINK: Final = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)\s]+)(?=\))")
 
 
@@ -53,7 +57,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Point links to files outside `docs/` to the repository."""
+    """Point links to files outside `docs/` to the repository, and set what front matter would set.
+
+    Front matter would be shown as a table where the pages are read in the repository.
+    """
+    page.meta.update(_META.get(page.file.src_uri, {}))
     folder = posixpath.dirname(page.file.src_uri)
 
     def target(found: re.Match[str]) -> str:
