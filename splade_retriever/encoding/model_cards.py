@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
@@ -218,11 +218,16 @@ class Catalogue:
                 f"A model named {known.model!r} is registered already, with other settings. Use another name."
             )
 
-    def unknown(self, name: str) -> UnknownModelError:
-        """Return the error for a name that is neither a model nor a folder."""
+    def unknown(self, name: str, bundled: Iterable[str] = ()) -> UnknownModelError:
+        """Return the error for a name that is neither a model nor a folder.
+
+        Args:
+            name: The name.
+            bundled: Names of models that are in the package.
+        """
         if (other := _OTHER_SPARSE_MODELS.get(re.sub(r"-v\d.*", "", name.lower()))) is not None:
             return UnknownModelError(f"{name!r} is not a SPLADE model. {other}")
-        names = {card.model.lower(): card.model for card in self}
+        names = {model.lower(): model for model in [*bundled, *(card.model for card in self)]}
         close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
         close = close or [full for full in names if len(name) > 3 and name.lower() in full][:3]
         hint = f" Did you mean {' or '.join(repr(names[key]) for key in close)}?" if close else ""

@@ -119,7 +119,7 @@ def locate(
     # Path("") is the working folder, which nobody means by an empty name.
     exists = folder.is_dir() or is_archive(folder)
     if isinstance(model_name, str) and path is None and not (model_name and exists):
-        raise catalogue.unknown(model_name)
+        raise catalogue.unknown(model_name, bundled_names())
     opened, commit = _opened(folder)
     if isinstance(model_name, str) and path is not None:
         opened = replace(opened, card=replace(opened.card, model=model_name))
