@@ -295,6 +295,7 @@ INDEX_ARGUMENTS: Final = (
     "location",
     "collection",
     "model",
+    "second_model",
     "dense",
     "client",
     "create",

@@ -1,5 +1,6 @@
 """Options and settings: groups, keywords, and what is refused."""
 
+import inspect
 import warnings
 from dataclasses import fields
 from typing import Any
@@ -15,6 +16,7 @@ from splade_retriever.index.collection_settings import (
     differences,
 )
 from splade_retriever.index.options import (
+    INDEX_ARGUMENTS,
     CreateOptions,
     Fusion,
     IndexKeywords,
@@ -26,6 +28,7 @@ from splade_retriever.index.options import (
 )
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.server_client import connect
+from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index.writer import AddKeywords, AddOptions
 
 
@@ -82,6 +85,12 @@ def test_an_unknown_keyword_is_refused_with_a_similar_one() -> None:
 def test_a_keyword_of_another_library_is_refused_with_its_name_here(call: Any, name: str, here: str) -> None:
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'. Did you mean '{here}'"):
         call({name: None})
+
+
+def test_the_arguments_to_suggest_are_those_of_the_signatures() -> None:
+    named = [name for name in inspect.signature(SpladeIndex).parameters if name != "options"]
+
+    assert sorted(INDEX_ARGUMENTS) == sorted([*named, *IndexKeywords.__annotations__])
 
 
 def test_a_keyword_without_a_similar_one_is_refused_with_all_names() -> None:
