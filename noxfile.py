@@ -81,7 +81,9 @@ def site(session: nox.Session) -> None:
             )
             session.run("tar", "-xzf", f"{folder}/{str(packed).strip()}", "-C", folder, external=True)
             environment["MERMAID_JS"] = f"{folder}/package/dist/mermaid.min.js"
-        session.run("mkdocs", "build", "--strict", env=environment)  # --quiet would hide warnings from --strict
+        session.run(
+            "mkdocs", "build", "--strict", env=environment
+        )  # --quiet would hide warnings from --strict
     session.run("pytest", "-q", "tests/test_site.py")
 
 

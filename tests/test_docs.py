@@ -236,7 +236,10 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub and mkdocs make them."""
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.+)$", text, re.M)
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"<.*?>", "", heading.lower())).replace(" ", "-") for heading in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"<.*?>", "", heading.lower())).replace(" ", "-")
+        for heading in headings
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "SpladeError"])

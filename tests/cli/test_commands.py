@@ -237,7 +237,9 @@ def test_a_search_without_hits_succeeds(indexed: Desk) -> None:
     none_matches = indexed.run("search", "rover", "-i", "index", "--filter", '{"yaer": 2023}').stdout
     no_word = indexed.run("search", "zebra", "-i", "index").stdout
 
-    assert none_matches.startswith("Nothing found for 'rover': none of 4 passages matches the filter. Check its")
+    assert none_matches.startswith(
+        "Nothing found for 'rover': none of 4 passages matches the filter. Check its"
+    )
     assert no_word == "Nothing found for 'zebra' among 4 passages.\n"
 
 
