@@ -81,9 +81,8 @@ def site(session: nox.Session) -> None:
             )
             session.run("tar", "-xzf", f"{folder}/{str(packed).strip()}", "-C", folder, external=True)
             environment["MERMAID_JS"] = f"{folder}/package/dist/mermaid.min.js"
-        session.run(
-            "mkdocs", "build", "--strict", env=environment
-        )  # --quiet would hide warnings from --strict
+        # With --quiet, --strict would not see the warnings.
+        session.run("mkdocs", "build", "--strict", env=environment)
     session.run("pytest", "-q", "tests/test_site.py")
 
 

@@ -330,7 +330,7 @@ def test_a_folder_of_something_else_keeps_its_lock_file(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("another program's")
     (tmp_path / "thesis.tex").write_text("")
 
-    with pytest.raises(StorageError, match="not an index .* To search these files: `splade index "):
+    with pytest.raises(StorageError, match=r"not an index .* To search these files: `splade index "):
         EdgeClient(tmp_path)
     assert (tmp_path / ".lock").read_text() == "another program's"
 

@@ -135,7 +135,7 @@ def test_an_unknown_name_raises_an_error_that_suggests_similar_names() -> None:
 
 
 def test_a_part_of_a_name_is_completed_and_the_command_that_lists_names_is_named() -> None:
-    with pytest.raises(UnknownModelError, match="mean 'splade-retriever/minilm-l6-v4'.*`splade models`"):
+    with pytest.raises(UnknownModelError, match=r"mean 'splade-retriever/minilm-l6-v4'.*`splade models`"):
         SparseTextEmbedding("minilm")
 
 

@@ -66,9 +66,9 @@ def test_a_key_is_not_shown() -> None:
 def test_an_unknown_keyword_is_refused_with_a_similar_one() -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'window'\. Did you mean 'windows'"):
         IndexOptions.of({"window": "merge"})  # type: ignore[typeddict-unknown-key]
-    with pytest.raises(TypeError, match="search got an unexpected keyword argument 'modes'.*'mode'"):
+    with pytest.raises(TypeError, match=r"search got an unexpected keyword argument 'modes'.*'mode'"):
         SearchOptions().changed(modes="sparse")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="add got an unexpected keyword argument 'metadata'.*'metadatas'"):
+    with pytest.raises(TypeError, match=r"add got an unexpected keyword argument 'metadata'.*'metadatas'"):
         AddOptions.of({"metadata": [{}]})  # type: ignore[typeddict-unknown-key]
 
 
@@ -94,7 +94,7 @@ def test_the_arguments_to_suggest_are_those_of_the_signatures() -> None:
 
 
 def test_a_keyword_without_a_similar_one_is_refused_with_all_names() -> None:
-    with pytest.raises(TypeError, match="'zzz'. It takes: query, k, filter, options, offset"):
+    with pytest.raises(TypeError, match=r"'zzz'\. It takes: query, k, filter, options, offset"):
         SearchOptions().changed(zzz=1)  # type: ignore[call-arg]
 
 

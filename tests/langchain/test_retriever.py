@@ -194,9 +194,9 @@ def test_repr_shows_no_settings_and_no_key() -> None:
 
 
 def test_an_unknown_setting_is_an_error_that_names_it() -> None:
-    with pytest.raises(TypeError, match="'with_score'. Did you mean 'with_scores'"):
+    with pytest.raises(TypeError, match=r"'with_score'\. Did you mean 'with_scores'"):
         SpladeRetriever.from_documents(MOON, with_score=True)
-    with pytest.raises(TypeError, match="'top_k'. Did you mean 'k'"):
+    with pytest.raises(TypeError, match=r"'top_k'\. Did you mean 'k'"):
         SpladeRetriever.from_documents(MOON, top_k=2)
 
 
