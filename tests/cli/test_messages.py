@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import builtins
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,15 +37,18 @@ def strings(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-MESSAGES = [
-    (path.relative_to(PACKAGE).as_posix(), text)
-    for path in sorted(PACKAGE.rglob("*.py"))
-    for text in strings(ast.parse(path.read_text("utf-8")))
-]
+@functools.cache
+def messages() -> list[tuple[str, str]]:
+    """Every string of the package, with its module."""
+    return [
+        (path.relative_to(PACKAGE).as_posix(), text)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for text in strings(ast.parse(path.read_text("utf-8")))
+    ]
 
 
 def named(pattern: str) -> set[tuple[str, str]]:
-    return {(module, found) for module, text in MESSAGES for found in re.findall(pattern, text)}
+    return {(module, found) for module, text in messages() for found in re.findall(pattern, text)}
 
 
 OF_OTHER_PROGRAMS = {

@@ -9,12 +9,13 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from splade_retriever.encoding.model_root import MAX_WEIGHTS_BYTES, ModelRoot
+from splade_retriever.encoding.model_root import MAX_WEIGHTS_BYTES, ContentStamp, ModelRoot, content_stamp
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 
 __all__ = ["Field", "OnnxSummary", "external_files", "is_quantised", "iter_fields", "read_summary"]
@@ -56,8 +57,8 @@ class OnnxSummary:
         external_files: Names of the files beside the model that hold weights, as written in the model.
     """
 
-    output_ranks: dict[str, int | None]
-    external_files: list[str]
+    output_ranks: Mapping[str, int | None]
+    external_files: tuple[str, ...]
 
 
 def read_summary(path: Path) -> OnnxSummary:
@@ -67,19 +68,25 @@ def read_summary(path: Path) -> OnnxSummary:
         ModelFilesError: If there is no such file.
         ModelGraphError: If it is not an ONNX file, or names weights outside its own folder.
     """
-    ranks: dict[str, int | None] = {}
-    external: dict[str, None] = {}
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            for part in (f for f in iter_fields(file, 0, size) if f.number == MODEL_GRAPH):
-                for field in iter_fields(file, part.value, part.stop):
-                    if field.number == _GRAPH_OUTPUT:
-                        ranks.update([_output(file, field)])
-                    elif field.number == GRAPH_INITIALIZER:
-                        external.update(dict.fromkeys(_locations(file, field)))
+        return _read_summary(path, content_stamp(path))
     except FileNotFoundError as error:
         raise ModelFilesError(f"There is no model file {path}. Pass a complete model folder.") from error
+
+
+@lru_cache(maxsize=16)
+def _read_summary(path: Path, _: ContentStamp) -> OnnxSummary:
+    """Read a file once per content: opening a model asks five times, and a graph has a thousand fields."""
+    ranks: dict[str, int | None] = {}
+    external: dict[str, None] = {}
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        for part in (f for f in iter_fields(file, 0, size) if f.number == MODEL_GRAPH):
+            for field in iter_fields(file, part.value, part.stop):
+                if field.number == _GRAPH_OUTPUT:
+                    ranks.update([_output(file, field)])
+                elif field.number == GRAPH_INITIALIZER:
+                    external.update(dict.fromkeys(_locations(file, field)))
     for name in external:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelGraphError(
@@ -88,7 +95,7 @@ def read_summary(path: Path) -> OnnxSummary:
             )
     if not ranks:
         raise ModelGraphError(f"{path} is not an ONNX model: it holds no graph with an output.")
-    return OnnxSummary(output_ranks=ranks, external_files=list(external))
+    return OnnxSummary(output_ranks=ranks, external_files=tuple(external))
 
 
 def is_quantised(path: Path) -> bool:
