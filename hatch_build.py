@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 NAME = "splade-retriever.cdx.json"
 BUNDLED = Path("splade_retriever", "bundled")
 BUNDLED_DOC = Path("splade_retriever", "bundled_doc")
+STOP_WORDS = Path("splade_retriever", "encoding", "stop_words.json")
 BASES = ("sentence-transformers/all-MiniLM-L6-v2", "google-bert/bert-base-uncased")
 """What the weights were trained from, and whose vocabulary the tokenizer has; both under Apache-2.0."""
 
@@ -46,7 +47,7 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
     card = json.loads((root / BUNDLED / "card.json").read_text(encoding="utf-8"))
     package = f"pkg:pypi/splade-retriever@{version}"
     weights, tokenizer = f"{package}#model.onnx", f"{package}#tokenizer.json"
-    table = f"{package}#queries.safetensors"
+    table, stop_words = f"{package}#queries.safetensors", f"{package}#stop_words.json"
     components = [
         {
             "type": "machine-learning-model",
@@ -77,6 +78,15 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
             "hashes": [_sha256(root / BUNDLED_DOC / "queries.safetensors")],
         }
     )
+    components.append(
+        {
+            "type": "data",
+            "bom-ref": stop_words,
+            "name": "stop words of Snowball, and of PostgreSQL for Turkish",
+            "licenses": [_license("BSD-3-Clause"), _license("PostgreSQL")],
+            "hashes": [_sha256(root / STOP_WORDS)],
+        }
+    )
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -94,10 +104,11 @@ def bill_of_materials(root: Path, version: str) -> dict[str, Any]:
         },
         "components": components,
         "dependencies": [
-            {"ref": package, "dependsOn": [weights, tokenizer, table]},
+            {"ref": package, "dependsOn": [weights, tokenizer, table, stop_words]},
             {"ref": weights},
             {"ref": tokenizer},
             {"ref": table},
+            {"ref": stop_words},
         ],
     }
     content = json.dumps(document, sort_keys=True)

@@ -169,6 +169,8 @@ def test_the_metadata_names_the_licences_of_all_that_is_in_the_wheel(built: Buil
         name in notice
         for name in ("model.onnx", "tokenizer.json", "queries.safetensors", "MODEL_CARD.md", "model_data.md")
     )
+    for holder in ("Dr Martin Porter", "Richard Boulton", "PostgreSQL Global Development Group"):
+        assert holder in notice
 
 
 def test_the_bill_of_materials_describes_the_files_in_the_wheel(built: Built) -> None:
@@ -185,6 +187,10 @@ def test_the_bill_of_materials_describes_the_files_in_the_wheel(built: Built) ->
     queries = components[f"{card['model']}-doc"]
     table = built.read("splade_retriever/bundled_doc/queries.safetensors")
     assert hashes(queries) == [hashlib.sha256(table).hexdigest()]
+    words = components["stop words of Snowball, and of PostgreSQL for Turkish"]
+    listed = built.read("splade_retriever/encoding/stop_words.json")
+    assert hashes(words) == [hashlib.sha256(listed).hexdigest()]
+    assert [entry["license"]["id"] for entry in words["licenses"]] == ["BSD-3-Clause", "PostgreSQL"]
     datasets = model["modelCard"]["modelParameters"]["datasets"]
     assert {"squad-part", "docs", "enwiki", "openstax"} <= {dataset["name"] for dataset in datasets}
     assert all(dataset["contents"]["properties"][0]["value"] for dataset in datasets)

@@ -17,11 +17,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from splade_retriever.bulk.parquet_records import parquet_records
+from splade_retriever.bulk.parquet_records import parquet_records, row_count
 from splade_retriever.bulk.vectors_file import Row, join_parts, note_of, write_part
 from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import read_file, record_passages
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.progress import ReadProgress
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.protocols import Encoder
 from splade_retriever.validation import checked_int
@@ -94,7 +95,7 @@ def encode_files(
     options: ReadOptions,
     shard: Shard | None = None,
     passages_per_part: int = PASSAGES_PER_PART,
-    on_progress: Callable[[int, int, int], None] = lambda passages, characters, encoded: None,
+    on_progress: Callable[[int, int, int], None] = lambda passages, read, encoded: None,
 ) -> EncodeReport:
     """Encode the passages of files to a Parquet file.
 
@@ -109,8 +110,8 @@ def encode_files(
         options: How files are read.
         shard: The share of the passages to encode; None for all.
         passages_per_part: Passages that are in memory at once, and are encoded again after a kill.
-        on_progress: Called after each part with the passages and the characters that are done, and the
-            passages that this run encoded.
+        on_progress: Called after each part with the passages that are done, the bytes of the files that they
+            end at, and the passages that this run encoded.
 
     Raises:
         InputError: If no passage was found, or the folder of parts is of another run.
@@ -123,23 +124,24 @@ def encode_files(
     share = f"{chosen.number}/{chosen.count}"
     _claim(folder, {"encoder": fingerprint, "shard": share, "passages": passages_per_part})
     stream = chosen.of(_passages(files, options, splitter, report))
-    parts, characters = [], 0
+    parts, progress = [], ReadProgress(files)
     for number in count():
-        passages = list(islice(stream, passages_per_part))
+        passages: list[tuple[Passage, Path]] = list(islice(stream, passages_per_part))
         if not passages:
             break
         part = folder / f"part-{number:07}.parquet"
-        digest = _digest(passages)
+        sources = [(passage, options.source_of(file)) for passage, file in passages]
+        digest = _digest(sources)
         if note_of(part) != digest:
             texts = [_encoded_text(passage) for passage, _ in passages]
             vectors = encoder.passage_embed(texts)
-            rows = [Row(*source, vector) for source, vector in zip(passages, vectors, strict=True)]
+            rows = [Row(*source, vector) for source, vector in zip(sources, vectors, strict=True)]
             write_part(part, rows, fingerprint=fingerprint, note=digest)
             report.encoded += len(passages)
         parts.append(part)
         report.passages += len(passages)
-        characters += sum(len(passage.text) for passage, _ in passages)
-        on_progress(report.passages, characters, report.encoded)
+        last, file = passages[-1]
+        on_progress(report.passages, progress.bytes_until(file, last), report.encoded)
     if not parts:
         shutil.rmtree(folder)
         raise InputError(
@@ -153,20 +155,22 @@ def encode_files(
 
 def _passages(
     files: Sequence[Path | FileIssue], options: ReadOptions, splitter: Splitter, report: EncodeReport
-) -> Iterator[tuple[Passage, str]]:
+) -> Iterator[tuple[Passage, Path]]:
     for file in files:
         for item in _items(file, options, splitter):
             if isinstance(item, FileIssue):
                 report.issues.append(item)
             elif isinstance(file, Path):
-                yield item, options.source_of(file)
+                yield item, file
 
 
 def _items(file: Path | FileIssue, options: ReadOptions, splitter: Splitter) -> Iterable[Passage | FileIssue]:
     if isinstance(file, FileIssue):
         return [file]
     if file.suffix.lower() == ".parquet":
-        return record_passages(parquet_records(file), file, options, splitter)
+        rows = max(row_count(file), 1)
+        records = parquet_records(file)
+        return record_passages(records, file, options, splitter, share_read=lambda row: row.line / rows)
     return read_file(file, options, splitter)
 
 

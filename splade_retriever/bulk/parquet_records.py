@@ -12,9 +12,17 @@ import pyarrow.parquet as pq
 from splade_retriever.files.records import Record
 from splade_retriever.validation import json_fault
 
-__all__ = ["parquet_records"]
+__all__ = ["parquet_records", "row_count"]
 
 _ROWS: Final = 512
+
+
+def row_count(path: Path) -> int:
+    """Return the number of rows; 0 for a file that cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):  # reading it reports why
+        return 0
 
 
 def parquet_records(path: Path) -> Iterator[Record]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from splade_retriever.files.passages import FileIssue
+from splade_retriever.files.progress import ReadProgress
 
 __all__ = ["IndexProgress"]
 
@@ -21,7 +22,7 @@ class IndexProgress:
     def __init__(
         self, console: Console, files: Sequence[Path | FileIssue], *, title: str = "indexing"
     ) -> None:
-        total = sum(_size(file) for file in files if isinstance(file, Path))
+        self._total = ReadProgress(files).total
         self.passages = 0
         self._bar = Progress(
             TextColumn(title),
@@ -33,35 +34,36 @@ class IndexProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=total or None, passages="0", speed="0")
+        self._task = self._bar.add_task("", total=self._total or None, passages="0", speed="0")
         self._started = time.perf_counter()
 
     def __enter__(self) -> Self:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # the last files may have no passage
+            self._bar.update(self._task, completed=self._total)
         self._bar.stop()
 
     def stop(self) -> None:
         """Remove the line, so that a message can be printed."""
         self._bar.stop()
 
-    def advance(self, passages: int, characters: int, encoded: int | None = None) -> None:
+    @property
+    def share(self) -> float:
+        """How much is done, 0 to 1."""
+        task = self._bar.tasks[0]
+        return task.completed / task.total if task.total else 0.0
+
+    def advance(self, passages: int, read: int, encoded: int | None = None) -> None:
         """Draw how much is done; safe to call from another thread.
 
         Args:
             passages: Passages that are done.
-            characters: Their length.
+            read: Bytes of the files that they end at.
             encoded: Those of them that count for the speed; None for all. An earlier run did the others.
         """
         self.passages = passages
         speed = (passages if encoded is None else encoded) / (time.perf_counter() - self._started)
-        self._bar.update(self._task, completed=characters, passages=f"{passages:,}", speed=f"{speed:.1f}")
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # reading it reports why
-        return 0
+        self._bar.update(self._task, completed=read, passages=f"{passages:,}", speed=f"{speed:.1f}")

@@ -4,8 +4,10 @@ A document's weight of a word is the saturated count of its stem; a query weighs
 engine multiplies by the inverse document frequency: the collection must have the modifier IDF.
 
 Source:
-    fastembed.sparse.bm25.Bm25, 0.9; the stop words are NLTK's, without those that hold an apostrophe or
-    another character which the tokenizer never returns. There is no list for Tamil, as in FastEmbed.
+    fastembed.sparse.bm25.Bm25, 0.9; the stop words are those of Snowball and PostgreSQL (Turkish) as NLTK has
+    them, without those that hold an apostrophe or another character which the tokenizer never returns. There
+    is no list for Tamil, as in FastEmbed, and none for Arabic, Greek and Romanian, whose lists in NLTK have
+    no licence.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import io
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -87,11 +88,15 @@ def _read(
         yield FileIssue(place, "is not UTF-8; it was read as Windows-1252", skipped=False)
     # Five bytes have no meaning in Windows-1252.
     with io.TextIOWrapper(file, encoding=content.encoding, errors="replace", newline=None) as text:
-        if kind in JSON_LINES:
-            yield from record_passages(json_records(_lines(text)), path, options, splitter)
-        elif kind in TABLES:
-            records = table_records(_lines(text), text_field=options.text_field)
-            yield from record_passages(records, path, options, splitter)
+        if kind in JSON_LINES or kind in TABLES:
+            records = (
+                json_records(_lines(text))
+                if kind in JSON_LINES
+                else table_records(_lines(text), text_field=options.text_field)
+            )
+            # The file is read a few kilobytes ahead of the record.
+            share_read = partial(_share, file, content.size)
+            yield from record_passages(records, path, options, splitter, share_read=share_read)
         elif content.size > _MAX_TEXT:
             yield FileIssue(place, f"has {content.size:,} bytes, expected at most {_MAX_TEXT:,}; split it")
         else:
@@ -139,6 +144,10 @@ def _inspected(file: BinaryIO) -> _Content:
     return _Content(encoding, size, "is empty" if blank else None)
 
 
+def _share(file: BinaryIO, size: int, _record: Record) -> float:
+    return file.tell() / max(size, 1)
+
+
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     for line in iter(lambda: text.readline(_MAX_TEXT), ""):
         yield line.replace("\0", " ")
@@ -160,7 +169,8 @@ def _text_passages(
             "passage": number,
             "line": bisect_right(line_ends, start) + 1,
         }
-        yield _passage(source, number, passage, metadata, heading)
+        share_read = (start + len(passage)) / len(text)
+        yield _passage(source, number, passage, metadata, heading, share_read=share_read)
     if number == 0:
         yield FileIssue(options.place_of(path), "has no text")
 
@@ -198,19 +208,34 @@ def _cut(text: str, splitter: Splitter, *, markdown: bool) -> Iterator[tuple[int
             yield section.start + start, body[start:end], heading
 
 
-def _passage(source: str, number: int, text: str, metadata: dict[str, Any], heading: str) -> Passage:
+def _passage(
+    source: str, number: int, text: str, metadata: dict[str, Any], heading: str, *, share_read: float = 1.0
+) -> Passage:
     if heading:
         metadata["heading"] = heading
-    return Passage(f"{source}#{number}", text, metadata, heading)
+    return Passage(f"{source}#{number}", text, metadata, heading, share_read)
 
 
 # -- records -------------------------------------------------------------------------------------------------
 
 
 def record_passages(
-    records: Iterable[Record], path: Path, options: ReadOptions, splitter: Splitter
+    records: Iterable[Record],
+    path: Path,
+    options: ReadOptions,
+    splitter: Splitter,
+    *,
+    share_read: Callable[[Record], float],
 ) -> Iterator[Passage | FileIssue]:
-    """Read records into passages, as `read_file` does with those of a file."""
+    """Read records into passages, as `read_file` does with those of a file.
+
+    Args:
+        records: The records.
+        path: Their file.
+        options: How files are read.
+        splitter: How texts are cut.
+        share_read: Returns the share of the file that was read when a record was.
+    """
     source = options.source_of(path)
     for record in records:
         place = options.place_of(path) + (f":{record.line}" if record.line else "")
@@ -226,7 +251,8 @@ def record_passages(
         id = f"{source}#{_record_id(fields, options) or f'line {record.line}'}"
         del fields[options.text_field]
         metadata = {"source": source, "line": record.line} | _without_empty(fields)
-        yield from _passages_of_record(str(text), id, metadata, splitter)
+        for passage in _passages_of_record(str(text), id, metadata, splitter):
+            yield replace(passage, share_read=share_read(record))
 
 
 def _fault_in(text: object, fields: dict[str, Any], options: ReadOptions) -> str | None:

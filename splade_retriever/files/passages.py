@@ -22,6 +22,8 @@ class Passage:
     """`source`, `line`, `passage`, `heading` for text; a record's other fields, with `source` and `line`."""
     context: str = ""
     """Headings or title above the passage, encoded with it."""
+    share_read: float = field(default=1.0, compare=False)
+    """Share of the file that was read when the passage was, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

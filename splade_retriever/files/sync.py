@@ -13,6 +13,7 @@ from typing import Final
 from splade_retriever.errors import InputError
 from splade_retriever.files.loaders import read_file
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
+from splade_retriever.files.progress import ReadProgress
 from splade_retriever.files.splitter import Splitter
 from splade_retriever.index.documents import BadInput
 from splade_retriever.index.payload import PACKAGE_KEY, package_fields
@@ -101,7 +102,7 @@ def sync_files(
         folders: Folders that were searched; the passages of files that are gone from them are removed.
         strict: Stop at the first file or line that cannot be read.
         on_written: Called in another thread after each batch that the store has acknowledged, with the
-            passages and the characters written so far.
+            passages that are written so far, and the bytes of the files that they end at.
 
     Raises:
         InputError: With `strict`; the passages before the fault are written, and nothing is removed.
@@ -112,7 +113,7 @@ def sync_files(
     with index.store.loading():
         before = stored_passages(index)
     unreadable = _unreadable(index)
-    passages = tee(run.passages(files), 5)
+    passages = tee(run.passages(files, ReadProgress(files)), 5)
     index.add(
         (passage.text for passage in passages[0]),
         (passage.metadata for passage in passages[1]),
@@ -160,11 +161,12 @@ class _SyncRun:
         self._on_written = on_written
         self._place = ""
         self._place_of_id: dict[str, str] = {}
-        self._sizes: dict[str, int] = {}
+        self._read: dict[str, int] = {}
+        """Id of a passage that is not written yet -> the bytes of the files that were read with it."""
         self._passages_written = 0
-        self._characters_written = 0
+        self._bytes_written = 0
 
-    def passages(self, files: Sequence[Path | FileIssue]) -> Iterator[Passage]:
+    def passages(self, files: Sequence[Path | FileIssue], progress: ReadProgress) -> Iterator[Passage]:
         for item in files:
             if isinstance(item, FileIssue):
                 self._add_issue(item)
@@ -180,7 +182,7 @@ class _SyncRun:
                 count += 1
                 self._place = f"{self._options.place_of(item)}:{passage.metadata.get('line', '?')}"
                 self._note_id(passage)
-                self._sizes[passage.id] = len(passage.text)
+                self._read[passage.id] = progress.bytes_until(item, passage)
                 yield passage
             if available:
                 self.files_read.add(self.file)
@@ -194,9 +196,9 @@ class _SyncRun:
 
     def on_batch(self, ids: Sequence[str]) -> None:
         self._passages_written += len(ids)
-        self._characters_written += sum(self._sizes.pop(id, 0) for id in ids)
+        self._bytes_written = max([self._bytes_written, *(self._read.pop(id, 0) for id in ids)])
         if self._on_written is not None:
-            self._on_written(self._passages_written, self._characters_written)
+            self._on_written(self._passages_written, self._bytes_written)
 
     def _note_id(self, passage: Passage) -> None:
         if passage.id in self._place_of_id:

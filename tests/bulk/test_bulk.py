@@ -64,6 +64,29 @@ class Stopping:
             yield vector
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_the_progress_is_that_of_the_bytes_of_the_files(
+    tmp_path: Path, tiny: SparseTextEmbedding, kind: str
+) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    records = [{"id": n, "text": "Ein Häuschen.", "link": "x" * 4000} for n in range(40)]
+    file = tmp_path / f"corpus.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), file, row_group_size=8)
+    elif kind == "csv":
+        lines = [f"{r['id']},{r['text']},{r['link']}" for r in records]
+        file.write_text("\n".join(["id,text,link", *lines, ""]), encoding="utf-8")
+    else:
+        file.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    shares: list[float] = []
+
+    encode(file, tmp_path / "v.parquet", tiny, on_progress=lambda _, read, __: shares.append(read))
+
+    size = file.stat().st_size
+    assert [share / size for share in shares] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0], abs=0.06)
+    assert shares[-1] == size
+
+
 def test_a_file_holds_each_passage_with_the_vector_of_its_text_and_title(
     corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
 ) -> None:

@@ -209,7 +209,10 @@ def test_a_broken_file_is_reported_without_its_content(tmp_path: Path) -> None:
         ({"location": "i", "filter": "year"}, "of type str for filter, expected conditions"),
         ({"location": "i", "filter": {1: 2}}, "a key of type int in filter.1, expected a string"),
         ({"location": "i", "index": None}, "of type NoneType for index, expected arguments of SpladeIndex"),
-        ({"location": "i", "mode": "hybird"}, "mode='hybird', expected 'sparse', 'dense' or 'hybrid'"),
+        (
+            {"location": "i", "mode": "hybird"},
+            "mode='hybird', expected 'sparse', 'second', 'dense' or 'hybrid'",
+        ),
         ({"location": "i", "explain": "yes"}, "of type str for explain, expected true or false"),
         ({"location": "i", "encoder": {"threads": 2}}, r"encoder arguments \(threads\) and no model"),
         ({"location": "i", "k": 0, "mode": "x"}, "k=0, .* mode='x', expected"),

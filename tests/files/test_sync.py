@@ -65,6 +65,19 @@ def test_a_file_that_vanishes_while_others_are_written_is_skipped_and_reported(d
     assert desk.index.count() == 299
 
 
+def test_the_progress_ends_with_the_bytes_of_the_files(desk: Desk) -> None:
+    desk.write(
+        "a.jsonl", "".join(f'{{"id": {n}, "text": "moon", "link": "{"x" * 99}"}}\n' for n in range(40))
+    )
+    desk.write("b.txt", "\n\n".join([words(16, "one"), words(16, "two")]))
+    desk.write("c.txt", "Häuser")
+    seen: list[tuple[int, int]] = []
+
+    desk.run(on_written=lambda *at: seen.append(at))
+
+    assert seen[-1] == (43, sum(file.stat().st_size for file in desk.folder.iterdir()))
+
+
 def test_the_passages_of_a_stored_file_that_vanishes_are_removed(desk: Desk) -> None:
     desk.write("a.txt", "moon")
     desk.run()
