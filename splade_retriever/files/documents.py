@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO, Final
@@ -71,7 +72,7 @@ def _pdf_parts(content: bytes, suffix: str) -> Iterator[DocumentPart]:
         if "password" in str(error).lower():
             raise DocumentError("is protected by a password; save it without one") from error
         raise
-    with document:
+    with closing(document):  # in pypdfium2 4 a document is not a context manager
         for number, page in enumerate(document, start=1):
             text = page.get_textpage().get_text_bounded()
             page.close()
