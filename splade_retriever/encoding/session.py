@@ -342,15 +342,7 @@ def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, conten
     options = _options(cpu_mem_arena=cpu_mem_arena)
     try:
         # ONNX Runtime (1.32) is faster with a GELU after the bias than with both in one operator.
-        session = onnxruntime.InferenceSession(
-            content or str(path),
-            options,
-            providers=[provider.name for provider in chosen],
-            provider_options=[dict(provider.options) for provider in chosen],
-            disabled_optimizers={"BiasGeluFusion"},
-            # Without this, a session whose device fails, even later, continues on the processor.
-            enable_fallback=False,
-        )
+        session = _start(content or str(path), options, chosen, disabled_optimizers={"BiasGeluFusion"})
     except Exception as error:
         devices = [provider.name for provider in chosen if provider.name != PROCESSOR]
         if devices and devices[0] in str(error):
@@ -361,6 +353,22 @@ def _open(path: Path, chosen: Sequence[Provider], *, cpu_mem_arena: bool, conten
             f"ONNX Runtime cannot open {path}: {error}. Download or export the model again."
         ) from error
     _check_started(chosen, session.get_providers())
+    return session
+
+
+def _start(
+    model: str | bytes, options: onnxruntime.SessionOptions, chosen: Sequence[Provider], **more: Any
+) -> Any:
+    """Start a session that never continues on the processor where its device fails, at once or later."""
+    session = onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=[provider.name for provider in chosen],
+        provider_options=[dict(provider.options) for provider in chosen],
+        enable_fallback=False,
+        **more,
+    )
+    session.disable_fallback()  # releases before 1.23 ignore the argument
     return session
 
 
@@ -382,13 +390,7 @@ def _pooling_session(logits_type: str, activation: Activation, chosen: Sequence[
     graph = pooling_graph(logits_type, activation)
     if graph is None:
         return None
-    return onnxruntime.InferenceSession(
-        graph,
-        _options(cpu_mem_arena=False),
-        providers=[provider.name for provider in chosen],
-        provider_options=[dict(provider.options) for provider in chosen],
-        enable_fallback=False,
-    )
+    return _start(graph, _options(cpu_mem_arena=False), chosen)
 
 
 def _check_started(chosen: Sequence[Provider], started: Sequence[str]) -> None:
