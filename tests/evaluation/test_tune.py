@@ -204,3 +204,22 @@ def test_the_command_tunes_on_an_index_and_names_what_is_wrong(tmp_path: Path) -
     assert (
         "ends in .png or .svg" in CliRunner().invoke(app, ["tune", str(tmp_path), "--plot", "x.pdf"]).output
     )
+
+
+def test_a_second_model_is_joined_with_several_weights(collection: BeirCollection) -> None:
+    pytest.importorskip("py_rust_stemmers", reason="needs the extra `bm25`")
+    report = tune(
+        collection,
+        WordEncoder(),
+        **ONE,
+        second_model="Qdrant/bm25",
+        hybrid_weights=((1, 1), (1, 2)),
+    )
+
+    assert [(row.mode, row.weights) for row in report.hybrid] == [
+        ("sparse", None),
+        ("second", None),
+        ("hybrid", (1.0, 1.0)),
+        ("hybrid", (1.0, 2.0)),
+    ]
+    assert "| sparse : second | nDCG@10 |" in report.to_markdown()
