@@ -164,7 +164,7 @@ def test_the_command_serves_over_stdin_and_stdout(folder: Path) -> None:
         found = await call(client, "search", query="moon lander")
         return [hit["id"] for hit in found["hits"]]
 
-    assert with_client(parameters, work) == IDS
+    assert with_client(mcp.stdio_client(parameters), work) == IDS
 
 
 def test_the_command_serves_http_on_this_machine_only(folder: Path) -> None:

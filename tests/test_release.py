@@ -161,7 +161,7 @@ def strays(members: Iterable[PurePosixPath]) -> list[str]:
 
 def test_the_metadata_names_the_licences_of_all_that_is_in_the_wheel(built: Built) -> None:
     metadata = built.metadata
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-Expression"] == "Apache-2.0 AND BSD-3-Clause AND PostgreSQL"
     assert set(metadata.get_all("License-File", [])) == LICENSES
     assert metadata["Version"] == __version__
     notice = built.read(f"{INFO}/licenses/NOTICE").decode()

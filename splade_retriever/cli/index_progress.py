@@ -44,11 +44,12 @@ class IndexProgress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:  # the last files may have no passage
             self._bar.update(self._task, completed=self._total)
-        self._bar.stop()
+        self.stop()
 
     def stop(self) -> None:
         """Remove the line, so that a message can be printed."""
-        self._bar.stop()
+        if not self._bar.disable:  # Rich before 14 prints an empty line where nothing was drawn
+            self._bar.stop()
 
     @property
     def share(self) -> float:

@@ -56,6 +56,7 @@ def test_pages_of_a_pdf_and_slides_are_kept(tmp_path: Path) -> None:
         ("a.HTM", HTML),
         ("a.ipynb", json.dumps(NOTEBOOK)),
     ],
+    ids=["docx", "html", "htm", "ipynb"],  # a DOCX holds the time, and workers must collect the same tests
 )
 def test_headings_of_documents_are_kept(name: str, content: bytes | str, tmp_path: Path) -> None:
     found = passages_of(read(tmp_path / name, content))
