@@ -1,7 +1,7 @@
 """The checks of this repository; `.ci/run` calls the same sessions.
 
 Sessions run in the environment that nox is installed in (`pip install -e '.[dev]'`), so nothing is installed
-again. `oldest` and `wheel` add what they need in a temporary folder.
+again. `oldest`, `pythons` and `wheel` add what they need in a temporary folder.
 """
 
 import shutil
@@ -32,6 +32,8 @@ OLDEST_PART = [
 
 NEEDS_NEWER = "tests/langchain/test_swap.py"
 """Uses packages beside the frameworks, which in turn need newer frameworks."""
+
+NEWER_PYTHONS = ("3.12", "3.13", "3.14")
 
 MERMAID = "mermaid@11"
 """Draws the diagrams of the documentation; from npm."""
@@ -83,6 +85,22 @@ def oldest(session: nox.Session) -> None:
         warnings = ("-W", "default::DeprecationWarning")
         tests = ("-q", "-n", "auto", "--dist", "worksteal", *warnings, "--ignore", NEEDS_NEWER, *OLDEST_PART)
         session.run(python, "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """Run the tests on each newer Python that is on the PATH; arguments after `--` go to pytest."""
+    for version in NEWER_PYTHONS:
+        with tempfile.TemporaryDirectory() as folder:
+            python = Path(folder, "bin", "python")
+            create = ("uv", "venv", "--quiet", "--allow-existing", "--no-python-downloads", "--python")
+            session.run(*create, version, folder, success_codes=[0, 1, 2], silent=True)
+            if not python.exists():
+                session.warn(f"Python {version} is skipped: it is not on the PATH")
+                continue
+            session.run("uv", "pip", "install", "--quiet", "--python", str(python), ".[test]")
+            tests = ("-q", "-n", "auto", "--dist", "worksteal", *session.posargs)
+            session.run(str(python), "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
 
 
 @nox.session
