@@ -77,7 +77,13 @@ VALUES: Final[Mapping[str, Any]] = {
 
 def kind_of(annotation: object) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    found = _NUMBER.search(re.sub(r"Callable\[\[.*?\]|Literal\[.*?\]|(Mapping|dict)\[int, float\]", "", text))
+    found = _NUMBER.search(
+        re.sub(
+            r"Callable\[\[.*?\]|Literal\[.*?\]|(Mapping|dict)\[(int, float|str, str \| int \| None)\]",
+            "",
+            text,
+        )
+    )
     return "" if found is None else next(filter(None, found.groups()))
 
 
@@ -300,6 +306,7 @@ def run(call: Any) -> Any:
 
 CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
     "Fusion": fused,
+    "Fusion.best_score": lambda parts, a: top.Fusion().best_score(**a),
     "QueryControls": lambda parts, a: json.dumps(top.QueryControls(boost={"moon": a["boost"]}).to_dict()),
     "RetrieverConfig": lambda parts, a: json.dumps(top.RetrieverConfig(location="x", **a).to_dict()),
     "SparseEmbedding.top": lambda parts, a: parts.vector.top(**a).as_dict(),

@@ -239,8 +239,15 @@ class Fusion:
             object.__setattr__(self, "weights", _checked_weights(self.weights))
 
     def best_score(self, rankings: int = 2) -> float:
-        """Return the RRF score of a document that is first in all rankings: no hybrid score is higher."""
-        weights = self.weights or (1.0,) * rankings
+        """Return the RRF score of a document that is first in all rankings: no hybrid score is higher.
+
+        Args:
+            rankings: How many rankings are joined, where no weights say it.
+
+        Raises:
+            InputError: If it is not a positive integer.
+        """
+        weights = self.weights or (1.0,) * checked_int("rankings", rankings, minimum=1)
         return sum(1.0 / (1.0 / weight + self.rrf_k - 1.0) for weight in weights if weight > 0.0)
 
 
