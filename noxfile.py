@@ -15,7 +15,7 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "contracts", "words", "tests"]
 
-OLDEST_PART = [
+PART = [
     "tests/langchain",
     "tests/llama_index",
     "tests/haystack",
@@ -83,13 +83,13 @@ def oldest(session: nox.Session) -> None:
         session.run("uv", "pip", "install", *options, ".[test]")
         # An old release uses what a newer release of its dependencies deprecates.
         warnings = ("-W", "default::DeprecationWarning")
-        tests = ("-q", "-n", "auto", "--dist", "worksteal", *warnings, "--ignore", NEEDS_NEWER, *OLDEST_PART)
+        tests = ("-q", "-n", "auto", "--dist", "worksteal", *warnings, "--ignore", NEEDS_NEWER, *PART)
         session.run(python, "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
 
 
 @nox.session
 def pythons(session: nox.Session) -> None:
-    """Run the tests on each newer Python that is on the PATH; arguments after `--` go to pytest."""
+    """Run a part of the tests on each newer Python on the PATH; arguments after `--` replace the part."""
     for version in NEWER_PYTHONS:
         with tempfile.TemporaryDirectory() as folder:
             python = Path(folder, "bin", "python")
@@ -99,7 +99,7 @@ def pythons(session: nox.Session) -> None:
                 session.warn(f"Python {version} is skipped: it is not on the PATH")
                 continue
             session.run("uv", "pip", "install", "--quiet", "--python", str(python), ".[test]")
-            tests = ("-q", "-n", "auto", "--dist", "worksteal", *session.posargs)
+            tests = ("-q", "-n", "auto", "--dist", "worksteal", *(session.posargs or PART))
             session.run(str(python), "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
 
 
