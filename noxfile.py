@@ -5,9 +5,11 @@ again. `oldest`, `pythons` and `wheel` add what they need in a temporary folder.
 """
 
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -32,6 +34,8 @@ PART = [
 
 NEEDS_NEWER = "tests/langchain/test_swap.py"
 """Uses packages beside the frameworks, which in turn need newer frameworks."""
+
+LOWEST = "tests/lowest_versions.txt"
 
 NEWER_PYTHONS = ("3.12", "3.13", "3.14")
 
@@ -74,33 +78,33 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def oldest(session: nox.Session) -> None:
     """Run a part of the tests on the lowest version of each direct dependency that pyproject.toml allows."""
+    # An old release uses what a newer release of its dependencies deprecates.
+    tests = ("-W", "default::DeprecationWarning", "--ignore", NEEDS_NEWER, *PART)
     with tempfile.TemporaryDirectory() as folder:
-        environment = str(Path(folder, "environment"))
-        python = str(Path(environment, "bin", "python"))
-        session.run("uv", "venv", "--quiet", "--python", sys.executable, environment)
-        # NLTK, which LlamaIndex uses, does not read data behind hard links.
-        options = ("--quiet", "--python", python, "--resolution", "lowest-direct", "--link-mode", "copy")
-        session.run("uv", "pip", "install", *options, ".[test]")
-        # An old release uses what a newer release of its dependencies deprecates.
-        warnings = ("-W", "default::DeprecationWarning")
-        tests = ("-q", "-n", "auto", "--dist", "worksteal", *warnings, "--ignore", NEEDS_NEWER, *PART)
-        session.run(python, "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
+        run_in_new_environment(session, sys.executable, Path(folder), ("-c", LOWEST), tests)
 
 
 @nox.session
 def pythons(session: nox.Session) -> None:
     """Run a part of the tests on each newer Python on the PATH; arguments after `--` replace the part."""
     for version in NEWER_PYTHONS:
+        python = shutil.which(f"python{version}")
+        if python is None or subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode:
+            session.warn(f"Python {version} is skipped: it is not on the PATH")
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            python = Path(folder, "bin", "python")
-            create = ("uv", "venv", "--quiet", "--allow-existing", "--no-python-downloads", "--python")
-            session.run(*create, version, folder, success_codes=[0, 1, 2], silent=True)
-            if not python.exists():
-                session.warn(f"Python {version} is skipped: it is not on the PATH")
-                continue
-            session.run("uv", "pip", "install", "--quiet", "--python", str(python), ".[test]")
-            tests = ("-q", "-n", "auto", "--dist", "worksteal", *(session.posargs or PART))
-            session.run(str(python), "-m", "pytest", *tests, external=True, env={"PYTHONPATH": "."})
+            run_in_new_environment(session, python, Path(folder), (), session.posargs or PART)
+
+
+def run_in_new_environment(
+    session: nox.Session, python: str, folder: Path, install: Sequence[str], tests: Sequence[str]
+) -> None:
+    """Install the test extra in a new environment, and run tests there."""
+    session.run(python, "-m", "venv", str(folder), external=True)
+    new_python = str(folder / "bin" / "python")
+    session.run(new_python, "-m", "pip", "install", "--quiet", *install, ".[test]", external=True)
+    command = (new_python, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal")
+    session.run(*command, *tests, external=True, env={"PYTHONPATH": "."})
 
 
 @nox.session

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from splade_retriever import errors
 from tests.command import run_command, run_script
@@ -199,6 +201,27 @@ def test_ci_and_contributors_run_the_sessions_of_the_noxfile() -> None:
     described = set(re.findall(r"^\| `(\w+)` \|", CONTRIBUTING.read_text("utf-8"), re.M))
     assert in_ci == sessions - {"tests"}, "README's second command runs the tests"
     assert described == {"lint", "types", "contracts", "words", "tests"} <= sessions
+
+
+def test_the_lowest_versions_are_those_that_the_project_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    def direct(lines: list[str]) -> Iterator[Requirement]:
+        for requirement in map(Requirement, lines):
+            if requirement.name == project["name"]:
+                for extra in requirement.extras:
+                    yield from direct(project["optional-dependencies"][extra])
+            else:
+                yield requirement
+
+    listed = (ROOT / "tests" / "lowest_versions.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in listed if not line.startswith("#"))
+    allowed = {
+        r.name.lower().replace("_", "-"): r.specifier
+        for r in direct([f"{project['name']}[test]", *project["dependencies"]])
+    }
+    assert pins.keys() == allowed.keys()
+    assert [name for name, version in pins.items() if version not in allowed[name]] == []
 
 
 @pytest.mark.parametrize("name", layered_parts())
