@@ -35,12 +35,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from model_building.checkpoint import load_checkpoint, restore, save_state, state_of
 from model_building.mining import Mined, mine
 from model_building.mpnet import Mpnet, read_mpnet
 from model_building.pool_teacher import PoolTeacher, Shares, Vectorizer
 from model_building.teachers import WordMatches
 from model_building.token_store import Rows, TokenStore
-from model_building.train import SAVE_EVERY, add_recipe_options, hardware, save_state, with_options, word_idf
+from model_building.train import SAVE_EVERY, add_recipe_options, hardware, with_options, word_idf
 from splade_retriever.training.learner import Learner, LearningSettings, divergence
 from splade_retriever.training.load_model import load_model
 
@@ -335,8 +336,8 @@ class MinedRound:
         self.learner = Learner(recipe.learning(), self.model)
         self.step, self.spent = 0, 0.0
         self.curve: list[dict[str, float]] = []
-        if (out / "checkpoint.pt").exists():
-            self._load()
+        if (checkpoint := out / "checkpoint.pt").exists():
+            restore(self, load_checkpoint(checkpoint, recipe, device=device))
 
     def train(self, *, seconds: float, steps: int | None = None) -> None:
         """Train for a time or a number of steps; write a checkpoint every two minutes and at the end.
@@ -380,28 +381,7 @@ class MinedRound:
         (self.out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _save(self) -> None:
-        """Write the checkpoint, from which `model_building.train.finished` reads the weights."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self.learner.optimiser.state_dict(),
-            "step": self.step,
-            "spent": self.spent,
-            "pressure": self.learner.pressure.factors,
-            "recipe": asdict(self.recipe),
-            "curve": self.curve,
-        }
-        save_state(state, self.out / "checkpoint.pt")
-
-    def _load(self) -> None:
-        state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
-        if state["recipe"] != asdict(self.recipe):
-            raise SystemExit(
-                f"The round in {self.out} has another recipe. Pass another --out to start a new round."
-            )
-        self.model.load_state_dict(state["model"])
-        self.learner.optimiser.load_state_dict(state["optimiser"])
-        self.learner.pressure.factors = state["pressure"]
-        self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
+        save_state(state_of(self), self.out / "checkpoint.pt")
 
     def _one_step(self, done: float) -> dict[str, float]:
         recipe = self.recipe

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_building.checkpoint import load_checkpoint, restore, save_state, state_of
 from model_building.minilm import minilm_encoder
 from model_building.sources import SOURCES
 from model_building.teachers import Hybrid, TeacherInput, WordMatches
@@ -305,8 +306,8 @@ class Run:
         )
         self.step, self.spent = 0, 0.0
         self.curve: list[dict[str, float]] = []
-        if (out / "checkpoint.pt").exists():
-            self._load()
+        if (checkpoint := out / "checkpoint.pt").exists():
+            self._resume(load_checkpoint(checkpoint, recipe, device=device))
 
     def _untrained(self, idf: Tensor) -> Splade:
         """Return the model before training."""
@@ -413,30 +414,11 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         """Return the content of a checkpoint."""
-        return {
-            "model": self.model.state_dict(),
-            "optimiser": self.learner.optimiser.state_dict(),
-            "step": self.step,
-            "spent": self.spent,
-            "pressure": self.learner.pressure.factors,
-            "recipe": asdict(self.recipe),
-            "curve": self.curve,
-        }
-
-    def _load(self) -> None:
-        state = torch.load(self.out / "checkpoint.pt", map_location=self.device)
-        if state["recipe"] != asdict(self.recipe):
-            raise SystemExit(
-                f"The run in {self.out} has another recipe. Pass another --out to start a new run."
-            )
-        self._resume(state)
+        return state_of(self)
 
     def _resume(self, state: dict[str, Any]) -> None:
         """Restore the content of a checkpoint."""
-        self.model.load_state_dict(state["model"])
-        self.learner.optimiser.load_state_dict(state["optimiser"])
-        self.learner.pressure.factors = state["pressure"]
-        self.step, self.spent, self.curve = state["step"], state["spent"], state["curve"]
+        restore(self, state)
 
 
 def hardware(device: str) -> str:
@@ -444,13 +426,6 @@ def hardware(device: str) -> str:
     if device == "cuda":
         return str(torch.cuda.get_device_name())
     return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
-
-
-def save_state(state: dict[str, Any], file: Path) -> None:
-    """Write a file so that an interruption leaves either the old file or the new one."""
-    temporary = file.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(file)
 
 
 if __name__ == "__main__":

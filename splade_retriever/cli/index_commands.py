@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -116,19 +117,18 @@ def index(
     if watch and (_STDIN in paths or vectors):
         raise InputError("--watch cannot watch stdin. Name files or folders.")
     location = resolved_location(to)
+    open_target = partial(
+        open_index,
+        location,
+        collection,
+        model=model,
+        second_model=second_model,
+        api_key=api_key,
+        server=server,
+        create=True,
+    )
     if vectors is not None:
-        with (
-            closed_on_termination(),
-            open_index(
-                location,
-                collection,
-                model=model,
-                second_model=second_model,
-                api_key=api_key,
-                server=server,
-                create=True,
-            ) as opened,
-        ):
+        with closed_on_termination(), open_target() as opened:
             load_file(opened, vectors, location=to, as_json=as_json)
         return
     with ExitStack() as stack:
@@ -152,17 +152,7 @@ def index(
         if not watch and all(isinstance(item, FileIssue) for item in files):
             raise _nothing_to_read(paths, files)
         changes = wait_for_changes(paths, excluded_folder=Path(location)) if watch else ()
-        opened = stack.enter_context(
-            open_index(
-                location,
-                collection,
-                model=model,
-                second_model=second_model,
-                api_key=api_key,
-                server=server,
-                create=True,
-            )
-        )
+        opened = stack.enter_context(open_target())
         # BM25 has no tokenizer with a limit: its texts are cut as those of the bundled model.
         tokenizer = getattr(opened.model, "tokenizer", None) or load_model(None).tokenizer
         splitter = Splitter(tokenizer, max_tokens=passage_tokens)

@@ -28,11 +28,10 @@ def scored_vectors(
         Id of a point -> its vector, without tokens that the query does not have.
     """
     weights: dict[Any, dict[int, float]] = {point: {} for point in points}
-    ids = [id for id, weight in query.as_dict().items() if weight > 0]
+    ids = [id for id, weight in query.as_dict().items() if weight > 0] if weights else []
     only = models.Filter(must=[models.HasIdCondition(has_id=list(weights))])
     requests = [_request(id, vector_name, filter=only, limit=len(weights)) for id in ids]
-    answers = collection.query_batch(requests) if requests and weights else []
-    for id, answer in zip(ids, answers, strict=False):
+    for id, answer in zip(ids, collection.query_batch(requests) if requests else [], strict=True):
         for point in answer.points:
             if point.score > 0:
                 weights[point.id][id] = float(point.score)
@@ -43,7 +42,7 @@ def token_factors(collection: Collection, vector_name: str, ids: Sequence[int]) 
     """Return by what the engine multiplies the weight of a token; a token that no point has is left out."""
     requests = [_request(id, vector_name, limit=1, with_vector=[vector_name]) for id in ids]
     factors: dict[int, float] = {}
-    for id, answer in zip(ids, collection.query_batch(requests) if requests else [], strict=False):
+    for id, answer in zip(ids, collection.query_batch(requests) if requests else [], strict=True):
         for point in answer.points:
             vector: Any = point.vector[vector_name] if isinstance(point.vector, dict) else None
             factors[id] = float(point.score) / dict(zip(vector.indices, vector.values, strict=True))[id]

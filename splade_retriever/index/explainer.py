@@ -13,13 +13,13 @@ from splade_retriever.explanation import (
     explain_all,
     literal_tokenizer,
 )
+from splade_retriever.index.branches import SparseBranch
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.engine_weights import scored_vectors
 from splade_retriever.index.origins import OriginFinder
 from splade_retriever.index.payload import point_id, to_hit
 from splade_retriever.index.query_controls import ControlledVector
-from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.protocols import OriginEncoder

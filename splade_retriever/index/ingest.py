@@ -268,7 +268,8 @@ class _Writer:
         except BaseException:
             self._failed = True
             raise
-        self._failed |= bool(refused) and not callable(self._on_error)
+        if refused and not callable(self._on_error):
+            self._failed = True
         with self._lock:
             self._written[number] = batch, refused
             while self._acknowledged in self._written:

@@ -1,16 +1,18 @@
-"""Opening a collection, or creating it: its store, its settings, its payload indexes."""
+"""Opening a collection, or creating it: its store and its settings."""
 
 import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
+from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -18,16 +20,19 @@ from splade_retriever.errors import (
     NotSupportedError,
 )
 from splade_retriever.index.collection import Collection
+from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import (
     COMPARED_SETTINGS,
+    SECOND_NAME,
     CollectionSettings,
     check_settings,
     modifier_of,
 )
-from splade_retriever.index.options import CreateOptions, ServerOptions
-from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH, Layout
-from splade_retriever.index.payload_indexes import exact_kind
+from splade_retriever.index.field_indexes import index_fields, index_own_filters
+from splade_retriever.index.options import CreateOptions, IndexOptions, ServerOptions
+from splade_retriever.index.payload import Layout
 from splade_retriever.index.server_client import check_same_server, connect
+from splade_retriever.protocols import DenseEncoder
 from splade_retriever.validation import is_url, type_name
 
 if TYPE_CHECKING:
@@ -36,15 +41,10 @@ if TYPE_CHECKING:
 __all__ = [
     "adopt_collection",
     "check_client",
-    "check_tenant_field",
-    "check_vector_names",
     "create_collection",
-    "index_fields",
-    "index_own_filters",
-    "index_paths",
     "load_settings",
+    "open_collection",
     "open_store",
-    "refuses_unindexed_filters",
 ]
 
 _NAME_OPTIONS: Final = {"sparse": "vector_name", "second": "second_name", "dense": "dense_name"}
@@ -101,6 +101,105 @@ def _absolute(location: str) -> str:
     """Return a relative path's place in brackets, since it depends on the working folder."""
     path = Path(location)
     return "" if path.is_absolute() else f" ({path.absolute()})"
+
+
+def open_collection(
+    collection: Collection,
+    options: IndexOptions,
+    *,
+    model: CollectionModel,
+    second: CollectionModel,
+    dense: DenseEncoder | None,
+    create: bool,
+    adopt: bool,
+) -> None:
+    """Open a collection, or create it, and check that it has what is requested.
+
+    Args:
+        collection: Its `settings` and `layout` are set.
+        options: The options of the index.
+        model: Its model, and whether it was passed.
+        second: Its second model, and whether it was passed.
+        dense: Its dense encoder, if there is one.
+        create: Whether to create a collection that does not exist.
+        adopt: Whether to store in a collection of another program how its vectors are made.
+
+    Raises:
+        CollectionNotFoundError: It does not exist, and `create` is False.
+        CollectionMismatchError: It was made by another model, or with other settings.
+    """
+    if collection.exists():
+        collection.resolve_alias()
+        names = {
+            "sparse": options.vector_name,
+            "second": options.second_name,
+            "dense": None if dense is None else options.dense_name,
+        }
+        load_settings(collection, requested=options.vectors.set(), vector_names=names, layout=options.layout)
+        if adopt and collection.settings is None:
+            adopt_collection(collection, _new_settings(options, model, second, dense))
+        _check_second(collection, options, second)
+    elif create:
+        create_collection(
+            collection,
+            _new_settings(options, model, second, dense),
+            options.create,
+            check_created=partial(_check_server, collection, options.server),
+        )
+    else:
+        raise CollectionNotFoundError(
+            f"There is no collection {collection.name!r} at {collection.location!r}. Check both names."
+        )
+    for passed in (model, second):
+        if passed.is_passed:
+            _ = passed.encoder  # reports a mismatch now
+    check_tenant_field(collection, options.tenant_field)
+    index_fields(collection, options.indexed_fields, options.tenant_field)
+
+
+def _new_settings(
+    options: IndexOptions, model: CollectionModel, second: CollectionModel, dense: DenseEncoder | None
+) -> CollectionSettings:
+    encoder = model.unchecked
+    vectors = options.vectors.set()
+    if isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
+        vectors = {"windows": options.default_windows, **vectors}
+    settings = CollectionSettings(
+        encoder=dict(encoder.fingerprint),
+        second_encoder=dict(second.unchecked.fingerprint) if second.is_passed else None,
+        second_name=options.second_name or SECOND_NAME if second.is_passed else None,
+        vector_name=options.vector_name,
+        layout=replace(options.layout or Layout(), tenant_field=options.tenant_field),
+        dense_name=None if dense is None else options.dense_name,
+        dense_size=None if dense is None else len(dense.embed_query("how long is a vector?")),
+        **vectors,
+    )
+    settings.check()
+    return settings
+
+
+def _check_second(collection: Collection, options: IndexOptions, second: CollectionModel) -> None:
+    """Check that a collection has the vectors of the second model that is passed."""
+    settings = collection.settings
+    if settings is None:
+        if second.is_passed:
+            check_vector_names(collection, {"second": options.second_name or SECOND_NAME})
+    elif second.is_passed and settings.second_name is None:
+        passed = second.unchecked.fingerprint.get("model")
+        raise CollectionMismatchError(
+            f"Collection {collection.name!r} has no vectors of a second model, but second_model={passed!r} "
+            "is passed. Leave it out, or add its vectors with `splade reindex --second-model`."
+        )
+    elif options.second_name not in (None, settings.second_name):
+        raise CollectionMismatchError(
+            f"Collection {collection.name!r} has its second model's vectors under the name "
+            f"{settings.second_name!r}, but second_name={options.second_name!r} is passed. Leave it out."
+        )
+
+
+def _check_server(collection: Collection, server: ServerOptions) -> None:
+    if collection.owned and isinstance(collection.client, QdrantClient) and is_url(collection.location):
+        check_same_server(collection.client, collection.location, server)
 
 
 def load_settings(
@@ -210,12 +309,6 @@ def create_collection(
     index_own_filters(collection)
 
 
-def index_own_filters(collection: Collection) -> None:
-    """Index what this package filters by: a server's strict mode may refuse filters without an index."""
-    if collection.has_windows:
-        index_paths(collection, {WINDOW_NUMBER_PATH: "integer", ID_PATH: "keyword"})
-
-
 def _created(collection: Collection, settings: CollectionSettings, options: CreateOptions) -> bool:
     """Create the collection; return False if it already exists."""
     vectors = {}
@@ -275,93 +368,6 @@ def check_tenant_field(collection: Collection, tenant_field: str | None) -> None
         f"Collection {collection.name!r} separates tenants by {stored!r}, but tenant_field={tenant_field!r} "
         "was requested. Leave it out, or use a new collection."
     )
-
-
-def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field: str | None) -> None:
-    """Create payload indexes for metadata fields that have none.
-
-    An index of a requested kind that would change what a filter finds is replaced by one of another kind.
-
-    Args:
-        collection: The collection.
-        fields: Metadata key -> kind of index.
-        tenant_field: Metadata key whose values separate tenants.
-
-    Raises:
-        InputError: There is no such kind of index.
-    """
-    if not fields and tenant_field is None:
-        return
-    from splade_retriever.filters import field_path
-
-    schemas: dict[str, Any] = {}
-    for key, kind in fields.items():
-        try:
-            schemas[key] = models.PayloadSchemaType(kind)
-        except ValueError:
-            allowed = ", ".join(item.value for item in models.PayloadSchemaType)
-            raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
-    info = collection.describe()
-    present, strict = info.payload_schema, refuses_unindexed_filters(info.config.strict_mode_config)
-    layout = collection.layout
-    roots = {"metadata_key": layout.metadata_key, "escaped_path": layout.escaped_path}
-    paths: dict[str, Any] = {}
-    requested: dict[str, str] = {}
-    for key, kind in schemas.items():
-        path = field_path(key, **roots)
-        requested[path] = kind.value
-        if path not in present or present[path].data_type is not kind:
-            paths[path] = exact_kind(kind, strict=strict)
-    if tenant_field is not None:
-        path = field_path(tenant_field, **roots)
-        requested.pop(path, None)
-        paths[path] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-    index_paths(collection, paths, requested=requested)
-
-
-def refuses_unindexed_filters(strict: models.StrictModeConfigOutput | None) -> bool:
-    """Return whether a server with this strict mode refuses filters on fields without a payload index."""
-    return strict is not None and bool(strict.enabled) and strict.unindexed_filtering_retrieve is False
-
-
-def index_paths(
-    collection: Collection, schemas: Mapping[str, Any], *, requested: Mapping[str, str] | None = None
-) -> None:
-    """Create payload indexes for paths of the payload that have none; warn of those of another kind.
-
-    Args:
-        collection: The collection.
-        schemas: Path -> what `QdrantClient.create_payload_index` takes.
-        requested: Path -> the kind that the user asked for, where it is not that of the schema.
-    """
-    if collection.single_thread:  # local mode has no payload indexes, finds the same without, and warns
-        return
-    present = collection.describe().payload_schema
-    for path, schema in schemas.items():
-        if path not in present:
-            collection.create_payload_index(path, schema)
-        elif _kind(schema) != _kind_of_index(present[path]):
-            logger.warning(
-                "Collection %r has a payload index of kind %s for %r, but %s was requested. The present one "
-                "is kept. To replace it, call client.delete_payload_index(%r, %r) and open the index again.",
-                collection.name,
-                _kind_of_index(present[path]),
-                path,
-                (requested or {}).get(path, _kind(schema)),
-                collection.target,
-                path,
-            )
-
-
-def _kind(schema: Any) -> str:
-    if isinstance(schema, models.KeywordIndexParams):
-        return "keyword (tenant)" if schema.is_tenant else "keyword"
-    return models.PayloadSchemaType(schema).value
-
-
-def _kind_of_index(index: models.PayloadIndexInfo) -> str:
-    is_tenant = isinstance(index.params, models.KeywordIndexParams) and index.params.is_tenant
-    return "keyword (tenant)" if is_tenant else index.data_type.value
 
 
 def _dense_names(vectors: models.VectorsConfig | None) -> list[str]:

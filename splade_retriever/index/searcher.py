@@ -7,6 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from splade_retriever.index.branches import SparseBranch
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.document_filters import document_filter
@@ -21,7 +22,6 @@ from splade_retriever.index.search_request import (
     engine_query,
     rank_documents,
 )
-from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Searcher"]

@@ -9,14 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
 
 from splade_retriever.encoding.model_loading import ModelArgument, check_model_argument
-from splade_retriever.encoding.windows import WindowTokenizer
 from splade_retriever.errors import (
-    CollectionMismatchError,
-    CollectionNotFoundError,
     InputError,
     NotSupportedError,
 )
@@ -24,30 +21,19 @@ from splade_retriever.explanation import Explanation, WhyNot
 from splade_retriever.filters import FilterLike, to_qdrant_filter
 from splade_retriever.index.async_input import sync_input
 from splade_retriever.index.batcher import Batcher, without_stop_iteration
+from splade_retriever.index.branches import Branches
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
-from splade_retriever.index.collection_settings import SECOND_NAME, CollectionSettings
 from splade_retriever.index.dense_queries import DenseQueries
 from splade_retriever.index.documents import BadInput, Branch, Hit
 from splade_retriever.index.explainer import Explainer
-from splade_retriever.index.opening import (
-    adopt_collection,
-    check_client,
-    check_tenant_field,
-    check_vector_names,
-    create_collection,
-    index_fields,
-    index_paths,
-    load_settings,
-    open_store,
-)
+from splade_retriever.index.field_indexes import index_paths
+from splade_retriever.index.opening import check_client, open_collection, open_store
 from splade_retriever.index.options import (
     BRANCHES,
     BranchName,
-    Fusion,
     IndexKeywords,
     IndexOptions,
-    Mode,
     SearchKeywords,
     SearchOptions,
 )
@@ -55,14 +41,12 @@ from splade_retriever.index.payload import Layout
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import SearchRequest
 from splade_retriever.index.searcher import Searcher
-from splade_retriever.index.server_client import check_same_server
-from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.why_not import WhyNotFinder
 from splade_retriever.index.writer import AddKeywords, AddOptions, Writer
 from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding, SparseLike
-from splade_retriever.validation import checked_int, is_url, resolved_location, type_name
+from splade_retriever.validation import checked_int, resolved_location, type_name
 
 __all__ = ["BadInput", "Branch", "DenseEncoder", "Encoder", "Hit", "SpladeIndex"]
 
@@ -206,118 +190,42 @@ class SpladeIndex:
             self._second = CollectionModel(self._collection, second_model, option="second_model")
             if self._options.engine_in_subprocess:
                 self._collection.engine_in_subprocess()
-            self._open(create=create, adopt=adopt)
+            open_collection(
+                self._collection,
+                self._options,
+                model=self._model,
+                second=self._second,
+                dense=self._dense,
+                create=create,
+                adopt=adopt,
+            )
         except BaseException:
             self.close()
             raise
-        self._names = self._vector_names()
-        sparse = self._sparse_branches()
-        second = self._second if "second" in self._names else None
-        coerce = self._options.metadata == "coerce"
-        self._writer = Writer(self._collection, self._model, self._dense, second=second, coerce=coerce)
+        branches = self._branches = Branches.of(
+            self._options,
+            self._collection.settings,
+            model=self._model,
+            second=self._second,
+            has_dense=self._dense is not None,
+        )
+        self._writer = Writer(
+            self._collection,
+            self._model,
+            self._dense,
+            second=self._second if "second" in branches.names else None,
+            coerce=self._options.metadata == "coerce",
+        )
         self._reader = Reader(self._collection, self._options.vector_name)
-        self._searcher = Searcher(self._collection, sparse, self._dense_queries, self._names)
-        self._explainer = Explainer(self._collection, sparse)
+        self._searcher = Searcher(self._collection, branches.sparse, self._dense_queries, branches.names)
+        self._explainer = Explainer(self._collection, branches.sparse)
         self._why_not = WhyNotFinder(
             self._collection,
-            sparse[0],
+            branches.sparse[0],
             (self._searcher, self._explainer, self._reader),
-            self._names,
+            branches.names,
             engine_filter=self._engine_filter,
         )
-
-    def _vector_names(self) -> dict[str, str]:
-        """Return each ranking of the index, in the order of the weights of a fusion -> the vector's name."""
-        options, settings = self._options, self._collection.settings
-        stored = None if settings is None else settings.second_name
-        second = stored or (options.second_name or SECOND_NAME if self._second.is_passed else None)
-        names = {
-            "sparse": options.vector_name,
-            "second": second,
-            "dense": None if self._dense is None else options.dense_name,
-        }
-        return {branch: name for branch, name in names.items() if name is not None}
-
-    def _sparse_branches(self) -> list[SparseBranch]:
-        names, kept = self._names, self._options.query_max_active_dims
-        branches = [SparseBranch("sparse", names["sparse"], self._model, kept)]
-        if "second" in names:
-            branches.append(SparseBranch("second", names["second"], self._second))
-        return branches
-
-    def _open(self, *, create: bool, adopt: bool) -> None:
-        options, collection = self._options, self._collection
-        if collection.exists():
-            collection.resolve_alias()
-            load_settings(
-                collection,
-                requested=options.vectors.set(),
-                vector_names={
-                    "sparse": options.vector_name,
-                    "second": options.second_name,
-                    "dense": None if self._dense is None else options.dense_name,
-                },
-                layout=options.layout,
-            )
-            if adopt and collection.settings is None:
-                adopt_collection(collection, self._new_settings())
-            self._check_second()
-        elif create:
-            create_collection(
-                collection, self._new_settings(), options.create, check_created=self._check_server
-            )
-        else:
-            raise CollectionNotFoundError(
-                f"There is no collection {self.collection!r} at {self._location!r}. Check both names."
-            )
-        if self._model.is_passed:
-            _ = self._model.encoder  # reports a mismatch now
-        if self._second.is_passed:
-            _ = self._second.encoder
-        check_tenant_field(collection, options.tenant_field)
-        index_fields(collection, options.indexed_fields, options.tenant_field)
-
-    def _check_second(self) -> None:
-        """Check that a collection has the vectors of the second model that is passed."""
-        settings, options = self._collection.settings, self._options
-        if settings is None:
-            if self._second.is_passed:
-                check_vector_names(self._collection, {"second": options.second_name or SECOND_NAME})
-        elif self._second.is_passed and settings.second_name is None:
-            passed = self._second.unchecked.fingerprint.get("model")
-            raise CollectionMismatchError(
-                f"Collection {self.collection!r} has no vectors of a second model, but "
-                f"second_model={passed!r} is passed. Leave it out, or add its vectors with "
-                "`splade reindex --second-model`."
-            )
-        elif options.second_name not in (None, settings.second_name):
-            raise CollectionMismatchError(
-                f"Collection {self.collection!r} has its second model's vectors under the name "
-                f"{settings.second_name!r}, but second_name={options.second_name!r} is passed. Leave it out."
-            )
-
-    def _check_server(self) -> None:
-        if self._collection.owned and isinstance(self.client, QdrantClient) and is_url(self._location):
-            check_same_server(self.client, self._location, self._options.server)
-
-    def _new_settings(self) -> CollectionSettings:
-        encoder = self._model.unchecked
-        vectors = self._options.vectors.set()
-        if isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
-            vectors = {"windows": self._options.default_windows, **vectors}
-        second = self._second.unchecked if self._second.is_passed else None
-        settings = CollectionSettings(
-            encoder=dict(encoder.fingerprint),
-            second_encoder=None if second is None else dict(second.fingerprint),
-            second_name=None if second is None else self._options.second_name or SECOND_NAME,
-            vector_name=self._options.vector_name,
-            layout=replace(self._options.layout or Layout(), tenant_field=self._options.tenant_field),
-            dense_name=None if self._dense is None else self._options.dense_name,
-            dense_size=None if self._dense is None else len(self._dense.embed_query("how long is a vector?")),
-            **vectors,
-        )
-        settings.check()
-        return settings
 
     # -- what it is made of ----------------------------------------------------------------------------------
 
@@ -343,7 +251,7 @@ class SpladeIndex:
         Raises:
             CollectionMismatchError: It did not make the collection's vectors.
         """
-        return self._second.encoder if "second" in self._names else None
+        return self._second.encoder if "second" in self._branches.names else None
 
     @property
     def second_model_name(self) -> str | None:
@@ -355,7 +263,7 @@ class SpladeIndex:
     @property
     def branches(self) -> tuple[BranchName, ...]:
         """The rankings that a hybrid search joins: "sparse", "second", "dense"; the order of its weights."""
-        return tuple(name for name in BRANCHES if name in self._names)
+        return tuple(name for name in BRANCHES if name in self._branches.names)
 
     @property
     def dense(self) -> DenseEncoder | None:
@@ -605,8 +513,8 @@ class SpladeIndex:
         # Checked last, since a check of `SparseLike` reads all attributes.
         if not isinstance(query, str | SparseEmbedding) and isinstance(query, SparseLike):
             query = SparseEmbedding.from_like(query)
-        mode = options.mode or ("sparse" if len(self._names) == 1 else "hybrid")
-        self._check_mode(mode, options.fusion)
+        mode = options.mode or self._branches.default_mode
+        self._branches.check_mode(mode, options.fusion)
         engine_filter = self._engine_filter(filter)
         if isinstance(query, SpladeQuery) and query.controls.filter is not None:
             words = self._engine_filter(query.controls.filter)
@@ -615,28 +523,6 @@ class SpladeIndex:
         return SearchRequest(
             query, k, engine_filter, options if options.mode == mode else replace(options, mode=mode)
         )
-
-    def _check_mode(self, mode: Mode, fusion: Fusion) -> None:
-        present = list(self._names)
-        if mode == "second" and mode not in present:
-            raise InputError(
-                "mode is 'second', but the index has no second model. Make it with second_model=, or add one "
-                "with `splade reindex --second-model`."
-            )
-        if mode == "dense" and mode not in present:
-            raise InputError("mode is 'dense', but the index has no dense encoder. Open it with dense=.")
-        if mode != "hybrid":
-            return
-        if len(present) == 1:
-            raise InputError(
-                "mode is 'hybrid', but the index has no dense encoder and no second model. Open it with "
-                "dense=, or make it with second_model=."
-            )
-        if fusion.weights is not None and len(fusion.weights) != len(present):
-            raise InputError(
-                f"fusion weights are {fusion.weights!r}, expected one for each ranking of the index: "
-                f"({', '.join(present)})."
-            )
 
     def _engine_filter(self, filter: FilterLike | None) -> models.Filter | None:
         layout = self._collection.layout

@@ -10,6 +10,7 @@ from splade_retriever.encoding.windows import WindowTokenizer, embed_complete_te
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, Place, Reason, WhyNot, differences
 from splade_retriever.filters import FilterLike
+from splade_retriever.index.branches import SparseBranch
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.document_filters import document_filter
 from splade_retriever.index.documents import DocumentKey, Hit
@@ -19,7 +20,6 @@ from splade_retriever.index.point_encoding import prune
 from splade_retriever.index.reader import Reader
 from splade_retriever.index.search_request import EncodedQuery, SearchRequest, just_below
 from splade_retriever.index.searcher import Searcher
-from splade_retriever.index.sparse_branch import SparseBranch
 from splade_retriever.index.splade_query import SpladeQuery
 from splade_retriever.index.stored_documents import read_stored
 from splade_retriever.sparse import SparseEmbedding

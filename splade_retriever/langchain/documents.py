@@ -16,7 +16,7 @@ from splade_retriever.index.hit_report import METADATA_KEY, hit_report
 from splade_retriever.langchain.search_options import LangChainSearchOptions
 from splade_retriever.validation import type_name
 
-__all__ = ["Columns", "columns", "texts_with_content_ids", "to_document", "to_documents"]
+__all__ = ["Columns", "columns", "text_columns", "to_document", "to_documents"]
 
 Columns: TypeAlias = tuple[
     Iterable[str], Iterable[Mapping[str, Any] | None] | None, Iterable[str | None] | None
@@ -89,17 +89,19 @@ def columns(
     )
 
 
-def texts_with_content_ids(
-    texts: Iterable[str], metadatas: Iterable[Mapping[str, Any] | None] | None
+def text_columns(
+    texts: Iterable[str],
+    metadatas: Iterable[Mapping[str, Any] | None] | None,
+    ids: Iterable[str | None] | None,
 ) -> Columns:
-    """Return texts and metadatas, and for each text an id that is made of both; iterators stay iterators.
+    """Return texts, metadatas and ids; without ids each is made of text and metadata.
 
-    Something that is not a string gets no id; the index refuses it with its position. Texts of an async
-    iterator get random ids.
+    Iterators stay iterators. Something that is not a string gets no id; the index refuses it with its
+    position. Texts of an async iterator get random ids.
     """
+    if ids is not None or isinstance(texts, str) or not isinstance(texts, Iterable):
+        return texts, metadatas, ids
     id_of = _ContentIds()
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        return texts, metadatas, None
     if isinstance(texts, Sequence) and isinstance(metadatas, Sequence | None):
         pairs = zip(texts, chain(metadatas or (), repeat(None)), strict=False)
         return texts, metadatas, [id_of.of(text, metadata) for text, metadata in pairs]

@@ -29,7 +29,7 @@ from splade_retriever.index.options import INDEX_ARGUMENTS
 from splade_retriever.index.search_request import Fusion, Mode
 from splade_retriever.index.splade_index import Encoder, SpladeIndex
 from splade_retriever.index.splade_query import QueryControls, with_default_controls
-from splade_retriever.langchain.documents import Columns, columns, texts_with_content_ids, to_documents
+from splade_retriever.langchain.documents import Columns, columns, text_columns, to_documents
 from splade_retriever.langchain.filters import LangChainFilter, filter_from_json, filter_to_json
 from splade_retriever.langchain.qdrant_arguments import existing_layout
 from splade_retriever.langchain.search_options import LangChainSearchOptions
@@ -239,8 +239,7 @@ class SpladeRetriever(BaseRetriever):
         **settings: Any,
     ) -> Self:
         """Add texts, with metadata and ids or without; otherwise like `from_documents`."""
-        inputs = (texts, metadatas, ids) if ids is not None else texts_with_content_ids(texts, metadatas)
-        return cls._from_columns(inputs, location, embedding, settings)
+        return cls._from_columns(text_columns(texts, metadatas, ids), location, embedding, settings)
 
     @classmethod
     async def afrom_texts(
@@ -254,7 +253,7 @@ class SpladeRetriever(BaseRetriever):
         **settings: Any,
     ) -> Self:
         """Async version of `from_texts`."""
-        inputs = (texts, metadatas, ids) if ids is not None else texts_with_content_ids(texts, metadatas)
+        inputs = text_columns(texts, metadatas, ids)
         return await cls._afrom_columns(inputs, location, embedding, settings)
 
     @classmethod

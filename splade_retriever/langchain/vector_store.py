@@ -21,7 +21,7 @@ from splade_retriever.index.search_request import Fusion
 from splade_retriever.index.splade_index import Hit, SpladeIndex
 from splade_retriever.langchain.documents import (
     columns,
-    texts_with_content_ids,
+    text_columns,
     to_document,
     to_documents,
 )
@@ -117,8 +117,7 @@ class SpladeVectorStore(VectorStore):
         Raises:
             InputError: If a text cannot be stored; nothing of a list is written then.
         """
-        if ids is None:
-            texts, metadatas, ids = texts_with_content_ids(texts, metadatas)
+        texts, metadatas, ids = text_columns(texts, metadatas, ids)
         store = cls(embedding=embedding, **settings)
         try:
             store.add_texts(texts, metadatas, ids=ids)
@@ -156,8 +155,7 @@ class SpladeVectorStore(VectorStore):
         **settings: Any,
     ) -> Self:
         """Async version of `from_texts`."""
-        if ids is None:
-            texts, metadatas, ids = texts_with_content_ids(texts, metadatas)
+        texts, metadatas, ids = text_columns(texts, metadatas, ids)
         shared = "index" in settings
         arguments = settings if shared else {"engine_in_subprocess": True, **settings}
         store = await asyncio.to_thread(cls, embedding=embedding, **arguments)

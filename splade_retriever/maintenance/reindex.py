@@ -13,7 +13,8 @@ from splade_retriever.errors import CollectionMismatchError, InputError, NotSupp
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import SECOND_NAME, SETTINGS_KEY, CollectionSettings
-from splade_retriever.index.opening import index_own_filters, load_settings
+from splade_retriever.index.field_indexes import index_own_filters
+from splade_retriever.index.opening import load_settings
 from splade_retriever.index.options import ServerKeywords, VectorOptions
 from splade_retriever.index.point_encoding import Encoders
 from splade_retriever.index.splade_index import SpladeIndex

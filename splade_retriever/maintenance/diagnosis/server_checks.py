@@ -14,7 +14,8 @@ from qdrant_client.http.exceptions import ApiException
 from splade_retriever.errors import ServerError, SpladeError
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.collection_settings import SETTINGS_KEY
-from splade_retriever.index.opening import load_settings, open_store, refuses_unindexed_filters
+from splade_retriever.index.field_indexes import refuses_unindexed_filters
+from splade_retriever.index.opening import load_settings, open_store
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.payload import to_hit
 from splade_retriever.index.server_version import release_of
