@@ -226,10 +226,12 @@ def check_encoder(
         f"{key}: collection {stored!r}, index {passed!r}" for key, (stored, passed) in differing.items()
     )
     kind, flag = option.replace("_", " "), option.replace("_", "-")
+    # A collection does not store the stop words of the caller, only that they are others.
+    selects = "None selects it" if stored.get("stopwords") is None else "Bm25Embedding(stopwords=[...])"
     raise CollectionMismatchError(
         f"Collection {collection!r} was made by {kind} {stored.get('model')!r}, but this index uses {kind} "
         f"{fingerprint.get('model')!r} ({listing}). Their vectors cannot be compared. Nothing was written. "
-        f"Open the collection with the model that made it ({option}=None selects it), or encode its texts "
+        f"Open the collection with the model that made it ({option}={selects}), or encode its texts "
         f"again with `splade reindex --{flag}`."
     )
 

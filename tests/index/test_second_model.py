@@ -417,3 +417,20 @@ def test_a_configuration_names_the_second_model(tmp_path: Path) -> None:
 
     assert found.id == node.node.node_id == "code"
     assert node.score == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("option", ["model", "second_model"])
+def test_an_index_with_stop_words_of_the_caller_says_how_to_open_it(tmp_path: Path, option: str) -> None:
+    others: dict[str, Any] = {} if option == "model" else {"model": WordEncoder()}
+    encoders: dict[str, Any] = {**others, option: Bm25Embedding(stopwords=["moon"])}
+    with SpladeIndex(tmp_path, **encoders) as index:
+        index.add(["moon rock"], ids=["rock"])
+
+    with (
+        SpladeIndex(tmp_path, **others) as index,
+        pytest.raises(CollectionMismatchError, match=rf"{option}=Bm25Embedding\(stopwords="),
+    ):
+        index.search("rock")
+
+    with SpladeIndex(tmp_path, **encoders) as index:
+        assert [hit.id for hit in index.search("rock")] == ["rock"]
