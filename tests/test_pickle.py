@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from splade_retriever import SparseTextEmbedding, SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
 from splade_retriever.errors import NotSupportedError
+from tests.python_process import run_python
 from tests.words import LetterEncoder
 
 TEXT = "The rover left the lander."
@@ -92,12 +91,7 @@ def test_a_pickle_is_read_in_another_process(folder: str, tmp_path: Path) -> Non
     (tmp_path / "retriever.pickle").write_bytes(pickle.dumps(retriever))
     script = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).invoke('rover')[0].page_content)"
 
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "retriever.pickle")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(script, str(tmp_path / "retriever.pickle"))
 
     assert done.stdout.strip() == TEXT, done.stderr
 

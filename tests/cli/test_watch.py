@@ -26,6 +26,7 @@ def test_changes_of_files_reach_the_index_and_an_interrupt_ends_the_command(tmp_
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     ) as process:
         assert process.stdout is not None
         timer = threading.Timer(90, process.kill)

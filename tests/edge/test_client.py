@@ -4,7 +4,6 @@ import gc
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from splade_retriever.errors import (
     StorageError,
 )
 from tests.edge.conftest import DENSE, ROOT, SPARSE, point, weights
+from tests.python_process import PythonProcess
 from tests.words import LetterEncoder, WordEncoder
 
 # -- the interface -------------------------------------------------------------------------------------------
@@ -609,20 +609,12 @@ def test_a_folder_opens_with_complete_collections_after_a_kill_during_create_and
 ) -> None:
     folder = tmp_path / "index"
     for pause in (0.0, 0.07):
-        process = subprocess.Popen(
-            [sys.executable, "-c", CREATING, str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        made = [process.stdout.readline() for _ in range(2)]
-        time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
+        with PythonProcess(CREATING, str(folder)) as process:
+            assert process.stdout.readline() == "open\n"
+            made = [process.stdout.readline() for _ in range(2)]
+            time.sleep(pause)
+            process.kill()
+            output = process.stdout.read()
         assert made == ["0\n", "1\n"]
         last = [int(line) for line in output.splitlines() if line.isdigit()]
 

@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from qdrant_client import models
 from splade_retriever.edge.checksums import Checksums
 from splade_retriever.edge.client import EdgeClient
 from splade_retriever.errors import StorageError
+from tests.python_process import run_python
 
 pytestmark = pytest.mark.faults
 
@@ -27,7 +27,6 @@ FLIPS = 50
 FLIP = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, {root!r})
 from tests.edge.test_damage import answers_of_copy, outcome
 folder, flips = Path(sys.argv[1]), json.loads(sys.argv[2])
 expected = answers_of_copy(folder)
@@ -121,15 +120,8 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(
     build(folder, indexed=indexed)
     count = 3 * FLIPS if request.config.getoption("--slow") else FLIPS
     chosen = flips(folder, count)
-    program = FLIP.format(root=str(Path(__file__).parents[2]))
 
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(folder), json.dumps(chosen)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    finished = run_python(FLIP, str(folder), json.dumps(chosen), timeout=300)
 
     assert finished.returncode == 0, finished.stderr
     results = [json.loads(line) for line in finished.stdout.splitlines()]

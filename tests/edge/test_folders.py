@@ -27,6 +27,7 @@ from splade_retriever.errors import (
     StorageError,
 )
 from tests.edge.conftest import DENSE, ROOT, SPARSE, point, weights
+from tests.python_process import PythonProcess, run_python
 
 
 def fill(folder: Path, count: int = 3) -> None:
@@ -47,17 +48,6 @@ def contents(folder: Path) -> dict[str, Any]:
                 path.read_bytes() if kind == stat.S_IFREG else None,
             )
     return found
-
-
-def run(script: str, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 OPEN_AND_WAIT = """
@@ -84,9 +74,9 @@ def test_clients_of_one_process_share_a_folder_until_the_last_closes(tmp_path: P
 
     assert second.collection_exists("d")
     assert second.count("c").count == 4
-    process = run(OPEN_AND_WAIT, str(tmp_path))
-    assert "IndexLockedError" not in process.communicate("\n")[0]
-    assert process.returncode == 1  # the second client still has the folder
+    done = run_python(OPEN_AND_WAIT, str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")  # the second client still has the folder
+    assert "IndexLockedError" in done.stderr
     second.close()
     with EdgeClient(tmp_path) as third:
         assert third.count("c").count == 4
@@ -175,9 +165,8 @@ def test_a_read_only_client_reads_a_copy_and_refuses_writes(tmp_path: Path) -> N
 
 def test_several_processes_read_a_folder_at_once(tmp_path: Path) -> None:
     fill(tmp_path)
-    readers = [run(OPEN_AND_WAIT, str(tmp_path), "read") for _ in range(2)]
+    readers = [PythonProcess(OPEN_AND_WAIT, str(tmp_path), "read") for _ in range(2)]
     for reader in readers:
-        assert reader.stdout is not None
         assert reader.stdout.readline() == "3\n"
     with EdgeClient(tmp_path) as writer:  # the readers have their copies
         writer.upsert("c", [point(9)])
@@ -185,12 +174,11 @@ def test_several_processes_read_a_folder_at_once(tmp_path: Path) -> None:
             assert current.count("c").count == 4
             with pytest.raises(NotSupportedError):
                 current.delete("c", [1])
-        late = run(OPEN_AND_WAIT, str(tmp_path), "read")
-        assert late.communicate("\n")[0] == ""
-        assert late.returncode == 1
+        late = run_python(OPEN_AND_WAIT, str(tmp_path), "read")
+        assert (late.returncode, late.stdout) == (1, "")
     for reader in readers:
-        reader.communicate("\n")
-        assert reader.returncode == 0
+        with reader:
+            assert reader.finish("\n").returncode == 0
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -408,12 +396,9 @@ client = EdgeClient()
 print(client._folder.path, flush=True)
 sys.stdin.readline()
 """
-    killed, living = run(script), run(script)
-    assert killed.stdout is not None
-    assert living.stdout is not None
-    orphan, used = Path(killed.stdout.readline().strip()), Path(living.stdout.readline().strip())
-    killed.kill()
-    killed.communicate()
+    killed, living = PythonProcess(script), PythonProcess(script)
+    with killed:
+        orphan, used = Path(killed.stdout.readline().strip()), Path(living.stdout.readline().strip())
     foreign = orphan.with_name(orphan.name + "x")
     foreign.mkdir()  # the name alone is no proof
     try:
@@ -425,16 +410,16 @@ sys.stdin.readline()
             assert client._folder.path.is_dir()
     finally:
         foreign.rmdir()
-        living.communicate("\n")
+        with living:
+            living.finish("\n")
     assert not used.exists()
 
 
 def test_the_error_of_a_locked_folder_names_the_other_process(tmp_path: Path) -> None:
     fill(tmp_path)
-    process = run(OPEN_AND_WAIT, str(tmp_path))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "3\n"
-    for options in ({}, {"read_only": True}):
-        with pytest.raises(IndexLockedError, match=rf"another process \({process.pid}\)"):
-            EdgeClient(tmp_path, **options)
-    process.communicate("\n")
+    with PythonProcess(OPEN_AND_WAIT, str(tmp_path)) as process:
+        assert process.stdout.readline() == "3\n"
+        for options in ({}, {"read_only": True}):
+            with pytest.raises(IndexLockedError, match=rf"another process \({process.pid}\)"):
+                EdgeClient(tmp_path, **options)
+        process.finish("\n")

@@ -5,7 +5,6 @@ import gc
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from splade_retriever.errors import (
     StorageError,
 )
 from splade_retriever.sparse import SparseEmbedding
+from tests.python_process import PythonProcess
 from tests.words import WordEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -236,14 +236,11 @@ for number in range(1_000_000):
     client.upsert("docs", [point(number)])
     print(number, flush=True)
 """
-    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    acknowledged = [int(parent.stdout.readline()) for _ in range(50)]
-    parent.kill()
-    acknowledged += [int(line) for line in parent.stdout.read().split("\n")[:-1]]
-    parent.wait()
-    parent.stdout.close()
+    with PythonProcess(script) as parent:
+        child = int(parent.stdout.readline())
+        acknowledged = [int(parent.stdout.readline()) for _ in range(50)]
+        parent.kill()
+        acknowledged += [int(line) for line in parent.stdout.read().split("\n")[:-1]]
     with EdgeClient(tmp_path / "store") as client:  # which may have to wait a little for the child to end
         assert ended(child)
         stored = {record.id for record in client.scroll("docs", limit=1_000_000)[0]}

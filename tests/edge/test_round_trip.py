@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import struct
-import subprocess
-import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -21,7 +18,8 @@ from splade_retriever.edge.client import EdgeClient
 from splade_retriever.edge.exact_floats import float_as_stored, stored_bounds
 from splade_retriever.errors import InputError
 from splade_retriever.validation import MAX_DEPTH
-from tests.edge.conftest import DENSE, ROOT, SPARSE, point
+from tests.edge.conftest import DENSE, SPARSE, point
+from tests.python_process import run_python
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | finite | st.text(max_size=8)
@@ -278,12 +276,8 @@ os._exit(0)
 
 
 def test_the_deepest_payload_and_filter_are_read_back_from_the_log_after_a_kill(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-c", WRITE_AND_DIE, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
+    done = run_python(WRITE_AND_DIE, str(tmp_path))
+    assert done.returncode == 0, done.stderr
     for _ in range(2):
         with EdgeClient(tmp_path) as client:
             records = client.scroll("c")[0]

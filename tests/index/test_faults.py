@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from splade_retriever.edge.storage import EdgeFolder
 from splade_retriever.errors import IndexLockedError, InputError, ServerError, SpladeError, StorageError
 from splade_retriever.index import connection as server
 from splade_retriever.index.splade_index import SpladeIndex
+from tests.python_process import PythonProcess, run_python
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import WordEncoder
 
@@ -57,37 +57,19 @@ with SpladeIndex(sys.argv[1], model=WordEncoder()) as index:
 """
 
 
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 def test_after_a_kill_at_any_moment_the_index_opens_with_every_acknowledged_document(tmp_path: Path) -> None:
     folder = str(tmp_path / "index")
     acknowledged: list[str] = []
     moments = random.Random(7)
     for _ in range(4):
-        process = start(ADDING, folder, str(len(acknowledged)))
-        assert process.stdout is not None
-        try:
+        with PythonProcess(ADDING, folder, str(len(acknowledged))) as process:
             assert process.stdout.readline() == "open\n"
             # From the first acknowledgement on, kill it somewhere in the middle of the work.
             acknowledged += process.stdout.readline().split()
             time.sleep(moments.uniform(0.0, 0.3))
-        finally:
             process.kill()
-        # The kill may have cut the last line short.
-        acknowledged += [id for line in process.stdout if line.endswith("\n") for id in line.split()]
-        process.wait()
-        process.stdout.close()
-        if process.stdin is not None:
-            process.stdin.close()
+            # The kill may have cut the last line short.
+            acknowledged += [id for line in process.stdout if line.endswith("\n") for id in line.split()]
 
         with SpladeIndex(folder, model=WordEncoder()) as index:
             found = {hit.id: hit for hit in index.get(acknowledged)}
@@ -152,12 +134,11 @@ def test_after_a_kill_during_optimize_every_document_is_found_as_before(tmp_path
     for n, wait_s in enumerate((0.02, 0.08), 1):
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "0", folder)
-        process = start(OPTIMISING, str(folder))
-        assert process.stdout is not None
-        assert process.stdout.readline() == "optimising\n"
-        time.sleep(wait_s)
-        process.kill()
-        killed += "done" not in process.communicate()[0]
+        with PythonProcess(OPTIMISING, str(folder)) as process:
+            assert process.stdout.readline() == "optimising\n"
+            time.sleep(wait_s)
+            process.kill()
+            killed += "done" not in process.stdout.read()
 
         with EdgeClient(folder) as client:
             index = SpladeIndex(client=client, model=WordEncoder())
@@ -223,14 +204,11 @@ def test_after_a_kill_between_two_writes_the_next_add_completes_and_cleans_all_w
 
 
 def test_opening_a_folder_in_a_second_process_is_an_error_that_names_the_first(tmp_path: Path) -> None:
-    process = start(HOLDING, str(tmp_path / "index"))
-    assert process.stdout is not None
-    try:
+    with PythonProcess(HOLDING, str(tmp_path / "index")) as process:
         assert process.stdout.readline() == "open\n"
         with pytest.raises(IndexLockedError, match="another process"):
             SpladeIndex(tmp_path / "index", model=WordEncoder())
-    finally:
-        process.communicate(timeout=30)
+        process.finish()
 
     with SpladeIndex(tmp_path / "index", model=WordEncoder()) as index:
         assert index.count() == 0
@@ -303,15 +281,7 @@ with SpladeIndex(disk / "index", model=WordEncoder()) as index:
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing_acknowledged(small_disk: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FILLING, str(small_disk)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(FILLING, str(small_disk), timeout=120)
     assert "StorageError" in done.stdout, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     acknowledged = int(done.stdout.split()[1])
 

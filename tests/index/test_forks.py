@@ -3,11 +3,11 @@
 The parent has searched and has threads. It is a fresh interpreter, without the threads of the test run.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,14 +64,7 @@ os._exit(os.waitstatus_to_exitcode(status))
 
 def run(store: str, parent_first: str, folder: Path) -> list[str]:
     """Search in a parent, its forked child, and the parent again; return what both print."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, store, parent_first, str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_python(SCRIPT, store, parent_first, str(folder))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from splade_retriever.files.splitter import Splitter
 from splade_retriever.files.sync import sync_files
 from splade_retriever.index.connection import LOAD_RETRY_FOR_S
 from splade_retriever.index.splade_index import SpladeIndex
+from tests.python_process import run_python
 from tests.qdrant_server import Certificates, Cluster, QdrantServer, free_ports
 from tests.words import WordEncoder
 
@@ -288,14 +288,7 @@ os._exit(0)
 def test_a_forked_child_searches_after_its_parent_did(start_server: StartServer, protocol: str) -> None:
     server = start_server()
 
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, server.url, protocol, str(server.grpc_port)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_python(FORKED, server.url, protocol, str(server.grpc_port))
 
     assert done.stdout.split() == ["child", "parent"], done.stderr
 

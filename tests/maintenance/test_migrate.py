@@ -5,7 +5,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -29,6 +28,7 @@ from splade_retriever.index import connection as server
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.migrate import migrate
 from tests.command import run_command
+from tests.python_process import PythonProcess
 from tests.qdrant_server import ServerAddress
 from tests.rest_server import CuttingProxy, RestServer
 from tests.words import LetterEncoder, WordEncoder
@@ -155,21 +155,10 @@ migrate(sys.argv[1], sys.argv[2], on_progress=lambda done, total: print(done, fl
 @pytest.mark.faults
 def test_after_a_kill_the_second_run_copies_only_what_is_missing(tmp_path: Path) -> None:
     fill(tmp_path / "a", 1500)
-    process = subprocess.Popen(
-        [sys.executable, "-c", COPYING, str(tmp_path / "a"), str(tmp_path / "b")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    try:
+    with PythonProcess(COPYING, str(tmp_path / "a"), str(tmp_path / "b")) as process:
         done = [int(process.stdout.readline()) for _ in range(5)]
-    finally:
         process.kill()
-    done += [int(line) for line in process.stdout if line.endswith("\n")]
-    process.wait()
-    process.stdout.close()
+        done += [int(line) for line in process.stdout if line.endswith("\n")]
     assert 320 <= done[-1] < 1500, "the process was killed too late"
 
     with pytest.raises(CollectionMismatchError, match="not complete: `splade migrate`"):

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.reindex import reindex
 from splade_retriever.sparse import SparseEmbedding
 from tests.maintenance.conftest import DoublingEncoder
+from tests.python_process import PythonProcess
 from tests.qdrant_server import ServerAddress
 from tests.words import LetterEncoder, WordEncoder
 
@@ -273,21 +272,10 @@ reindex(sys.argv[1], DoublingEncoder(), batch_size=16, on_progress=lambda done, 
 @pytest.mark.faults
 def test_after_a_kill_nothing_is_lost_and_the_second_run_continues(tmp_path: Path) -> None:
     folder(tmp_path / "a", 600)
-    process = subprocess.Popen(
-        [sys.executable, "-c", REINDEXING, str(tmp_path / "a")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    try:
+    with PythonProcess(REINDEXING, str(tmp_path / "a")) as process:
         done = [int(process.stdout.readline()) for _ in range(6)]
-    finally:
         process.kill()
-    done += [int(line) for line in process.stdout if line.endswith("\n")]
-    process.wait()
-    process.stdout.close()
+        done += [int(line) for line in process.stdout if line.endswith("\n")]
     assert done[-1] < 600, "the process was killed too late"
     with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
         assert len(index.search("moon", 1000)) == 600

@@ -1,7 +1,5 @@
 """Damaged folders: which documents are damaged, and a sound index of the others."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from splade_retriever.maintenance.diagnosis import Finding, diagnose
 from splade_retriever.maintenance.repair import repair
 from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
 from tests.index.parts import MOON
+from tests.python_process import run_python
 from tests.words import WordEncoder
 
 IDS = ["pole", "rover", "orbit"]
@@ -143,7 +142,7 @@ def test_a_folder_left_by_a_killed_process_has_no_checksums_of_its_files(tmp_pat
         "index.add(['moon', 'heron'], ids=['a', 'b'])\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "index")], cwd=ROOT, check=False)
+    assert run_python(program, str(tmp_path / "index")).returncode == -9
     checks = findings(tmp_path / "index")
     assert checks["files"].level == "ok"
     assert "not compared: the index was not closed" in checks["files"].found

@@ -25,6 +25,7 @@ from splade_retriever.encoding.onnx.pooled_model import pooled_graph
 from splade_retriever.encoding.session import Session
 from splade_retriever.errors import ModelFilesError, ModelGraphError, SpladeError, StorageError
 from tests.mlm_graphs import Shape, max_pooled, mlm_logits, random_weights, save_mlm
+from tests.python_process import PythonProcess, run_python
 
 SHAPE = Shape()
 WEIGHTS = random_weights(SHAPE, seed=1)
@@ -620,13 +621,11 @@ Path.replace = lambda self, to: hang("between") if str(to).endswith(".json") els
 
 def test_processes_that_start_at_once_share_one_valid_graph(copied: Path, cache: Path) -> None:
     program = f"{ASK}print(pooled_graph(Path(sys.argv[1]), precision='int8'))"
-    started = [
-        subprocess.Popen([sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    answers = {process.communicate(timeout=60)[0].strip() for process in started}
-    assert [process.returncode for process in started] == [0] * 4
-    (answer,) = answers
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(PythonProcess(program, str(copied))) for _ in range(4)]
+        finished = [process.finish() for process in started]
+    assert [done.returncode for done in finished] == [0] * 4
+    (answer,) = {done.stdout.strip() for done in finished}
     ids, mask = batch_of([5])
     exact = expected(ids, mask)
     assert np.abs(Session(Path(answer)).weights(ids, mask) - exact).sum() < 0.05 * exact.sum()
@@ -637,13 +636,10 @@ def test_processes_that_start_at_once_share_one_valid_graph(copied: Path, cache:
 @pytest.mark.parametrize("moment", KILLED_WHILE)
 def test_a_process_killed_while_writing_leaves_no_graph(copied: Path, cache: Path, moment: str) -> None:
     program = f"{ASK}{HANG}{KILLED_WHILE[moment]}\npooled_graph(Path(sys.argv[1]))"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(copied)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with PythonProcess(program, str(copied)) as process:
         assert process.stdout.readline()
         process.kill()
-    assert process.returncode == -9
+        assert process.status == -9
     assert not [name for name in names_in(cache) if name.endswith(".json")]
     ids, mask = batch_of([5])
     np.testing.assert_allclose(
@@ -700,7 +696,7 @@ def test_a_link_in_the_cache_is_not_used(copied: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
 def test_the_cache_is_private_for_any_umask(copied: Path, cache: Path, mask: int) -> None:
     program = f"import os; os.umask({mask}); {ASK}pooled_graph(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", program, str(copied)], check=True)
+    assert run_python(program, str(copied)).returncode == 0
 
     for folder in (cache, cache.parent):
         assert folder.stat().st_mode & 0o777 == 0o700
