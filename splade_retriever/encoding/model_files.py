@@ -154,6 +154,11 @@ class ModelFiles:
         }
 
     @property
+    def tokenizer_digest(self) -> bytes:
+        """The SHA-256 digest of the tokenizer file when the model was opened."""
+        return self._small_files[self.folder.tokenizer]
+
+    @property
     def commit(self) -> str | None:
         """The commit of a downloaded model; None for a folder."""
         return self._commit

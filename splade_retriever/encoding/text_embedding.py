@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Never, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from splade_retriever.encoding.batching import TokenBatch
 from splade_retriever.encoding.encode_stream import cores, encode_stream
@@ -87,6 +88,7 @@ class SparseTextEmbedding:
 
     _catalogue: ClassVar[Catalogue] = Catalogue(published())
     _sessions: ClassVar[SharedSessions] = SharedSessions()
+    _tokenizers: ClassVar[WeakValueDictionary[tuple[object, ...], Tokenizer]] = WeakValueDictionary()
 
     def __init__(  # noqa: PLR0917 - the order of FastEmbed's arguments
         self,
@@ -175,7 +177,7 @@ class SparseTextEmbedding:
         self.precision: Precision = _precision(precision, self._files)
         self.model_name = card.model
         self.max_length = _max_length(max_length, card)
-        self.tokenizer = Tokenizer.from_file(self._files.folder.tokenizer, max_length=self.max_length)
+        self.tokenizer = self._shared_tokenizer()
         self.vocab_size = card.vocab_size or self.tokenizer.vocab_size
         self.truncated = self.unreadable = 0
         self._query_weights = _query_weights(self._files, self.tokenizer)
@@ -557,6 +559,15 @@ class SparseTextEmbedding:
             for vector in vectors:
                 yield vector
                 bar.update()
+
+    def _shared_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of the model's files; the encoders of a process share it."""
+        key = (os.getpid(), self._files.tokenizer_digest, self.max_length)
+        tokenizer = self._tokenizers.get(key)
+        if tokenizer is None:
+            tokenizer = Tokenizer.from_file(self._files.folder.tokenizer, max_length=self.max_length)
+            self._tokenizers[key] = tokenizer
+        return tokenizer
 
     def _opened_session(self) -> Session | DeviceSessions:
         process = self._this_process()
