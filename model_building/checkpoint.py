@@ -11,7 +11,10 @@ from torch.nn import Module
 
 from splade_retriever.training.learner import Learner
 
-__all__ = ["Resumable", "load_checkpoint", "restore", "save_state", "state_of"]
+__all__ = ["SAVE_EVERY", "Resumable", "load_checkpoint", "restore", "save_state", "state_of"]
+
+SAVE_EVERY = 120
+"""Seconds between two checkpoints."""
 
 
 class Resumable(Protocol):

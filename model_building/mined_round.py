@@ -14,7 +14,7 @@ several topics; each query ranks all texts of the batch. The losses (`mined_loss
 
 All layers learn, unless `--frozen` says how many keep their weights. Queries keep their heaviest weights and
 are raised to their power, as in use; near the end weights below the floor are 0, as in the export. A round of
-1,903 steps needs a GPU; a small pool and few queries per step fit a CPU.
+1,903 steps needs a GPU; a small pool and few queries per step fit a CPU. Mining resumes, too.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model_building.checkpoint import load_checkpoint, restore, save_state, state_of
+from model_building.checkpoint import SAVE_EVERY, load_checkpoint, restore, save_state, state_of
 from model_building.mining import Mined, mine
 from model_building.mpnet import Mpnet, read_mpnet
 from model_building.pool_teacher import PoolTeacher, Shares, Vectorizer
 from model_building.teachers import WordMatches
 from model_building.token_store import Rows, TokenStore
-from model_building.train import SAVE_EVERY, add_recipe_options, hardware, with_options, word_idf
+from model_building.train import add_recipe_options, hardware, with_options, word_idf
 from splade_retriever.training.learner import Learner, LearningSettings, divergence
 from splade_retriever.training.load_model import load_model
 
@@ -84,8 +84,12 @@ class MinedRecipe:
         keep_query: The same of a query.
         contrastive: Factor of the contrastive loss.
         backwards: Factor of the distillation over the queries of each text.
+        text_pressure: Pressure on the active dimensions of texts at the start.
+        query_pressure: The same of queries.
         floor: Lighter weights are no active dimensions.
         floor_from: Share of the run from which on they are 0.
+        count_share: Share of BM25's counts that the scores contain, as after an export with that share.
+        score_scale: Multiplies the scores: with counts they are sharper than the teacher's.
     """
 
     seed: int = 13
@@ -112,6 +116,10 @@ class MinedRecipe:
     query_power: float = 1.5
     floor: float = 0.2
     floor_from: float = 0.6
+    text_pressure: float = 1.0
+    query_pressure: float = 1.0
+    count_share: float = 0.0
+    score_scale: float = 1.0
 
     def learning(self) -> LearningSettings:
         """Return the settings of the learner; the targets of active dimensions do not fall."""
@@ -160,7 +168,7 @@ def mine_pool(
     device: str = "cpu",
     bf16: bool = True,
 ) -> None:
-    """Write the teacher's vectors of a pool and its mined candidates to a file.
+    """Write the teacher's vectors of a pool and its mined candidates to a file; an interrupted call resumes.
 
     Args:
         pool: The folder that `model_building.pool` wrote.
@@ -183,7 +191,9 @@ def mine_pool(
         bf16=bf16,
     )
     shares = Shares()
-    query_vectors, text_vectors = vectorizer.of_queries(queries), vectorizer.of_texts(texts)
+    kept = {name: file.with_name(f"{name}_vectors.pt") for name in ("query", "text")}
+    query_vectors = vectorizer.of_queries(queries, kept["query"])
+    text_vectors = vectorizer.of_texts(texts, kept["text"])
     logger.info("vectors of %d queries and %d texts", len(queries), len(texts))
     teacher = PoolTeacher(query_vectors, text_vectors, len(idf), shares)
     mined = mine(teacher, stored["answer"], stored["cut_from"])
@@ -191,6 +201,8 @@ def mine_pool(
     save_state(
         {"queries": query_vectors, "texts": text_vectors, "mined": mined, "shares": asdict(shares)}, file
     )
+    for part in kept.values():
+        part.unlink()
 
 
 def _read_pool(pool: Path, device: str) -> tuple[TokenStore, TokenStore]:
@@ -241,6 +253,7 @@ class Batches:
 
 
 def mined_losses(
+    scores: Tensor,
     queries: Tensor,
     texts: Tensor,
     *,
@@ -248,23 +261,20 @@ def mined_losses(
     teacher: Tensor,
     labelled: Tensor,
     recipe: MinedRecipe,
-    floor: float,
     pressure: Mapping[str, float],
 ) -> dict[str, Tensor]:
     """Return the weighted losses of one batch by name.
 
     Args:
+        scores: Shape (queries, texts), the model's scores; text i answers query i, others are candidates.
         queries: Shape (queries, vocab), weights before they are raised to `query_power`.
-        texts: Shape (texts, vocab), weights; row i answers query i, further rows are candidates.
+        texts: Shape (texts, vocab), weights.
         gain: Shape (vocab,), the head's gains; the regularisers see weights without them.
         teacher: Shape (queries, texts), the teacher's scores.
         labelled: Shape (queries,), bool: the answer is one by a label.
         recipe: The factors.
-        floor: Lighter weights are 0 in the scores.
         pressure: "text" and "query" -> factor of their regularisers.
     """
-    asked, answering = (torch.where(weights < floor, 0.0, weights) for weights in (queries, texts))
-    scores = asked.pow(recipe.query_power) @ answering.T
     scores_back, teacher_back = (matrix[:, : len(matrix)].T for matrix in (scores, teacher))
     mean = {"text": texts.mean(0) / gain, "query": queries.mean(0) / gain}
     flops = {name: weights.square().sum() for name, weights in mean.items()}
@@ -334,6 +344,7 @@ class MinedRound:
         drawn = np.array([DRAWN.get(name, 1.0) for name in stored["sources"]])[stored["source"]]
         self.batches = Batches(kept["mined"], drawn, recipe)
         self.learner = Learner(recipe.learning(), self.model)
+        self.learner.pressure.factors = {"text": recipe.text_pressure, "query": recipe.query_pressure}
         self.step, self.spent = 0, 0.0
         self.curve: list[dict[str, float]] = []
         if (checkpoint := out / "checkpoint.pt").exists():
@@ -389,17 +400,39 @@ class MinedRound:
         queries = self._weights(self.queries, batch.queries, recipe.keep_query, groups=1)
         texts = self._weights(self.texts, batch.texts, recipe.keep_text, groups=recipe.groups)
         query_rows, text_rows = (torch.from_numpy(rows).to(self.device) for rows in batch)
+        floor = recipe.floor if done >= recipe.floor_from else 0.0
         parts = mined_losses(
+            self.scores(batch, queries, texts, floor),
             queries,
             texts,
             gain=self.model.head.gain(),
             teacher=self.teacher.scores(query_rows, text_rows),
             labelled=self.labelled[query_rows],
             recipe=recipe,
-            floor=recipe.floor if done >= recipe.floor_from else 0.0,
             pressure=self.learner.pressure.factors,
         )
         return self.learner.step(parts, queries, texts, done)
+
+    def scores(self, batch: Batch, queries: Tensor, texts: Tensor, floor: float) -> Tensor:
+        """Return the scores of weights as they are used after the export, (queries, texts).
+
+        Args:
+            batch: The queries and texts that have the weights.
+            queries: Shape (queries, vocab), weights without counts.
+            texts: Shape (texts, vocab), the same.
+            floor: Lighter weights are 0.
+        """
+        asked = self._with_counts(self.queries, batch.queries, queries, floor)
+        answering = self._with_counts(self.texts, batch.texts, texts, floor)
+        return self.recipe.score_scale * (asked.pow(self.recipe.query_power) @ answering.T)
+
+    def _with_counts(self, store: TokenStore, rows: Rows, weights: Tensor, floor: float) -> Tensor:
+        """Apply the floor, then add the share of the counts to what is left."""
+        weights = torch.where(weights < floor, 0.0, weights)
+        if not self.recipe.count_share:
+            return weights
+        added = self.recipe.count_share * self.model.head.counts(*store.padded(rows))
+        return torch.where(weights > 0, weights + added, weights)
 
     def _weights(self, store: TokenStore, rows: Rows, keep: int, *, groups: int) -> Tensor:
         """Return the weights of queries or texts, (rows, vocab), encoded in groups of similar length."""

@@ -7,19 +7,25 @@ computed once and kept.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from model_building.checkpoint import SAVE_EVERY, save_state
 from model_building.mpnet import HIDDEN, Mpnet
 from model_building.teachers import WordMatches
 from model_building.token_store import TokenStore
 from splade_retriever.training.model import Splade
 
 __all__ = ["PoolTeacher", "Shares", "SparseRows", "TeacherVectors", "Vectorizer"]
+
+logger = logging.getLogger(__name__)
 
 TEXT_WEIGHTS, TEXT_WORDS = 256, 320
 """Weights by the earlier model and words that are kept of a text, the heaviest."""
@@ -103,33 +109,55 @@ class Vectorizer:
         self.model.head.expanding = ~self.model.head.barred
         self.keep_query, self.query_power, self.bf16 = keep_query, query_power, bf16
 
-    def of_texts(self, store: TokenStore) -> TeacherVectors:
-        """Return the vectors of texts."""
-        vectors: TeacherVectors = self._vectors(store, queries=False)
+    def of_texts(self, store: TokenStore, file: Path) -> TeacherVectors:
+        """Return the vectors of texts.
+
+        Args:
+            store: The texts.
+            file: Where the vectors are kept, so that an interrupted call resumes.
+        """
+        vectors: TeacherVectors = self._vectors(store, file, queries=False)
         return vectors
 
-    def of_queries(self, store: TokenStore) -> TeacherVectors:
-        """Return the vectors of queries."""
-        vectors: TeacherVectors = self._vectors(store, queries=True)
+    def of_queries(self, store: TokenStore, file: Path) -> TeacherVectors:
+        """Return the vectors of queries; the arguments are those of `of_texts`."""
+        vectors: TeacherVectors = self._vectors(store, file, queries=True)
         vectors.model.values.pow_(self.query_power)
         return vectors
 
     @torch.no_grad()
-    def _vectors(self, store: TokenStore, *, queries: bool) -> TeacherVectors:
-        texts, device = len(store), store.device
-        vectors = TeacherVectors(
-            torch.zeros(texts, HIDDEN, dtype=torch.float16, device=device),
-            SparseRows.zeros(texts, min(TEXT_WORDS, int(store.lengths.max())), device),
-            SparseRows.zeros(texts, self.keep_query if queries else TEXT_WEIGHTS, device),
-        )
+    def _vectors(self, store: TokenStore, file: Path, *, queries: bool) -> TeacherVectors:
+        device = store.device
+        if file.exists():
+            # The file is one that this method wrote, so its types are known.
+            kept = torch.load(file, map_location=device, weights_only=False)
+        else:
+            kept = {"vectors": self._empty(store, queries=queries), "batches": 0}
+        vectors: TeacherVectors = kept["vectors"]
         counted = self.words.of_queries if queries else self.words.of_texts
-        for rows, ids in store.of_one_length():
+        saved = time.monotonic()
+        for batch, (rows, ids) in enumerate(store.of_one_length()):
+            if batch < kept["batches"]:
+                continue
             places, mask = torch.from_numpy(rows).to(device), torch.ones_like(ids)
             vectors.words.put(places, counted(ids, mask))
             with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16):
                 vectors.dense[places] = self.dense(ids).half()
                 vectors.model.put(places, self.model(ids, mask).float())
+            if time.monotonic() - saved > SAVE_EVERY:
+                save_state({"vectors": vectors, "batches": batch + 1}, file)
+                saved = time.monotonic()
+                logger.info("vectors of texts up to %d tokens", ids.shape[1])
+        save_state({"vectors": vectors, "batches": batch + 1}, file)
         return vectors
+
+    def _empty(self, store: TokenStore, *, queries: bool) -> TeacherVectors:
+        texts, device = len(store), store.device
+        return TeacherVectors(
+            torch.zeros(texts, HIDDEN, dtype=torch.float16, device=device),
+            SparseRows.zeros(texts, min(TEXT_WORDS, int(store.lengths.max())), device),
+            SparseRows.zeros(texts, self.keep_query if queries else TEXT_WEIGHTS, device),
+        )
 
 
 class PoolTeacher:

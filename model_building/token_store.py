@@ -17,7 +17,8 @@ Rows: TypeAlias = NDArray[np.int64]
 
 PAD_MULTIPLE = 16
 """A padded batch has a multiple of so many tokens, so that a GPU sees few shapes."""
-TOKENS_AT_ONCE = 16_384
+TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
+"""Tokens of a batch of one length: the products with all entries stay small enough for the device."""
 
 
 class TokenStore:
@@ -47,7 +48,7 @@ class TokenStore:
         order = np.argsort(self.lengths, kind="stable")
         for same in np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1):
             length = int(self.lengths[same[0]])
-            size = max(1, TOKENS_AT_ONCE // length)
+            size = max(1, TOKENS_AT_ONCE[self.device] // length)
             for rows in np.split(same, range(size, len(same), size)):
                 yield rows, self._batch(rows, length)[0]
 

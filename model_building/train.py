@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_building.checkpoint import load_checkpoint, restore, save_state, state_of
+from model_building.checkpoint import SAVE_EVERY, load_checkpoint, restore, save_state, state_of
 from model_building.minilm import minilm_encoder
 from model_building.sources import SOURCES
 from model_building.teachers import Hybrid, TeacherInput, WordMatches
@@ -53,8 +53,6 @@ MIN_CROPPED = 48
 """Tokens of a text that is cut in two."""
 LOG_EVERY = 50
 """Steps between two lines of the log, each with the mean of its figures since the line before."""
-SAVE_EVERY = 120
-"""Seconds between two checkpoints."""
 
 Tokens = Sequence[NDArray[np.uint16]]
 """The token ids of texts."""

@@ -199,10 +199,14 @@ class LexicalHead(nn.Module):
         """Add the share of BM25's counts, times the gains, to weights (batch, vocab) above 0."""
         if not self.count_share:
             return weights
-        counts = torch.zeros_like(weights).scatter_add_(1, ids, mask.to(weights.dtype))
-        length = mask.sum(1, keepdim=True).to(weights.dtype) / SATURATION.tokens
-        added = self.count_share * self.gain() * saturated(counts, length, k1=SATURATION.k1, b=SATURATION.b)
-        return torch.where(weights > 0, weights + added, weights)
+        return torch.where(weights > 0, weights + self.count_share * self.counts(ids, mask), weights)
+
+    def counts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return BM25's counts, times the gains, of the tokens of texts, (batch, vocab)."""
+        gain = self.gain()
+        counts = gain.new_zeros(len(ids), len(gain)).scatter_add_(1, ids, mask.to(gain.dtype))
+        length = mask.sum(1, keepdim=True).to(gain.dtype) / SATURATION.tokens
+        return gain * saturated(counts, length, k1=SATURATION.k1, b=SATURATION.b)
 
     def unpadded(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the states u, shape (batch, tokens, hidden), and the ids, with padding replaced.

