@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +14,7 @@ from splade_retriever.drawing.palette import DARK, LIGHT, STYLES, style_sheet
 from splade_retriever.errors import InputError
 from splade_retriever.explanation.contributions import KINDS
 from splade_retriever.index.documents import Hits
+from tests.python_process import run_python
 
 QUERY = "why do stars explode"
 HOSTILE = "</style></td><script>alert(1)</script> <img src=x onerror=alert(1)> star \u202e \x1b"
@@ -226,7 +225,7 @@ def test_without_matplotlib_the_extra_is_named() -> None:
         "from splade_retriever import SparseEmbedding\n"
         "SparseEmbedding.from_dict({1: 1.0}).plot()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run_python(script)
 
     assert done.stderr.strip().endswith(
         "MissingExtraError: plot() needs matplotlib, which is not installed. Run: "

@@ -1,15 +1,14 @@
 """The adapter's imports where a framework package is not installed."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.python_process import run_python
 
 
 def run_without(package: str, code: str) -> str:
-    """Run code in a Python in which a package cannot be imported; give the last line it wrote."""
+    """Run code where a package cannot be imported, and return the last line that it prints."""
     script = f"import sys; sys.modules[{package!r}] = None\n{code}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run_python(script)
     return (done.stdout + done.stderr).strip().splitlines()[-1]
 
 

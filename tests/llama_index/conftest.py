@@ -1,5 +1,6 @@
 """Fixtures that the tests of the LlamaIndex adapter share: an encoder, and a store with and without nodes."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,15 @@ from splade_retriever.llama_index import SpladeVectorStore
 from tests.index.parts import opened_store
 from tests.llama_index.parts import NODES
 from tests.words import WordEncoder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _no_event_loop_is_left_open() -> None:
+    """Let LlamaIndex run coroutines with `asyncio.run`.
+
+    Where a thread never had an event loop, its `asyncio_run` makes one and leaves it open.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.server)])

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +43,7 @@ from tests.llama_index.parts import (
     SINCE_2020,
     ids_of,
 )
+from tests.python_process import run_python
 from tests.words import LetterEncoder, WordEncoder
 
 # -- without a dense model or a key --------------------------------------------------------------------------
@@ -93,12 +92,11 @@ print("done")
 """
 
 
-def test_an_index_needs_no_dense_model_no_openai_and_no_key() -> None:
-    environment = {name: value for name, value in os.environ.items() if "OPENAI" not in name}
+def test_an_index_needs_no_dense_model_no_openai_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if "OPENAI" in name]:
+        monkeypatch.delenv(name)
 
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_KEY], env=environment, capture_output=True, text=True, check=False
-    )
+    run = run_python(WITHOUT_KEY)
 
     assert (run.returncode, run.stdout.strip()) == (0, "done"), run.stderr
 
@@ -168,9 +166,7 @@ except ImportError as error:
 
 
 def test_without_llama_index_the_error_names_the_extra() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_LLAMA_INDEX], capture_output=True, text=True, check=True
-    )
+    run = run_python(WITHOUT_LLAMA_INDEX)
 
     assert run.stdout.startswith("MissingExtraError")
     assert 'pip install "splade-retriever[llama-index]"' in run.stdout
