@@ -79,6 +79,15 @@ def _integer(matrix: NDArray[np.int8]) -> tuple[list[Any], dict[str, Any]]:
     return [node], {"w": matrix, "middle": np.uint8(128)}
 
 
+def _seven_bits(matrix: NDArray[np.int8]) -> tuple[list[Any], dict[str, Any]]:
+    return _integer(matrix // 2)
+
+
+def _unsigned(matrix: NDArray[np.int8]) -> tuple[list[Any], dict[str, Any]]:
+    node = helper.make_node("MatMulInteger", ["x", "w", "middle", "middle"], ["y"])
+    return [node], {"w": (matrix.astype(np.int16) + 128).astype(np.uint8), "middle": np.uint8(128)}
+
+
 def _scaled(matrix: NDArray[np.int8]) -> tuple[list[Any], dict[str, Any]]:
     names = ["x", "w", "unit", "scale", "middle"]
     node = helper.make_node("MatMulIntegerToFloat", names, ["y"], domain=ONNX_RUNTIME)
@@ -129,6 +138,8 @@ FLOAT, CODES = int(TensorProto.FLOAT), int(TensorProto.UINT8)
 KERNELS: Final = (
     Kernel("MatMul, float32", FLOAT, FLOAT, _float),
     Kernel("MatMulInteger (used by the decoder)", CODES, int(TensorProto.INT32), _integer),
+    Kernel("MatMulInteger, weights of 7 bits", CODES, int(TensorProto.INT32), _seven_bits),
+    Kernel("MatMulInteger, unsigned weights", CODES, int(TensorProto.INT32), _unsigned),
     Kernel("MatMulIntegerToFloat (used by the layers)", CODES, FLOAT, _scaled),
     Kernel("DynamicQuantizeMatMul, one scale per batch", FLOAT, FLOAT, _dynamic),
     Kernel("QLinearMatMul, fixed scales", CODES, CODES, _static),

@@ -309,6 +309,7 @@ CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
     "Fusion.best_score": lambda parts, a: top.Fusion().best_score(**a),
     "QueryControls": lambda parts, a: json.dumps(top.QueryControls(boost={"moon": a["boost"]}).to_dict()),
     "RetrieverConfig": lambda parts, a: json.dumps(top.RetrieverConfig(location="x", **a).to_dict()),
+    "SparseEmbedding.power": lambda parts, a: parts.vector.power(**a).as_dict(),
     "SparseEmbedding.top": lambda parts, a: parts.vector.top(**a).as_dict(),
     "Bm25Embedding": lambda parts, a: (
         str(top.Bm25Embedding(**a).fingerprint)

@@ -1,5 +1,6 @@
 """SparseEmbedding: invariants, arithmetic, conversions."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,30 @@ def test_ids_in_any_order_are_sorted_with_their_weights() -> None:
 
 def test_from_dense_keeps_weights_above_zero() -> None:
     assert SparseEmbedding.from_dense([0, 0.5, 0, 2]).as_dict() == {1: 0.5, 3: 2.0}
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_from_dense_refuses_a_weight_that_is_negative_or_not_finite(weight: float) -> None:
+    with pytest.raises(InputError, match=f"above 0, found {weight} for token id 3"):
+        SparseEmbedding.from_dense(np.array([0, 1, 0, weight], dtype=np.float32))
+
+
+def test_embeddings_made_of_others_are_read_only_and_leave_them_unchanged() -> None:
+    row = np.array([0, 4, 0, 9, 1], dtype=np.float32)
+    embedding = SparseEmbedding.from_dense(row)
+    row[:] = 0
+    made = [embedding, embedding.top(2), embedding.power(0.5)]
+    assert [one.as_dict() for one in made] == [{1: 4, 3: 9, 4: 1}, {1: 4, 3: 9}, {1: 2, 3: 3, 4: 1}]
+    for one in made:
+        assert (one.values.dtype, one.indices.dtype) == (np.float32, np.int32)
+        assert not one.values.flags.writeable and not one.indices.flags.writeable
+
+
+def test_a_power_that_ends_at_zero_or_infinity_is_refused() -> None:
+    embedding = SparseEmbedding.from_dict({5: 1e-30, 6: 1e30})
+    for power, weight in ((2, "0.0 for token id 5"), (-2, "inf for token id 5")):
+        with np.errstate(all="ignore"), pytest.raises(InputError, match=f"found {weight}"):
+            embedding.power(power)
 
 
 def test_tokens_are_sorted_by_weight() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,23 +29,23 @@ _EMPTY: Final = SparseEmbedding.from_dict({})
 
 @dataclass(slots=True)
 class _Window:
-    """Texts that are being encoded: the rows of each batch, and the future of its vectors."""
+    """Texts that are being encoded: the rows of each batch, and a function that waits for its vectors."""
 
     texts: int
-    batches: list[tuple[Sequence[int], Future[list[SparseEmbedding]]]] = field(default_factory=list)
+    batches: list[tuple[Sequence[int], Callable[[], list[SparseEmbedding]]]] = field(default_factory=list)
     process: int = field(default_factory=os.getpid)
 
     def results(self) -> Iterator[SparseEmbedding]:
         """Wait for all batches and yield the vectors in the order of the texts."""
         # A text without any token, if the model adds no special ones, has no batch and no weights.
         vectors = [_EMPTY] * self.texts
-        for rows, future in self.batches:
+        for rows, wait in self.batches:
             if os.getpid() != self.process:
                 raise NotSupportedError(
                     "This iterator of embeddings was started before the process was forked, and its threads "
                     "exist only in the parent. Call embed() in this process."
                 )
-            for row, vector in zip(rows, future.result(), strict=True):
+            for row, vector in zip(rows, wait(), strict=True):
                 vectors[row] = vector
         yield from vectors
 
@@ -110,7 +110,7 @@ def encode_stream(
             else:
                 pool = pool or ThreadPoolExecutor(workers, thread_name_prefix="splade-encode")
                 waiting.append(
-                    _Window(len(item), [(batch.rows, pool.submit(encode, batch)) for batch in work])
+                    _Window(len(item), [(batch.rows, pool.submit(encode, batch).result) for batch in work])
                 )
             if len(waiting) == _MAX_WINDOWS:
                 yield from waiting.popleft().results()
@@ -144,10 +144,8 @@ def _windows(texts: Iterable[str], max_texts: int, max_characters: int) -> Itera
         yield window
 
 
-def _done(result: list[SparseEmbedding]) -> Future[list[SparseEmbedding]]:
-    future: Future[list[SparseEmbedding]] = Future()
-    future.set_result(result)
-    return future
+def _done(vectors: list[SparseEmbedding]) -> Callable[[], list[SparseEmbedding]]:
+    return lambda: vectors
 
 
 def cores() -> int:

@@ -197,11 +197,9 @@ class Session:
         return weights
 
     def _feeds(self, input_ids: IntArray, attention_mask: IntArray) -> dict[str, NDArray[Any]]:
-        arrays = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": np.zeros_like(input_ids),
-        }
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in self._inputs:
+            arrays["token_type_ids"] = np.zeros_like(input_ids)
         return {name: arrays[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
 
 

@@ -617,9 +617,7 @@ def _as_queries(
         for vector in vectors:
             limit = card.query_max_active_dims
             kept = vector if limit is None else vector.top(limit)
-            if card.query_power != 1.0:
-                kept = SparseEmbedding(values=kept.values**card.query_power, indices=kept.indices)
-            yield kept
+            yield kept if card.query_power == 1.0 else kept.power(card.query_power)
 
 
 def _reopened(kind: type[Encoding], arguments: Mapping[str, Any]) -> Encoding:
