@@ -87,7 +87,7 @@ def test_embeddings_made_of_others_are_read_only_and_leave_them_unchanged() -> N
     assert [one.as_dict() for one in made] == [{1: 4, 3: 9, 4: 1}, {1: 4, 3: 9}, {1: 2, 3: 3, 4: 1}]
     for one in made:
         assert (one.values.dtype, one.indices.dtype) == (np.float32, np.int32)
-        assert not one.values.flags.writeable and not one.indices.flags.writeable
+        assert not any(array.flags.writeable for array in (one.values, one.indices))
 
 
 def test_a_power_that_ends_at_zero_or_infinity_is_refused() -> None:
