@@ -193,6 +193,14 @@ def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
         assert f"command_of {name}" in script
 
 
+def test_the_package_names_the_versions_of_python_that_ci_runs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = {line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line}
+    newer = re.search(r"^NEWER_PYTHONS = \((.*)\)$", (ROOT / "noxfile.py").read_text("utf-8"), re.M)
+    assert newer is not None
+    assert named == {project["requires-python"].removeprefix(">="), *re.findall(r'"(.*?)"', newer[1])}
+
+
 def test_ci_and_contributors_run_the_sessions_of_the_noxfile() -> None:
     noxfile = (ROOT / "noxfile.py").read_text("utf-8")
     sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", noxfile, re.M))
