@@ -125,27 +125,27 @@ none ships. nDCG@10, measured once, by exact search over the weights of the int8
     "cpu_round.md": """\
 ## A further round on a CPU
 
-One round was trained on a CPU, from the weights that ship. It does not gain, so nothing of it ships. The pool
-had 4,389 texts, cut at 112 tokens, and 5,001 queries, 3,477 of them with a label: 697 queries, the texts
-nearest to each by BM25, and the queries about these texts, cut once by hand out of a pool with `--share 0.15`.
-One thread of 2 cores beside other work mined the pool in 24 minutes and trained for 60 minutes: 238 steps of
-24 queries and about 90 texts, 21,341 texts in all, an eightieth of what round 4 saw. Training the gains of
-the entries alone, on stored vectors, did not gain either: 0.9074 at best in place of 0.9068, on 1,518
-labelled queries that were held out.
+One round was trained on a CPU, from the weights that ship. It does not gain, so nothing of it ships. The
+pool had 4,389 texts, cut at 112 tokens, and 5,001 queries, 3,477 of them with a label: 697 queries, the
+texts nearest to each by BM25, and the queries about these texts, cut once by hand out of a pool with
+`--share 0.15`. One thread of 2 cores beside other work mined the pool in 24 minutes and trained for 60
+minutes: 238 steps of 24 queries and about 90 texts, 21,341 texts in all, an eightieth of what round 4 saw.
+Training the gains of the entries alone, on stored vectors, did not gain either: 0.9074 at best in place of
+0.9068, on 1,518 labelled queries that were held out.
 
-    python -m model_building.mined_round --pool POOL --start splade_retriever/bundled --out RUN --minutes 60 \\
-        --device cpu --queries 24 --neighbours 8 --listed 4 --frozen 3 --layer-rate 3e-5 --head-rate 2e-4 \\
-        --warm-up 0.05 --floor-from 0.3 --dims-text 85.4 --dims-query 28.2 --text-pressure 4 \\
-        --query-pressure 10 --count-share 0.4 --score-scale 0.6
+    python -m model_building.mined_round --pool POOL --start splade_retriever/bundled --out RUN \\
+        --minutes 60 --device cpu --queries 24 --neighbours 8 --listed 4 --frozen 3 --layer-rate 3e-5 \\
+        --head-rate 2e-4 --warm-up 0.05 --floor-from 0.3 --dims-text 85.4 --dims-query 28.2 \\
+        --text-pressure 4 --query-pressure 10 --count-share 0.4 --score-scale 0.6
 
 New were the formula of the word matches with the IDF of the query, and counts in the scores, as in use. With
 counts the scores of the start are sharper than the teacher's: the divergence from it is 0.31, and 0.19 where
 they are multiplied by 0.6, the best of nine factors.
 
-nDCG@10 in int8 on 8,150 labelled training queries (the mean over 13 sources) among 10,543 texts, cut at
-128 tokens, none of which was in the pool; round 4 had trained on nearly all of them. The interval holds 95% of 2,000 samples of
-the queries, by source. The score of 2% of the queries changes. Each interval contains 0, so the six
-collections were not searched:""",
+nDCG@10 in int8 on 8,150 labelled training queries (the mean over 13 sources) among 10,543 texts, cut at 128
+tokens, none of which was in the pool; round 4 had trained on nearly all of them. The interval holds 95% of
+2,000 samples of the queries, by source. The score of 2% of the queries changes. Each interval contains 0, so
+the six collections were not searched:""",
     "steps.md": """\
 ## Gain of each step
 
