@@ -177,7 +177,8 @@ class SparseEmbedding:
         """
         if not isinstance(exponent, Real) or isinstance(exponent, bool):
             raise InputError(f"power(exponent) has exponent={exponent!r}, expected a number.")
-        values = (self.values**exponent).astype(np.float32, copy=False)
+        with np.errstate(all="ignore"):  # the check below reports it
+            values = (self.values**exponent).astype(np.float32, copy=False)
         _check_weights(self.indices, values)
         return self._of_checked(values, self.indices)
 

@@ -53,7 +53,10 @@ class PythonProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
         child_errors = Connection(os.dup(self._errors.fileno()), readable=False)
         streams = (child_input, child_output, child_errors)
-        self._process = context.Process(target=_run, args=(code, arguments, dict(os.environ), streams))
+        # A daemon is killed with the tests' process, where a failed test left it waiting.
+        self._process = context.Process(
+            target=_run, args=(code, arguments, dict(os.environ), streams), daemon=True
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # where the fork server finds `tests`
             self._process.start()
