@@ -9,6 +9,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Before Haystack and ONNX Runtime are imported: they decide then whether to send usage statistics.
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import pytest
 from hypothesis import settings
 from qdrant_client import QdrantClient

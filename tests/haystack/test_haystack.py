@@ -1,7 +1,6 @@
 """Haystack: its own test suite on the store, pipelines from YAML, embedders for its Qdrant store."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("haystack", reason="needs the extra `haystack`")
-os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 from haystack import Document, Pipeline
 from haystack.dataclasses import ByteStream
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
+from haystack.telemetry import _telemetry as haystack_telemetry
 from haystack.testing.document_store import CountDocumentsByFilterTest, DocumentStoreBaseExtendedTests
 
 from splade_retriever import SparseTextEmbedding
@@ -28,6 +27,10 @@ from splade_retriever.haystack import (
 MODULES = ["splade_retriever.haystack.*"]
 MOON = Document(id="moon", content="The lander reached the Moon.", meta={"year": 2023, "tags": ["a", "b"]})
 TIDES = Document(id="tides", content="Tides follow the Moon.", meta={"year": 1687})
+
+
+def test_the_tests_send_no_usage_statistics_of_haystack() -> None:
+    assert haystack_telemetry.telemetry is None
 
 
 def by_id(document: Document) -> str:
