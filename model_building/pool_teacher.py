@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,8 +132,11 @@ class Vectorizer:
         if file.exists():
             # The file is one that this method wrote, so its types are known.
             kept = torch.load(file, map_location=device, weights_only=False)
+            if not np.array_equal(kept["lengths"], store.lengths):
+                raise SystemExit(f"{file} holds vectors of another pool. Delete it, or pass another --out.")
         else:
-            kept = {"vectors": self._empty(store, queries=queries), "batches": 0}
+            empty = self._empty(store, queries=queries)
+            kept = {"vectors": empty, "lengths": store.lengths, "batches": 0}
         vectors: TeacherVectors = kept["vectors"]
         counted = self.words.of_queries if queries else self.words.of_texts
         saved = time.monotonic()
@@ -145,10 +149,10 @@ class Vectorizer:
                 vectors.dense[places] = self.dense(ids).half()
                 vectors.model.put(places, self.model(ids, mask).float())
             if time.monotonic() - saved > SAVE_EVERY:
-                save_state({"vectors": vectors, "batches": batch + 1}, file)
+                save_state({**kept, "batches": batch + 1}, file)
                 saved = time.monotonic()
                 logger.info("vectors of texts up to %d tokens", ids.shape[1])
-        save_state({"vectors": vectors, "batches": batch + 1}, file)
+        save_state({**kept, "batches": batch + 1}, file)
         return vectors
 
     def _empty(self, store: TokenStore, *, queries: bool) -> TeacherVectors:

@@ -202,6 +202,9 @@ def test_the_teacher_continues_with_the_texts_that_it_has_not_read(
 
     with pytest.raises(KeyboardInterrupt):
         vectorizer.of_queries(store, tmp_path / "vectors.pt")
+    other = TokenStore(np.arange(2000, 2018, dtype=np.uint16), np.array([4, 7, 12, 18]), "cpu")
+    with pytest.raises(SystemExit, match="holds vectors of another pool"):
+        vectorizer.of_queries(other, tmp_path / "vectors.pt")
     dense.end = 10
     resumed = vectorizer.of_queries(store, tmp_path / "vectors.pt")
     read = dense.batches
