@@ -67,8 +67,8 @@ nDCG@10 of each teacher alone, before quantisation; a student can hardly exceed 
 ## Entries that expand texts
 
 An expansion is an entry that has a weight in a text which does not hold it. A quarter of the vocabulary
-makes none in training texts and queries, and some entries make very few. The decoder has no columns for
-those; in a text that holds one, it has a weight by its own position. The last column estimates the share for
+makes none in training texts and queries, and some entries make very few. No other token is related to
+those, so they have a weight only in texts that hold them. The last column estimates the share for
 texts of a new kind: the entries are chosen without one source after the other, and the column shows the
 worst of these. Counted on texts and queries as training reads them, with all entries and the floor of
 the third version of the model; the fourth chose its 21,504 entries in the same way, before punctuation and

@@ -5,8 +5,8 @@
 An expansion is an entry that has a weight in a text which does not hold it. The table shows the share of all
 expansions that the most frequent entries make, in training texts and queries as training reads them. A
 quarter of the vocabulary makes none: names, numbers, rare word pieces, other scripts. An entry that does not
-expand needs no column in the decoder, which is half of the model's multiplications: it has a weight in the
-texts that hold it, by its own positions (`LexicalHead.expanding`).
+expand is related to no other token than its own (`encoding.onnx.related_entries`), so it has a weight only in
+texts that hold it (`LexicalHead.expanding`).
 
 The last column estimates the share for texts of a new kind: the entries are chosen without one source after
 the other, and the column shows the worst of these.
@@ -44,9 +44,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a folder exported with all entries")
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     arguments = parser.parse_args()
-    if not load_model(arguments.model).head.all_expand():
+    head = load_model(arguments.model).head
+    if not bool((head.expanding | head.barred).all()):
         parser.error(
-            f"Model {arguments.model} has columns for some entries only. Export it without --expanding."
+            f"Only some entries of model {arguments.model} expand texts. Export it without --expanding."
         )
     counts = count_expansions(arguments.model / "model.onnx", sample(arguments.data))
     print("\n".join(table(counts)))

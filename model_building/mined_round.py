@@ -333,7 +333,7 @@ class MinedRound:
         stored = np.load(pool / "queries.npz")
         self.labelled = torch.from_numpy(stored["answer"] >= 0).to(device)
         self.model = load_model(start, frozen=recipe.frozen).to(device)
-        self.model.head.expanding = ~self.model.head.barred
+        self.model.head.expand_all()
         self.model.head.floor, self.model.head.count_share = recipe.floor, 0.0
         if not (out / "start.pt").exists():
             save_state(self.model.state_dict(), out / "start.pt")

@@ -107,7 +107,7 @@ class Vectorizer:
     ) -> None:
         self.dense, self.words = dense, words
         self.model = model.requires_grad_(False).eval()
-        self.model.head.expanding = ~self.model.head.barred
+        self.model.head.expand_all()
         self.keep_query, self.query_power, self.bf16 = keep_query, query_power, bf16
 
     def of_texts(self, store: TokenStore, file: Path) -> TeacherVectors:

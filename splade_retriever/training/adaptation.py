@@ -116,7 +116,7 @@ def adapt(
         settings, learning=learning, keep_query=card.query_max_active_dims or settings.keep_query
     )
     expanding = model.head.expanding.numpy().copy()
-    model.head.expanding.copy_(~model.head.barred)  # the corpus may need entries that expanded nothing before
+    model.head.expand_all()  # the corpus may need entries that expanded nothing before
     _train(model, teacher, sections, settings, on_step)
     state = arrays(model.state_dict())
     counts = expansions_of_state(

@@ -43,11 +43,12 @@ def load_model(folder: Path, *, frozen: int = 3) -> Splade:
     encoder = Encoder(len(words))
     encoder.load_state_dict(_encoder_state(stored, words))
     # A barred entry is recognised by its bias, which no training changes.
-    barred = stored.of_entries("entry_bias") == SPECIAL_BIAS
+    barred = stored["entry_bias"] == SPECIAL_BIAS
     model = Splade(encoder, (~barred).float(), frozen)
     model.head.load_state_dict(model.head.state_dict() | _head_state(stored, words))
     model.head.floor = float(stored["floor"]) if "floor" in stored else 0.0
     model.head.count_share = float(stored["count_share"]) if "count_share" in stored else 0.0
+    model.head.related = stored["related"].long()
     return model
 
 
@@ -69,14 +70,13 @@ def _encoder_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
 def _head_state(stored: Stored, words: Tensor) -> dict[str, Tensor]:
     """Return the trained parts of the head; it derives `entries` from the words."""
     length = (words - words.mean(0)).norm(dim=1)
-    expanding = stored["row_of"] < stored["columns"]
     return {
         **stored.linear("head.dense", "dense"),
         **stored.norm("head.norm", "norm"),
-        "log_scale": (stored.of_entries("factor") * length).log(),
-        "bias": stored.of_entries("entry_bias"),
-        "log_gain": stored.of_entries("entry_gain").log(),
-        "expanding": expanding,
+        "log_scale": (stored["factor"] * length).log(),
+        "bias": stored["entry_bias"],
+        "log_gain": stored["entry_gain"].log(),
+        "expanding": stored["expanding"],
     }
 
 
@@ -113,24 +113,11 @@ class Stored:
             )
         return torch.from_numpy(self._constants[name].astype(np.float32))
 
-    def _rows(self, name: str) -> Tensor:
-        """Join blocks of rows, in the order of the vocabulary."""
-        rest = (key.removeprefix(f"{name}_") for key in self._constants if key.startswith(f"{name}_"))
-        starts = sorted(int(start) for start in rest if start.isdigit())
-        return self._in_order(torch.cat([self[f"{name}_{start}"] for start in starts or [0]]))
-
-    def of_entries(self, name: str) -> Tensor:
-        """Return the value of each entry, (vocab,)."""
-        return self._in_order(self[name])
-
-    def _in_order(self, rows: Tensor) -> Tensor:
-        return rows[self["row_of"].long()]
-
     def words(self) -> Tensor:
         """Return the word embeddings, (vocab, hidden)."""
-        table = self._rows("words")
-        if "word_steps_0" in self:
-            table = table * self._rows("word_steps")[:, None]
+        table = self["words"]
+        if "word_steps" in self:
+            table = table * self["word_steps"][:, None]
         return table + self["word_mean"]
 
     def linear(self, graph_name: str, name: str) -> dict[str, Tensor]:

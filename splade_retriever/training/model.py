@@ -9,8 +9,9 @@ Steps of the head, for the hidden state h of the token t:
 4. after training, a weight above 0 of a token of the text gains a share of BM25's count of that token,
    because max pooling forgets how often a token occurs (`LexicalHead.counted`).
 
-An exported model may restrict which entries expand texts (`LexicalHead.expanding`): those have a weight from
-any token, the others only from their own, so the decoder needs no column for them.
+An exported model restricts which entries a token may give a weight: 64 that are related to it
+(`encoding.onnx.related_entries`), its own among them. It may also restrict which entries expand texts at all
+(`LexicalHead.expanding`); the others have a weight only in texts that hold them.
 
 e(v) is the encoder's word embedding, centred, normalised to length 1 and frozen. Because of the skip every
 token matches itself from the first step, as in BM25. The gain g_v starts from the entry's document frequency,
@@ -41,7 +42,7 @@ from splade_retriever.encoding.onnx.bundled_graph import (
 __all__ = ["Encoder", "LexicalHead", "Splade", "saturated"]
 
 _ABSENT = -1e4
-"""Product with an entry that does not occur in the text."""
+"""Product with an entry that may not have a weight in the text."""
 
 
 class Layer(nn.Module):
@@ -135,6 +136,9 @@ class LexicalHead(nn.Module):
     expanding: Tensor
     """Shape (vocab,), bool: entries that may have a weight in any text; the others have one only in texts
     that hold them. In training these are all entries that are not barred; an export may choose fewer."""
+    related: Tensor | None
+    """Shape (vocab, entries): the entries that each token may give a weight, as in the folder that the model
+    was loaded from; None is all that expand, and its own. Training ignores it, an export chooses anew."""
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
@@ -143,6 +147,7 @@ class LexicalHead(nn.Module):
         self.register_buffer("barred", start == 0)
         self.register_buffer("expanding", ~self.barred)
         self.floor = self.count_share = 0.0
+        self.related = None
         self.dense = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
         with torch.no_grad():
@@ -164,9 +169,10 @@ class LexicalHead(nn.Module):
         """Return the bias of each entry, shape (vocab,); it is far below zero for barred entries."""
         return torch.where(self.barred, SPECIAL_BIAS, self.bias)
 
-    def all_expand(self) -> bool:
-        """Return whether all entries that are not barred expand."""
-        return bool((self.expanding | self.barred).all())
+    def expand_all(self) -> None:
+        """Let every entry that is not barred expand, and every token give a weight to each of them."""
+        self.expanding = ~self.barred
+        self.related = None
 
     def gain(self) -> Tensor:
         """Return the gain of each entry, shape (vocab,)."""
@@ -222,9 +228,7 @@ class LexicalHead(nn.Module):
         """Pool to the weights of some entries, (batch, entries), 0 below the floor; None is all entries."""
         chosen = slice(None) if entries is None else entries
         products = (states @ self.entries[chosen].T).amax(1)
-        if not self.all_expand():
-            own = self._at_own_tokens(self._own_products(states, ids), ids)[:, chosen]
-            products = torch.where(self.expanding[chosen], products, own)
+        products = torch.where(self._allowed(ids, self.related)[:, chosen], products, _ABSENT)
         logits = products * self.log_scale[chosen].exp() + self.entry_bias()[chosen]
         weights = torch.log1p(functional.relu(logits)) * self.gain()[chosen]
         return torch.where(weights < self.floor, 0.0, weights)
@@ -237,26 +241,15 @@ class LexicalHead(nn.Module):
         for columns in self.entries.split(block):
             found.append((rows @ columns.T).view(*states.shape[:2], -1).max(1))
         best, where = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-        if not self.all_expand():
-            products = self._own_products(states, ids)
-            own = self._at_own_tokens(products, ids)
-            wins = products == own.gather(1, ids)
-            places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-            at_own = torch.zeros_like(where).scatter_reduce(1, ids, torch.where(wins, places, 0), "amax")
-            best, where = (torch.where(self.expanding, *parts) for parts in ((best, own), (where, at_own)))
+        best = torch.where(self._allowed(ids), best, _ABSENT)
         return best * self.log_scale.exp() + self.entry_bias(), where
 
-    def _at_own_tokens(self, products: Tensor, ids: Tensor) -> Tensor:
-        """Return the largest product of each entry with the states of the entry's tokens, (batch, vocab).
-
-        The product is far below any threshold where a text does not hold the entry.
-        """
-        absent = products.new_full((len(products), len(self.entries)), _ABSENT)
-        return absent.scatter_reduce(1, ids, products, "amax")
-
-    def _own_products(self, states: Tensor, ids: Tensor) -> Tensor:
-        """Return the product of each token's state with its own embedding, (batch, tokens)."""
-        return (states * functional.embedding(ids, self.entries)).sum(2)
+    def _allowed(self, ids: Tensor, related: Tensor | None = None) -> Tensor:
+        """Mark the entries that may have a weight in each text, (batch, vocab)."""
+        marked = torch.zeros(len(ids), len(self.entries), dtype=torch.bool, device=ids.device)
+        if related is not None:
+            return marked.scatter(1, related.to(ids.device)[ids].flatten(1), True)
+        return marked.scatter(1, ids, True) | self.expanding
 
 
 class Splade(nn.Module):

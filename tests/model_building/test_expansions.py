@@ -22,7 +22,7 @@ from tests.model_building.sample import Made, dense_rows
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_model_that_leaves_columns_out_has_no_expansions_to_count(
+def test_a_model_of_which_some_entries_expand_has_no_expansions_to_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["expansions", "--model", str(bundled_folder())])
@@ -30,7 +30,7 @@ def test_a_model_that_leaves_columns_out_has_no_expansions_to_count(
     with pytest.raises(SystemExit):
         expansions.main()
 
-    assert "has columns for some entries only" in capsys.readouterr().err
+    assert "Only some entries of model" in capsys.readouterr().err
 
 
 def test_expansions_are_counted_on_texts_that_do_not_hold_the_entry(made: Made) -> None:

@@ -18,6 +18,7 @@ from model_building.expansions import most_expanding
 from model_building.minilm import minilm_encoder
 from model_building.train import UNUSED, start_weights, word_idf
 from splade_retriever import SparseTextEmbedding
+from splade_retriever.encoding.onnx.bundled_graph import related_of_state
 from splade_retriever.encoding.session import Session
 from splade_retriever.errors import InputError
 from splade_retriever.training import load_model
@@ -37,6 +38,7 @@ def expected(made: Made) -> dict[str, np.ndarray]:
         minilm_encoder(), start_weights(word_idf(counted["frequency"], int(counted["documents"])))
     ).eval()
     model.load_state_dict(torch.load(made.run / "checkpoint.pt")["model"])
+    model.head.related = torch.from_numpy(related_of_state(weights_of(made.run), 0.0).astype(np.int64))
     tokenizer = SparseTextEmbedding(str(made.model), lazy_load=True).tokenizer
     texts = [text for _, text in passages()[-6:]] + ["moon"]
     with torch.no_grad():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -79,16 +79,10 @@ class GraphBuilder:
 
     def reduce_max(self, values: str, *axes: int, keepdims: bool = False) -> str:
         """Take the maximum along some axes."""
-        return self._reduce("ReduceMax", values, *axes, keepdims=keepdims)
-
-    def _reduce(
-        self, kind: Literal["ReduceMax", "ReduceMin"], values: str, *axes: int, keepdims: bool = False
-    ) -> str:
-        """Take the maximum or the minimum along some axes."""
         if self.opset < 18:
-            return self.op(kind, values, axes=list(axes), keepdims=int(keepdims))
+            return self.op("ReduceMax", values, axes=list(axes), keepdims=int(keepdims))
         axes_name = self.put("axes_" + "_".join(map(str, axes)), np.array(axes, dtype=np.int64))
-        return self.op(kind, values, axes_name, keepdims=int(keepdims))
+        return self.op("ReduceMax", values, axes_name, keepdims=int(keepdims))
 
     def reduce_sum(self, values: str, axis: int) -> str:
         """Add up along an axis, which is removed."""
@@ -132,10 +126,8 @@ class GraphBuilder:
         return self._codes[values, axes]
 
     def _quantised(self, values: str, *axes: int, width: int | None) -> Codes:
-        highest, lowest = (
-            self._reduce(kind, values, *axes, keepdims=True) for kind in ("ReduceMax", "ReduceMin")
-        )
-        largest = self.op("Max", highest, self.op("Neg", lowest), self.put("tiny", np.float32(1e-12)))
+        largest = self.reduce_max(self.op("Abs", values), *axes, keepdims=True)
+        largest = self.op("Max", largest, self.put("tiny", np.float32(1e-12)))
         scale = self.op("Div", largest, self.put("steps", np.float32(127)))
         if width is not None and self.opset >= _OPSET_OF_BLOCKS:
             # The rows of all products are the tokens of the same texts.
@@ -189,20 +181,43 @@ class GraphBuilder:
             blocks: Names of the codes, (hidden, block), and scales, (block,), of each block of columns.
         """
         left, middle = self.text_codes(states), self._unit_and_middle()[1]
-        halves = self._halves(left.codes)
+        halves = self.op("Reshape", *self._even(left.codes))
         maxima = [self.reduce_max(self.op("MatMulInteger", halves, codes, middle), 1) for codes, _ in blocks]
+        scales = self.op("Concat", *(scale for _, scale in blocks), axis=0)
+        return self._scaled(maxima, scales, left.scale)
+
+    def int8_pooled_by_text(self, states: str, parts: Sequence[str], scales: str) -> str:
+        """Multiply the tokens of each text with the columns of this text and keep the largest products.
+
+        Args:
+            states: Shape (batch, tokens, hidden), padding replaced.
+            parts: Names of the codes of some of the columns, (batch, hidden, part).
+            scales: Scales of all columns, (batch, columns).
+
+        Returns:
+            Name of the products, (batch, columns).
+        """
+        left, middle = self.text_codes(states), self._unit_and_middle()[1]
+        even, halves = self._even(left.codes)
+        products = (self.op("MatMulInteger", even, codes, middle) for codes in parts)
+        maxima = [self.reduce_max(self.op("Reshape", product, halves), 1) for product in products]
+        return self._scaled(maxima, scales, left.scale)
+
+    def _scaled(self, maxima: Sequence[str], scales: str, text_scale: str) -> str:
+        """Turn sums of codes, each (2 batch, part), one row for each half of a text, into products."""
         sums = self.op("Cast", self.op("Concat", *maxima, axis=1), to=TensorProto.FLOAT)
         sums = self.op("Max", *(self._every_second(sums, start) for start in (0, 1)))
-        scales = self.op("Concat", *(scale for _, scale in blocks), axis=0)
         column = self.put("text_column", np.array([-1, 1], dtype=np.int64))
-        return self.op("Mul", self.op("Mul", sums, scales), self.op("Reshape", left.scale, column))
+        return self.op("Mul", self.op("Mul", sums, scales), self.op("Reshape", text_scale, column))
 
-    def _halves(self, codes: str) -> str:
-        """Split each text of (batch, tokens, hidden) in two, (2 batch, half of the tokens, hidden).
+    def _even(self, codes: str) -> tuple[str, str]:
+        """Repeat the first of an odd number of tokens, which does not change a maximum.
 
-        An odd number of tokens is made even by repeating the first one, which does not change a maximum. ONNX
-        Runtime (1.32) computes the maximum over the first of two axes, as which it reads a batch of one,
-        three times more slowly than over the middle of three.
+        Returns:
+            Names of the codes, (batch, tokens, hidden), and of a shape for them and their products, which
+            splits each text in two: (2 batch, half of the tokens, any). ONNX Runtime (1.32) computes the
+            maximum over the first of two axes, as which it reads a batch of one, three times more slowly than
+            over the middle of three.
         """
         zero, one, two = (self.put(f"index_{n}", np.array([n], dtype=np.int64)) for n in (0, 1, 2))
         tokens = self.op("Slice", self.op("Shape", codes), one, two, zero)
@@ -210,7 +225,7 @@ class GraphBuilder:
         even = self.op("Concat", codes, self.op("Slice", codes, zero, odd, one), axis=1)
         half = self.op("Div", self.op("Add", tokens, odd), two)
         rest = self.put("rest", np.array([-1], dtype=np.int64))
-        return self.op("Reshape", even, self.op("Concat", rest, half, zero, axis=0))
+        return even, self.op("Concat", rest, half, zero, axis=0)
 
     def _every_second(self, rows: str, start: int) -> str:
         """Return every second row of a matrix, from `start` on."""

@@ -8,24 +8,22 @@ vector, up to the rounding of 8-bit codes, whose scale is that of a token instea
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Final
 
 import onnx
 from onnx import helper
 
+from splade_retriever.encoding.onnx.bundled_graph import POOLED_IDS, POOLED_STATES, POOLED_WEIGHTS
 from splade_retriever.errors import ModelGraphError
 
 __all__ = ["token_graph"]
-
-_DATA_INPUT: Final = {"Identity": 0, "ScatterElements": 0, "Where": 2}
-"""Operators that change some weights of a text by its tokens, and which of their inputs the weights are."""
 
 
 def token_graph(source: Path) -> bytes:
     """Return a graph that maps one text, (1, tokens), to the weights of each token, (tokens, vocab).
 
-    Weights that are given to a token of the text alone, such as its count, are left out.
+    Counts of tokens, which are added to the weights of a complete text, are left out.
 
     Args:
         source: A graph that `rewrite` or `bundled_graph` wrote, with its weights inside the file.
@@ -35,24 +33,18 @@ def token_graph(source: Path) -> bytes:
     """
     model = onnx.load(str(source))
     graph = model.graph
-    states = _states(graph)
-    if states is None:
+    made = {name for node in graph.node for name in node.output}
+    pooled = POOLED_WEIGHTS if POOLED_WEIGHTS in made else str(graph.output[0].name)
+    states = POOLED_STATES if POOLED_STATES in made else _states(graph)
+    if states is None or _reads_inputs(graph, states, pooled):
         raise ModelGraphError(
             f"{source} pools its tokens in another way than graphs of this package, so it does not show "
             "which token a weight comes from. Use the ONNX export that ends in logits."
         )
-    split = f"{states}_by_token"
-    after = _depending_on(graph, states)
-    pooled = _pooled_weights(graph, states, after)
-    for node in graph.node:
-        if node.output[0] in after:
-            for place, name in enumerate(node.input):
-                if name == states:
-                    node.input[place] = split
-    kept = _needed(graph, pooled, split, states)
+    for name in {states, POOLED_IDS} & made:
+        _split(graph, name)
+    kept = _needed(graph, pooled)
     nodes = [node for node in graph.node if node.output[0] in kept]
-    place = next(n for n, node in enumerate(nodes) if node.output[0] == states)
-    nodes.insert(place + 1, helper.make_node("Transpose", [states], [split], perm=[1, 0, 2]))
     nodes.append(helper.make_node("Identity", [pooled], ["token_weights"]))
     del graph.node[:]
     graph.node.extend(nodes)
@@ -67,6 +59,18 @@ def token_graph(source: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _split(graph: onnx.GraphProto, name: str) -> None:
+    """Make a text of each token: (1, tokens, ...) becomes (tokens, 1, ...) for all that read it."""
+    split = f"{name}_by_token"
+    for node in graph.node:
+        for place, read in enumerate(node.input):
+            if read == name:
+                node.input[place] = split
+    swap = [1, 0] if name == POOLED_IDS else [1, 0, 2]
+    place = next(n for n, node in enumerate(graph.node) if name in node.output)
+    graph.node.insert(place + 1, helper.make_node("Transpose", [name], [split], perm=swap))
+
+
 def _states(graph: onnx.GraphProto) -> str | None:
     """Return the states of the tokens without padding: what `GraphBuilder.without_padding` returns."""
     made_by = {name: node for node in graph.node for name in node.output}
@@ -78,40 +82,21 @@ def _states(graph: onnx.GraphProto) -> str | None:
     return None
 
 
-def _depending_on(graph: onnx.GraphProto, states: str) -> set[str]:
-    names = {states}
-    for node in graph.node:
-        if names.intersection(node.input):
-            names.update(node.output)
-    return names - {states}
+def _reads_inputs(graph: onnx.GraphProto, states: str, pooled: str) -> bool:
+    """Return whether the weights are made of the inputs by another way than the states of the tokens."""
+    kept = _needed(graph, pooled, without={states, POOLED_IDS})
+    inputs = {entry.name for entry in graph.input} - {tensor.name for tensor in graph.initializer}
+    return any(inputs.intersection(node.input) for node in graph.node if node.output[0] in kept)
 
 
-def _pooled_weights(graph: onnx.GraphProto, states: str, after: set[str]) -> str:
-    """Return the last weights before the output that come from the states and nothing else."""
-    made_by = {name: node for node in graph.node for name in node.output}
-    of_tokens = {entry.name for entry in graph.input}
-    for node in graph.node:
-        if of_tokens.intersection(node.input) and not after.intersection(node.output):
-            of_tokens.update(node.output)
-    of_tokens.discard(states)
-    for node in graph.node:
-        if node.output[0] in after and of_tokens.intersection(node.input):
-            of_tokens.update(node.output)
-    name = str(graph.output[0].name)
-    while name in of_tokens:
-        node = made_by[name]
-        name = node.input[_DATA_INPUT.get(node.op_type, 0)]
-    return name
-
-
-def _needed(graph: onnx.GraphProto, *names: str) -> set[str]:
+def _needed(graph: onnx.GraphProto, *names: str, without: Collection[str] = ()) -> set[str]:
     made_by = {name: node for node in graph.node for name in node.output}
     needed: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         node = made_by.get(name)
-        if node is None or node.output[0] in needed:
+        if node is None or name in without or node.output[0] in needed:
             continue
         needed.update(node.output)
         waiting.extend(node.input)
