@@ -151,13 +151,7 @@ def _build(
     for layer in range(LAYERS):
         hidden = _layer(net, f"encoder.layers.{layer}", hidden, real)
     head = HeadNodes(net, words, floor)
-    weights = head.weights(head.states(hidden))
-    if floor:
-        none, lowest = (
-            builder.put(name, np.float32(value)) for name, value in (("none", 0.0), ("floor", floor))
-        )
-        weights = builder.op("Where", builder.op("Less", weights, lowest), none, weights)
-    weights = builder.op("Identity", weights, result=POOLED_WEIGHTS)
+    weights = builder.op("Identity", head.weights(head.states(hidden)), result=POOLED_WEIGHTS)
     if count_share:
         weights = head.counted(weights, count_share)
     builder.op("Identity", weights, result="weights")
@@ -229,11 +223,11 @@ class HeadNodes:
     Args:
         net: The graph under construction.
         words: The word embeddings.
-        floor: Lighter weights become 0 afterwards; entries are related by the weights above it.
+        floor: Lighter weights become 0.
     """
 
     def __init__(self, net: Net, words: WordTable, floor: float) -> None:
-        self._net, self._builder, self._words = net, net.builder, words
+        self._net, self._builder, self._words, self._floor = net, net.builder, words, floor
         state = net.state
         bias = np.where(barred(state), SPECIAL_BIAS, state["head.bias"])
         self._vocab = len(bias)
@@ -274,6 +268,9 @@ class HeadNodes:
         )
         logits = builder.op("Add", builder.op("Mul", self._words.pooled(states, entries), factor), bias)
         weights = builder.op("Mul", builder.activation(logits, "log1p"), gain)
+        if self._floor:
+            none, floor = builder.put("none", np.float32(0)), builder.put("floor", np.float32(self._floor))
+            weights = builder.op("Where", builder.op("Less", weights, floor), none, weights)
         return builder.op("ScatterElements", nothing, entries, weights, axis=1)
 
     def counted(self, weights: str, share: float) -> str:

@@ -125,8 +125,14 @@ def text_entries(builder: GraphBuilder, related: str, ids: str, *, vocab: int) -
         builder.op("Reshape", builder.op("Slice", places, row, end, zero), flat)
         for row, end in ((zero, one), (one, two))
     )
-    counts = builder.reduce_sum(builder.op("Cast", marks, to=TensorProto.INT32), 1)
-    counts = builder.op("Cast", counts, to=TensorProto.INT64)
+    counts = builder.op(
+        "ScatterElements",
+        builder.op("Expand", start, texts),
+        text,
+        builder.op("Expand", step, builder.op("Shape", text)),
+        axis=0,
+        reduction="add",
+    )
     width = builder.reduce_max(counts, 0, keepdims=True)
     width = builder.op("Add", width, builder.op("Mod", width, two))
 
