@@ -138,7 +138,7 @@ class LexicalHead(nn.Module):
     that hold them. In training these are all entries that are not barred; an export may choose fewer."""
     related: Tensor | None
     """Shape (vocab, entries): the entries that each token may give a weight, as in the folder that the model
-    was loaded from; None is all that expand, and its own. Training ignores it, an export chooses anew."""
+    was loaded from; None is all that expand, and its own. Training ignores it, an export chooses again."""
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
