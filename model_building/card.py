@@ -227,7 +227,8 @@ def card(record: Path, model: Path) -> str:
 - model.onnx: {file.stat().st_size / 1e6:.1f} MB, {facts["precision"]}
 - weights below {facts.get("floor", 0.0):g} are 0
 - a token of the text gains {facts.get("count_share", 0.0):g} x its gain x BM25's count (`LexicalHead`)
-- a token gives a weight to at most {RELATED} entries, those nearest to its embedding (`related_entries.py`)
+- an entry has a weight only in texts with a token that it is related to: each token has at most {RELATED}
+  related entries, those nearest to its embedding (`encoding/onnx/related_entries.py`)
 {_expanding(facts)}- a query keeps its {kept} heaviest weights, each to the power of {power:g}
 - special tokens add nothing: a text without a token that the model knows has an empty vector
 - ligatures, full-width letters and other compatibility forms are read as plain letters (Unicode NFKC)
