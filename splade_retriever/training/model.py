@@ -9,9 +9,10 @@ Steps of the head, for the hidden state h of the token t:
 4. after training, a weight above 0 of a token of the text gains a share of BM25's count of that token,
    because max pooling forgets how often a token occurs (`LexicalHead.counted`).
 
-An exported model restricts which entries a token may give a weight: 64 that are related to it
-(`encoding.onnx.related_entries`), its own among them. It may also restrict which entries expand texts at all
-(`LexicalHead.expanding`); the others have a weight only in texts that hold them.
+In an exported model an entry has a weight only in texts with a token that it is related to: each token has at
+most 64 related entries, its own among them (`encoding.onnx.related_entries`). An export may also restrict
+which entries expand texts at all (`LexicalHead.expanding`); the others have a weight only in texts that hold
+them.
 
 e(v) is the encoder's word embedding, centred, normalised to length 1 and frozen. Because of the skip every
 token matches itself from the first step, as in BM25. The gain g_v starts from the entry's document frequency,
@@ -137,8 +138,8 @@ class LexicalHead(nn.Module):
     """Shape (vocab,), bool: entries that may have a weight in any text; the others have one only in texts
     that hold them. In training these are all entries that are not barred; an export may choose fewer."""
     related: Tensor | None
-    """Shape (vocab, entries): the entries that each token may give a weight, as in the folder that the model
-    was loaded from; None is all that expand, and its own. Training ignores it, an export chooses again."""
+    """Shape (vocab, entries): the entries related to each token, as in the folder that the model was loaded
+    from; None is all that expand, and its own. Training ignores it, an export chooses again."""
 
     def __init__(self, words: Tensor, start: Tensor) -> None:
         super().__init__()
