@@ -14,7 +14,7 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from qdrant_client import QdrantClient
 
 from tests.qdrant_server import (
@@ -40,12 +40,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose where temporary folders are, and how many examples hypothesis tries."""
+    """Choose where temporary folders are, and what hypothesis tries and allows."""
     if "TMPDIR" not in os.environ and _has_room(_MEMORY):
         os.environ["TMPDIR"] = _MEMORY
         tempfile.tempdir = None  # it is looked up again
-    settings.register_profile("quick", max_examples=30)
-    settings.load_profile("default" if config.getoption("--slow") else "quick")
+    # Before transformers is imported: it copies the code of trusted models to the user's cache folder.
+    os.environ["HF_MODULES_CACHE"] = modules = tempfile.mkdtemp(prefix="modules-")
+    config.add_cleanup(lambda: shutil.rmtree(modules, ignore_errors=True))
+    any_machine = settings(
+        # A busy machine fails no test; a fixture that each example shares is meant to be shared.
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.register_profile("quick", any_machine, max_examples=30)
+    settings.register_profile("complete", any_machine, max_examples=100)
+    settings.load_profile("complete" if config.getoption("--slow") else "quick")
     gc.disable()  # until the tests are collected: modules stay
 
 

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 from rich.console import Console
@@ -76,7 +76,6 @@ def test_each_token_is_classified_as_literal_or_expanded_on_each_side() -> None:
     }
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
     st.dictionaries(st.integers(0, 50), st.floats(0.125, 8, width=32)),
@@ -218,7 +217,6 @@ def test_punctuation_is_never_marked(model: SparseTextEmbedding) -> None:
     assert set(marked(found)) <= {"it", "really"}
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_marks_ascend_never_overlap_and_the_pieces_are_the_text(
     model: SparseTextEmbedding, text: str

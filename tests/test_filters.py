@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
@@ -151,7 +151,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[SpladeIndex]:
     opened.client.close()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(metadatas=st.lists(documents, min_size=1, max_size=6), asked=st.lists(filters, min_size=1, max_size=8))
 def test_the_engine_finds_the_documents_that_match_in_plain_python(
     index: SpladeIndex, metadatas: list[dict[str, Any]], asked: list[dict[str, Any]]

@@ -283,7 +283,7 @@ def parts_of(condition: Any) -> Iterator[Any]:
 
 # -- the tests -----------------------------------------------------------------------------------------------
 
-often = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+often = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def test_every_kind_of_condition_and_match_is_generated() -> None:
@@ -292,7 +292,6 @@ def test_every_kind_of_condition_and_match_is_generated() -> None:
 
     @settings(
         max_examples=600,
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

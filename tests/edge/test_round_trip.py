@@ -32,7 +32,7 @@ payloads = st.dictionaries(st.text(max_size=8), values, max_size=5)
 ids = st.integers(0, 2**64 - 1) | st.uuids().map(str)
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 sparse = st.dictionaries(st.integers(0, 2**32 - 1), float32, min_size=1, max_size=8)
-often = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+often = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 def with_payload(id: Any, payload: Any) -> models.PointStruct:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splade_retriever import SparseTextEmbedding
@@ -48,11 +48,7 @@ def opened(folder: Path) -> SparseTextEmbedding:
 
 
 @given(name=st.sampled_from(CONFIGS), content=values)
-@settings(
-    deadline=None,
-    max_examples=3 * settings().max_examples,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=3 * settings().max_examples)
 def test_json_files_with_any_values_open_or_raise_a_splade_error(
     folder: Path, name: str, content: object
 ) -> None:
@@ -70,7 +66,7 @@ def test_json_files_with_any_values_open_or_raise_a_splade_error(
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 def test_files_with_any_bytes_raise_a_splade_error(folder: Path, content: bytes) -> None:
     for name in ("card.json", "tokenizer.json"):
         before = (folder / name).read_bytes() if (folder / name).is_file() else None

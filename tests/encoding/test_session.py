@@ -103,7 +103,7 @@ def test_the_activation_is_applied_outside_too(model: Path, unpooled: Session) -
     np.testing.assert_allclose(twice, np.log1p(unpooled.weights(IDS, MASK)), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(extra=st.integers(0, 9), order=st.permutations(range(4)))
 def test_order_and_padding_never_change_a_vector_pooled_outside(
     unpooled: Session, extra: int, order: Any

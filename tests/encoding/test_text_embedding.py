@@ -53,7 +53,7 @@ def assert_same(one: SparseEmbedding, two: SparseEmbedding, tolerance: float = T
 
 
 @given(data=st.data(), texts=st.lists(sentences, min_size=1, max_size=8))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_a_vector_depends_only_on_its_text(
     model: SparseTextEmbedding, data: st.DataObject, texts: list[str]
 ) -> None:
@@ -77,7 +77,7 @@ def test_padding_never_changes_the_vector(model: SparseTextEmbedding) -> None:
 
 
 @given(sentences)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_vector_is_the_maximum_over_tokens_of_log1p_of_the_positive_logits(
     tiny: SparseTextEmbedding, text: str
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import splade_retriever
@@ -29,7 +29,6 @@ def of_8_tokens() -> Tokenizer:
 
 
 @given(st.lists(texts, max_size=6))
-@settings(deadline=None)
 def test_truncated_ids_equal_the_start_of_the_complete_tokenisation(
     of_8_tokens: Tokenizer, texts: list[str]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -94,7 +94,6 @@ def judged_rankings(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, di
     return {q: draw(st.lists(ids, unique=True)) for q in queries}, judged
 
 
-@settings(deadline=None)
 @given(case=judged_rankings())
 def test_the_measures_are_their_formulas(
     case: tuple[dict[str, list[str]], dict[str, dict[str, int]]],
@@ -312,7 +311,6 @@ def test_bm25s_is_optional_without_bm25(tmp_path: Path, monkeypatch: pytest.Monk
 # -- baselines -----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=40), k=st.integers(1, 50))
 def test_the_best_rows_are_the_first_of_a_stable_sort(scores: list[int], k: int) -> None:
     array = np.array(scores, dtype=np.float32)

@@ -1,6 +1,8 @@
 """Tiny random checkpoints of each family, saved as transformers and sentence-transformers save them."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,13 @@ def word_pieces() -> tokenizers.Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return trained(tokenizer, trainers.WordPieceTrainer(vocab_size=500, special_tokens=SPECIAL))
+    words = counted_words(tokenizer)
+    letters = sorted(set("".join(words)))
+    entries = dict.fromkeys([*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words])
+    tokenizer.model = models.WordPiece(
+        {entry: number for number, entry in enumerate(entries)}, unk_token="[UNK]"
+    )
+    return with_marks(tokenizer)
 
 
 def byte_pairs() -> tokenizers.Tokenizer:
@@ -57,8 +65,11 @@ def byte_pairs() -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL, initial_alphabet=alphabet)
-    return trained(tokenizer, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return with_marks(tokenizer)
 
 
 def unigrams() -> tokenizers.Tokenizer:
@@ -68,16 +79,35 @@ def unigrams() -> tokenizers.Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=400, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False
-    )
-    return trained(tokenizer, trainer)
+    words = counted_words(tokenizer)
+    letters = sorted(set("".join(words)))
+    scores = dict.fromkeys(SPECIAL, 0.0) | dict.fromkeys(letters, -9.0)
+    scores |= {word: math.log(count / words.total()) for word, count in words.items() if len(word) > 1}
+    tokenizer.model = models.Unigram(list(scores.items()), unk_id=SPECIAL.index("[UNK]"))
+    return with_marks(tokenizer)
 
 
-def trained(tokenizer: tokenizers.Tokenizer, trainer: Any) -> tokenizers.Tokenizer:
+def counted_words(tokenizer: tokenizers.Tokenizer) -> Counter[str]:
+    """Count the words of the texts, as a tokenizer splits them.
+
+    Vocabularies are made of these: those of the trainers of WordPiece and Unigram differ from run to run.
+    """
+    words: Counter[str] = Counter()
+    for text in texts():
+        normalized = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized))
+    return words
+
+
+def texts() -> Sequence[str]:
+    """The texts of every comparison; their package needs PyTorch."""
     from splade_retriever.exporting.texts import TEXTS
 
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    return TEXTS
+
+
+def with_marks(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -93,8 +123,8 @@ def save_checkpoint(folder: Path, family: str = "Bert", *, network: Any = None, 
     import transformers
 
     backend = TOKENIZERS.get(family, word_pieces)()
+    torch.manual_seed(0)
     if network is None:
-        torch.manual_seed(0)
         settings = {**FAMILIES[family], "vocab_size": backend.get_vocab_size(), **config}
         network = getattr(transformers, f"{family}ForMaskedLM")(
             getattr(transformers, f"{family}Config")(**settings)

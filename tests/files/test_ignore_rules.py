@@ -20,7 +20,7 @@ PATTERNS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=PATTERNS, parts=st.lists(PARTS, min_size=1, max_size=3))
 def test_a_path_is_ignored_if_git_ignores_it(repository: Path, lines: list[str], parts: list[str]) -> None:
     rules = IgnoreRules().with_lines(lines, Path("."))

@@ -45,7 +45,7 @@ def test_a_megabyte_on_one_line_is_cut_within_the_limit(text: str) -> None:
     assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(alphabet="ab .!\n\t。é", max_size=400))
 def test_no_text_is_lost_and_no_passage_exceeds_the_limit(text: str) -> None:
     splitter = Splitter(WORDS, 16)

@@ -77,7 +77,7 @@ def by_hand(states: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndar
     return np.log1p(np.maximum(logits, 0)).max(1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     threshold=st.floats(-1, 6),

@@ -185,7 +185,7 @@ def test_onnx_runtime_still_fuses_what_it_fused_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "screened", "int8"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     extra=st.integers(0, 20),
@@ -369,7 +369,7 @@ def test_an_incomplete_download_is_refused(copied: Path, kept: Any) -> None:
         pooled_graph(copied)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
     path = tmp_path_factory.mktemp("bytes") / "model.onnx"
@@ -378,7 +378,7 @@ def test_arbitrary_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, c
         pooled_graph(path)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 255), min_size=1, max_size=3), st.booleans())
 def test_a_damaged_file_is_refused_or_still_a_graph(
     model: Path, tmp_path_factory: pytest.TempPathFactory, damage: dict[int, int], int8: bool
