@@ -23,6 +23,7 @@ from splade_retriever.errors import InputError, ModelOutputError
 from splade_retriever.exporting.network import (
     MAX_FILE_BYTES,
     check_code,
+    check_vocabulary,
     export_graph,
     load_network,
     load_tokenizer,
@@ -152,6 +153,7 @@ class _Exporter:
         with quiet():
             network = load_network(network_folder, trust_remote_code=self.trust_remote_code)
             tokenizer = load_tokenizer(network_folder, trust_remote_code=self.trust_remote_code)
+        check_vocabulary(network, tokenizer, network_folder)
         # `save_pretrained` would write the settings of the last call; an export has no padding or truncation.
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,15 @@ from splade_retriever.encoding.model_root import ModelRoot
 from splade_retriever.errors import ModelFilesError, ModelGraphError
 from splade_retriever.validation import type_name
 
-__all__ = ["MAX_FILE_BYTES", "check_code", "export_graph", "load_network", "load_tokenizer", "quiet"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "check_code",
+    "check_vocabulary",
+    "export_graph",
+    "load_network",
+    "load_tokenizer",
+    "quiet",
+]
 
 MAX_FILE_BYTES: Final = 1_900_000_000
 """An ONNX file holds up to 2 GB; weights of a larger network are in a file beside it."""
@@ -93,6 +102,22 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
             f"model whose tokenizer is one of the tokenizers library."
         )
     return tokenizer
+
+
+def check_vocabulary(network: Any, tokenizer: Any, folder: Path) -> None:
+    """Check that the network knows every token that the tokenizer can return.
+
+    Raises:
+        ModelFilesError: If it has no word embedding for one of them.
+    """
+    embeddings = int(network.config.vocab_size)
+    token, largest = max(tokenizer.get_vocab().items(), key=itemgetter(1))
+    if largest >= embeddings:
+        raise ModelFilesError(
+            f"The tokenizer in {folder} returns ids up to {largest} ({token!r}), but its network has word "
+            f"embeddings for ids up to {embeddings - 1}. Pass the tokenizer that the network was trained "
+            f"with, or call network.resize_token_embeddings({largest + 1}), train, and save both again."
+        )
 
 
 def export_graph(network: Any, path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> None:

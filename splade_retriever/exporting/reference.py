@@ -60,15 +60,21 @@ def reference(
         trust_remote_code: Whether the model's own code may run.
 
     Raises:
-        ModelFilesError: If sentence-transformers cannot open the folder.
+        ModelFilesError: If the network fails, or sentence-transformers cannot open the folder.
     """
     if (folder / "modules.json").is_file():
         return _of_sentence_transformers(folder, card, texts, trust_remote_code=trust_remote_code)
     rows = []
     for text in texts:
         batch = tokenizer(text, truncation=True, max_length=card.max_length, return_tensors="pt")
-        with torch.no_grad():
-            logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        try:
+            with torch.no_grad():
+                logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        except Exception as error:
+            raise ModelFilesError(
+                f"The network in {folder} fails on a text of {batch['input_ids'].shape[1]} tokens in "
+                f"PyTorch: {type(error).__name__}: {error}"
+            ) from error
         mask: NDArray[np.int64] = batch["attention_mask"].numpy()
         rows.append(max_pool(logits.float().numpy(), mask, activation=card.activation))
     documents = np.concatenate(rows)
