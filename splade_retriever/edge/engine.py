@@ -144,7 +144,7 @@ def _acquire(location: str | Path, *, create: bool, read_only: bool) -> _Engine:
     with _registry.lock:
         key = _key(location)
         shared = None if key is None else _registry.engines.get(key)
-        if shared is not None and not shared.client.closed:
+        if shared is not None and _answers(shared.client):
             shared.users += 1
             return shared
         client = EdgeClient(location, create=create, read_only=read_only)
@@ -154,6 +154,11 @@ def _acquire(location: str | Path, *, create: bool, read_only: bool) -> _Engine:
         if engine.key is not None:
             _registry.engines[engine.key] = engine
         return engine
+
+
+def _answers(client: EdgeClient | EdgeProcess) -> bool:
+    """Return whether a client can be shared: it is open, and its child was not killed."""
+    return not client.closed and not (isinstance(client, EdgeProcess) and client.ended)
 
 
 def _release(engine: _Engine) -> None:

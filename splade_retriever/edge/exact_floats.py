@@ -4,7 +4,8 @@ The engine, and so a server, keeps payloads as JSON and parses the numbers with 
 division. About a fifth of the floats with 16 or 17 digits change in the last bits, and again each time the
 engine rewrites their payload. Next to such a float, a payload gets a key with its exact value as a string,
 which reading removes: {"price": 0.30000000000000004, "price#exact": "f64:0.30000000000000004"}. Filters
-accept all values that the engine may hold for a bound.
+accept all values that the engine may hold for a bound. A key of the user that is named like this stays: its
+float then has no exact value, and a string that starts like one is stored with "f64:" before it.
 """
 
 import json
@@ -57,13 +58,20 @@ def with_exact_floats(payload: Mapping[str, Any], *, merged: bool = False) -> di
     """
     stored: dict[str, Any] = {}
     for key, value in payload.items():
-        stored[key] = _inside(value)
+        stored[key] = _PREFIX + value if _is_companion(key, value) else _inside(value)
+        if key + _SUFFIX in payload:
+            continue
         exact = _exact(value)
         if exact is not None:
             stored[key + _SUFFIX] = _PREFIX + json.dumps(exact)
         elif merged and isinstance(value, float | list):
             stored[key + _SUFFIX] = _PREFIX
     return stored
+
+
+def _is_companion(key: str, value: Any) -> bool:
+    """Return whether an entry has the form in which the exact value of another one is stored."""
+    return key.endswith(_SUFFIX) and isinstance(value, str) and value.startswith(_PREFIX)
 
 
 def _inside(value: Any) -> Any:
@@ -90,7 +98,10 @@ def without_exact_floats(stored: Any) -> Any:
         return stored
     payload = {}
     for key, value in stored.items():
-        if key.endswith(_SUFFIX) and isinstance(value, str) and value.startswith(_PREFIX):
+        if _is_companion(key, value):
+            own = value[len(_PREFIX) :]
+            if own.startswith(_PREFIX):
+                payload[key] = own
             continue
         found = stored.get(key + _SUFFIX)
         value = without_exact_floats(value)  # noqa: PLW2901 - the same value, restored

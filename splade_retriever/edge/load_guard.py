@@ -16,7 +16,13 @@ __all__ = ["load_fault"]
 _TIMEOUT_S: Final = 60.0
 _BYTES_PER_S: Final = 5 * 2**20
 """Slowest rate at which a shard is opened; most of it is the engine's log, which is applied again."""
-_PROGRAM: Final = "import sys; from qdrant_edge import EdgeShard; EdgeShard.load(sys.argv[1]).close()"
+_PROGRAM: Final = """
+import sys
+sys.path[:] = {path!r}
+from qdrant_edge import EdgeShard
+EdgeShard.load(sys.argv[1]).close()
+"""
+"""Imports from where this process does. With `-c`, Python would look into the current folder first."""
 
 
 def load_fault(shard_folder: Path) -> str | None:
@@ -24,7 +30,7 @@ def load_fault(shard_folder: Path) -> str | None:
     timeout_s = _TIMEOUT_S + disk_usage(shard_folder) / _BYTES_PER_S
     try:
         finished = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, str(shard_folder)],
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path), str(shard_folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

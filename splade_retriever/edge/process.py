@@ -175,6 +175,11 @@ class EdgeProcess(QdrantBase):
         return self._child.closed
 
     @property
+    def ended(self) -> bool:
+        """Whether the child has ended, by `close` or because it was killed."""
+        return self._child.closed or self._child.process.poll() is not None
+
+    @property
     def read_only(self) -> bool:
         """Whether the client refuses writes."""
         return self._read_only

@@ -291,7 +291,7 @@ def test_every_kind_of_condition_and_match_is_generated() -> None:
     seen: set[type] = set()
 
     @settings(
-        max_examples=600,
+        max_examples=3000,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

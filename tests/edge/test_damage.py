@@ -191,6 +191,22 @@ def test_a_shard_that_ends_the_process_is_an_error_after_a_kill(tmp_path: Path) 
     client.close()
 
 
+def test_opening_after_a_kill_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "index", indexed=False)
+    (first_shard(tmp_path / "index").parent / "checksums.json").unlink()
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "qdrant_edge.py").write_text("from pathlib import Path\nPath('imported').touch()\n", "utf-8")
+    monkeypatch.chdir(here)
+
+    with EdgeClient(tmp_path / "index") as client:
+        assert client.count(NAME).count == 50
+
+    assert [path.name for path in here.iterdir()] == ["qdrant_edge.py"]
+
+
 def test_a_damaged_manifest_does_not_keep_a_healthy_index_closed(tmp_path: Path) -> None:
     build(tmp_path / "index", indexed=False)
     manifest = first_shard(tmp_path / "index").parent / "checksums.json"

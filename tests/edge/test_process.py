@@ -18,6 +18,7 @@ from qdrant_client import models
 
 from splade_retriever import SpladeIndex
 from splade_retriever.edge.client import EdgeClient
+from splade_retriever.edge.engine import SharedEngine
 from splade_retriever.edge.process import EdgeProcess
 from splade_retriever.errors import (
     CollectionNotFoundError,
@@ -93,7 +94,7 @@ def test_it_has_the_public_methods_of_the_client_in_this_process() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(EdgeProcess) == public(EdgeClient) | {"process_id", "taking_over"}
+    assert public(EdgeProcess) == public(EdgeClient) | {"ended", "process_id", "taking_over"}
 
 
 def test_streams_are_sent_in_parts(process: EdgeProcess) -> None:
@@ -222,6 +223,21 @@ def test_a_killed_child_raises_and_loses_nothing(tmp_path: Path) -> None:
     client.close()
     with EdgeProcess(tmp_path / "store") as again:
         assert again.count("docs").count == 200
+
+
+@pytest.mark.faults
+def test_an_index_whose_child_was_killed_is_opened_again_while_others_still_use_it(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path, model=WordEncoder()) as first:
+        first.add(["moon"], ids=["a"])
+        assert isinstance(first.store._engine, SharedEngine)
+        first.store._engine.move_to_child(lambda _: True)
+        assert isinstance(first.client, EdgeProcess)
+        os.kill(first.client.process_id, signal.SIGKILL)
+        with pytest.raises(StorageError, match="Open the index again"):
+            first.count()
+
+        with SpladeIndex(tmp_path, model=WordEncoder()) as again:
+            assert again.count() == 1
 
 
 @pytest.mark.faults

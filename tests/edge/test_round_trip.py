@@ -186,12 +186,21 @@ def test_exact_floats_survive_every_kind_of_write_and_selection() -> None:
         assert [hit.payload for hit in found] == [{"x": b}]
 
 
-def test_a_payload_that_looks_like_an_exact_float_is_kept() -> None:
-    given = {"x": 1.5, "x#exact": "a string", "y#exact": 3, "z": "f64:"}
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": 1.5, "x#exact": "a string", "y#exact": 3, "z": "f64:"},
+        {"price#exact": "f64:1", "price": 1, "other#exact": "f64:", "more#exact": "f64:f64:2"},
+        {"x": 1.5, "x#exact": "f64:2.5", "nested": {"y": [1.5], "y#exact": "f64:[2.5]"}},
+        {"x": float_as_stored(0.1 + 0.2), "x#exact": 5},
+    ],
+)
+def test_a_payload_that_looks_like_an_exact_float_is_kept(given: dict[str, Any]) -> None:
     with EdgeClient() as client:
         client.create_collection("c", {}, sparse_vectors_config=SPARSE)
-        client.upsert("c", [with_payload(1, given)])
-        assert client.retrieve("c", [1])[0].payload == given
+        client.upsert("c", [with_payload(1, given), with_payload(2, {})])
+        client.set_payload("c", given, [2])
+        assert [record.payload for record in client.retrieve("c", [1, 2])] == [given, given]
 
 
 def nested(levels: int) -> Any:
