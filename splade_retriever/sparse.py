@@ -21,6 +21,7 @@ __all__ = ["SparseEmbedding", "SparseLike", "TokenReader"]
 _SHOWN_IN_A_NOTEBOOK = 20
 
 
+@runtime_checkable
 class TokenReader(Protocol):
     """Converts ids to tokens; the model's tokenizer is one."""
 
@@ -115,16 +116,34 @@ class SparseEmbedding:
 
     @classmethod
     def from_dict(cls, weights: Mapping[int, float]) -> SparseEmbedding:
-        """Build from `{id: weight}`, in any order; the inverse of `as_dict`."""
-        return cls(
-            values=np.fromiter(weights.values(), dtype=np.float32, count=len(weights)),
-            indices=list(weights),
-        )
+        """Build from `{id: weight}`, in any order; the inverse of `as_dict`.
+
+        Raises:
+            InputError: If it is no such dict; for the ids and weights as the class says.
+        """
+        if not isinstance(weights, Mapping):
+            raise InputError(f"from_dict got {type(weights).__name__}, expected a dict {{id: weight}}.")
+        try:
+            values = np.fromiter(weights.values(), dtype=np.float32, count=len(weights))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"Weights must be numbers: {error}. Give each id one weight.") from error
+        return cls(values=values, indices=list(weights))
 
     @classmethod
     def from_like(cls, vector: SparseLike) -> SparseEmbedding:
-        """Return an embedding unchanged, and copy a vector of another library, such as FastEmbed's."""
-        return vector if isinstance(vector, cls) else cls(values=vector.values, indices=vector.indices)
+        """Return an embedding unchanged, and copy a vector of another library, such as FastEmbed's.
+
+        Raises:
+            InputError: If it is no sparse vector.
+        """
+        if isinstance(vector, cls):
+            return vector
+        if not isinstance(vector, SparseLike):
+            raise InputError(
+                f"A vector is of type {type(vector).__name__}, expected one with indices and values, such as "
+                f"SparseEmbedding. Use SparseEmbedding.from_dict for {{id: weight}}."
+            )
+        return cls(values=vector.values, indices=vector.indices)
 
     def __len__(self) -> int:
         """Return the number of active dimensions."""
@@ -150,7 +169,12 @@ class SparseEmbedding:
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
     def dot(self, other: SparseEmbedding) -> float:
-        """Return the dot product with another embedding: unbounded, 0.0 without a shared id."""
+        """Return the dot product with another embedding: unbounded, 0.0 without a shared id.
+
+        Raises:
+            InputError: If it is no sparse vector.
+        """
+        other = self.from_like(other)
         _, rows, other_rows = np.intersect1d(
             self.indices, other.indices, assume_unique=True, return_indices=True
         )
@@ -183,9 +207,13 @@ class SparseEmbedding:
         return self._of_checked(values, self.indices)
 
     def tokens_and_weights(self, tokenizer: TokenReader) -> dict[str, float]:
-        """Return `{token: weight}`, largest first, with the tokens of the model's tokenizer."""
+        """Return `{token: weight}`, largest first, with the tokens of the model's tokenizer.
+
+        Raises:
+            InputError: If the tokenizer does not convert ids, or has no token of one.
+        """
         order = self._largest_first()
-        tokens = tokenizer.tokens(self.indices[order].tolist())
+        tokens = _tokens_of(self.indices[order].tolist(), tokenizer)
         return dict(zip(tokens, self.values[order].tolist(), strict=True))
 
     def _largest_first(self) -> NDArray[np.intp]:
@@ -206,14 +234,15 @@ class SparseEmbedding:
             max_tokens: How many weights to draw.
 
         Raises:
-            InputError: `max_tokens` is less than 1, or there is a text and no tokenizer that reads texts.
+            InputError: `max_tokens` is less than 1, the tokenizer does not convert ids, or there is a text
+                and no tokenizer that reads texts.
             MissingExtraError: matplotlib is not installed.
         """
         from splade_retriever.drawing.plot import Bar, bar_chart
 
         order = self._largest_first()
         ids = self.indices[order].tolist()
-        names = [str(id) for id in ids] if tokenizer is None else tokenizer.tokens(ids)
+        names = [str(id) for id in ids] if tokenizer is None else _tokens_of(ids, tokenizer)
         kinds: list[str | None] = [None] * len(ids)
         if text is not None:
             literal = _ids_of(text, tokenizer)
@@ -240,21 +269,36 @@ class SparseEmbedding:
         )
 
 
+def _tokens_of(ids: list[int], tokenizer: object) -> list[str]:
+    if not isinstance(tokenizer, TokenReader):
+        raise InputError(f"The tokenizer is of type {type(tokenizer).__name__}. Pass model.tokenizer.")
+    return tokenizer.tokens(ids)
+
+
 def _ids_of(text: str, tokenizer: object) -> set[int]:
     if not isinstance(tokenizer, _TextReader):
         raise InputError("plot got a text and no tokenizer that reads it. Pass the model's: model.tokenizer.")
     return {id for encoding in tokenizer.encode_batch([text]) for id in encoding.ids}
 
 
+def _as_array(name: str, numbers: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(numbers)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} must be a flat array of numbers, got {type(numbers).__name__}: {error}"
+        ) from error
+
+
 def _as_weights(values: ArrayLike) -> NDArray[np.float32]:
-    weights = np.asarray(values)
+    weights = _as_array("Weights", values)
     if weights.size and weights.dtype.kind not in "fiu":
         raise InputError(f"Weights must be numbers, got an array of {weights.dtype}.")
     return weights.astype(np.float32, copy=False)
 
 
 def _as_ids(indices: ArrayLike) -> NDArray[np.integer[Any]]:
-    ids = np.asarray(indices)
+    ids = _as_array("Token ids", indices)
     if ids.size == 0:
         return np.zeros(ids.shape, dtype=np.int32)
     if ids.dtype.kind not in "iu":

@@ -55,6 +55,44 @@ def test_a_bad_vector_is_refused_with_the_value_found(values: Any, indices: Any,
         SparseEmbedding(values=np.array(values), indices=np.array(indices))
 
 
+@pytest.mark.parametrize(
+    ("values", "indices", "message"),
+    [
+        ([[1], [1, 2]], [1, 2], "Weights must be a flat array of numbers, got list"),
+        ([1, 2], [[1], [1, 2]], "Token ids must be a flat array of numbers, got list"),
+    ],
+)
+def test_lists_of_several_lengths_are_refused(values: Any, indices: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseEmbedding(values, indices)
+    with pytest.raises(InputError, match="must be a flat array of numbers"):
+        SparseEmbedding.from_dense([[1], [1, 2]])
+
+
+@pytest.mark.parametrize("weights", [5, [1.0], {1: "heavy"}, {1: [1.0, 2.0]}, {1: 1j}])
+def test_what_is_no_dictionary_of_weights_is_refused(weights: Any) -> None:
+    with pytest.raises(InputError, match=r"expected a dict \{id: weight\}|Weights must be numbers"):
+        SparseEmbedding.from_dict(weights)
+
+
+@pytest.mark.parametrize("other", [5, None, {1: 1.0}, [1.0]])
+def test_what_is_no_vector_is_refused(other: Any) -> None:
+    with pytest.raises(InputError, match="expected one with indices and values"):
+        SparseEmbedding.from_like(other)
+    with pytest.raises(InputError, match="expected one with indices and values"):
+        SparseEmbedding.from_dict({1: 1.0}).dot(other)
+
+
+def test_what_is_no_tokenizer_is_refused() -> None:
+    embedding: Any = SparseEmbedding.from_dict({1: 1.0})
+
+    with pytest.raises(InputError, match=r"The tokenizer is of type str\. Pass model\.tokenizer"):
+        embedding.tokens_and_weights("moon")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    with pytest.raises(InputError, match="The tokenizer is of type str"):
+        embedding.plot("moon")
+
+
 def test_the_arrays_are_copies_and_read_only() -> None:
     ids = np.array([1, 2], dtype=np.int32)
     embedding = SparseEmbedding(values=np.array([1, 2], dtype=np.float32), indices=ids)

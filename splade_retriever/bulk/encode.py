@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from splade_retriever.bulk.parquet_records import parquet_records, row_count
-from splade_retriever.bulk.vectors_file import Row, join_parts, note_of, write_part
-from splade_retriever.errors import InputError
+from splade_retriever.bulk.vectors_file import Row, join_parts, note_of, write_errors, write_part
+from splade_retriever.errors import InputError, StorageError
 from splade_retriever.files.loaders import read_file, record_passages
 from splade_retriever.files.passages import FileIssue, Passage, ReadOptions
 from splade_retriever.files.progress import ReadProgress
@@ -114,10 +114,14 @@ def encode_files(
             end at, and the passages that this run encoded.
 
     Raises:
-        InputError: If no passage was found, or the folder of parts is of another run.
+        InputError: If no passage was found, the file to write is a folder, or the folder of parts is of
+            another run.
+        StorageError: If a part or the file cannot be written.
     """
     started, report = time.perf_counter(), EncodeReport()
     passages_per_part = checked_int("passages_per_part", passages_per_part, minimum=1)
+    if out.is_dir():
+        raise InputError(f"{out} is a folder, expected a file to write. Name a file in it.")
     fingerprint = dict(encoder.fingerprint)
     folder = out.with_name(f"{out.name}.parts")
     chosen = shard or Shard()
@@ -143,12 +147,12 @@ def encode_files(
         last, file = passages[-1]
         on_progress(report.passages, progress.bytes_until(file, last), report.encoded)
     if not parts:
-        shutil.rmtree(folder)
+        _remove(folder)
         raise InputError(
             f"No passage was found to encode, and {len(report.issues)} files or lines were skipped."
         )
     join_parts(parts, out, fingerprint=fingerprint)
-    shutil.rmtree(folder)
+    _remove(folder)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -175,17 +179,35 @@ def _items(file: Path | FileIssue, options: ReadOptions, splitter: Splitter) -> 
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder of parts, or check that it is of a run with the same settings."""
+    """Make the folder of parts, or check that it is of a run with the same settings.
+
+    Raises:
+        InputError: If it is of a run with other settings.
+        StorageError: If it cannot be written.
+    """
     note = folder / "settings.json"
     wanted = json.dumps(settings, sort_keys=True)
-    if not note.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(wanted, encoding="utf-8")
-    elif note.read_text(encoding="utf-8") != wanted:
+    found = wanted
+    with write_errors(folder):
+        if note.is_file():
+            found = note.read_text(encoding="utf-8")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(wanted, encoding="utf-8")
+    if found != wanted:
         raise InputError(
             f"{folder} holds parts of a run with another model or another --shard. Run that one again to "
             f"continue it, name another --out, or remove the folder."
         )
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise StorageError(
+            f"The folder of parts {folder} cannot be removed: {error.strerror or error}. Remove it yourself."
+        ) from error
 
 
 def _encoded_text(passage: Passage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from splade_retriever.errors import InputError
+from splade_retriever.errors import InputError, SpladeError, StorageError
 from splade_retriever.files.passages import Passage
 from splade_retriever.sparse import SparseEmbedding
 
-__all__ = ["Row", "fingerprint_of", "join_parts", "note_of", "read_rows", "write_part"]
+__all__ = ["Row", "fingerprint_of", "join_parts", "note_of", "read_rows", "write_errors", "write_part"]
 
 _KEY: Final = b"splade_retriever"
 _FORMAT: Final = 1
@@ -50,6 +51,9 @@ def write_part(path: Path, rows: Sequence[Row], *, fingerprint: Mapping[str, Any
         rows: Its rows.
         fingerprint: That of the encoder.
         note: A text that `note_of` returns.
+
+    Raises:
+        StorageError: If the file cannot be written.
     """
     passages = [row.passage for row in rows]
     table = pa.table(
@@ -64,23 +68,60 @@ def write_part(path: Path, rows: Sequence[Row], *, fingerprint: Mapping[str, Any
         },
         schema=_schema(fingerprint, note),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with write_errors(path), _replacing(path) as temporary:
         pq.write_table(table, temporary)
-        _synced(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def join_parts(parts: Sequence[Path], path: Path, *, fingerprint: Mapping[str, Any]) -> None:
-    """Join files of `write_part`, one in memory at a time, into one file, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Join files of `write_part`, one in memory at a time, into one file, complete or not at all.
+
+    Raises:
+        StorageError: If a part cannot be read, or the file cannot be written.
+    """
     schema = _schema(fingerprint, "")
+    with write_errors(path), _replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for part in parts:
+            writer.write_table(_part(part, schema))
+
+
+def _part(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        with pq.ParquetWriter(temporary, schema) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part).cast(schema))
+        return pq.read_table(path).cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"The part {path} cannot be read: {error}. Remove it and run it again; only its passages are "
+            f"encoded again."
+        ) from error
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Translate errors of the operating system and of pyarrow while a file or folder is written.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        StorageError: In place of such an error.
+    """
+    try:
+        yield
+    except SpladeError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"{path} cannot be written: {reason}. Make room, or choose a folder that can be written, and run "
+            f"it again; finished parts are not encoded again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file, which takes the place of `path` when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
         _synced(temporary)
         temporary.replace(path)
     finally:

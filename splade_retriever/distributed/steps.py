@@ -17,6 +17,7 @@ import pyarrow as pa
 from splade_retriever.distributed.columns import Batch, Columns, to_table
 from splade_retriever.encoding.model_loading import ModelArgument, load_encoder
 from splade_retriever.encoding.text_embedding import SparseTextEmbedding
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import InputError
 from splade_retriever.index.documents import BadInput
 from splade_retriever.index.splade_index import SpladeIndex
@@ -55,6 +56,8 @@ class Step(Protocol):
 class EncodeStep:
     """Adds the vectors of texts to a dataset: the columns `indices` (int32) and `values` (float32).
 
+    A text that is longer than the model reads is encoded in windows, whose vectors are merged.
+
     Attributes:
         model: A model's name, a folder that every worker can read, an encoder that can be pickled, or None:
             the bundled model.
@@ -82,7 +85,7 @@ class EncodeStep:
             InputError: If a column does not exist, or a text is not valid.
         """
         rows = to_table(batch)
-        vectors = list(self._encoder().passage_embed(self.columns.texts(rows)))
+        vectors = embed_complete_texts(self.columns.texts(rows), self._encoder())
         indices = pa.array([vector.indices for vector in vectors], pa.list_(pa.int32()))
         values = pa.array([vector.values for vector in vectors], pa.list_(pa.float32()))
         return rows.append_column(_INDICES, indices).append_column(_VALUES, values)

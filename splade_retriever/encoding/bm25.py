@@ -32,6 +32,7 @@ __all__ = ["BM25_MODEL", "Bm25Embedding", "Bm25Tokenizer"]
 BM25_MODEL: Final = "Qdrant/bm25"
 
 _WORD: Final = re.compile(r"\w+")
+_PARAMETERS: Final = frozenset(("k", "b", "avg_len"))
 _MAX_ID: Final = 2**31 - 1
 _LANGUAGES: Final = (
     *("arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian"),
@@ -92,8 +93,7 @@ class Bm25Embedding:
         self._max_length = checked_int("token_max_length", token_max_length, minimum=1)
         if not disable_stemmer and language not in _LANGUAGES:
             raise InputError(f"language is {language!r}, expected one of {', '.join(_LANGUAGES)}.")
-        if isinstance(stopwords, str):
-            raise InputError("stopwords is a str, expected a set or a list of words.")
+        _check_stopwords(stopwords)
         self.model_name, self.language = BM25_MODEL, language
         self._stemmed = not disable_stemmer
         default = self._default_stopwords()
@@ -151,14 +151,25 @@ class Bm25Embedding:
             InputError: If a parameter is not valid.
             MissingExtraError: If the extra `bm25` is not installed.
         """
-        parts = str(fingerprint.get("parameters", "")).split()
-        options: dict[str, Any] = {name: float(value) for name, _, value in (p.partition("=") for p in parts)}
+        text = str(fingerprint.get("parameters", ""))
+        parts = [part.partition("=") for part in text.split()]
+        try:
+            options: dict[str, Any] = {name: float(value) for name, _, value in parts}
+        except ValueError as error:
+            raise _unreadable(text) from error
+        if not options.keys() <= _PARAMETERS:
+            raise _unreadable(text)
         language = fingerprint.get("language")
         options |= {"disable_stemmer": True} if language is None else {"language": language}
         return cls(token_max_length=fingerprint.get("token_max_length", 40), **options)  # type: ignore[arg-type]
 
     def literal_tokenizer(self, text: str) -> Bm25Tokenizer:
-        """Return a tokenizer that names the tokens of a text: its stems."""
+        """Return a tokenizer that names the tokens of a text: its stems.
+
+        Raises:
+            InputError: If it is no text.
+        """
+        check_text(text, 0)
         stems = next(self._all_stems(text))
         return Bm25Tokenizer(self, {self._id(stem): stem for stem in stems})
 
@@ -256,6 +267,23 @@ class Bm25Encoding:
         """Collect the ids and places of words."""
         found = list(places)
         return cls([id for id, _ in found], [span for _, span in found])
+
+
+def _check_stopwords(stopwords: object) -> None:
+    if stopwords is None:
+        return
+    if isinstance(stopwords, str | bytes | bytearray) or not isinstance(stopwords, Collection):
+        raise InputError(f"stopwords is {type_name(stopwords)}, expected a set or a list of words.")
+    for word in stopwords:
+        if not isinstance(word, str):
+            raise InputError(f"stopwords holds {type_name(word)}, {word!r}; expected words only.")
+
+
+def _unreadable(parameters: str) -> InputError:
+    return InputError(
+        f"The parameters of {BM25_MODEL} are {parameters!r}, expected numbers as in 'k=1.2 b=0.75 "
+        f"avg_len=256.0'. Pass Bm25Embedding(...) with the parameters that the vectors were made with."
+    )
 
 
 @cache

@@ -8,10 +8,13 @@ from splade_retriever.errors import InputError
 
 __all__ = ["refuse_keywords"]
 
-_OF_BM25: Final = "belongs to FastEmbed's BM25 and BM42, which this package does not have. Leave it out"
+_OF_BM25: Final = "belongs to BM25. Pass it to Bm25Embedding"
+_BM25_KEYWORDS: Final = ("k", "b", "avg_len", "language", "token_max_length", "disable_stemmer", "stopwords")
 _REMEDIES: Final = {
     "device_id": "does not exist here. Pass providers=[('CUDAExecutionProvider', {'device_id': ...})]",
-    **dict.fromkeys(("k", "b", "avg_len", "language", "token_max_len", "disable_stemmer", "alpha"), _OF_BM25),
+    **dict.fromkeys(_BM25_KEYWORDS, _OF_BM25),
+    "stemmer": "belongs to BM25. Pass language= or disable_stemmer=True to Bm25Embedding",
+    "alpha": "belongs to FastEmbed's BM42, which this package does not have. Leave it out",
 }
 
 

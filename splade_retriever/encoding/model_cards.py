@@ -94,7 +94,7 @@ class ModelCard:
             object.__setattr__(self, name, plain(getattr(self, name)))
         optional_text = "a str or None"
         for name, expected, valid in (
-            ("model", "a str", _is_text(self.model)),
+            ("model", "a name", _is_text(self.model) and bool(self.model)),
             ("source", optional_text, self.source is None or _is_text(self.source)),
             ("model_file", "a path", _is_text(self.model_file) and bool(self.model_file.strip("/. "))),
             (

@@ -22,7 +22,8 @@ from splade_retriever.encoding.model_folder import (
     open_folder,
 )
 from splade_retriever.encoding.model_root import ContentStamp, ModelRoot, content_stamp, sha256
-from splade_retriever.errors import LicenseError, ModelFilesError, UnknownModelError
+from splade_retriever.errors import InputError, LicenseError, ModelFilesError, UnknownModelError
+from splade_retriever.validation import type_name
 
 __all__ = [
     "ModelFiles",
@@ -98,10 +99,12 @@ def locate(
         lazy: Leave the ONNX file of a model whose queries do not need it for `ModelFiles.onnx_file`.
 
     Raises:
+        InputError: If an argument has another type.
         UnknownModelError: If no model has that name, or the files have another revision.
         LicenseError: If the licence is non-commercial and was not accepted; nothing is downloaded before.
         ModelFilesError: If a file is missing and could not be downloaded.
     """
+    _check_types(model_name, source)
     path = source.specific_model_path
     if model_name is None and path is None:
         return _local(bundled_folder(), None, source)
@@ -125,6 +128,19 @@ def locate(
         opened = replace(opened, card=replace(opened.card, model=model_name))
     check_license(opened.card, accepted=source.accept_license)
     return _local(opened, commit, source)
+
+
+def _check_types(model_name: object, source: ModelSource) -> None:
+    paths = {
+        "model_name": model_name,
+        "specific_model_path": source.specific_model_path,
+        "cache_dir": source.cache_dir,
+    }
+    for name, value in paths.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise InputError(f"{name} is {type_name(value)}, expected a str, a path or None.")
+    if source.revision is not None and not isinstance(source.revision, str):
+        raise InputError(f"revision is {type_name(source.revision)}, expected a str or None.")
 
 
 def _opened(path: Path, card: ModelCard | None = None) -> tuple[ModelFolder, str | None]:

@@ -30,10 +30,15 @@ def load_encoder(
             that is None counts as not passed.
 
     Raises:
-        InputError: If `model` has another type, or `settings` are passed with an encoder.
+        InputError: If `model` or `settings` has another type, or `settings` are passed with an encoder.
         SpladeError: What `SparseTextEmbedding` raises.
     """
     check_model_argument(model)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(
+            f"settings is {type_name(settings)}, expected a dict of arguments of SparseTextEmbedding, such "
+            f"as {{'threads': 2}}."
+        )
     passed = {name: value for name, value in (settings or {}).items() if value is not None}
     if model is None or isinstance(model, str | os.PathLike):
         if isinstance(model, str) and model.lower() == BM25_MODEL.lower():

@@ -282,11 +282,11 @@ def checked_providers(providers: Sequence[ProviderArgument] | None) -> list[Prov
         providers: Names, or pairs of a name and its options, as ONNX Runtime takes them.
 
     Raises:
-        InputError: If they are not such a list, or one is not available.
+        InputError: If they are not such a list, it is empty, or one is not available.
     """
     if providers is None:
         return [Provider(PROCESSOR)]
-    valid = not isinstance(providers, str) and isinstance(providers, Sequence)
+    valid = not isinstance(providers, str) and isinstance(providers, Sequence) and len(providers) > 0
     if not valid or not all(map(_is_provider, providers)):
         raise InputError(
             f"providers is {providers!r}, expected a list of names of ONNX Runtime's execution providers, "

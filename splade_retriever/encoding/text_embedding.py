@@ -35,7 +35,7 @@ from splade_retriever.encoding.model_files import (
 from splade_retriever.encoding.model_session import SharedSessions
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.encoding.token_weights import TokenWeights
-from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text
+from splade_retriever.encoding.tokenizer import TokenIds, Tokenizer, check_text, checked_ids
 from splade_retriever.errors import InputError, ModelOutputError
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.validation import checked_int, plain, type_name
@@ -146,16 +146,20 @@ class SparseTextEmbedding:
             InputError: If an argument is not valid.
         """
         refuse_keywords("SparseTextEmbedding", fastembed, _INIT_KEYWORDS)
+        device_ids = _device_ids(device_ids)
         _refuse_fastembed_devices(cuda, device_ids if providers is None else None)
         threads = checked_int("threads", threads, minimum=1, optional=True)
         max_length = checked_int("max_length", max_length, minimum=1, optional=True)
-        device_ids = None if device_ids is None else plain(list(device_ids))
+        enable_cpu_mem_arena = plain(enable_cpu_mem_arena)
+        if not isinstance(enable_cpu_mem_arena, bool):
+            raise InputError(f"enable_cpu_mem_arena is {enable_cpu_mem_arena!r}, expected True or False.")
         self._arguments: dict[str, Any] = {
             "model_name": model_name,
             "cache_dir": cache_dir,
             "threads": threads,
             "providers": providers,
             "device_ids": device_ids,
+            "enable_cpu_mem_arena": enable_cpu_mem_arena,
             "precision": precision,
             "max_length": max_length,
             "local_files_only": local_files_only,
@@ -253,15 +257,20 @@ class SparseTextEmbedding:
         Raises:
             InputError: If a value is not valid, or a model of that name has other settings.
         """
-        if set(sources) != {"hf"} or not isinstance(sources["hf"], str) or sources["hf"].count("/") != 1:
+        repository = sources.get("hf") if isinstance(sources, Mapping) and len(sources) == 1 else None
+        if not isinstance(repository, str) or repository.count("/") != 1:
             raise InputError(
-                f"add_custom_model got sources={dict(sources)!r}, expected {{'hf': 'owner/name'}}. For a "
+                f"add_custom_model got sources={sources!r}, expected {{'hf': 'owner/name'}}. For a "
                 f"folder, pass its path to SparseTextEmbedding."
+            )
+        if isinstance(additional_files, str) or not isinstance(additional_files, Iterable):
+            raise InputError(
+                f"add_custom_model got additional_files={additional_files!r}, expected a list of paths."
             )
         cls._catalogue.add(
             ModelCard(
                 model=model,
-                source=sources["hf"],
+                source=repository,
                 model_file=model_file,
                 additional_files=tuple(additional_files),
                 description=description,
@@ -290,12 +299,14 @@ class SparseTextEmbedding:
             The size of each file in it, in bytes.
 
         Raises:
-            InputError: If the path has another extension.
+            InputError: If it is no path, or has another extension.
             ModelFilesError: If a file of the model could not be downloaded, or changed since.
             StorageError: If the file cannot be written.
         """
         from splade_retriever.encoding.model_archive import write_archive
 
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"The archive is {type_name(path)}, expected a path that ends in .tar.")
         model = self._files.onnx_file()
         self._files.check_unchanged()
         folder = replace(self._files.folder, model=model)
@@ -438,8 +449,12 @@ class SparseTextEmbedding:
         return total
 
     def tokens_and_weights(self, embedding: SparseEmbedding) -> TokenWeights:
-        """Return `{token: weight}`, the largest weight first; a notebook shows it as a table with bars."""
-        return TokenWeights(embedding.tokens_and_weights(self.tokenizer))
+        """Return `{token: weight}`, the largest weight first; a notebook shows it as a table with bars.
+
+        Raises:
+            InputError: If it is no embedding, or has an id that the vocabulary does not have.
+        """
+        return TokenWeights(SparseEmbedding.from_like(embedding).tokens_and_weights(self.tokenizer))
 
     def token_origins(self, text: str, ids: Sequence[int]) -> dict[int, TokenOrigin]:
         """Find which token of a text each weight of its vector comes from.
@@ -456,11 +471,11 @@ class SparseTextEmbedding:
             one at a special token.
 
         Raises:
-            InputError: If the text is not a str.
+            InputError: If the text is not a str, or an id is not one of the vocabulary.
             ModelGraphError: If the model's graph pools in another way than graphs of this package.
         """
         check_text(text, 0)
-        return self._opened_origins().find(text, ids)
+        return self._opened_origins().find(text, checked_ids(ids))
 
     def _opened_origins(self) -> TokenOrigins:
         from splade_retriever.encoding.token_origins import TokenOrigins
@@ -468,7 +483,12 @@ class SparseTextEmbedding:
         process = self._this_process()
         with process.opening:
             if process.origins is None:
-                process.origins = TokenOrigins(self._files, self.tokenizer, providers=self._providers)
+                process.origins = TokenOrigins(
+                    self._files,
+                    self.tokenizer,
+                    providers=self._providers,
+                    cpu_mem_arena=self._cpu_mem_arena,
+                )
             return process.origins
 
     def _embed(
@@ -636,6 +656,15 @@ def _refuse_fastembed_devices(cuda: object, device_ids: object) -> None:
                 f"SparseTextEmbedding does not take {name}={value!r}: the device is chosen by the name of an "
                 f"execution provider. Pass providers=['CUDAExecutionProvider'] and install onnxruntime-gpu."
             )
+
+
+def _device_ids(device_ids: object) -> list[int] | None:
+    if device_ids is None:
+        return None
+    if isinstance(device_ids, str) or not isinstance(device_ids, Iterable):
+        raise InputError(f"device_ids is {device_ids!r}, expected a list of ints.")
+    numbers: list[int] = plain(list(device_ids))
+    return numbers
 
 
 def _precision(requested: Precision | None, files: ModelFiles) -> Precision:

@@ -11,6 +11,7 @@ from splade_retriever.encoding.onnx.onnx_wire import read_summary
 from splade_retriever.encoding.onnx.pooled_model import is_pooled
 from splade_retriever.encoding.session import ProviderArgument, Session, checked_providers
 from splade_retriever.encoding.tokenizer import Tokenizer
+from splade_retriever.errors import InputError
 
 __all__ = ["TokenOrigin", "TokenOrigins"]
 
@@ -38,6 +39,7 @@ class TokenOrigins:
             that ends in logits, the export itself is opened.
         tokenizer: The model's tokenizer.
         providers: ONNX Runtime execution providers, used exactly as given.
+        cpu_mem_arena: Whether ONNX Runtime keeps freed memory for later calls.
 
     Raises:
         ModelGraphError: If the graph pools in another way than graphs of this package.
@@ -45,13 +47,19 @@ class TokenOrigins:
     """
 
     def __init__(
-        self, files: ModelFiles, tokenizer: Tokenizer, *, providers: Sequence[ProviderArgument] | None = None
+        self,
+        files: ModelFiles,
+        tokenizer: Tokenizer,
+        *,
+        providers: Sequence[ProviderArgument] | None = None,
+        cpu_mem_arena: bool = True,
     ) -> None:
         path = files.onnx_file()
         self._session = Session(
             path,
             providers=checked_providers(providers),
             activation=files.card.activation,
+            cpu_mem_arena=cpu_mem_arena,
             content=_content(path),
         )
         self._tokenizer = tokenizer
@@ -65,11 +73,19 @@ class TokenOrigins:
 
         Returns:
             Id -> origin; without entries that have no weight, or the largest one at a special token.
+
+        Raises:
+            InputError: If an id is not one of the vocabulary.
         """
         (encoding,) = self._tokenizer.encode_batch([text])
         if not encoding.ids or not ids:
             return {}
-        weights = self._session.token_weights(encoding.ids)[:, list(ids)]
+        all_weights = self._session.token_weights(encoding.ids)
+        vocab_size = all_weights.shape[1]
+        for id in ids:
+            if not 0 <= id < vocab_size:
+                raise InputError(f"No token has the id {id}; the vocabulary has {vocab_size} entries.")
+        weights = all_weights[:, list(ids)]
         origins = {}
         for id, place, weight in zip(
             ids, weights.argmax(axis=0).tolist(), weights.max(axis=0).tolist(), strict=True

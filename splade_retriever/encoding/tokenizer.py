@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ from splade_retriever.encoding.tokenizer_file import check_expansion, translated
 from splade_retriever.errors import InputError, ModelFilesError, ModelOutputError
 from splade_retriever.validation import type_name
 
-__all__ = ["Encoding", "TokenIds", "Tokenizer", "check_text"]
+__all__ = ["Encoding", "TokenIds", "Tokenizer", "check_text", "checked_ids", "checked_texts"]
 
 _CHARACTERS_PER_TOKEN: Final = 16
 """This much text per token nearly always fills a model's input; otherwise more is tokenised."""
@@ -126,10 +127,9 @@ class Tokenizer:
         At most 262,144 characters are tokenised at once, so a longer word counts as several.
 
         Raises:
-            InputError: If a text cannot be written as UTF-8; see `check_text`.
+            InputError: If they are no list of texts; see `checked_texts`.
         """
-        for position, text in enumerate(texts):
-            check_text(text, position)
+        texts = checked_texts(texts)
         with translated_errors(_FAILED, ModelOutputError):
             return [one for group in _groups(texts) for one in self._encode_group(group)]
 
@@ -170,16 +170,24 @@ class Tokenizer:
         """Return one vocabulary entry.
 
         Raises:
-            InputError: If no entry has that id.
+            InputError: If it is not an int, or no entry has that id.
         """
-        token = self._backend.id_to_token(token_id)
+        return self.tokens([token_id])[0]
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary entries of `ids`, in their order.
+
+        Raises:
+            InputError: If one is not an int, or no entry has that id.
+        """
+        return [self._known(token_id) for token_id in checked_ids(ids)]
+
+    def _known(self, token_id: int) -> str:
+        # The library takes 32-bit numbers only.
+        token = self._backend.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
         if token is None:
             raise InputError(f"No token has the id {token_id}; the vocabulary has {self.vocab_size} entries.")
         return str(token)
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary entries of `ids`, in their order."""
-        return [self.token(token_id) for token_id in ids]
 
     def encode_truncated(self, texts: Sequence[str]) -> list[TokenIds]:
         """Tokenise texts, in order; of a long text only the part that the model reads.
@@ -255,10 +263,11 @@ class Tokenizer:
         """Join vocabulary entries to text; one id returns the entry itself.
 
         Raises:
-            InputError: If no entry has one of the ids.
+            InputError: If one is not an int, or no entry has that id.
         """
-        self.tokens(ids)
-        return str(self._backend.decode([int(token_id) for token_id in ids], skip_special_tokens=False))
+        known = checked_ids(ids)
+        self.tokens(known)
+        return str(self._backend.decode(known, skip_special_tokens=False))
 
 
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -315,6 +324,36 @@ def check_text(text: object, position: int) -> None:
             f"character {error.start}), which is half of a character. Read the text with the right encoding, "
             f"or replace it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
         ) from error
+
+
+def checked_texts(texts: object) -> list[str]:
+    """Return texts that can be tokenised as a list.
+
+    Raises:
+        InputError: If they are no list, or one is no such text; see `check_text`.
+    """
+    if isinstance(texts, str | bytes | bytearray) or not isinstance(texts, Iterable):
+        raise InputError(f"The texts are {type_name(texts)}, expected a list of str.")
+    checked = list(texts)
+    for position, text in enumerate(checked):
+        check_text(text, position)
+    return checked
+
+
+def checked_ids(ids: object) -> list[int]:
+    """Return token ids as ints, also numpy's.
+
+    Raises:
+        InputError: If they are no list of ints; a bool is none.
+    """
+    if isinstance(ids, str | bytes | bytearray) or not isinstance(ids, Iterable):
+        raise InputError(f"The token ids are {type_name(ids)}, expected a list of ints.")
+    checked = []
+    for id in ids:
+        if not isinstance(id, Integral) or isinstance(id, bool):
+            raise InputError(f"The token id {id!r} is {type_name(id)}, expected an int.")
+        checked.append(int(id))
+    return checked
 
 
 def _pad_id(backend: tokenizers.Tokenizer) -> int:

@@ -5,6 +5,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from splade_retriever.encoding.tokenizer import checked_texts
 from splade_retriever.errors import InputError
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
@@ -48,7 +49,11 @@ def embed_complete_texts(
 
     A text that is longer than the model reads is encoded in windows, whose vectors are merged by maximum. An
     encoder without a tokenizer gets every text as it is.
+
+    Raises:
+        InputError: If `texts` is no list of texts; the message states the position of what is no text.
     """
+    texts = checked_texts(texts)
     if not isinstance(getattr(encoder, "tokenizer", None), WindowTokenizer):
         return list(encoder.passage_embed(texts))
     spans = spans_of(texts, encoder, overlap=overlap)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splade_retriever.errors import InputError, MissingExtraError
-from splade_retriever.protocols import DenseEncoder
+from splade_retriever.protocols import DenseEncoder, NodeEncoder, as_dense
 
 __all__ = ["Bm25", "DenseBaseline", "SentenceTransformerEncoder", "best_rows", "import_optional"]
 
@@ -56,14 +56,15 @@ class DenseBaseline:
         encoder: Encodes all documents in one call.
 
     Raises:
-        InputError: If the encoder does not return one vector of equal length per document.
+        InputError: If the encoder has neither framework's methods, or does not return one vector of equal
+            length per document.
     """
 
-    def __init__(self, documents: Mapping[str, str], encoder: DenseEncoder) -> None:
+    def __init__(self, documents: Mapping[str, str], encoder: DenseEncoder | NodeEncoder) -> None:
         self.name: str = getattr(encoder, "name", type(encoder).__name__)
-        self._encoder = encoder
+        self._encoder = as_dense(encoder)
         self._ids = list(documents)
-        vectors = encoder.embed_documents(list(documents.values()))
+        vectors = self._encoder.embed_documents(list(documents.values()))
         lengths = {len(vector) for vector in vectors}
         if len(vectors) != len(self._ids) or len(lengths) != 1:
             raise InputError(

@@ -24,7 +24,7 @@ from splade_retriever.evaluation.baselines import (
 )
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.index.point_encoding import prune
-from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.sparse import SparseEmbedding
 
 __all__ = ["Cost", "EvaluationReport", "Gains", "Quality", "evaluate", "ndcg_of_each", "score_rankings"]
@@ -149,7 +149,7 @@ def evaluate(
     min_weight: float = 0.0,
     datatype: Literal["float32", "float16", "uint8"] | None = None,
     bm25: bool = True,
-    dense: DenseEncoder | str | None = None,
+    dense: DenseEncoder | NodeEncoder | str | None = None,
     show_progress: bool = False,
 ) -> EvaluationReport:
     """Index a collection in a temporary folder, search for its queries, and score the rankings.
@@ -188,6 +188,8 @@ def evaluate(
     encoder = load_encoder(model, lazy_load=False, settings={"precision": precision})
     check_plain_weights(encoder, "evaluate(), which compares with BM25 by itself,")
     dense_encoder = SentenceTransformerEncoder(dense) if isinstance(dense, str) else dense
+    if dense_encoder is not None:
+        as_dense(dense_encoder)  # raises before anything is encoded
     bm25_quality = _measured(Bm25(collection.documents), collection, gains) if bm25 else None
     settings = {
         "max_active_dims": max_active_dims,

@@ -84,7 +84,8 @@ def tune(
         InputError: If a list of values is empty, `max_loss` is negative, or `windows` has another value.
         MissingExtraError: If ir-measures is not installed.
     """
-    if not (document_dims and query_dims and datatypes and hybrid_weights) or windows == ():
+    lists = [document_dims, query_dims, datatypes, hybrid_weights, *([] if windows is None else [windows])]
+    if not all(lists):
         raise InputError("tune() got an empty list of values, expected at least one value of each.")
     max_loss = checked_float("max_loss", max_loss, "a number of 0 or more", minimum=0.0)
     document_dims, query_dims = (

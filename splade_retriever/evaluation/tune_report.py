@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from splade_retriever.errors import InputError, MissingExtraError
+from splade_retriever.errors import InputError, MissingExtraError, StorageError
 from splade_retriever.index.options import Datatype, Mode, Windows
 
 __all__ = ["HybridRow", "TuneReport", "TuneRow", "check_plot"]
@@ -147,6 +147,7 @@ class TuneReport:
         Raises:
             InputError: If the file does not end in .png or .svg.
             MissingExtraError: If matplotlib is not installed.
+            StorageError: If the file cannot be written.
         """
         check_plot(path)
         from matplotlib.figure import Figure
@@ -168,7 +169,13 @@ class TuneReport:
             axes.set_xlabel(label)
             axes.set_ylabel("nDCG@10")
         figure.suptitle(f"{self.collection}: chosen red, Pareto front blue; bars: 95 % of the difference")
-        figure.savefig(path)
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise StorageError(
+                f"The plot {str(path)!r} cannot be written: {error.strerror or error}. Name a file in a "
+                f"folder that exists and can be written."
+            ) from error
 
 
 def check_plot(path: str | Path) -> None:
@@ -177,9 +184,16 @@ def check_plot(path: str | Path) -> None:
     Raises:
         InputError: If the file does not end in .png or .svg.
         MissingExtraError: If matplotlib is not installed.
+        StorageError: If its folder does not exist.
     """
     if Path(path).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"The plot's file is {str(path)!r}, expected a name that ends in .png or .svg.")
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise StorageError(
+            f"The plot {str(path)!r} cannot be written: there is no folder {str(folder)!r}. Create it, or "
+            f"name another file."
+        )
     try:
         import matplotlib  # noqa: F401 - only whether it is there
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from splade_retriever import SparseEmbedding, SparseTextEmbedding, SpladeIndex
 from splade_retriever.cli.commands import app
-from splade_retriever.errors import CollectionMismatchError, InputError
+from splade_retriever.errors import CollectionMismatchError, InputError, StorageError
 from splade_retriever.files.discovery import find_files
 from splade_retriever.files.passages import ReadOptions
 from splade_retriever.files.splitter import Splitter
@@ -242,6 +243,85 @@ def test_rows_of_a_parquet_file_are_records(tmp_path: Path, tiny: SparseTextEmbe
     assert sorted(found) == ["corpus.parquet#a", "corpus.parquet#c"]
     assert found["corpus.parquet#a"].passage.metadata["year"] == 1
     assert [issue.reason for issue in report.issues] == ["has no text: field 'text' is null"]
+
+
+def test_dates_of_a_parquet_file_become_text(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from splade_retriever.bulk.parquet_records import parquet_records
+
+    nanoseconds = 1_704_164_645_123_456_789  # date -u -d @1704164645: 2024-01-02 03:04:05
+    seconds = nanoseconds // 10**9
+    columns = {
+        "day": pa.array([date(2024, 1, 2)]),
+        "time": pa.array([5_000_003], pa.time64("us")),
+        "seconds": pa.array([seconds], pa.timestamp("s")),
+        "zone": pa.array([nanoseconds], pa.timestamp("ns", "UTC")),
+        "list": pa.array([[nanoseconds, None]], pa.list_(pa.timestamp("ns"))),
+        "struct": pa.array(
+            [{"at": nanoseconds, "n": 1}], pa.struct([("at", pa.timestamp("ns")), ("n", "i8")])
+        ),
+        "none": pa.array([None], pa.timestamp("ns")),
+        "bytes": pa.array([b"x"]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "dates.parquet")
+
+    (record,) = parquet_records(tmp_path / "dates.parquet")
+
+    assert record.fields == {
+        "day": "2024-01-02",
+        "time": "00:00:05.000003",
+        "seconds": "2024-01-02T03:04:05",
+        "zone": "2024-01-02T03:04:05.123456+00:00",
+        "list": ["2024-01-02T03:04:05.123456", None],
+        "struct": {"at": "2024-01-02T03:04:05.123456", "n": 1},
+        "none": None,
+    }
+
+
+def test_a_date_that_python_does_not_have_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from splade_retriever.bulk.parquet_records import parquet_records
+
+    pq.write_table(pa.table({"day": pa.array([10**7], pa.date32())}), tmp_path / "dates.parquet")
+
+    (record,) = parquet_records(tmp_path / "dates.parquet")
+
+    assert record.fields is None
+    assert "cannot be read as Parquet: date value out of range" in record.fault
+
+
+def test_a_file_that_cannot_be_written_is_an_error_that_names_it(
+    corpus: Path, tmp_path: Path, tiny: SparseTextEmbedding
+) -> None:
+    from splade_retriever.bulk.vectors_file import join_parts, write_part
+
+    with pytest.raises(StorageError, match=r"v\.parquet\.parts cannot be written: .*Make room, or choose"):
+        encode(corpus, corpus / "v.parquet", tiny)  # in a file, which is no folder
+    with pytest.raises(InputError, match=r"is a folder, expected a file to write"):
+        encode(corpus, tmp_path, tiny)
+    missing = tmp_path / "missing" / "v.parquet"
+    with pytest.raises(StorageError, match=r"missing/v\.parquet cannot be written: .*Make room, or choose"):
+        write_part(missing, [], fingerprint={}, note="")
+    with pytest.raises(StorageError, match=r"missing/v\.parquet cannot be written: .*Make room, or choose"):
+        join_parts([], missing, fingerprint={})
+    result = CliRunner().invoke(app, ["encode", str(corpus), *SIZE, "--out", str(corpus / "v.parquet")])
+    assert isinstance(result.exception, SystemExit)
+    assert "cannot be written" in result.output
+
+
+def test_a_damaged_part_is_an_error_that_names_the_part(tmp_path: Path) -> None:
+    from splade_retriever.bulk.vectors_file import join_parts
+
+    (tmp_path / "part").write_bytes(b"PAR1")
+
+    with pytest.raises(StorageError, match=r"The part .*/part cannot be read: .*Remove it and run it again"):
+        join_parts([tmp_path / "part"], tmp_path / "v.parquet", fingerprint={})
+
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 
 def test_a_source_without_passages_writes_nothing(tmp_path: Path, tiny: SparseTextEmbedding) -> None:

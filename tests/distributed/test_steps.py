@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from splade_retriever import SparseTextEmbedding, SpladeIndex
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.errors import CollectionNotFoundError, InputError, NotSupportedError
 from tests.distributed.conftest import dataset, stored
 from tests.qdrant_server import Cluster, ServerAddress
@@ -45,6 +46,24 @@ def test_another_text_than_the_stored_one_is_encoded(tiny: SparseTextEmbedding) 
     step = EncodeStep(tiny, Columns(encoded_text="title"))
     (row,) = step.run(table([{"text": "moon", "title": "rover"}])).to_pylist()
     assert row["indices"] == next(iter(tiny.embed("rover"))).indices.tolist()
+
+
+def test_a_long_text_has_the_vector_of_all_its_windows(tiny: SparseTextEmbedding) -> None:
+    long = "moon " * 2 * tiny.max_length + "rover"
+    truncated = tiny.truncated
+
+    (row,) = EncodeStep(tiny).run(table([{"text": long}])).to_pylist()
+
+    (expected,) = embed_complete_texts([long], tiny)
+    assert row["indices"] == expected.indices.tolist()
+    assert row["values"] == expected.values.tolist()
+    assert expected != next(tiny.embed("moon " * 2 * tiny.max_length))
+    assert tiny.truncated == truncated + 1  # of the line above
+
+
+def test_a_row_without_a_text_is_an_error_that_states_its_position(tiny: SparseTextEmbedding) -> None:
+    with pytest.raises(InputError, match="position 1 is a NoneType"):
+        EncodeStep(tiny).run(table([{"text": "moon"}, {"text": None}]))
 
 
 def test_the_threads_of_a_worker_are_those_that_the_framework_reserves(

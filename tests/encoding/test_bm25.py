@@ -241,6 +241,8 @@ def test_an_encoder_pickles() -> None:
         ({"avg_len": 0}, "avg_len is 0"),
         ({"language": "klingon"}, "language is 'klingon', expected one of arabic"),
         ({"stopwords": "the"}, "stopwords is a str"),
+        ({"stopwords": 5}, "stopwords is an int, expected a set or a list of words"),
+        ({"stopwords": ["the", 5]}, "stopwords holds an int, 5"),
         ({"token_max_length": 0}, "token_max_length is 0"),
     ],
 )
@@ -254,6 +256,16 @@ def test_a_text_that_is_not_a_str_is_refused_with_its_position() -> None:
         list(Bm25Embedding().embed(["a", 1]))  # type: ignore[list-item]
     with pytest.raises(InputError, match="position 0 has a lone surrogate"):
         list(Bm25Embedding().query_embed("\ud800"))
+    with pytest.raises(InputError, match="position 0 is a list"):
+        Bm25Embedding().literal_tokenizer([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parameters", ["k=much", "k", "depth=1.0"])
+def test_damaged_parameters_of_a_fingerprint_are_named(parameters: str) -> None:
+    fingerprint = {**Bm25Embedding().fingerprint, "parameters": parameters}
+
+    with pytest.raises(InputError, match=f"The parameters of Qdrant/bm25 are '{parameters}'"):
+        Bm25Embedding.of_fingerprint(fingerprint)
 
 
 @pytest.mark.parametrize(

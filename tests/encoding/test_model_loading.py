@@ -45,6 +45,11 @@ def test_settings_for_an_open_encoder_are_refused() -> None:
         load_encoder(WordEncoder(), settings={"max_length": 8})
 
 
+def test_settings_must_be_a_dict() -> None:
+    with pytest.raises(InputError, match="settings is a list, expected a dict of arguments"):
+        load_encoder(settings=["threads"])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("model", [7, b"tiny", ["tiny"], object(), SparseTextEmbedding])
 def test_another_type_is_refused_before_anything_is_opened(model: object) -> None:
     with pytest.raises(InputError, match=r"model is .*, expected a model's name, the path of a model folder"):

@@ -150,7 +150,7 @@ def test_logits_of_another_shape_are_refused(shape: Any) -> None:
 
 @pytest.mark.parametrize(
     "providers",
-    [CPU, [(CPU,)], [(CPU, {}, {})], [(CPU, "device_id")], [({}, CPU)], [3]],
+    [[], (), CPU, [(CPU,)], [(CPU, {}, {})], [(CPU, "device_id")], [({}, CPU)], [3]],
 )
 def test_providers_must_be_a_list_of_names_or_of_names_with_options(providers: Any) -> None:
     with pytest.raises(InputError, match=r"expected a list of names.*such as \['CPUExecutionProvider'\]"):

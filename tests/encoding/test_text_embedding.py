@@ -4,11 +4,13 @@ import inspect
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -397,6 +399,19 @@ def test_a_model_without_a_memory_arena_returns_the_same_vectors(
     assert model._opened_session() is not tiny._opened_session()
 
 
+@pytest.mark.parametrize(
+    "again", [lambda model: model.with_threads(1), lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_an_encoder_that_is_opened_again_has_the_arguments_of_the_first(
+    tiny_folder: Path, again: Callable[[SparseTextEmbedding], SparseTextEmbedding]
+) -> None:
+    model = SparseTextEmbedding(tiny_folder, enable_cpu_mem_arena=False)
+
+    assert again(model)._opened_session() is model._opened_session()
+    parameters = inspect.signature(SparseTextEmbedding.__init__).parameters
+    assert set(parameters) - {"self", "cuda", "lazy_load", "fastembed"} <= set(model._arguments)
+
+
 def test_an_unknown_argument_is_an_error() -> None:
     with pytest.raises(TypeError, match="max_lenght"):
         SparseTextEmbedding(max_lenght=8)  # type: ignore[arg-type]
@@ -433,6 +448,16 @@ def test_an_unavailable_provider_is_an_error_without_a_fallback() -> None:
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"precision": "fp32"}, "exists only as int8"),
         ({"threads": 0}, "threads is 0"),
+        ({"providers": []}, r"providers is \[\], expected a list of names"),
+        (
+            {"providers": ["CPUExecutionProvider"], "device_ids": 5},
+            "device_ids is 5, expected a list of ints",
+        ),
+        ({"enable_cpu_mem_arena": "no"}, "enable_cpu_mem_arena is 'no', expected True or False"),
+        ({"model_name": 5}, "model_name is an int, expected a str, a path or None"),
+        ({"specific_model_path": []}, "specific_model_path is a list"),
+        ({"cache_dir": b"x"}, "cache_dir is a bytes"),
+        ({"revision": 5}, "revision is an int, expected a str or None"),
     ],
 )
 def test_a_setting_that_the_bundled_model_does_not_have_is_refused(
@@ -673,6 +698,28 @@ def test_token_weights_are_valid_json_and_have_a_notebook_table(bundled: SparseT
     assert "and 70 with smaller weights" in many._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model: model.tokens_and_weights({2000: 1.0}),
+            "of type dict, expected one with indices",
+        ),
+        (lambda model: model.save_archive(5), "The archive is an int, expected a path"),
+        (lambda model: model.add_custom_model("a", sources=5), "sources=5, expected {'hf'"),
+        (
+            lambda model: model.add_custom_model("a", sources={"hf": "a/b"}, additional_files="weights"),
+            "additional_files='weights', expected a list of paths",
+        ),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(
+    bundled: SparseTextEmbedding, call: Callable[[Any], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(bundled)
+
+
 def test_the_card_of_the_bundled_model_is_listed_first() -> None:
     first = SparseTextEmbedding.list_supported_models()[0]
 
@@ -685,8 +732,10 @@ def test_the_card_of_the_bundled_model_is_listed_first() -> None:
     ("keywords", "kind", "message"),
     [
         ({"device_id": 0}, InputError, "CUDAExecutionProvider"),
-        ({"avg_len": 200.0}, InputError, "BM25"),
-        ({"language": "english"}, InputError, "BM25"),
+        ({"avg_len": 200.0}, InputError, "belongs to BM25. Pass it to Bm25Embedding"),
+        ({"language": "english"}, InputError, "Bm25Embedding"),
+        ({"stemmer": None}, InputError, "Pass language= or disable_stemmer=True to Bm25Embedding"),
+        ({"alpha": 0.5}, InputError, "BM42, which this package does not have"),
         ({"max_lenght": 5}, TypeError, "Did you mean 'max_length'"),
         ({"nonsense": 5}, TypeError, "It takes: model_name, cache_dir"),
     ],
@@ -696,6 +745,19 @@ def test_other_keywords_of_fastembed_are_refused_with_what_to_use(
 ) -> None:
     with pytest.raises(kind, match=message):
         SparseTextEmbedding(**keywords)
+
+
+@pytest.mark.parametrize("model", ["bm25.Bm25", "bm42.Bm42"])
+def test_each_keyword_of_fastembeds_other_models_has_its_advice(model: str) -> None:
+    pytest.importorskip("fastembed", reason="fastembed is not installed (extra `test`)")
+    module, name = model.split(".")
+    theirs = inspect.signature(getattr(import_module(f"fastembed.sparse.{module}"), name)).parameters
+    others = set(theirs) - set(inspect.signature(SparseTextEmbedding).parameters) - {"kwargs"}
+
+    assert others
+    for keyword in others:
+        with pytest.raises(InputError, match=f"SparseTextEmbedding got '{keyword}', which"):
+            SparseTextEmbedding(**{keyword: None})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["embed", "passage_embed", "query_embed", "token_count"])

@@ -1,6 +1,7 @@
 """Which token of a text each weight of its vector comes from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,39 @@ def test_entries_without_a_weight_have_no_origin() -> None:
 def test_the_origin_of_something_else_than_a_text_is_an_error() -> None:
     with pytest.raises(InputError, match="is an int, expected str"):
         SparseTextEmbedding().token_origins(5, [2000])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([10**6], "No token has the id 1000000; the vocabulary has 30522 entries"),
+        ([2**70], "the vocabulary has 30522 entries"),
+        ([-1], "No token has the id -1"),
+        (["moon"], "The token id 'moon' is a str, expected an int"),
+        ([1.0], "is a float, expected an int"),
+        ([True], "is a bool, expected an int"),
+        (2000, "The token ids are an int, expected a list of ints"),
+    ],
+)
+def test_an_id_that_the_vocabulary_does_not_have_is_an_error(ids: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SparseTextEmbedding().token_origins(TEXT, ids)
+
+
+def test_ids_may_be_of_numpy(tmp_path: Path) -> None:
+    model = SparseTextEmbedding(write_tiny_model(tmp_path / "tiny"))
+    ids = np.arange(model.vocab_size)
+
+    assert model.token_origins("moon", ids) == model.token_origins("moon", ids.tolist()) != {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arena", [True, False])
+def test_origins_keep_freed_memory_only_where_the_encoder_does(tmp_path: Path, arena: bool) -> None:
+    model = SparseTextEmbedding(write_tiny_model(tmp_path / "tiny"), enable_cpu_mem_arena=arena)
+
+    options = model._opened_origins()._session._backend.get_session_options()
+
+    assert options.enable_cpu_mem_arena is arena
 
 
 def test_a_graph_that_pools_in_another_way_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,34 @@ def test_an_unknown_id_is_refused_with_the_size_of_the_vocabulary(tokenizer: Tok
         tokenizer.token(40_000)
     with pytest.raises(InputError, match="id 40000"):
         tokenizer.decode([40_000])
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        (-1, "No token has the id -1"),
+        (2**40, "No token has the id 1099511627776"),
+        (1.5, "The token id 1.5 is a float, expected an int"),
+        (None, "The token id None is a NoneType"),
+        (True, "is a bool"),
+    ],
+)
+def test_what_is_no_id_is_refused(tokenizer: Tokenizer, id: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tokenizer.token(id)
+    with pytest.raises(InputError, match=message):
+        tokenizer.tokens([id])
+    with pytest.raises(InputError, match=message):
+        tokenizer.decode([id])
+    with pytest.raises(InputError, match="The token ids are an int, expected a list"):
+        tokenizer.decode(5)  # type: ignore[arg-type]
+
+
+def test_texts_must_be_a_list(tokenizer: Tokenizer) -> None:
+    for wrong in (5, "moon", b"moon"):
+        with pytest.raises(InputError, match=r"The texts are an? \w+, expected a list of str"):
+            tokenizer.encode_batch(wrong)  # type: ignore[arg-type]
+    assert tokenizer.encode_batch(iter(["moon"])) == tokenizer.encode_batch(["moon"])  # type: ignore[arg-type]
 
 
 def test_special_and_padding_ids_come_from_the_tokenizer_file() -> None:

@@ -1,5 +1,5 @@
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
 from splade_retriever import SparseTextEmbedding
-from splade_retriever.encoding.windows import merged, spans_of
+from splade_retriever.encoding.windows import embed_complete_texts, merged, spans_of
 from splade_retriever.errors import InputError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.sparse import SparseEmbedding
@@ -154,6 +154,19 @@ def test_an_unchanged_long_text_is_not_encoded_again(windowed: SpladeIndex) -> N
     windowed.add([LONG], [{"v": 1}], ids=["long"])
 
     assert encoder.encoded == before
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a b", None], "position 1 is a NoneType"),
+        ("a b", "The texts are a str, expected a list"),
+        (5, "The texts are an int"),
+    ],
+)
+def test_texts_to_encode_completely_must_be_a_list_of_texts(texts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        embed_complete_texts(texts, WordEncoder())
 
 
 def test_an_encoder_without_a_tokenizer_cannot_have_windows() -> None:

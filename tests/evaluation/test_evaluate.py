@@ -366,6 +366,23 @@ def test_a_dense_encoder_that_loses_documents_raises() -> None:
         DenseBaseline(DOCUMENTS, Lossy())
 
 
+def test_the_dense_encoder_may_be_one_of_llama_index(tmp_path: Path) -> None:
+    from llama_index.core import MockEmbedding
+
+    report = evaluate(write(tmp_path / "c"), WordEncoder(), bm25=False, dense=MockEmbedding(embed_dim=8))
+
+    assert report.dense is not None
+    assert (report.dense.system, report.dense.recall_at_100) == ("MockEmbedding", 1.0)
+
+
+def test_an_object_that_is_no_dense_encoder_raises_before_anything_is_encoded(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+
+    with pytest.raises(InputError, match="dense is an int, expected an encoder"):
+        evaluate(write(tmp_path / "c"), encoder, bm25=False, dense=3)  # type: ignore[arg-type]
+    assert encoder.encoded == 0
+
+
 def test_missing_sentence_transformers_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
 

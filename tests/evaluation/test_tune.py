@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from splade_retriever import RetrieverConfig, SpladeIndex
 from splade_retriever.cli.commands import app
-from splade_retriever.errors import InputError
+from splade_retriever.errors import InputError, StorageError
 from splade_retriever.evaluation.beir import BeirCollection
 from splade_retriever.evaluation.evaluate import ndcg_of_each, score_rankings
 from splade_retriever.evaluation.tune import choose, choose_hybrid, collection_from_headings, tune
-from splade_retriever.evaluation.tune_report import HybridRow, TuneRow
+from splade_retriever.evaluation.tune_report import HybridRow, TuneRow, check_plot
 from tests.evaluation.conftest import WORDS
 from tests.words import WordEncoder
 
@@ -160,8 +160,23 @@ def test_a_hybrid_gain_that_may_be_noise_is_not_chosen() -> None:
 def test_wrong_arguments_are_refused(collection: BeirCollection) -> None:
     with pytest.raises(InputError, match="expected 'merge' and 'truncate'"):
         tune(collection, WordEncoder(), windows=("points",))
-    with pytest.raises(InputError, match="empty list of values"):
-        tune(collection, WordEncoder(), document_dims=())
+    empty: Any
+    for empty in ({"document_dims": ()}, {"query_dims": []}, {"windows": ()}, {"windows": []}):
+        with pytest.raises(InputError, match="empty list of values"):
+            tune(collection, WordEncoder(), **empty)
+
+
+def test_a_plot_that_cannot_be_written_is_an_error_that_names_the_file(
+    collection: BeirCollection, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    report = tune(collection, WordEncoder(), **ONE)
+    (tmp_path / "folder.svg").mkdir()
+
+    with pytest.raises(StorageError, match=r"folder\.svg' cannot be written: .*Name a file"):
+        report.plot(tmp_path / "folder.svg")
+    with pytest.raises(StorageError, match=r"p\.svg' cannot be written: there is no folder '.*missing'"):
+        check_plot(tmp_path / "missing" / "p.svg")
 
 
 # -- the command ---------------------------------------------------------------------------------------------
@@ -191,11 +206,14 @@ def test_the_command_tunes_on_files_and_writes_a_configuration(tmp_path: Path) -
         assert index.count() == 1
 
 
-def test_the_command_tunes_on_an_index_and_names_what_is_wrong(tmp_path: Path) -> None:
+def test_the_command_tunes_on_an_index_and_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     with SpladeIndex(tmp_path / "index") as index:
         index.add(["The lander touched down.", "Flour."], [{"heading": "Moon landing"}, {}])
 
-    result = CliRunner().invoke(app, ["tune", str(tmp_path / "index"), *FEW])
+    result = CliRunner().invoke(app, ["tune", "~/index", *FEW])
 
     assert "made from headings, not judged by people" in " ".join(result.stdout.split())
     wrong = CliRunner().invoke(app, ["tune", str(tmp_path), "--max-active-dims", "some"])
