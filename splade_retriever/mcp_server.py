@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import ipaddress
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final, Literal
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal
 from splade_retriever.errors import InputError, MissingExtraError, SpladeError
 from splade_retriever.index.agent_tools import IndexTools
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.validation import is_loopback, loopback_names
 
 try:
     from mcp.server.mcpserver import MCPServer
@@ -37,17 +37,21 @@ _INSTRUCTIONS: Final = (
 )
 
 
-def create_server(index: SpladeIndex, *, write: bool = False) -> MCPServer[Any]:
+def create_server(index: SpladeIndex, *, write: bool = False, tenant: str | None = None) -> MCPServer[Any]:
     """Make a server with the tools search, get, explain and why_not, and a resource for each document.
 
     Args:
         index: An open index; the caller closes it.
         write: Offer the tools add and delete as well.
+        tenant: Whose documents the server finds, reads and writes, where the index separates tenants.
+
+    Raises:
+        InputError: If the tenant is not a text, or the index does not separate tenants.
     """
-    tools = IndexTools(index)
+    tools = IndexTools(index, tenant=tenant)
     server: MCPServer[Any] = MCPServer(
         "splade-retriever",
-        version=version("splade-retriever"),
+        version=version("splade-retriever"),  # the package's __init__ imports higher layers
         instructions=_INSTRUCTIONS,
         log_level="WARNING",
     )
@@ -80,6 +84,7 @@ def serve(
     index: SpladeIndex,
     *,
     write: bool = False,
+    tenant: str | None = None,
     transport: Literal["stdio", "http"] = "stdio",
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -89,27 +94,29 @@ def serve(
     Args:
         index: An open index.
         write: Offer the tools add and delete as well.
+        tenant: As for `create_server`.
         transport: "stdio" for a client that starts this process, "http" for streamable HTTP at `/mcp`.
         host: A loopback address; for "http".
         port: For "http".
 
     Raises:
-        InputError: If `host` is not a loopback address: the server has no authentication.
+        InputError: If `host` is not a loopback address: the server has no authentication. Or as for
+            `create_server`.
     """
-    server = create_server(index, write=write)
+    server = create_server(index, write=write, tenant=tenant)
     if transport == "stdio":
         server.run("stdio")
         return
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise InputError(
             f"host is {host!r}, expected a loopback address such as 127.0.0.1: the server has no "
             "authentication. To serve other machines put a proxy with authentication in front of it."
         )
-    names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+    names = [f"{name}:{port}" for name in loopback_names(host)]
     security = TransportSecuritySettings(
         allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names]
     )
-    server.run("streamable-http", host=host, port=port, transport_security=security)
+    server.run("streamable-http", host=host.strip("[]"), port=port, transport_security=security)
 
 
 def _add_tool(
@@ -128,12 +135,3 @@ def _add_tool(
             raise ToolError(str(error)) from error
 
     server.add_tool(call, name=method.__name__, description=inspect.getdoc(method), annotations=annotations)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -14,8 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from splade_retriever import SpladeIndex
+from splade_retriever import SpladeIndex, __version__
 from splade_retriever.errors import InputError
+from splade_retriever.index.agent_tools import IndexTools
+from tests.bare_encoder import BareEncoder
+from tests.words import WordEncoder
 
 mcp = pytest.importorskip("mcp", reason="needs the extra `mcp`")
 
@@ -54,10 +57,10 @@ def with_client(server: Any, work: Callable[[Any], Awaitable[Any]]) -> Any:
     return asyncio.run(asyncio.wait_for(connect(), 60))
 
 
-def create(index: SpladeIndex, *, write: bool = False) -> Any:
+def create(index: SpladeIndex, **options: Any) -> Any:
     from splade_retriever.mcp_server import create_server
 
-    return create_server(index, write=write)
+    return create_server(index, **options)
 
 
 async def call(client: Any, name: str, **arguments: Any) -> Any:
@@ -146,6 +149,91 @@ def test_only_a_server_with_write_changes_the_index() -> None:
         assert index.count() == 0
 
 
+def test_a_search_with_an_encoder_without_a_tokenizer_names_no_words() -> None:
+    async def work(client: Any) -> None:
+        (hit,) = (await call(client, "search", query="moon"))["hits"]
+        assert (hit["id"], hit["score"], hit["why"]) == ("a", 1.0, [])
+
+    with SpladeIndex(model=BareEncoder()) as index:
+        index.add(["moon rover"], ids=["a"])
+        with_client(create(index), work)
+
+
+# -- tenants -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_tenants() -> Iterator[SpladeIndex]:
+    with SpladeIndex(tenant_field="org.name", model=WordEncoder()) as opened:
+        opened.add(["moon of a", "moon of b"], [{"org": {"name": org}} for org in "ab"], ["1", "1"])
+        yield opened
+
+
+def test_the_tools_of_a_tenant_reach_its_documents_only(of_tenants: SpladeIndex) -> None:
+    tools = IndexTools(of_tenants, tenant="a")
+
+    assert [hit["text"] for hit in tools.search("moon")["hits"]] == ["moon of a"]
+    assert tools.search("moon", filter={"org.name": "b"})["hits"] == []
+    assert [document["text"] for document in tools.get(["1"])["documents"]] == ["moon of a"]
+    assert tools.explain("moon", "1")["score"] == 1.0
+    assert tools.why_not("moon", "1")["rank"] == 1
+    assert tools.text_of("1") == "moon of a"
+    metadatas: list[dict[str, Any]] = [{"year": 1}, {"org": {"name": "a"}}]
+    assert tools.add(["a rover", "ice"], ["2", "3"], metadatas) == {"ids": ["2", "3"]}
+    assert tools.add(["dust"], ["4"]) == {"ids": ["4"]}
+    assert of_tenants.get(["2"], tenant="a")[0].metadata == {"year": 1, "org": {"name": "a"}}
+    with pytest.raises(InputError, match="has 'b' at 'name', where the tenant belongs"):
+        tools.add(["moon"], ["1"], [{"org": {"name": "b"}}])
+    for wrong in ({"org": "a"}, "a"):
+        with pytest.raises(InputError, match="metadata"):
+            tools.add(["moon"], ["1"], [wrong])  # type: ignore[list-item]
+    assert tools.delete(["1", "2", "3", "4"]) == {"deleted": ["1", "2", "3", "4"]}
+    assert [hit.text for hit in of_tenants.scroll()] == ["moon of b"]
+
+
+def test_a_server_of_a_tenant_reads_its_documents_only(of_tenants: SpladeIndex) -> None:
+    async def work(client: Any) -> None:
+        assert (await call(client, "get", ids=["1"]))["documents"][0]["text"] == "moon of a"
+        (content,) = (await client.read_resource("splade://documents/1")).contents
+        assert content.text == "moon of a"
+        for tool in (await client.list_tools()).tools:
+            assert "tenant" not in tool.input_schema["properties"]
+
+    with_client(create(of_tenants, tenant="a"), work)
+
+
+def test_without_a_tenant_a_search_finds_all_and_ids_are_an_error(of_tenants: SpladeIndex) -> None:
+    tools = IndexTools(of_tenants)
+
+    assert len(tools.search("moon")["hits"]) == 2
+    with pytest.raises(InputError, match="Pass tenant="):
+        tools.get(["1"])
+
+
+def test_a_tenant_of_an_index_without_tenants_is_an_error(
+    index: SpladeIndex, of_tenants: SpladeIndex
+) -> None:
+    with pytest.raises(InputError, match="does not separate tenants"):
+        IndexTools(index, tenant="a")
+    for wrong in ("", 5):
+        with pytest.raises(InputError, match="expected a string that is not empty"):
+            IndexTools(of_tenants, tenant=wrong)  # type: ignore[arg-type]
+
+
+def test_the_tools_of_both_frameworks_take_a_tenant_that_the_model_cannot_choose(
+    of_tenants: SpladeIndex,
+) -> None:
+    from splade_retriever import langchain, llama_index
+
+    for tool in langchain.create_tools(of_tenants, write=True, tenant="b"):
+        assert "tenant" not in tool.args
+    for made in llama_index.create_tools(of_tenants, write=True, tenant="b"):
+        assert "tenant" not in json.loads(made.metadata.fn_schema_str)["properties"]
+    got = langchain.create_tools(of_tenants, tenant="b")[1].invoke({"ids": ["1"]})
+    assert got["documents"][0]["text"] == "moon of b"
+    assert llama_index.create_tools(of_tenants, tenant="b")[1].call(ids=["1"]).raw_output == got
+
+
 # -- the command ---------------------------------------------------------------------------------------------
 
 
@@ -167,24 +255,25 @@ def test_the_command_serves_over_stdin_and_stdout(folder: Path) -> None:
     assert with_client(mcp.stdio_client(parameters), work) == IDS
 
 
-def test_the_command_serves_http_on_this_machine_only(folder: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_the_command_serves_http_on_this_machine_only(host: str, folder: Path) -> None:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "splade_retriever", "mcp", "--index", str(folder), "--http"]
-    url = f"http://127.0.0.1:{port}/mcp"
+    url = f"http://{host}:{port}/mcp"
 
     async def work(client: Any) -> Any:
         return (await call(client, "search", query="tides"))["hits"][0]["id"]
 
     with subprocess.Popen(
-        [*command, "--port", str(port)],
+        [*command, "--host", host, "--port", str(port)],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            wait_for(port)
+            wait_for(host, port)
             assert with_client(url, work) == IDS[1]
             body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
             for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
@@ -196,13 +285,17 @@ def test_the_command_serves_http_on_this_machine_only(folder: Path) -> None:
             process.terminate()
 
 
-def wait_for(port: int) -> None:
+def wait_for(host: str, port: int) -> None:
     for _ in range(300):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.1)
     raise AssertionError("the server does not listen")
+
+
+def test_the_server_has_the_version_of_the_package(index: SpladeIndex) -> None:
+    assert create(index).version == __version__
 
 
 def test_another_address_than_loopback_is_refused(index: SpladeIndex) -> None:
@@ -210,6 +303,22 @@ def test_another_address_than_loopback_is_refused(index: SpladeIndex) -> None:
 
     with pytest.raises(InputError, match="expected a loopback address"):
         serve(index, transport="http", host="0.0.0.0")
+
+
+def test_an_address_in_brackets_is_served_without_them(
+    index: SpladeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcp.server.mcpserver import MCPServer
+
+    from splade_retriever.mcp_server import serve
+
+    started: dict[str, Any] = {}
+    monkeypatch.setattr(MCPServer, "run", lambda *_, **options: started.update(options))
+
+    serve(index, transport="http", host="[::1]", port=1)
+
+    assert (started["host"], started["port"]) == ("::1", 1)
+    assert "[::1]:1" in started["transport_security"].allowed_hosts
 
 
 # -- frameworks ----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,6 +31,14 @@ def mcp(
     api_key: KeyOption = None,
     server: ServerKeywords,
     write: Annotated[bool, typer.Option("--write", help="Offer the tools add and delete as well.")] = False,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            metavar="NAME",
+            help="Offer the documents of this tenant only.",
+        ),
+    ] = None,
     http: Annotated[
         bool, typer.Option("--http", help="Serve over HTTP on this machine instead of over stdin and stdout.")
     ] = False,
@@ -39,7 +47,7 @@ def mcp(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="With --http.")] = 8765,
 ) -> None:
-    """Serve an index to agents by the Model Context Protocol: search, get, explain.
+    """Serve an index to agents by the Model Context Protocol: search, get, explain, why_not.
 
     The client starts this command and talks to it over stdin and stdout; with --http it connects to
     http://127.0.0.1:8765/mcp. Without --write a folder is read from a copy, so another process can continue
@@ -51,4 +59,5 @@ def mcp(
     with open_index(
         index, collection, model=model, api_key=api_key, server=server, create=False, read_only=read_only
     ) as opened:
-        serve(opened, write=write, transport="http" if http else "stdio", host=host, port=port)
+        transport: Literal["http", "stdio"] = "http" if http else "stdio"
+        serve(opened, write=write, tenant=tenant, transport=transport, host=host, port=port)

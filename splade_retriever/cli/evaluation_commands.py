@@ -20,7 +20,7 @@ from splade_retriever.cli.options import (
 from splade_retriever.cli.output import print_result
 from splade_retriever.encoding.model_cards import Precision
 from splade_retriever.errors import InputError
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,6 +152,7 @@ def tune(
     documents, queries = _numbers(document_dims), _numbers(query_dims)
     treatments: Any = None if windows is None else [word.strip() for word in windows.split(",")]
     dense_encoder = None if dense is None else SentenceTransformerEncoder(dense)
+    source = resolved_location(source)
     is_beir = any(Path(source, name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
     if is_beir:
         texts = BeirCollection.read(source)

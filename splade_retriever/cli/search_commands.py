@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from splade_retriever.explanation import Explanation
     from splade_retriever.index.documents import Hit
     from splade_retriever.index.options import ServerKeywords
-    from splade_retriever.index.splade_index import SpladeIndex
 
 __all__ = ["encode", "explain", "models", "search", "why_not"]
 
@@ -59,6 +57,7 @@ def search(
 ) -> None:
     """Search an index: ranked passages with matched words marked, and the tokens of each score."""
     from splade_retriever.cli.search_views import hits_view
+    from splade_retriever.index.hit_explanations import explain_hits
     from splade_retriever.index.splade_query import SpladeQuery
 
     conditions = parse_filter(filter)
@@ -72,7 +71,7 @@ def search(
         read_only=read_only,
     ) as opened:
         hits = opened.search(query, k, conditions, with_vectors=True)
-        explained = list(zip(hits, _explanations(opened, query, hits), strict=True))
+        explained = list(zip(hits, explain_hits(opened, query, hits), strict=True))
         total = 0 if hits else opened.count()
         matching = None if hits or conditions is None else opened.count(conditions)
         unreadable = not hits and not any(map(len, opened.model.query_embed([query])))
@@ -98,15 +97,6 @@ def search(
         },
         as_json=as_json,
     )
-
-
-def _explanations(opened: SpladeIndex, query: str, hits: Sequence[Hit]) -> list[Explanation]:
-    """Explain hits; of an encoder without a tokenizer, only the score is known."""
-    from splade_retriever.explanation import Explanation, literal_tokenizer
-
-    if literal_tokenizer(opened.model, query) is not None:
-        return opened.explain_all(query, hits)
-    return [Explanation(query, hit.text, hit.score, contributions=(), marks=()) for hit in hits]
 
 
 @with_server_options

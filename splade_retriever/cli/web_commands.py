@@ -18,6 +18,7 @@ from splade_retriever.cli.options import (
 )
 from splade_retriever.cli.output import print_message
 from splade_retriever.cli.termination import closed_on_termination
+from splade_retriever.validation import is_loopback
 
 if TYPE_CHECKING:
     from splade_retriever.index.options import ServerKeywords
@@ -49,9 +50,9 @@ def serve(
     read_only: ReadOnlyOption = False,
 ) -> None:
     """Serve a page that searches an index and explains each hit, and its JSON API."""
-    from splade_retriever.web.server import is_loopback
     from splade_retriever.web.server import serve as serve_page
 
+    host = host.strip("[]")
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     with (

@@ -70,7 +70,7 @@ def _arguments(config: RetrieverConfig) -> dict[str, Any]:
         "model_settings": expand(config.encoder, path=("encoder",)),
         "vector_name": index.get("vector_name"),
         "filters": filters,
-        "created_indexes": list(index.get("indexed_fields", ())),
+        "created_indexes": list(index.get("indexed_fields") or ()),
         "api_key": None if config.api_key_variable is None else os.environ.get(config.api_key_variable),
         **{name: index[name] for name in _SERVER if name in index},
     }

@@ -16,6 +16,7 @@ from splade_retriever.config.dense_encoder import DenseEncoderConfig, load_dense
 from splade_retriever.config.environment import expand, fields_of_environment, unset_variables
 from splade_retriever.config.faults import check_names, faults_of
 from splade_retriever.config.files import ConfigFile, KeyPath, read_config_file
+from splade_retriever.encoding.model_archive import is_archive
 from splade_retriever.encoding.model_loading import load_encoder
 from splade_retriever.errors import ConfigFault, ConfigurationError, InputError
 from splade_retriever.index.options import Fusion, Mode
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["RetrieverConfig"]
 
 _USER_IN_URL: Final = re.compile(r"\w+://[^/@]*@")
+_PATHS: Final = (("encoder", "specific_model_path"), ("encoder", "cache_dir"), ("index", "ca"))
+"""Arguments that are paths."""
 _GROUPS: Final = ("defaults", "retrievers")
 """Names of a file with several retrievers."""
 
@@ -184,7 +187,7 @@ class RetrieverConfig(BaseModel):
     def read(cls, path: str | Path, *, retriever: str | None = None) -> RetrieverConfig:
         """Read a file that ends in .yaml, .yml, .toml or .json.
 
-        Relative folders in it are relative to the file, not to the working folder.
+        Relative paths in it are relative to the file, not to the working folder; see `from_dict`.
 
         Args:
             path: The file.
@@ -237,8 +240,10 @@ class RetrieverConfig(BaseModel):
 
         Args:
             values: Name -> value; `location` is required.
-            base: The folder that a relative location and a relative model folder start from; None for the
-                working folder.
+            base: The folder that relative paths start from; None for the working folder. Paths are
+                `location`, `encoder.specific_model_path`, `encoder.cache_dir` and `index.ca`, and `model` and
+                `second_model` where a folder or an archive is there. A value that begins with an environment
+                variable, and `dense.args`, are left as they are.
 
         Raises:
             ConfigurationError: If a name is not a field (a similar one is suggested), or a value does not
@@ -246,10 +251,7 @@ class RetrieverConfig(BaseModel):
         """
         named = {str(name): value for name, value in values.items()}
         if base is not None and "location" in named:
-            named["location"] = _relative_to(Path(base), named["location"])
-            for name in ("model", "second_model"):
-                if isinstance(model := named.get(name), str) and (Path(base) / model).is_dir():
-                    named[name] = str(Path(base) / model)
+            named = _resolved(named, Path(base))
         return cls(**named)
 
     @classmethod
@@ -293,7 +295,7 @@ class RetrieverConfig(BaseModel):
         dense: DenseEncoder | NodeEncoder | None = None,
         allowed_classes: Collection[str] = (),
     ) -> SpladeIndex:
-        """Open the index; it is never created.
+        """Open the index; it is created only with `index={"create": True}`.
 
         Args:
             dense: The dense encoder of a hybrid index, instead of the one that the configuration names.
@@ -328,8 +330,8 @@ class RetrieverConfig(BaseModel):
         """
         from splade_retriever.langchain import SpladeRetriever
 
-        return SpladeRetriever(
-            index=self.open(dense=dense, allowed_classes=allowed_classes),
+        return SpladeRetriever.owning(
+            self.open(dense=dense, allowed_classes=allowed_classes),
             k=self.k,
             filter=self._expanded_filter(),
             mode=self.mode,
@@ -346,7 +348,7 @@ class RetrieverConfig(BaseModel):
         dense: DenseEncoder | NodeEncoder | None = None,
         allowed_classes: Collection[str] = (),
     ) -> splade_retriever.llama_index.SpladeRetriever:
-        """Return a LlamaIndex retriever of the index; `retriever.vector_store.close()` closes the index.
+        """Return a LlamaIndex retriever of the index; `retriever.close()` closes the index.
 
         Args:
             dense: As for `open`.
@@ -362,7 +364,7 @@ class RetrieverConfig(BaseModel):
 
         self._check_for_llama_index()
         store = SpladeVectorStore(**self._index_arguments(dense, allowed_classes))
-        return SpladeRetriever(
+        return SpladeRetriever.owning(
             store,
             similarity_top_k=self.k,
             filter=self._expanded_filter(),
@@ -479,13 +481,25 @@ def _placed(fault: ConfigFault, inner: KeyPath, file: ConfigFile) -> ConfigFault
     return fault._replace(path=path, line=file.line_of(path))
 
 
-def _relative_to(base: Path, location: Any) -> Any:
-    """Resolve a relative folder from a base; everything else is returned unchanged."""
-    if (
-        not isinstance(location, str)
-        or location == ":memory:"
-        or is_url(location)
-        or location.startswith("${")
-    ):
-        return location
-    return str(base / Path(location).expanduser())
+def _resolved(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return fields with their relative paths resolved from a base."""
+    resolved = dict(fields)
+    location = fields.get("location")
+    if location != ":memory:" and not is_url(location):
+        resolved["location"] = _relative_to(base, location)
+    for name in ("model", "second_model"):
+        if isinstance(model := fields.get(name), str):
+            path = Path(_relative_to(base, model))
+            resolved[name] = str(path) if path.is_dir() or is_archive(path) else model
+    for group, name in _PATHS:
+        arguments = resolved.get(group)
+        if isinstance(arguments, Mapping) and name in arguments:
+            resolved[group] = {**arguments, name: _relative_to(base, arguments[name])}
+    return resolved
+
+
+def _relative_to(base: Path, path: Any) -> Any:
+    """Resolve a relative path from a base; everything else is returned unchanged."""
+    if not isinstance(path, str | os.PathLike) or not str(path) or str(path).startswith("${"):
+        return path
+    return str(base / os.path.expanduser(path))

@@ -11,9 +11,11 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import Secret
 
+from splade_retriever.errors import InputError
 from splade_retriever.haystack.filters import translate_filters
-from splade_retriever.index.documents import Hit
+from splade_retriever.index.documents import DocumentKey, Hit
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.validation import type_name
 
 __all__ = ["SpladeDocumentStore", "to_document"]
 
@@ -69,7 +71,10 @@ class SpladeDocumentStore:
         return self.api_key.resolve_value() if "://" in self.location else None
 
     def close(self) -> None:
-        """Close the index; a store in memory is lost."""
+        """Close the index, which the store has opened; documents in memory are lost.
+
+        The next use opens the index again. A retriever does not close its store.
+        """
         with self._opening:
             if self._index is not None:
                 self._index.close()
@@ -121,45 +126,93 @@ class SpladeDocumentStore:
 
         Raises:
             ValueError: If `documents` is not a list of documents.
+            InputError: If the index separates tenants, and the metadata of a document has none.
             DuplicateDocumentError: Haystack's own, with NONE and FAIL.
             SpladeError: What `SpladeIndex.add` raises.
         """
         if not isinstance(documents, list) or not all(isinstance(item, Document) for item in documents):
             raise ValueError("documents is not a list of Haystack's Document. Pass a list.")
         if policy is not DuplicatePolicy.OVERWRITE:
-            stored = {hit.id for hit in self.index.get([document.id for document in documents])}
+            stored = self._stored(documents)
             if stored and policy is not DuplicatePolicy.SKIP:
                 raise DuplicateDocumentError(
-                    f"The store has a document with the id {min(stored)!r}. Pass "
+                    f"The store has a document with the id {min(key.id for key in stored)!r}. Pass "
                     "policy=DuplicatePolicy.OVERWRITE or SKIP."
                 )
-            documents = [document for document in documents if document.id not in stored]
+            documents = [document for document in documents if self._document_key(document) not in stored]
         self.index.add(
             [document.content or "" for document in documents],
             [document.meta for document in documents],
             [document.id for document in documents],
             extras=[_extra(document) for document in documents],
         )
-        return len({document.id for document in documents})
+        return len({self._document_key(document) for document in documents})
+
+    def _stored(self, documents: list[Document]) -> set[DocumentKey]:
+        """Return which of the documents are stored; of an index with tenants, for the same tenant."""
+        ids: dict[str | None, list[str]] = {}
+        for id, tenant in map(self._document_key, documents):
+            ids.setdefault(tenant, []).append(id)
+        return {
+            DocumentKey(hit.id, tenant)
+            for tenant, of_tenant in ids.items()
+            for hit in self.index.get(of_tenant, tenant=tenant)
+        }
+
+    def _document_key(self, document: Document) -> DocumentKey:
+        return DocumentKey(document.id, self.index.layout.tenant_of(document.meta))
 
     def delete_documents(self, document_ids: list[str]) -> None:
-        """Delete documents by id; unknown ids are ignored."""
-        if document_ids:
-            self.index.delete(document_ids)
+        """Delete documents by id; unknown ids are ignored.
+
+        Raises:
+            InputError: If the index separates tenants, of which two may use the same id.
+        """
+        if not document_ids:
+            return
+        tenant_field = self.index.layout.tenant_field
+        if tenant_field is not None:
+            raise InputError(
+                f"delete_documents got ids, but the collection separates tenants by {tenant_field!r}, and "
+                "two tenants may use the same id. Use delete_by_filter with filters that name the tenant."
+            )
+        self.index.delete(document_ids)
 
     def delete_all_documents(self) -> None:
         """Delete all documents."""
         self.index.clear()
 
     def delete_by_filter(self, filters: dict[str, Any]) -> int:
-        """Delete the documents that match filters; returns how many."""
-        ids = [hit.id for hit in self._scroll(filters)]
-        self.delete_documents(ids)
-        return len(ids)
+        """Delete the documents that match filters, all with {}; returns how many.
+
+        Raises:
+            FilterError: Haystack's own, if a filter is not valid.
+        """
+        conditions = translate_filters(filters)
+        if conditions is not None:
+            return self.index.delete(filter=conditions)
+        count = self.index.count()
+        self.index.clear()
+        return count
 
     def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
-        """Set metadata of the documents that match filters; returns how many. Nothing is encoded."""
+        """Set metadata of the documents that match filters; returns how many. Nothing is encoded.
+
+        Raises:
+            FilterError: Haystack's own, if a filter is not valid.
+            InputError: If `meta` is not a dict, or has another tenant than a document; nothing is written.
+        """
+        if not isinstance(meta, dict):
+            raise InputError(f"meta is {type_name(meta)}, expected a dict.")
         hits = self._scroll(filters)
+        layout = self.index.layout
+        for hit in hits:
+            old, new = layout.tenant_of(hit.metadata), layout.tenant_of({**hit.metadata, **meta})
+            if old != new:
+                raise InputError(
+                    f"update_by_filter would move document {hit.id!r} from tenant {old!r} to {new!r}. "
+                    f"Nothing was written. Leave {layout.tenant_field!r} out of meta."
+                )
         for hit in hits:
             self.index.update_metadata(hit.id, {**hit.metadata, **meta})
         return len(hits)

@@ -9,6 +9,7 @@ from haystack.dataclasses import Document
 from haystack.dataclasses.sparse_embedding import SparseEmbedding as HaystackEmbedding
 
 from splade_retriever.encoding.model_loading import load_encoder
+from splade_retriever.encoding.windows import embed_complete_texts
 from splade_retriever.protocols import Encoder
 from splade_retriever.sparse import SparseEmbedding
 
@@ -60,6 +61,8 @@ class SpladeTextEmbedder:
 class SpladeDocumentEmbedder:
     """Makes the sparse embeddings of documents.
 
+    A document that is longer than the model reads is encoded in windows, whose vectors are merged.
+
     Args:
         model: Name or folder of the model; None for the bundled one.
         meta_fields_to_embed: Fields of the metadata that are encoded with the text.
@@ -98,7 +101,7 @@ class SpladeDocumentEmbedder:
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Encode documents.
+        """Encode documents completely, also long ones.
 
         Returns:
             `documents`: copies in the same order, with their `sparse_embedding`.
@@ -109,7 +112,7 @@ class SpladeDocumentEmbedder:
             )
         self.warm_up()
         assert self._encoder is not None
-        embeddings = self._encoder.passage_embed(self._texts(documents))
+        embeddings = embed_complete_texts(self._texts(documents), self._encoder)
         return {
             "documents": [
                 replace(document, sparse_embedding=_to_haystack(embedding))

@@ -6,7 +6,9 @@ from typing import Any, Final
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.hit_explanations import explain_hits
 from splade_retriever.index.splade_index import SpladeIndex
+from splade_retriever.key_paths import key_levels
 
 __all__ = ["MAX_CHARACTERS", "MAX_HITS", "IndexTools"]
 
@@ -22,11 +24,23 @@ _WORDS: Final = 8
 class IndexTools:
     """Searches an index for an agent.
 
-    The docstring of a method is its description for the model that calls it.
+    The docstring of a method is its description for the model that calls it, which cannot choose the tenant.
     """
 
-    def __init__(self, index: SpladeIndex) -> None:
-        self.index = index
+    def __init__(self, index: SpladeIndex, *, tenant: str | None = None) -> None:
+        """Make the tools of an index.
+
+        Args:
+            index: An open index; the caller closes it.
+            tenant: Whose documents are found, read, added and deleted, where the index separates tenants.
+                Without it `search` finds those of all tenants, and the tools that take ids raise an error.
+
+        Raises:
+            InputError: If the tenant is not a text, or the index does not separate tenants.
+        """
+        if tenant is not None:
+            _check_tenant(index, tenant)
+        self.index, self.tenant = index, tenant
 
     @property
     def reading(self) -> tuple[Callable[..., dict[str, Any]], ...]:
@@ -48,11 +62,12 @@ class IndexTools:
 
         Returns:
             `hits`, best first: `id`, `score`, `text` (at most 2,000 characters; `cut` is true where it was
-            longer), `metadata`, and `why`: the words that contributed most to the score, with their shares.
+            longer), `metadata`, and `why`: the words that contributed most to the score, with their shares;
+            empty where the model has no words for its tokens.
         """
         _check_k(k)
-        hits = self.index.search(query, k, filter=filter)
-        explanations = self.index.explain_all(query, hits)
+        hits = self.index.search(query, k, filter=self._of_tenant(filter))
+        explanations = explain_hits(self.index, query, hits)
         return {"hits": [_hit(hit, explanation) for hit, explanation in zip(hits, explanations, strict=True)]}
 
     def get(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -67,7 +82,7 @@ class IndexTools:
         """
         if len(ids) > _MAX_IDS:
             raise InputError(f"ids has {len(ids)} ids, expected at most {_MAX_IDS}.")
-        found = {hit.id: hit for hit in self.index.get(ids)}
+        found = {hit.id: hit for hit in self.index.get(ids, tenant=self.tenant)}
         return {
             "documents": [_document(found[id]) for id in dict.fromkeys(ids) if id in found],
             "missing": [id for id in dict.fromkeys(ids) if id not in found],
@@ -84,7 +99,7 @@ class IndexTools:
             `query`, `score`, `contributions` (token, its weight in query and document, and their product;
             their sum is the score) and `spans`, the marked places of the text.
         """
-        hits = self.index.get([id])
+        hits = self.index.get([id], tenant=self.tenant)
         if not hits:
             raise InputError(f"There is no document with the id {id!r}. Pass an id that `search` returned.")
         return self.index.explain(query, hits[0]).to_dict()
@@ -107,7 +122,8 @@ class IndexTools:
             (`other_score`), where the hit gains most first.
         """
         _check_k(k)
-        missing = self.index.why_not(query, id, k, filter=filter).to_dict()
+        filter = self._of_tenant(filter)
+        missing = self.index.why_not(query, id, k, filter=filter, tenant=self.tenant).to_dict()
         del missing["explanation"]
         return {**missing, "differences": missing["differences"][:_WORDS]}
 
@@ -117,7 +133,7 @@ class IndexTools:
         Raises:
             InputError: If there is no such document.
         """
-        hits = self.index.get([id])
+        hits = self.index.get([id], tenant=self.tenant)
         if not hits:
             raise InputError(f"There is no document with the id {id!r}.")
         return hits[0].text
@@ -138,6 +154,8 @@ class IndexTools:
         Returns:
             `ids` of the documents, in order.
         """
+        if self.tenant is not None:
+            metadatas = self._with_tenant([None] * len(texts) if metadatas is None else metadatas)
         return {"ids": self.index.add(texts, metadatas, ids)}
 
     def delete(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -149,10 +167,55 @@ class IndexTools:
         Returns:
             `deleted`, the ids that existed.
         """
-        known = [hit.id for hit in self.index.get(ids)]
+        known = [hit.id for hit in self.index.get(ids, tenant=self.tenant)]
         if known:
-            self.index.delete(known)
+            self.index.delete(known, tenant=self.tenant)
         return {"deleted": known}
+
+    def _of_tenant(self, filter: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return a filter for documents of the tenant that match a filter."""
+        field = self.index.layout.tenant_field
+        if self.tenant is None or field is None:
+            return filter
+        own = {field: self.tenant}
+        return own if filter is None else {"$and": [own, filter]}
+
+    def _with_tenant(self, metadatas: Sequence[Any]) -> list[Any]:
+        """Return metadatas of `add` with the tenant in each."""
+        field = self.index.layout.tenant_field
+        if self.tenant is None or field is None:
+            return list(metadatas)
+        levels = key_levels(field)
+        return [_owned({} if metadata is None else metadata, levels, self.tenant) for metadata in metadatas]
+
+
+def _check_tenant(index: SpladeIndex, tenant: object) -> None:
+    if not isinstance(tenant, str) or not tenant:
+        raise InputError(f"tenant is {tenant!r}, expected a string that is not empty, or None.")
+    if index.layout.tenant_field is None:
+        raise InputError(
+            f"tenant={tenant!r} is passed, but collection {index.collection!r} does not separate tenants. "
+            "Leave it out, or use a collection that was created with tenant_field=."
+        )
+
+
+def _owned(metadata: Any, levels: Sequence[str], tenant: str) -> Any:
+    """Return metadata with a tenant at a path of names; what is no metadata is returned for `add` to refuse.
+
+    Raises:
+        InputError: If it has another value there.
+    """
+    if not isinstance(metadata, Mapping):
+        return metadata
+    name, *inner = levels
+    if inner:
+        return {**metadata, name: _owned(metadata.get(name, {}), inner, tenant)}
+    if metadata.get(name, tenant) != tenant:
+        raise InputError(
+            f"The metadata has {metadata[name]!r} at {name!r}, where the tenant belongs. Nothing was "
+            f"written. Leave out {name!r}."
+        )
+    return {**metadata, name: tenant}
 
 
 def _check_k(k: int) -> None:

@@ -5,7 +5,7 @@ SpladeVectorStore       the complete vector store: add, delete, filters, MMR, hy
 SpladeReranker          sorts the documents of any retriever
 SpladeSparseEmbeddings  a sparse encoder for langchain-qdrant's `QdrantVectorStore`
 SpladeTranslator        translates the filters of `SelfQueryRetriever`
-create_tools            tools for an agent: search, get, explain
+create_tools            tools for an agent: search, get, explain, why_not
 """
 
 from typing import TYPE_CHECKING

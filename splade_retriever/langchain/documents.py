@@ -96,11 +96,13 @@ def text_columns(
 ) -> Columns:
     """Return texts, metadatas and ids; without ids each is made of text and metadata.
 
-    Iterators stay iterators. Something that is not a string gets no id; the index refuses it with its
-    position. Texts of an async iterator get random ids.
+    Iterators stay iterators. What is no text, or has no dict as metadata, gets no id; the index refuses it
+    with its position. Texts of an async iterator get random ids.
     """
     if ids is not None or isinstance(texts, str) or not isinstance(texts, Iterable):
         return texts, metadatas, ids
+    if isinstance(metadatas, Mapping) or not isinstance(metadatas, Iterable | None):
+        return texts, metadatas, ids  # the index refuses them
     id_of = _ContentIds()
     if isinstance(texts, Sequence) and isinstance(metadatas, Sequence | None):
         pairs = zip(texts, chain(metadatas or (), repeat(None)), strict=False)
@@ -132,9 +134,9 @@ class _ContentIds:
             return document.id
         return str(self.of(document.page_content, _metadata_of(document)))
 
-    def of(self, text: object, metadata: Mapping[str, Any] | None) -> str | None:
-        """Return the id of a text with its metadata; None for something that is not a string."""
-        if not isinstance(text, str):
+    def of(self, text: object, metadata: object) -> str | None:
+        """Return the id of a text with its metadata; None where one of them cannot be stored."""
+        if not isinstance(text, str) or not isinstance(metadata, Mapping | None):
             return None
         fields = sorted((str(key), repr(value)) for key, value in (metadata or {}).items())
         content = repr((text, fields))

@@ -83,7 +83,7 @@ class SpladeRetriever(BaseRetriever):
     """
 
     index: SpladeIndex | None = Field(default=None, exclude=True, repr=False)
-    """An open index. Pass either this or a location."""
+    """An open index, which the caller closes. Pass either this or a location."""
     location: str | Path | None = None
     """The folder of an existing index, or the URL of a server."""
     collection: str = "splade"
@@ -123,6 +123,8 @@ class SpladeRetriever(BaseRetriever):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
     _opened: SpladeIndex | None = PrivateAttr(default=None)
+    _owned: SpladeIndex | None = PrivateAttr(default=None)
+    """The index that `close` closes."""
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @field_validator("k", "score_threshold", mode="before")
@@ -183,6 +185,25 @@ class SpladeRetriever(BaseRetriever):
         return bool(getattr(self, name) == field.get_default(call_default_factory=True))
 
     # -- constructors ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def owning(cls, index: SpladeIndex, **fields: Any) -> Self:
+        """Return a retriever of an index that was opened for it, and which its `close` closes.
+
+        Args:
+            index: The index. It is closed if a field is not valid.
+            **fields: Fields of the retriever: `k`, `filter`, `with_scores`, ...
+
+        Raises:
+            ValueError: If a field is not valid.
+        """
+        try:
+            retriever = cls(index=index, **fields)
+        except BaseException:
+            index.close()
+            raise
+        retriever._owned = index
+        return retriever
 
     @classmethod
     def from_documents(
@@ -268,10 +289,10 @@ class SpladeRetriever(BaseRetriever):
         index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **index_arguments})
         try:
             index.add(*inputs)
-            return cls(index=index, **fields)
         except BaseException:
             index.close()
             raise
+        return cls.owning(index, **fields)
 
     @classmethod
     async def _afrom_columns(
@@ -286,7 +307,7 @@ class SpladeRetriever(BaseRetriever):
         index = await SpladeIndex.aopen(location, dense=embedding, **arguments)
         try:
             await index.aadd(*inputs)
-            return cls(index=index, **fields)
+            return cls.owning(index, **fields)
         except BaseException:
             await index.aclose()
             raise
@@ -338,11 +359,7 @@ class SpladeRetriever(BaseRetriever):
             create=False,
             **index_arguments,
         )
-        try:
-            return cls(index=index, **fields)
-        except BaseException:
-            index.close()
-            raise
+        return cls.owning(index, **fields)
 
     @classmethod
     def _split(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -376,7 +393,7 @@ class SpladeRetriever(BaseRetriever):
             return self.index
         with self._opening:
             if self._opened is None:
-                self._opened = SpladeIndex(
+                self._opened = self._owned = SpladeIndex(
                     str(self.location),
                     collection=self.collection,
                     model=self.model,
@@ -389,14 +406,17 @@ class SpladeRetriever(BaseRetriever):
             return self._opened
 
     def close(self) -> None:
-        """Close the index, also one that was passed as `index=`; a second call does nothing."""
-        if (index := self._opened_index()) is not None:
-            index.close()
+        """Close the index if the retriever opened it; the caller closes one that was passed as `index=`.
+
+        A second call does nothing.
+        """
+        if self._owned is not None:
+            self._owned.close()
 
     async def aclose(self) -> None:
         """Async version of `close`."""
-        if (index := self._opened_index()) is not None:
-            await index.aclose()
+        if self._owned is not None:
+            await self._owned.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -463,6 +483,13 @@ class SpladeRetriever(BaseRetriever):
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle holds the configuration: a location is opened by the first search, an index at once.
         return _retriever, (type(self), self._fields())
+
+    # Copies share the open index, which the original closes.
+
+    def __copy__(self) -> Self:
+        duplicate = super().__copy__()
+        duplicate._owned = None
+        return duplicate
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         duplicate = type(self)(**copy.deepcopy(self._fields(), memo))
@@ -535,4 +562,6 @@ class SpladeRetriever(BaseRetriever):
 
 
 def _retriever(kind: type[SpladeRetriever], fields: Mapping[str, Any]) -> SpladeRetriever:
-    return kind(**fields)
+    retriever = kind(**fields)
+    retriever._owned = retriever.index  # reading the pickle has opened it
+    return retriever

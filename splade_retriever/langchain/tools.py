@@ -14,7 +14,7 @@ from splade_retriever.index.splade_index import SpladeIndex
 __all__ = ["create_tools"]
 
 
-def create_tools(index: SpladeIndex, *, write: bool = False) -> list[BaseTool]:
+def create_tools(index: SpladeIndex, *, write: bool = False, tenant: str | None = None) -> list[BaseTool]:
     """Return the tools search, get, explain and why_not, which search an index and say which words decided.
 
     Arguments and results are the same as those of `splade mcp`. An error of this package becomes the tool's
@@ -23,8 +23,14 @@ def create_tools(index: SpladeIndex, *, write: bool = False) -> list[BaseTool]:
     Args:
         index: An open index; the caller closes it.
         write: Return the tools add and delete as well.
+        tenant: Whose documents the tools find, read and write, where the index separates tenants; the model
+            cannot choose it. Without it `search` finds those of all tenants, and tools that take ids answer
+            with an error.
+
+    Raises:
+        InputError: If the tenant is not a text, or the index does not separate tenants.
     """
-    tools = IndexTools(index)
+    tools = IndexTools(index, tenant=tenant)
     return [_tool(index, method) for method in (*tools.reading, *(tools.writing if write else ()))]
 
 

@@ -2,6 +2,7 @@
 """SpladeVectorStore: an index as a vector store of LangChain."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ class SpladeVectorStore(VectorStore):
         Args:
             location: A folder, ":memory:" or the URL of a server; see `SpladeIndex`. A new collection has
                 `windows="merge"`, so that chunks longer than the model reads are encoded completely.
-            index: An open index instead of a location.
+            index: An open index instead of a location. The caller closes it.
             embedding: A dense encoder for hybrid search: searches are hybrid unless `mode` is set.
             **settings: Further arguments of `SpladeIndex`: `collection`, `model`, `second_model`, `client`,
                 `windows`, ...
@@ -78,6 +79,7 @@ class SpladeVectorStore(VectorStore):
                 f"embedding is {type_name(embedding)}, expected LangChain's Embeddings, a dense "
                 "encoder, or None. Pass a sparse encoder as model=."
             )
+        self._opened_here = index is None
         if index is None:
             index = SpladeIndex(location, dense=embedding, **{"default_windows": "merge", **settings})
         elif embedding is not None or settings or location != ":memory:":
@@ -122,8 +124,7 @@ class SpladeVectorStore(VectorStore):
         try:
             store.add_texts(texts, metadatas, ids=ids)
         except BaseException:
-            if "index" not in settings:
-                store.close()
+            store.close()
             raise
         return store
 
@@ -156,14 +157,12 @@ class SpladeVectorStore(VectorStore):
     ) -> Self:
         """Async version of `from_texts`."""
         texts, metadatas, ids = text_columns(texts, metadatas, ids)
-        shared = "index" in settings
-        arguments = settings if shared else {"engine_in_subprocess": True, **settings}
+        arguments = settings if "index" in settings else {"engine_in_subprocess": True, **settings}
         store = await asyncio.to_thread(cls, embedding=embedding, **arguments)
         try:
             await store.aadd_texts(texts, metadatas, ids=ids)
         except BaseException:
-            if not shared:
-                await store.aclose()
+            await store.aclose()
             raise
         return store
 
@@ -376,7 +375,7 @@ class SpladeVectorStore(VectorStore):
     # -- searching -------------------------------------------------------------------------------------------
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """Return LangChain's retriever of this store.
+        """Return LangChain's retriever of this store, which stays open until the store is closed.
 
         Args:
             **kwargs: `search_type` ("similarity", "mmr" or "similarity_score_threshold"), `search_kwargs`
@@ -554,12 +553,17 @@ class SpladeVectorStore(VectorStore):
     # -- closing ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the index; a second call does nothing."""
-        self.index.close()
+        """Close the index if the store opened it; the caller closes an index that was passed as `index=`.
+
+        A second call does nothing.
+        """
+        if self._opened_here:
+            self.index.close()
 
     async def aclose(self) -> None:
         """Async version of `close`."""
-        await self.index.aclose()
+        if self._opened_here:
+            await self.index.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -576,6 +580,23 @@ class SpladeVectorStore(VectorStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    # -- copies ----------------------------------------------------------------------------------------------
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opened_here=True)  # reading the pickle has opened the index
+
+    def __copy__(self) -> Self:
+        return self._sharing(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self._sharing(copy.deepcopy(self.__dict__, memo))
+
+    def _sharing(self, state: Mapping[str, Any]) -> Self:
+        """Return a store that shares the index, which the original closes."""
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(state, _opened_here=False)
+        return duplicate
 
 
 def _only_documents(scored: Sequence[tuple[Document, float]]) -> list[Document]:

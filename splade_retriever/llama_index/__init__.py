@@ -5,7 +5,7 @@ SpladeVectorStore      stores nodes without dense embeddings; nodes come back eq
 SpladeRerank           sorts the nodes of any retriever
 SpladeSparseEmbedding  a sparse embedding, and a step of an `IngestionPipeline`
 sparse_encoders        a pair of functions for LlamaIndex's `QdrantVectorStore`
-create_tools           tools for an agent: search, get, explain
+create_tools           tools for an agent: search, get, explain, why_not
 SparseOnly             an `embed_model` for `VectorStoreIndex` that makes no dense embeddings
 """
 

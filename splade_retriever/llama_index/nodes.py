@@ -63,10 +63,12 @@ def checked_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
     """Return nodes as a list.
 
     Raises:
-        InputError: If an item is not a node, with its position.
+        InputError: If there are not several nodes, or an item is not a node, with its position.
     """
     if isinstance(nodes, BaseNode):
         raise InputError(f"nodes is one {type(nodes).__name__}, expected several. Pass [node].")
+    if not isinstance(nodes, Iterable):
+        raise InputError(f"nodes is {type_name(nodes)}, expected a list of LlamaIndex nodes.")
     checked = list(nodes)
     for position, node in enumerate(checked):
         if not isinstance(node, BaseNode):

@@ -1,5 +1,6 @@
 """SpladeRetriever: an index as a retriever of LlamaIndex."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -81,8 +82,8 @@ class SpladeRetriever(BaseRetriever):
         """Search a vector store, an open index, or the index at a location.
 
         Args:
-            vector_store: The store to search.
-            index: An open index instead.
+            vector_store: The store to search. The caller closes it.
+            index: An open index instead. The caller closes it.
             location: The folder of an existing index, or the URL of a server, instead. It is opened here,
                 never created, and closed by `close`.
             similarity_top_k: Maximum number of nodes.
@@ -111,6 +112,7 @@ class SpladeRetriever(BaseRetriever):
         """
         self._mode = _checked_mode(mode, alpha)
         self._store = _vector_store(vector_store, index, location, settings)
+        self._opened_here = vector_store is None
         self.similarity_top_k = similarity_top_k
         self._alpha = None if alpha is None else checked_alpha(alpha)
         self._filters, self._filter = filters, filter
@@ -124,6 +126,21 @@ class SpladeRetriever(BaseRetriever):
             objects=None if objects is None else list(objects),
             verbose=verbose,
         )
+
+    @classmethod
+    def owning(cls, vector_store: SpladeVectorStore, **fields: Any) -> Self:
+        """Return a retriever of a store that was opened for it, and which its `close` closes.
+
+        Args:
+            vector_store: The store.
+            **fields: Arguments of the retriever: `similarity_top_k`, `filter`, `explain`, ...
+
+        Raises:
+            InputError: If an argument is not valid.
+        """
+        retriever = cls(vector_store, **fields)
+        retriever._opened_here = True
+        return retriever
 
     @classmethod
     def from_nodes(
@@ -168,7 +185,7 @@ class SpladeRetriever(BaseRetriever):
         stored_nodes, objects = _without_objects(nodes)
         store = SpladeVectorStore(location, **settings)
         try:
-            retriever = cls(
+            retriever = cls.owning(
                 store,
                 similarity_top_k=similarity_top_k,
                 mode=mode,
@@ -184,6 +201,47 @@ class SpladeRetriever(BaseRetriever):
             _warn_of_additions(store.index, before=before, added=len(stored_nodes))
         except BaseException:
             store.close()
+            raise
+        return retriever
+
+    @classmethod
+    async def afrom_nodes(
+        cls,
+        nodes: Sequence[BaseNode],
+        *,
+        location: str | Path = ":memory:",
+        similarity_top_k: int = 4,
+        mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
+        filters: MetadataFilters | None = None,
+        explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Async version of `from_nodes`."""
+        refuse_unknown(cls.__name__, settings, (*_SEARCH_ARGUMENTS, *INDEX_ARGUMENTS))
+        stored_nodes, objects = _without_objects(nodes)
+        arguments = {"engine_in_subprocess": True, **settings}
+        store = await asyncio.to_thread(SpladeVectorStore, location, **arguments)
+        try:
+            retriever = cls.owning(
+                store,
+                similarity_top_k=similarity_top_k,
+                mode=mode,
+                alpha=alpha,
+                filters=filters,
+                explain=explain,
+                origins=origins,
+                controls=controls,
+                object_map=objects,
+            )
+            index = store.index
+            before = await index.acount()
+            await store.async_add(stored_nodes)
+            await index.run_in_thread(_warn_of_additions, index, before=before, added=len(stored_nodes))
+        except BaseException:
+            await store.aclose()
             raise
         return retriever
 
@@ -224,11 +282,40 @@ class SpladeRetriever(BaseRetriever):
             InputError: If an item is not a document, with its position; nothing is written then.
         """
         refuse_unknown(cls.__name__, settings, (*_SEARCH_ARGUMENTS, *INDEX_ARGUMENTS))
-        checked = _checked_documents(documents)
-        if transformations is None:
-            transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
         return cls.from_nodes(
-            run_transformations(checked, transformations, in_place=False),
+            _nodes_of(_checked_documents(documents), transformations),
+            location=location,
+            similarity_top_k=similarity_top_k,
+            mode=mode,
+            alpha=alpha,
+            filters=filters,
+            explain=explain,
+            origins=origins,
+            controls=controls,
+            **settings,
+        )
+
+    @classmethod
+    async def afrom_documents(
+        cls,
+        documents: Iterable[Document],
+        *,
+        transformations: Sequence[TransformComponent] | None = None,
+        location: str | Path = ":memory:",
+        similarity_top_k: int = 4,
+        mode: VectorStoreQueryMode | str = VectorStoreQueryMode.DEFAULT,
+        alpha: float | None = None,
+        filters: MetadataFilters | None = None,
+        explain: bool = False,
+        origins: bool = False,
+        controls: QueryControls | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Async version of `from_documents`; the transformations run in a thread."""
+        refuse_unknown(cls.__name__, settings, (*_SEARCH_ARGUMENTS, *INDEX_ARGUMENTS))
+        nodes = await asyncio.to_thread(_nodes_of, _checked_documents(documents), transformations)
+        return await cls.afrom_nodes(
+            nodes,
             location=location,
             similarity_top_k=similarity_top_k,
             mode=mode,
@@ -255,12 +342,14 @@ class SpladeRetriever(BaseRetriever):
         self._similarity_top_k = checked_int("similarity_top_k", similarity_top_k, minimum=1)
 
     def close(self) -> None:
-        """Close the store if this retriever or the store itself opened the index; see the store's `close`."""
-        self._store.close()
+        """Close the index if the retriever opened it; the caller closes a store or index that was passed."""
+        if self._opened_here:
+            self._store.close()
 
     async def aclose(self) -> None:
         """Async version of `close`."""
-        await self._store.aclose()
+        if self._opened_here:
+            await self._store.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -277,6 +366,16 @@ class SpladeRetriever(BaseRetriever):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    # Copies share the open index, which the original closes.
+
+    def __copy__(self) -> Self:
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(self.__dict__, _opened_here=False)
+        return duplicate
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opened_here=True)  # reading the pickle has opened the index
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle)
@@ -397,8 +496,12 @@ def _without_objects(nodes: Iterable[BaseNode]) -> tuple[list[BaseNode], dict[st
 
 def _checked_documents(documents: Iterable[Document]) -> list[Document]:
     """Return documents as a list, after checking their types before LlamaIndex's splitter gets them."""
-    if isinstance(documents, str):
-        raise InputError("documents is one str, expected several. Pass [Document(text=...)].")
+    if isinstance(documents, str | BaseNode):
+        raise InputError(
+            f"documents is one {type(documents).__name__}, expected several. Pass [Document(text=...)]."
+        )
+    if not isinstance(documents, Iterable):
+        raise InputError(f"documents is {type_name(documents)}, expected a list of LlamaIndex Documents.")
     checked = list(documents)
     for position, document in enumerate(checked):
         if not isinstance(document, BaseNode):
@@ -407,6 +510,15 @@ def _checked_documents(documents: Iterable[Document]) -> list[Document]:
                 "Nothing was written. Wrap texts in Document(text=...)."
             )
     return checked
+
+
+def _nodes_of(
+    documents: Sequence[Document], transformations: Sequence[TransformComponent] | None
+) -> Sequence[BaseNode]:
+    """Transform documents into nodes; without transformations into chunks of sentences."""
+    if transformations is None:
+        transformations = [SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=_CHUNK_OVERLAP)]
+    return run_transformations(documents, transformations, in_place=False)
 
 
 def _scored(hits: Sequence[Hit], explanations: Sequence[Explanation]) -> list[NodeWithScore]:

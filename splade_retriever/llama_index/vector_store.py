@@ -1,5 +1,6 @@
 """SpladeVectorStore: an index as a vector store of LlamaIndex."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,8 +172,11 @@ class SpladeVectorStore(BasePydanticVectorStore):
         # LlamaIndex would leave out the index. A pickle holds the configuration; reading it opens the index.
         return _store, (type(self), self._index)
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+    def __copy__(self) -> Self:
         return type(self)(index=self._index)  # copies share the index, which the original closes
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return copy.copy(self)
 
     @property
     def client(self) -> Any:

@@ -24,7 +24,7 @@ from splade_retriever.maintenance.staging import (
     stored_settings,
 )
 from splade_retriever.maintenance.verification import Sample, verification_fault
-from splade_retriever.validation import is_url
+from splade_retriever.validation import is_url, resolved_location
 
 if TYPE_CHECKING:
     from qdrant_client.client_base import QdrantBase
@@ -109,13 +109,14 @@ def migrate(
         CollectionNotFoundError: The source does not exist.
         CollectionMismatchError: The target holds the vectors of another model, or another content.
         IndexLockedError: Another process has one of the folders open.
-        InputError: Source and target are the same.
+        InputError: Source and target are the same, or one of them is not a valid location.
         NotSupportedError: The target cannot keep metadata, or the source has shard keys.
         ServerError: A server cannot be reached; run it again to continue.
         StorageError: A store failed, the sides differ after copying, or the source was changed all the time.
     """
     started = time.perf_counter()
     name = target_collection or collection
+    source, target = _resolved(source), _resolved(target)
     same_place = _is_same_place(source, target)
     if same_place and name == collection:
         raise InputError(
@@ -126,7 +127,7 @@ def migrate(
         origin = stack.enter_context(
             open_collection(source, collection, create=False, api_key=source_api_key, server=server)
         )
-        report = _plan(origin, name, str(target) if isinstance(target, str | Path) else "")
+        report = _plan(origin, name, target if isinstance(target, str) else "")
         report.dry_run = dry_run
         if dry_run and not same_place and _is_missing_folder(target):
             report.copied = report.points
@@ -313,17 +314,21 @@ def _compare(
 # -- places --------------------------------------------------------------------------------------------------
 
 
-def _is_same_place(source: "str | Path | QdrantBase", target: "str | Path | QdrantBase") -> bool:
-    if not isinstance(source, str | Path) or not isinstance(target, str | Path):
+def _resolved(place: "str | Path | QdrantBase") -> "str | QdrantBase":
+    return resolved_location(place) if isinstance(place, str | Path) else place
+
+
+def _is_same_place(source: "str | QdrantBase", target: "str | QdrantBase") -> bool:
+    if not isinstance(source, str) or not isinstance(target, str):
         return source is target
     if is_url(source) or is_url(target):
-        return str(source).rstrip("/") == str(target).rstrip("/")
+        return source.rstrip("/") == target.rstrip("/")
     return Path(source).resolve() == Path(target).resolve()
 
 
-def _is_missing_folder(target: "str | Path | QdrantBase") -> bool:
+def _is_missing_folder(target: "str | QdrantBase") -> bool:
     """Return whether a target is a missing or empty folder, which opening would turn into an index."""
-    if not isinstance(target, str | Path) or is_url(target):
+    if not isinstance(target, str) or is_url(target):
         return False
     path = Path(target)
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))

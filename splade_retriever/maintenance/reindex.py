@@ -31,7 +31,7 @@ from splade_retriever.maintenance.staging import (
     open_collection,
     staging_mark,
 )
-from splade_retriever.protocols import DenseEncoder, Encoder
+from splade_retriever.protocols import DenseEncoder, Encoder, NodeEncoder, as_dense
 from splade_retriever.validation import checked_int
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def reindex(
     collection: str = "splade",
     into: str | None = None,
     second_model: ModelArgument | Literal["none"] = None,
-    dense: DenseEncoder | None = None,
+    dense: DenseEncoder | NodeEncoder | None = None,
     max_active_dims: int | None = None,
     min_weight: float | None = None,
     windows: Literal["truncate", "merge", "points"] | None = None,
@@ -110,7 +110,7 @@ def reindex(
         into: Name of the new collection; None to derive it from the old name.
         second_model: A second sparse encoder, which the collection then has beside the model; "none" to
             remove it, None for no change.
-        dense: The dense encoder of the collection.
+        dense: The dense encoder of the collection, as in `SpladeIndex`.
         max_active_dims: As in `SpladeIndex`; 0 for all, None for no change.
         min_weight: As in `SpladeIndex`; None for no change.
         windows: As in `SpladeIndex`; None for no change.
@@ -133,9 +133,11 @@ def reindex(
     """
     started = time.perf_counter()
     batch_size = checked_int("batch_size", batch_size, minimum=1)
+    dense_encoder = None if dense is None else as_dense(dense)
     with open_collection(place, collection, create=False, api_key=api_key, server=server) as source:
         old = _settings_of(source)
-        encoders = Encoders(_encoder_for(source, model), dense, _second_for(source, old, second_model))
+        second = _second_for(source, old, second_model)
+        encoders = Encoders(_encoder_for(source, model), dense_encoder, second)
         # None is "no change" here, and 0 "all weights".
         kept = checked_int("max_active_dims", max_active_dims, minimum=0, optional=True)
         vectors = VectorOptions(

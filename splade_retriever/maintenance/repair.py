@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from splade_retriever.encoding.model_loading import ModelArgument
 from splade_retriever.errors import (
@@ -18,7 +18,7 @@ from splade_retriever.index.collection import Collection, PreparedPoint
 from splade_retriever.index.collection_model import CollectionModel
 from splade_retriever.index.collection_settings import SETTINGS_KEY, CollectionSettings
 from splade_retriever.index.documents import Document, DocumentKey
-from splade_retriever.index.ingest import ingest
+from splade_retriever.index.ingest import Stored, ingest
 from splade_retriever.index.payload import PACKAGE_KEY, ContentHasher
 from splade_retriever.index.point_encoding import Encoders, to_points
 from splade_retriever.index.stored_documents import lookup, write_batch
@@ -30,11 +30,8 @@ from splade_retriever.maintenance.staging import (
     open_collection,
     staging_mark,
 )
-from splade_retriever.protocols import DenseEncoder
+from splade_retriever.protocols import DenseEncoder, NodeEncoder, as_dense
 from splade_retriever.validation import is_url, resolved_location
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["RepairReport", "repair"]
 
@@ -65,7 +62,7 @@ def repair(
     collection: str = "splade",
     model: ModelArgument = None,
     second_model: ModelArgument = None,
-    dense: DenseEncoder | None = None,
+    dense: DenseEncoder | NodeEncoder | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> RepairReport:
@@ -81,7 +78,7 @@ def repair(
         collection: Name of the collection in both.
         model: The encoder that made the collection; None to open it by the name that the collection stores.
         second_model: Its second sparse encoder, the same.
-        dense: The dense encoder of a hybrid collection. Its vectors are made again.
+        dense: The dense encoder of a hybrid collection, as in `SpladeIndex`. Its vectors are made again.
         batch_size: Documents to encode and write together.
         on_progress: Called with the documents done and the number of points, after each batch.
 
@@ -89,7 +86,7 @@ def repair(
         CollectionNotFoundError: There is no such collection in the folder.
         CollectionMismatchError: The target has such a collection, or the collection does not record its
             model.
-        InputError: The folder is a server, or both are the same.
+        InputError: The folder is a server, both are the same, or `dense` is no dense encoder.
         NotSupportedError: The collection has dense vectors, and `dense` is missing.
         IndexLockedError: Another process has one of the folders open.
         StorageError: Not even the ids of the documents can be read, or the target cannot be written.
@@ -100,6 +97,7 @@ def repair(
         raise InputError(f"Location {source_location!r} is a server, expected an index folder.")
     if not is_url(target_location) and Path(source_location).resolve() == Path(target_location).resolve():
         raise InputError("The source and the target are the same folder, expected two. Pass another target.")
+    dense_encoder = None if dense is None else as_dense(dense)
     report = RepairReport(source_location, target_location, collection)
     with Salvage(source_location) as salvage:
         if collection not in salvage.collections:
@@ -108,10 +106,10 @@ def repair(
                 f"There is no collection {collection!r} at {source_location!r} (found: {names})."
             )
         source = Collection(salvage.client, collection, source_location, owned=False)
-        settings = _settings_of(source, dense)
+        settings = _settings_of(source, dense_encoder)
         has_second = settings.second_encoder is not None
         second = CollectionModel(source, second_model, option="second_model").encoder if has_second else None
-        encoders = Encoders(CollectionModel(source, model).encoder, dense, second)
+        encoders = Encoders(CollectionModel(source, model).encoder, dense_encoder, second)
         total = source.count()
         with open_collection(target_location, collection, create=True, api_key=None) as store:
             _prepare(source, store, settings)
@@ -164,7 +162,7 @@ class _Work:
     settings: CollectionSettings
     encoders: Encoders
     payloads: dict[DocumentKey, dict[str, Any]] = field(default_factory=dict)
-    """Payloads of documents that were read and are not encoded yet."""
+    """Payloads of the documents of a batch that are not encoded yet."""
 
     def run(self, batch_size: int, on_written: Callable[[int], object]) -> None:
         """Encode and write all documents.
@@ -183,7 +181,7 @@ class _Work:
             self._documents(),
             batch_size=batch_size,
             hash_of=ContentHasher(recipe).hash,
-            lookup=lambda batch: lookup(self.target, batch),
+            lookup=self._lookup,
             encode=self._encode,
             write=lambda batch: write_batch(self.target, batch),
             on_error="raise",
@@ -201,6 +199,12 @@ class _Work:
             self.report.other_text += not found.knows_encoded_text
             self.payloads[found.document.key] = found.payload
             yield found.document
+
+    def _lookup(self, batch: Sequence[Document]) -> dict[DocumentKey, Stored]:
+        """Read what the target has of a batch, and drop the payloads of earlier documents that it skipped."""
+        for key in self.payloads.keys() - {document.key for document in batch}:
+            del self.payloads[key]
+        return lookup(self.target, batch)
 
     def _encode(self, batch: Sequence[Document]) -> list[list[PreparedPoint]]:
         """Make the points; payload keys of other programs are copied."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from splade_retriever.errors import InputError
 from splade_retriever.explanation import Explanation, literal_tokenizer
 from splade_retriever.index.documents import Hit
+from splade_retriever.index.hit_explanations import explain_hits
 from splade_retriever.index.search_request import Mode
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.index.splade_query import SpladeQuery
@@ -49,7 +50,7 @@ class SearchApi:
         }
 
     def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Search, and explain each hit.
+        """Search, and explain each hit, as far as the encoder has a tokenizer.
 
         Raises:
             SpladeError: The request is not valid, or the search failed.
@@ -63,7 +64,7 @@ class SearchApi:
         searched = query if vector is None else vector
         mode: Mode | None = None if vector is None else "sparse"
         hits = self.index.search(searched, k, filter, with_vectors=True, mode=mode) if query.strip() else []
-        explanations = self.index.explain_all(query, hits, query_vector=vector)
+        explanations = explain_hits(self.index, query, hits, query_vector=vector)
         shown = self.index.query_vector(query) if vector is None else vector
         return {
             "query": body["query"],

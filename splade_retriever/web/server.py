@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -28,15 +27,15 @@ except ImportError as error:
 from splade_retriever.errors import InputError, SpladeError
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.printable import printable_json
-from splade_retriever.validation import type_name
+from splade_retriever.validation import is_loopback, loopback_names, type_name
 from splade_retriever.web.api import SearchApi
 from splade_retriever.web.openapi import openapi_document
 from splade_retriever.web.page import CONTENT_SECURITY_POLICY, page_file
 
-__all__ = ["create_app", "is_loopback", "serve", "server_config"]
+__all__ = ["create_app", "serve", "server_config"]
 
 _MAX_BODY: Final = 1 << 20
-_LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+_LOOPBACK_NAMES: Final = loopback_names("127.0.0.1")
 _FILES: Final[Mapping[str, tuple[str, str]]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -58,9 +57,9 @@ def serve(index: SpladeIndex, *, host: str, port: int, token: str | None = None)
             f"The page would be served on {host!r}, where others can read the index, without a token. Pass a "
             "token, or serve on 127.0.0.1."
         )
-    app = create_app(index, hosts=_LOOPBACK_NAMES if is_loopback(host) else None, token=token)
+    app = create_app(index, hosts=loopback_names(host) if is_loopback(host) else None, token=token)
     index.query_vector("load the model")  # now, so that the first keystroke does not wait for it
-    uvicorn.Server(server_config(app, host=host, port=port)).run()
+    uvicorn.Server(server_config(app, host=host.strip("[]"), port=port)).run()
 
 
 def server_config(app: Starlette, *, host: str, port: int) -> uvicorn.Config:
@@ -68,16 +67,6 @@ def server_config(app: Starlette, *, host: str, port: int) -> uvicorn.Config:
     return uvicorn.Config(
         app, host=host, port=port, log_level="warning", server_header=False, ws="none", lifespan="off"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def create_app(

@@ -1,10 +1,13 @@
 """`diagnose_config`: the indexes that a configuration file names."""
 
+import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from splade_retriever.config import diagnose_config
+from splade_retriever.config.arguments import encoder_types, index_types
 from splade_retriever.errors import InputError
 from splade_retriever.index.splade_index import SpladeIndex
 
@@ -43,6 +46,25 @@ def test_each_retriever_is_checked_with_its_model_and_filter(folder: Path) -> No
     (missing,) = diagnoses["missing"].at_level("fault")
     assert "There is no index" in missing.found
     assert not (folder / "nowhere").exists()
+
+
+def test_every_argument_that_may_be_null_is_as_if_left_out(folder: Path) -> None:
+    named: dict[str, dict[str, None]] = {}
+    for group, types in (("index", index_types()), ("encoder", encoder_types())):
+        optional = [name for name, hint in types.items() if type(None) in get_args(hint)]
+        named[group] = dict.fromkeys(optional)
+    assert "indexed_fields" in named["index"]
+    file = folder / "null.yaml"
+    fields = {"location": "./index", "model": "splade-retriever/minilm-l6-v4", "filter": {"year": 2023}}
+    file.write_text(json.dumps(fields | named))
+    (with_null,) = diagnose_config(file).values()
+    file.write_text(json.dumps(fields))
+    (without,) = diagnose_config(file).values()
+    checks, expected = (
+        [(item.check, item.level) for item in diagnosis.findings] for diagnosis in (with_null, without)
+    )
+    assert with_null.ok
+    assert checks == expected
 
 
 def test_faults_of_the_file_are_findings_with_their_lines(folder: Path) -> None:

@@ -87,6 +87,57 @@ def test_a_file_holds_several_retrievers_with_shared_fields(tmp_path: Path) -> N
         RetrieverConfig.read(file, retriever="odl")
 
 
+def test_relative_paths_of_a_file_start_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "folder").mkdir(parents=True)
+    (tmp_path / "models" / "packed.tar").touch()
+    file = write(
+        tmp_path / "c.yaml",
+        "location: index\n"
+        "model: models/packed.tar\n"
+        "second_model: models/folder\n"
+        "encoder: {specific_model_path: models/tiny, cache_dir: cache}\n"
+        "index: {ca: certificates/ca.pem}\n",
+    )
+    monkeypatch.chdir(Path(tmp_path.anchor))
+
+    config = RetrieverConfig.read(file)
+
+    assert config.location == str(tmp_path / "index")
+    assert config.model == str(tmp_path / "models" / "packed.tar")
+    assert config.second_model == str(tmp_path / "models" / "folder")
+    assert config.encoder == {
+        "specific_model_path": str(tmp_path / "models" / "tiny"),
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    assert config.index == {"ca": str(tmp_path / "certificates" / "ca.pem")}
+
+
+def test_only_relative_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    values = {
+        "location": "http://localhost:6333",
+        "model": "Qdrant/bm25",
+        "encoder": {"specific_model_path": "/models/tiny", "cache_dir": "~/cache"},
+        "index": {"ca": "${SPLADE_TEST_CA}"},
+    }
+
+    config = RetrieverConfig.from_dict(values, base=tmp_path)
+
+    assert (config.location, config.model, config.index) == (
+        values["location"],
+        values["model"],
+        values["index"],
+    )
+    assert config.encoder == {
+        "specific_model_path": "/models/tiny",
+        "cache_dir": str(tmp_path / "home" / "cache"),
+    }
+    assert RetrieverConfig.from_dict({"location": Path("x")}, base=tmp_path).location == str(tmp_path / "x")
+    assert RetrieverConfig.from_dict({"location": "~nobody-here"}, base=tmp_path).location.endswith("here")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

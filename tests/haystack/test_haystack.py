@@ -11,12 +11,15 @@ pytest.importorskip("haystack", reason="needs the extra `haystack`")
 
 from haystack import Document, Pipeline
 from haystack.dataclasses import ByteStream
+from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
 from haystack.telemetry import _telemetry as haystack_telemetry
 from haystack.testing.document_store import CountDocumentsByFilterTest, DocumentStoreBaseExtendedTests
 
-from splade_retriever import SparseTextEmbedding
+from splade_retriever import SparseTextEmbedding, SpladeIndex
+from splade_retriever.encoding.windows import embed_complete_texts
+from splade_retriever.errors import InputError
 from splade_retriever.haystack import (
     SpladeDocumentEmbedder,
     SpladeDocumentStore,
@@ -103,6 +106,64 @@ def test_the_retriever_finds_filters_and_explains(store: SpladeDocumentStore) ->
     assert merged.run("moon", filters=tagged)["documents"] == []
 
 
+@pytest.fixture
+def of_tenants() -> Iterator[SpladeDocumentStore]:
+    store = SpladeDocumentStore(settings={"tenant_field": "org"})
+    store.write_documents([Document(id="1", content=f"Notes of {org}.", meta={"org": org}) for org in "ab"])
+    yield store
+    store.close()
+
+
+def of_org(org: str) -> dict[str, Any]:
+    return {"field": "meta.org", "operator": "==", "value": org}
+
+
+def test_documents_of_two_tenants_may_have_the_same_id(of_tenants: SpladeDocumentStore) -> None:
+    again = Document(id="1", content="Other notes.", meta={"org": "b"})
+
+    assert of_tenants.count_documents() == 2
+    with pytest.raises(DuplicateDocumentError, match="id '1'"):
+        of_tenants.write_documents([again])
+    other = Document(id="1", content="Notes of c.", meta={"org": "c"})
+    assert of_tenants.write_documents([again, other], DuplicatePolicy.SKIP) == 1
+    assert of_tenants.write_documents([again, other], DuplicatePolicy.OVERWRITE) == 2
+    assert of_tenants.filter_documents(of_org("b")) == [again]
+
+
+def test_delete_by_filter_deletes_documents_of_a_tenant(of_tenants: SpladeDocumentStore) -> None:
+    with pytest.raises(InputError, match=r"separates tenants by 'org'.*delete_by_filter"):
+        of_tenants.delete_documents(["1"])
+
+    assert of_tenants.delete_by_filter(of_org("a")) == 1
+    assert [document.meta["org"] for document in of_tenants.filter_documents()] == ["b"]
+    assert of_tenants.delete_by_filter({}) == 1
+    assert of_tenants.count_documents() == 0
+
+
+def test_an_update_does_not_move_a_document_to_another_tenant(of_tenants: SpladeDocumentStore) -> None:
+    with pytest.raises(InputError, match="move document '1' from tenant 'a' to 'b'"):
+        of_tenants.update_by_filter(of_org("a"), {"org": "b", "year": 2023})
+    with pytest.raises(InputError, match="meta is a str"):
+        of_tenants.update_by_filter(of_org("a"), "year")  # type: ignore[arg-type]
+
+    assert of_tenants.update_by_filter(of_org("a"), {"year": 2023}) == 1
+    assert [document.meta.get("year") for document in of_tenants.filter_documents(of_org("a"))] == [2023]
+    assert [document.meta for document in of_tenants.filter_documents(of_org("b"))] == [{"org": "b"}]
+
+
+def test_delete_by_filter_reads_no_documents(
+    store: SpladeDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("documents were read")
+
+    monkeypatch.setattr(SpladeIndex, "scroll", refused)
+    monkeypatch.setattr(SpladeIndex, "get", refused)
+
+    assert store.delete_by_filter({"field": "meta.year", "operator": ">", "value": 2000}) == 1
+    assert store.count_documents() == 1
+
+
 def test_a_pipeline_comes_back_from_yaml(tmp_path: Path) -> None:
     store = SpladeDocumentStore(str(tmp_path / "index"), settings={"indexed_fields": {"year": "integer"}})
     store.write_documents([MOON, TIDES])
@@ -152,6 +213,19 @@ def test_the_embedders_make_the_vectors_of_the_encoder() -> None:
         SpladeTextEmbedder().run([MOON])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="use SpladeTextEmbedder"):
         SpladeDocumentEmbedder().run("moon")  # type: ignore[arg-type]
+
+
+def test_a_long_document_has_the_vector_of_all_its_windows() -> None:
+    long = "The lander reached the Moon. " * 200 + "Bread."
+
+    (document,) = SpladeDocumentEmbedder().run([Document(content=long)])["documents"]
+
+    model = SparseTextEmbedding()
+    (expected,) = embed_complete_texts([long], model)
+    assert document.sparse_embedding is not None
+    assert document.sparse_embedding.indices == expected.indices.tolist()
+    assert document.sparse_embedding.values == expected.values.tolist()
+    assert "bread" in model.tokens_and_weights(expected)
 
 
 def test_embedders_come_back_from_yaml() -> None:

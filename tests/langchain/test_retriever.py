@@ -1,6 +1,7 @@
 """SpladeRetriever: constructors, searches, traces, serialisation, and LangChain's standard suite."""
 
 import asyncio
+import copy
 import json
 import threading
 from collections.abc import Iterator
@@ -145,6 +146,27 @@ async def test_a_with_block_closes_the_retriever(tmp_path: Path) -> None:
         index = lazy.open()
     with pytest.raises(IndexClosedError):
         index.count()
+
+
+@pytest.mark.asyncio
+async def test_a_retriever_closes_only_the_index_it_opened(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path / "index", model=WordEncoder()) as index:
+        with SpladeRetriever(index=index):
+            pass
+        await SpladeRetriever(index=index).aclose()
+        assert index.count() == 0
+
+    made = SpladeRetriever.from_documents(MOON, location=tmp_path / "index", model=WordEncoder())
+    opened = SpladeRetriever(index=SpladeIndex(tmp_path / "index", model=WordEncoder()))
+    for original in (made, opened):
+        for duplicate in (copy.deepcopy(original), original.model_copy(update={"k": 1})):
+            duplicate.close()
+            assert len(original.invoke("lander")) == 2
+    made.close()
+    with pytest.raises(IndexClosedError):
+        made.invoke("lander")
+    assert opened.index is not None
+    opened.index.close()
 
 
 def test_a_retriever_does_not_create_an_index(tmp_path: Path) -> None:

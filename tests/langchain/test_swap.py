@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,9 @@ def test_a_row_has_the_chain_its_times_and_whether_the_answers_are_equal() -> No
     alike = langchain_swap.row("words", first_words, ["one", "two"], 3)  # type: ignore[list-item]
     broken = langchain_swap.row("words", first_words, ["broken", "two"], 3)  # type: ignore[list-item]
 
-    assert alike == "| words | gives the stack's name | 0 ms | 0 ms | yes |"
+    assert re.fullmatch(r"\| words \| gives the stack's name \| \d+ ms \| \d+ ms \| yes \|", alike)
     assert broken.startswith("| words | gives the stack's name | ValueError: ids \\| must be UUIDs, and so")
-    assert broken.endswith(" ... | 0 ms |  |")
+    assert re.search(r" \.\.\. \| \d+ ms \|  \|$", broken)
 
 
 def test_the_table_replaces_the_one_between_the_marks_of_the_page() -> None:

@@ -1,6 +1,7 @@
 """SpladeVectorStore: writing, reading, the kinds of search, LangChain's indexing API and standard suite."""
 
 import asyncio
+import copy
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -265,6 +266,37 @@ async def test_a_with_block_closes_the_store(tmp_path: Path) -> None:
         assert len(await again.asimilarity_search("lander")) == 3
     with pytest.raises(IndexClosedError):
         await again.asimilarity_search("lander")
+
+
+@pytest.mark.asyncio
+async def test_a_store_closes_only_the_index_it_opened(tmp_path: Path) -> None:
+    with SpladeIndex(tmp_path / "index", model=WordEncoder()) as index:
+        with SpladeVectorStore(index=index) as store:
+            store.add_documents(MOON)
+        await SpladeVectorStore(index=index).aclose()
+        with pytest.raises(InputError):
+            SpladeVectorStore.from_texts(["a"], metadatas=[{"at": {1}}], index=index)
+        assert index.count() == len(MOON)
+    opened = SpladeVectorStore(tmp_path / "index", model=WordEncoder())
+    for duplicate in (copy.copy(opened), copy.deepcopy(opened)):
+        duplicate.close()
+        assert len(opened.similarity_search("lander")) == 3
+    opened.close()
+    with pytest.raises(IndexClosedError):
+        opened.similarity_search("lander")
+
+
+@pytest.mark.parametrize("wrong", [lambda: ["x"], lambda: iter(["x"]), lambda: {"a": 1}, lambda: 5])
+def test_wrong_metadata_of_from_texts_and_add_texts_is_the_same_error(wrong: Callable[[], Any]) -> None:
+    store = SpladeVectorStore(model=WordEncoder())
+    with pytest.raises(InputError, match="metadata") as added:
+        store.add_texts(["a"], wrong())
+    store.close()
+
+    for make in (SpladeVectorStore.from_texts, SpladeRetriever.from_texts):
+        with pytest.raises(InputError) as made:
+            make(["a"], metadatas=wrong(), model=WordEncoder())
+        assert str(made.value) == str(added.value)
 
 
 @pytest.mark.asyncio

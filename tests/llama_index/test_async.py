@@ -47,6 +47,7 @@ class Parts:
     def __init__(self, client: QdrantClient) -> None:
         self.model = LoopWatcher()
         dense = Watched(self.model.in_a_loop)
+        self.client = client
         self.store = SpladeVectorStore(client=client, model=self.model, dense=dense)
         self.embedding = SpladeSparseEmbedding(model=self.model)
         self.store.add(NODES)
@@ -56,6 +57,14 @@ class Parts:
 
     def retrieve(self, **settings: Any) -> Awaitable[Any]:
         return SpladeRetriever(self.store, **settings).aretrieve("the rover")
+
+    def made(self, way: str, sources: list[Any]) -> Awaitable[Any]:
+        dense, collection = Watched(self.model.in_a_loop), "made"
+        make = getattr(SpladeRetriever, way)
+        made: Awaitable[Any] = make(
+            sources, client=self.client, collection=collection, model=self.model, dense=dense
+        )
+        return made
 
     def rerank(self) -> Awaitable[Any]:
         scored = [NodeWithScore(node=node) for node in NODES]
@@ -85,6 +94,8 @@ CALLS: dict[str, Callable[[Parts], Awaitable[Any]]] = {
     "aretrieve": lambda parts: parts.retrieve(),
     "aretrieve, explained": lambda parts: parts.retrieve(explain=True),
     "aretrieve, hybrid, explained": lambda parts: parts.retrieve(mode="hybrid", explain=True),
+    "afrom_nodes": lambda parts: parts.made("afrom_nodes", NEW),
+    "afrom_documents": lambda parts: parts.made("afrom_documents", [Document(text="A comet came.")]),
     "apostprocess_nodes": lambda parts: parts.rerank(),
     "aget_query_embedding": lambda parts: parts.embedding.aget_query_embedding("rover"),
     "aget_text_embedding": lambda parts: parts.embedding.aget_text_embedding("rover"),

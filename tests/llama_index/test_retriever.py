@@ -1,6 +1,7 @@
 """The retriever for LlamaIndex: what it finds, explains, and can be made from."""
 
 import asyncio
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,53 @@ def test_a_retriever_is_made_from_nodes_and_from_documents(model: WordEncoder) -
     from_documents.vector_store.close()
 
 
+def test_async_constructors_make_the_same_retriever_as_sync_ones(tmp_path: Path) -> None:
+    document = Document(text=" ".join(f"Sentence number {n} says nothing." for n in range(300)), id_="long")
+
+    async def main() -> list[SpladeRetriever]:
+        return [
+            await SpladeRetriever.afrom_nodes(
+                NODES, location=tmp_path / "nodes", model=WordEncoder(), similarity_top_k=1
+            ),
+            await SpladeRetriever.afrom_documents([document], model=WordEncoder(), explain=True),
+        ]
+
+    from_nodes, from_documents = asyncio.run(main())
+
+    assert ids_of(from_nodes.retrieve("rover")) == ["rover"]
+    chunks = from_documents.retrieve("nothing")
+    assert {(found.node.ref_doc_id, "_splade" in found.metadata) for found in chunks} == {("long", True)}
+    with SpladeRetriever.from_documents([document], model=WordEncoder()) as expected:
+        assert from_documents.vector_store.index.count() == expected.vector_store.index.count() > 1
+    for retriever in (from_nodes, from_documents):
+        retriever.close()
+        with pytest.raises(IndexClosedError):
+            retriever.retrieve("rover")
+
+
+def test_async_constructors_refuse_what_sync_ones_refuse_and_close_the_store(
+    model: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[SpladeIndex] = []
+    close = SpladeIndex.close
+
+    def noted(self: SpladeIndex) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(SpladeIndex, "close", noted)
+
+    with pytest.raises(TypeError, match="modle"):
+        asyncio.run(SpladeRetriever.afrom_nodes(NODES, modle=model))
+    with pytest.raises(InputError, match="Document 0 is a str"):
+        asyncio.run(SpladeRetriever.afrom_documents(["a"], model=model))  # type: ignore[list-item]
+    assert not closed
+    with pytest.raises(InputError, match="metadata"):
+        asyncio.run(SpladeRetriever.afrom_nodes([TextNode(text="a", metadata={"at": (1, 2)})], model=model))
+
+    assert len(closed) == 1
+
+
 def test_a_retriever_opens_the_index_at_a_location_and_closes_it(tmp_path: Path, model: WordEncoder) -> None:
     with SpladeRetriever.from_nodes(NODES, location=tmp_path / "index", collection="moon", model=model):
         pass
@@ -153,11 +201,29 @@ def test_async_closing_closes_the_index_that_the_store_opened(tmp_path: Path, mo
         closed.retrieve("rover")
 
 
-def test_a_retriever_of_an_open_index_does_not_close_it(model: WordEncoder) -> None:
+def test_a_retriever_of_an_open_index_or_store_does_not_close_it(model: WordEncoder) -> None:
     with SpladeIndex(model=model) as index:
         SpladeRetriever(index=index).close()
 
         assert index.count() == 0
+    with SpladeVectorStore(model=model) as store:
+        with SpladeRetriever(store):
+            pass
+        asyncio.run(SpladeRetriever(store).aclose())
+
+        assert store.get_nodes() == []
+
+
+def test_a_copy_of_a_retriever_does_not_close_the_index(model: WordEncoder) -> None:
+    original = SpladeRetriever.from_nodes(NODES, model=model)
+    for duplicate in (copy.copy(original), copy.deepcopy(original)):
+        duplicate.close()
+        assert ids_of(original.retrieve("rover")) == ["rover"]
+    copy.copy(original.vector_store).close()
+    assert ids_of(original.retrieve("rover")) == ["rover"]
+    original.close()
+    with pytest.raises(IndexClosedError):
+        original.retrieve("rover")
 
 
 class WaitingEmbedding(MockEmbedding):
@@ -215,6 +281,12 @@ def test_a_failed_constructor_closes_the_store(model: WordEncoder, monkeypatch: 
 def test_an_item_that_is_not_a_document_is_an_error_with_its_position(model: WordEncoder) -> None:
     with pytest.raises(InputError, match="documents is one str"):
         SpladeRetriever.from_documents("a text", model=model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="documents is one Document"):
+        SpladeRetriever.from_documents(Document(text="a"), model=model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="documents is an int"):
+        SpladeRetriever.from_documents(5, model=model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="nodes is an int"):
+        SpladeRetriever.from_nodes(5, model=model)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Document 1 is a str"):
         SpladeRetriever.from_documents([Document(text="a"), "b"], model=model)  # type: ignore[list-item]
 

@@ -287,14 +287,15 @@ def _keys_of(value: Any) -> list[str]:
     return _keys_of([*vars(value).values()]) if isinstance(value, BaseModel) else []
 
 
+class Verse(TextNode):
+    metre: str = "none"
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Verse"
+
+
 def test_a_node_of_a_custom_class_comes_back_equal(store: SpladeVectorStore) -> None:
-    class Verse(TextNode):
-        metre: str = "none"
-
-        @classmethod
-        def class_name(cls) -> str:
-            return "Verse"
-
     verse = Verse(id_="v", text="Tyger tyger", metre="trochaic")
     store.add([verse])
 

@@ -221,6 +221,8 @@ def test_the_limit_of_a_container_bounds_the_available_memory(tmp_path: Path) ->
     assert available_memory(root=tmp_path) == 4_096_000
     (group / "memory.max").write_text("5000\n")
     assert available_memory(root=tmp_path) == 4_000
+    (group / "memory.stat").write_text("anon 400\ninactive_file 600\n")
+    assert available_memory(root=tmp_path) == 4_600
 
 
 def test_a_diagnosis_is_json(folder: Path) -> None:

@@ -242,6 +242,21 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_tilde_in_a_place_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "a", 40)
+
+    with pytest.raises(InputError, match="both collection 'splade'"):
+        migrate("~/a", tmp_path / "a")
+    planned = migrate("~/a", "~/b", dry_run=True)
+    assert (planned.target, planned.copied) == (str(tmp_path / "b"), 40)
+    assert migrate("~/a", "~/b").copied == 40
+    again = migrate("~/a", "~/b", dry_run=True)
+    assert (again.state, again.present) == ("complete", 40)
+    with pytest.raises(InputError, match="a host and a port without a scheme"):
+        migrate("~/a", "host:6333")
+
+
 def test_a_missing_source_raises_and_nothing_is_created(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     fill(tmp_path / "a", 1)

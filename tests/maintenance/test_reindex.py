@@ -180,6 +180,21 @@ def test_dense_vectors_are_copied_without_their_encoder(tmp_path: Path) -> None:
             assert hit.score == pytest.approx(1.0, abs=1e-5)
 
 
+def test_dense_vectors_are_made_again_by_an_encoder_of_llama_index(tmp_path: Path) -> None:
+    from llama_index.core import MockEmbedding
+
+    dense = MockEmbedding(embed_dim=8)
+    with SpladeIndex(tmp_path / "a", model=WordEncoder(), dense=dense) as index:
+        index.add(["moon", "rover"], ids=["moon", "rover"])
+
+    assert reindex(tmp_path / "a", DoublingEncoder(), dense=dense).encoded == 2
+
+    with SpladeIndex(tmp_path / "a", model=DoublingEncoder(), dense=dense) as index:
+        assert len(index.search("moon", mode="dense")) == 2
+    with pytest.raises(InputError, match="dense is a str"):
+        reindex(tmp_path / "a", DoublingEncoder(), dense="all-MiniLM-L6-v2")  # type: ignore[arg-type]
+
+
 def test_headings_are_encoded_again_and_unknown_texts_are_counted(tmp_path: Path) -> None:
     with SpladeIndex(tmp_path / "a", model=WordEncoder()) as index:
         index.add(

@@ -1,5 +1,6 @@
 """Damaged folders: which documents are damaged, and a sound index of the others."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from splade_retriever.errors import (
 )
 from splade_retriever.index.splade_index import SpladeIndex
 from splade_retriever.maintenance.diagnosis import Finding, diagnose
-from splade_retriever.maintenance.repair import repair
+from splade_retriever.maintenance.repair import _Work, repair
 from splade_retriever.maintenance.salvage import DamagedDocument, Salvage
 from tests.index.parts import MOON
 from tests.python_process import run_python
@@ -164,6 +165,30 @@ def test_an_interrupted_repair_continues_and_a_finished_one_is_not_overwritten(
         repair(folder, tmp_path / "sound", model=WordEncoder())
 
 
+def test_a_continued_repair_keeps_no_payloads_of_documents_that_it_skips(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    started: list[_Work] = []
+
+    class Watched(_Work):
+        def run(self, batch_size: int, on_written: Callable[[int], object]) -> None:
+            started.append(self)
+            _Work.run(self, batch_size, on_written)
+
+    with pytest.raises(KeyboardInterrupt):
+        repair(folder, tmp_path / "sound", model=WordEncoder(), on_progress=stop)
+    monkeypatch.setattr("splade_retriever.maintenance.repair._Work", Watched)
+    encoder = WordEncoder()
+    assert repair(folder, tmp_path / "sound", model=encoder, batch_size=1).documents == 3
+    assert encoder.encoded == 0
+    (work,) = started
+    assert len(work.payloads) <= 1  # those of the last batch
+
+
 def test_what_cannot_be_repaired_says_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="server"):
         repair("http://localhost:6333", tmp_path / "sound")
@@ -193,3 +218,14 @@ def test_dense_vectors_are_made_again(tmp_path: Path) -> None:
     repair(tmp_path / "index", tmp_path / "sound", model=WordEncoder(), dense=Dense())
     with SpladeIndex(tmp_path / "sound", model=WordEncoder(), dense=Dense()) as index:
         assert index.search("rover", mode="dense")
+
+
+def test_dense_vectors_are_made_again_by_an_encoder_of_llama_index(tmp_path: Path) -> None:
+    from llama_index.core import MockEmbedding
+
+    dense = MockEmbedding(embed_dim=8)
+    with SpladeIndex(tmp_path / "index", model=WordEncoder(), dense=dense) as index:
+        index.add(MOON, ids=IDS)
+    repair(tmp_path / "index", tmp_path / "sound", model=WordEncoder(), dense=dense)
+    with SpladeIndex(tmp_path / "sound", model=WordEncoder(), dense=dense) as index:
+        assert len(index.search("rover", mode="dense")) == 3

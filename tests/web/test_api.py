@@ -5,10 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from starlette.testclient import TestClient
 
 from splade_retriever import SpladeIndex
 from splade_retriever.errors import InputError
-from splade_retriever.web.server import is_loopback, serve
+from splade_retriever.web.server import serve
+from tests.bare_encoder import BareEncoder
 from tests.web.conftest import served
 from tests.words import LetterEncoder, WordEncoder
 
@@ -75,6 +78,31 @@ def test_a_hybrid_index_is_searched_by_both_branches() -> None:
 
     assert [hit["id"] for hit in answer["hits"]] == ["a", "b"]
     assert answer["hits"][0]["explanation"]["score"] == 1.0
+
+
+def test_hits_of_an_encoder_without_a_tokenizer_have_scores_and_no_contributions() -> None:
+    with SpladeIndex(model=BareEncoder()) as bare:
+        bare.add(["moon rover", "moon"], ids=["a", "b"])
+        with served(bare) as url:
+            answer = post(url, "/api/search", {"query": "moon rover"}).json()
+
+    assert [(hit["id"], hit["score"]) for hit in answer["hits"]] == [("a", 2.0), ("b", 1.0)]
+    for hit in answer["hits"]:
+        assert (hit["explanation"]["score"], hit["explanation"]["contributions"]) == (hit["score"], [])
+
+
+def test_documents_of_tenants_are_explained_by_the_tenant_of_the_hit() -> None:
+    with SpladeIndex(tenant_field="org") as shared:
+        shared.add(["Ice on the Moon.", "Ice on Mars."], [{"org": "a"}, {"org": "b"}], ["1", "1"])
+        with served(shared) as url:
+            found = post(url, "/api/search", {"query": "mars", "k": 1}).json()["hits"][0]
+            body = {"query": "mars", "id": "1", "tenant": found["tenant"]}
+            explained = post(url, "/api/explain", body).json()
+            missing = post(url, "/api/why-not", body).json()
+            without = post(url, "/api/explain", {"query": "mars", "id": "1"}).json()
+
+    assert (found["tenant"], explained["text"], missing["found"]) == ("b", "Ice on Mars.", True)
+    assert "Pass tenant=" in without["error"]
 
 
 @pytest.mark.parametrize(
@@ -172,11 +200,22 @@ def test_an_address_that_others_can_reach_needs_a_token(index: SpladeIndex) -> N
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("example.org", False)],
+    ("host", "bound", "url"),
+    [("127.0.0.2", "127.0.0.2", "http://127.0.0.2:1"), ("[::1]", "::1", "http://[::1]:1")],
 )
-def test_only_loopback_addresses_need_no_token(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
+def test_any_loopback_address_needs_no_token_and_may_be_requested(
+    host: str, bound: str, url: str, index: SpladeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server: started.append(server.config))
+
+    serve(index, host=host, port=1)
+
+    (config,) = started
+    assert config.host == bound
+    client = TestClient(config.app)
+    assert client.get(f"{url}/api/info").status_code == 200
+    assert client.get("http://127.0.0.3:1/api/info").status_code == 403
 
 
 def test_the_openapi_document_describes_every_path_and_every_name(address: str) -> None:

@@ -67,10 +67,19 @@ def available_memory(*, root: Path = Path("/")) -> int | None:
     group = root / _CGROUP.relative_to("/")
     try:
         limit = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii")) - _cached(group)
     except (OSError, ValueError):  # no container, or no limit ("max")
         return available
     return min(available, max(0, limit - used))
+
+
+def _cached(group: Path) -> int:
+    """Return the bytes of files that the system would drop for a process; they count as used."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        return int(dict(line.split(" ", 1) for line in lines)["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _megabytes(size: int) -> str:
