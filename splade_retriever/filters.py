@@ -25,7 +25,7 @@ from qdrant_client import models
 
 from splade_retriever.errors import FilterError
 from splade_retriever.key_paths import MetadataPath, quoted
-from splade_retriever.validation import plain, text_fault, type_name
+from splade_retriever.validation import is_finite, plain, text_fault, type_name
 
 __all__ = ["FilterLike", "field_path", "matches_everything", "to_qdrant_filter"]
 
@@ -380,7 +380,7 @@ _OPERATORS: Final[dict[str, Callable[[MetadataPath, str, Any], models.Condition]
 def _range(path: MetadataPath, key: str, bounds: Mapping[str, object]) -> models.FieldCondition:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in bounds.values()):
         for word, value in bounds.items():
-            if not math.isfinite(value):  # type: ignore[arg-type]
+            if not is_finite(value):  # type: ignore[arg-type]
                 raise FilterError(f"{word} of filter key {key!r} is {value!r}, expected a finite number.")
         numbers = {_RANGE_WORDS[word]: value for word, value in bounds.items()}
         return models.FieldCondition(key=path.text, range=models.Range(**numbers))

@@ -4,6 +4,7 @@ A `checked_*` function returns the value or raises `InputError`. A `*_fault` fun
 without its full stop, or None, for callers that collect faults or add where the value came from.
 """
 
+import ipaddress
 import math
 import os
 import re
@@ -19,10 +20,13 @@ __all__ = [
     "checked_float",
     "checked_int",
     "copied_json",
+    "is_finite",
+    "is_loopback",
     "is_number",
     "is_same_json",
     "is_url",
     "json_fault",
+    "loopback_names",
     "number_of_json",
     "plain",
     "resolved_location",
@@ -84,7 +88,7 @@ def checked_float(
     Raises:
         InputError: The value is no such number; a bool is none.
     """
-    if is_number(value) and math.isfinite(value) and minimum <= value <= maximum:
+    if is_number(value) and is_finite(value) and minimum <= value <= maximum:
         return float(value)
     raise InputError(f"{name} is {value!r}, expected {expected}.")
 
@@ -92,6 +96,14 @@ def checked_float(
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether a value is an int or a float, of Python or numpy, and no bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_finite(value: float) -> bool:
+    """Return whether a number is finite as a float, which an int of 400 digits is not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def number_of_json(value: object) -> object:
@@ -132,6 +144,35 @@ def resolved_location(location: str | Path) -> str:
             f"server, or ./{text} for a folder."
         )
     return os.path.expanduser(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can be reached by a host, which is a name or an address.
+
+    These are localhost, names that end in .localhost, and loopback addresses; an IPv6 address may have
+    brackets. Other names are not looked up.
+
+    Source:
+        The names: RFC 6761, section 6.3.
+    """
+    name = host.lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:  # another name
+        return False
+
+
+def loopback_names(host: str) -> tuple[str, ...]:
+    """Return the hosts, as in a URL, that requests to a server on a loopback host may name.
+
+    A page of another site that resolves its name to this machine (DNS rebinding) names another one.
+    """
+    in_url = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return tuple(dict.fromkeys(("localhost", "127.0.0.1", "[::1]", in_url)))
 
 
 def type_name(value: object) -> str:

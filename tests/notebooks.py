@@ -1,7 +1,10 @@
 """What every notebook of examples/ must be, and how it is run."""
 
+import atexit
+import functools
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def _run_in_this_process(book: Any) -> int:
     from IPython.utils.capture import capture_output
 
     untyped: Any = InteractiveShell
-    shell = untyped(user_ns={"__name__": "__main__"})
+    shell = untyped(user_ns={"__name__": "__main__"}, ipython_dir=str(_settings()))
     shown = 0
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         with capture_output() as captured:
@@ -68,6 +71,14 @@ def _run_in_this_process(book: Any) -> int:
         shown += bool(captured.stdout or captured.outputs or result.result is not None)
     shell.reset()
     return shown
+
+
+@functools.cache
+def _settings() -> Path:
+    """Return a folder for IPython's settings, which are else in the user's home folder."""
+    folder = Path(tempfile.mkdtemp(prefix="ipython-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _copy_start(source: str, target: str) -> None:

@@ -206,7 +206,8 @@ def llama_retriever(parts: Parts, arguments: dict[str, Any], how: str = "") -> A
     else:
         dense = {"dense": LetterEmbeddings()} if mode else {}
         make: Any = getattr(llama_index.SpladeRetriever, how)
-        retriever = make([], model=parts.model, **mode, **dense, **arguments)
+        made = make([], model=parts.model, **mode, **dense, **arguments)
+        retriever = run(made) if inspect.isawaitable(made) else made
     top_k = retriever.similarity_top_k
     found = [scored.node.get_content() for scored in retriever.retrieve("moon")]
     retriever.close()
@@ -360,8 +361,12 @@ CALLS: Final[dict[str, Callable[[Parts, dict[str, Any]], Any]]] = {
     ),
     "llama_index.SpladeRetriever": llama_retriever,
     "llama_index.SpladeRetriever.from_nodes": lambda parts, a: llama_retriever(parts, a, "from_nodes"),
+    "llama_index.SpladeRetriever.afrom_nodes": lambda parts, a: llama_retriever(parts, a, "afrom_nodes"),
     "llama_index.SpladeRetriever.from_documents": lambda parts, a: llama_retriever(
         parts, a, "from_documents"
+    ),
+    "llama_index.SpladeRetriever.afrom_documents": lambda parts, a: llama_retriever(
+        parts, a, "afrom_documents"
     ),
     "llama_index.SpladeSparseEmbedding": lambda parts, a: json.dumps(
         llama_index.SpladeSparseEmbedding(model=parts.model, **a).to_dict()

@@ -13,7 +13,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from splade_retriever import SparseTextEmbedding, SpladeIndex
 from splade_retriever import langchain as for_langchain
 from splade_retriever import llama_index as for_llama_index
-from splade_retriever.errors import NotSupportedError
+from splade_retriever.errors import IndexClosedError, NotSupportedError
 from tests.python_process import run_python
 from tests.words import LetterEncoder
 
@@ -41,7 +41,7 @@ OPENED: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any], Callable[[An
     "langchain retriever of an index": (
         lambda folder: for_langchain.SpladeRetriever(index=SpladeIndex(folder)),
         lambda retriever: retriever.invoke("rover")[0].page_content,
-        lambda retriever: retriever.close(),
+        lambda retriever: retriever.index.close(),
     ),
     "langchain store": (
         for_langchain.SpladeVectorStore,
@@ -74,6 +74,28 @@ def test_an_object_over_a_folder_comes_back_from_its_pickle(folder: str, name: s
     assert read(copied) == TEXT
     close(copied)  # releases the folder, which opens again
     SpladeIndex(folder).close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda index: for_langchain.SpladeRetriever(index=index),
+        lambda index: for_langchain.SpladeVectorStore(index=index),
+        lambda index: for_llama_index.SpladeVectorStore(index=index),
+        lambda index: for_llama_index.SpladeRetriever(for_llama_index.SpladeVectorStore(index=index)),
+    ],
+)
+def test_an_object_of_a_pickle_closes_the_index_that_reading_it_has_opened(
+    folder: str, make: Callable[[SpladeIndex], Any]
+) -> None:
+    with SpladeIndex(folder) as index:
+        copied = pickle.loads(pickle.dumps(make(index)))
+        opened = copied.vector_store.index if hasattr(copied, "vector_store") else copied.index
+
+        copied.close()
+        with pytest.raises(IndexClosedError):
+            opened.count()
+        assert index.count() == 1
 
 
 @pytest.mark.parametrize("name", OPENED)

@@ -83,7 +83,8 @@ class WhyNot:
     reasons: tuple[Reason, ...] = ()
     """What kept it out, and what lowered its score, the decisive one first."""
     places: Mapping[str, Place] = field(default_factory=dict)
-    """Of a hybrid search: "sparse" and "dense" -> place in the complete ranking of that branch."""
+    """Of a hybrid search: "sparse", "second" and "dense", of which the index has two or three -> place in the
+    complete ranking of that branch."""
 
     @property
     def needed(self) -> float | None:

@@ -192,7 +192,8 @@ class _SyncRun:
         """Report a passage that the index does not accept, such as one with an integer beyond 64 bits."""
         if bad.id is not None:
             self.ids.discard(bad.id)
-        self._add_issue(FileIssue(self._place, bad.reason))
+        place = self._place if bad.id is None else self._place_of_id.get(bad.id, self._place)
+        self._add_issue(FileIssue(place, bad.reason))
 
     def on_batch(self, ids: Sequence[str]) -> None:
         self._passages_written += len(ids)
@@ -210,7 +211,10 @@ class _SyncRun:
 
     def _add_issue(self, issue: FileIssue) -> None:
         if self._strict and issue.skipped and not issue.ignored:
-            raise InputError(f"{issue.place} {issue.reason}. Fix it, or leave out --strict to skip it.")
+            raise InputError(
+                f"{issue.place} {issue.reason}. The passages before it are indexed. Fix it, or leave out "
+                "--strict to skip it."
+            )
         self.report.issues.append(issue)
 
 

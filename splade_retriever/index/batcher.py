@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, ParamSpec, TypeVar
 
+from splade_retriever.errors import IndexClosedError
 from splade_retriever.index.per_process import PerProcess
 
 __all__ = ["Batcher", "without_stop_iteration"]
@@ -34,7 +35,11 @@ class Batcher(Generic[T, R]):
         self._queue: PerProcess[_Queue[T, R]] = PerProcess(lambda: _Queue(run, name, max_batch_size))
 
     def submit(self, request: T) -> "Future[R]":
-        """Queue a request."""
+        """Queue a request.
+
+        Raises:
+            IndexClosedError: After `close`.
+        """
         return self._queue.get().submit(request)
 
     def close(self) -> None:
@@ -48,12 +53,15 @@ class _Queue(Generic[T, R]):
         self._max_batch_size = max_batch_size
         self._waiting: list[tuple[T, Future[R]]] = []
         self._running = False
+        self._closed = False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def submit(self, request: T) -> "Future[R]":
         future: Future[R] = Future()
         with self._lock:
+            if self._closed:
+                raise IndexClosedError("The index was closed meanwhile. Open it again with SpladeIndex(...).")
             if not self._running:
                 self._pool.submit(self._drain)
                 self._running = True
@@ -61,6 +69,8 @@ class _Queue(Generic[T, R]):
         return future
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=False)
 
     def _drain(self) -> None:

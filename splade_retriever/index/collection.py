@@ -143,14 +143,9 @@ class Collection:
         """Repeat all requests to this store for as long as those of a load."""
         self._connection.only_loads = True
 
-    @contextlib.contextmanager
-    def loading(self) -> Iterator[None]:
+    def loading(self) -> contextlib.AbstractContextManager[None]:
         """Repeat the requests that this thread sends inside for as long as those of a load."""
-        self._connection.begin_load()
-        try:
-            yield
-        finally:
-            self._connection.end_load()
+        return self._connection.loading()
 
     @property
     def write_threads(self) -> int:

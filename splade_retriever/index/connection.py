@@ -1,10 +1,11 @@
 """Sends requests to a store: repeats those that may succeed later, and translates the store's errors."""
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -17,7 +18,6 @@ __all__ = [
     "Connection",
     "RequestTimedOutError",
     "RequestTooLargeError",
-    "run_concurrently",
 ]
 
 logger = logging.getLogger(__name__)
@@ -43,21 +43,6 @@ class RequestTooLargeError(StorageError):
 
 class RequestTimedOutError(ServerError):
     """The server did not answer in time; a smaller request may be answered."""
-
-
-def run_concurrently(calls: Sequence[Callable[[], object]]) -> None:
-    """Run calls at the same time, at most four, and return when all have ended.
-
-    Raises:
-        SpladeError: What the first call that failed raised; the others are run nevertheless.
-    """
-    if len(calls) == 1:
-        calls[0]()
-        return
-    with ThreadPoolExecutor(_MAX_CONCURRENT, thread_name_prefix="splade-call") as pool:
-        futures = [pool.submit(call) for call in calls]
-    for future in futures:
-        future.result()
 
 
 class Connection:
@@ -86,21 +71,46 @@ class Connection:
         self.only_loads = False
         """Whether all requests are those of a load."""
 
-    def begin_load(self) -> None:
-        """Repeat the requests of this thread for as long as those of a load."""
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Repeat the requests that this thread sends inside for as long as those of a load."""
         self._of_thread.loads = getattr(self._of_thread, "loads", 0) + 1
-
-    def end_load(self) -> None:
-        """Undo `begin_load`."""
-        self._of_thread.loads -= 1
+        try:
+            yield
+        finally:
+            self._of_thread.loads -= 1
 
     @property
     def retry_for_s(self) -> float:
         """Seconds for which a request of this thread is repeated."""
         if self._retry_for is not None:
             return self._retry_for
-        is_load = self.only_loads or getattr(self._of_thread, "loads", 0) > 0
-        return LOAD_RETRY_FOR_S if is_load else RETRY_FOR_S
+        return LOAD_RETRY_FOR_S if self._is_loading else RETRY_FOR_S
+
+    @property
+    def _is_loading(self) -> bool:
+        return self.only_loads or getattr(self._of_thread, "loads", 0) > 0
+
+    def run_concurrently(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Run calls at the same time, at most four, and return when all have ended.
+
+        The requests of all calls are those of a load if this thread's are.
+
+        Raises:
+            SpladeError: What the first call that failed raised; the others are run nevertheless.
+        """
+        if len(calls) == 1:
+            calls[0]()
+            return
+        run = self._run_as_load if self._is_loading else _run
+        with ThreadPoolExecutor(_MAX_CONCURRENT, thread_name_prefix="splade-call") as pool:
+            futures = [pool.submit(run, call) for call in calls]
+        for future in futures:
+            future.result()
+
+    def _run_as_load(self, call: Callable[[], object]) -> None:
+        with self.loading():
+            call()
 
     def send(
         self,
@@ -169,6 +179,10 @@ class Connection:
         if not failure.transient:
             advice = failure.advice or (self._advise(failure) if failure.no_connection else "")
             raise failure.kind(_sentences(f"Could not {doing}: {failure.message}", advice)) from error
+
+
+def _run(call: Callable[[], object]) -> None:
+    call()
 
 
 class _Outage:

@@ -15,6 +15,7 @@ from splade_retriever.validation import copied_json, json_fault, plain, text_fau
 __all__ = [
     "INPUTS",
     "BadInput",
+    "BadStreamError",
     "Branch",
     "Document",
     "DocumentKey",
@@ -22,6 +23,7 @@ __all__ = [
     "Hits",
     "check_inputs",
     "checked_ids",
+    "checked_metadata",
     "in_batches",
     "read_documents",
 ]
@@ -34,6 +36,10 @@ _IDS_PER_REQUEST: Final = 256
 _ENDED: Final = object()
 _TEXT_SHOWN: Final = 300
 """Characters of a text in a notebook's list of hits."""
+
+
+class BadStreamError(InputError):
+    """A fault of the inputs of `add`, found while they are read, and not an error of their iterator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +217,7 @@ def read_documents(
 def _raise_unequal_lengths(names: Sequence[str], row: Sequence[object], position: int) -> None:
     ended = [name for name, value in zip(names, row, strict=True) if value is _ENDED]
     longer = [name for name, value in zip(names, row, strict=True) if value is not _ENDED]
-    raise InputError(
+    raise BadStreamError(
         f"{' and '.join(ended)} ended after {position}, but {' and '.join(longer)} has more. "
         "Pass one per text."
     )
@@ -226,6 +232,8 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     """
     if isinstance(ids, str | bytes | Mapping):
         raise InputError(f"ids is one {type(ids).__name__}, expected several. Pass [id].")
+    if not isinstance(ids, Iterable):
+        raise InputError(f"ids is {type_name(ids)}, expected several strings. Pass [id].")
     listed = list(ids)
     for position, id in enumerate(listed):
         if not isinstance(id, str):
@@ -233,6 +241,18 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
         if fault := text_fault(f"id {position}", id):
             raise InputError(f"{fault}.")
     return listed
+
+
+def checked_metadata(metadata: object) -> dict[str, Any]:
+    """Return a copy of metadata, as `add` would store it.
+
+    Raises:
+        ValueError: It is no dict of JSON values; the message has no full stop.
+    """
+    checked, fault = _checked_dict("metadata", metadata)
+    if checked is None:
+        raise ValueError(fault or "metadata is None, expected a dict")
+    return checked
 
 
 def in_batches(ids: Sequence[T]) -> Iterator[Sequence[T]]:

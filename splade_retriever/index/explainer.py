@@ -37,7 +37,13 @@ class Explainer:
         self._first, *self._others = branches
 
     def query_vector(self, query: str) -> SparseEmbedding:
-        """Return the vector of a query, pruned, with its controls."""
+        """Return the vector of a query, pruned, with its controls.
+
+        Raises:
+            InputError: The query is not a text.
+        """
+        if not isinstance(query, str):
+            raise InputError(f"query is {type_name(query)}, expected a str.")
         return self._first.encoded(query).vector
 
     def explain(

@@ -11,41 +11,54 @@ from splade_retriever.filters import field_path
 from splade_retriever.index.collection import Collection
 from splade_retriever.index.payload import ID_PATH, WINDOW_NUMBER_PATH
 from splade_retriever.index.payload_indexes import exact_kind
+from splade_retriever.validation import type_name
 
-__all__ = ["index_fields", "index_own_filters", "index_paths", "refuses_unindexed_filters"]
+__all__ = ["index_fields", "index_kinds", "index_own_filters", "index_paths", "refuses_unindexed_filters"]
 
 logger = logging.getLogger(__name__)
 
 
-def index_fields(collection: Collection, fields: Mapping[str, str], tenant_field: str | None) -> None:
+def index_kinds(fields: Mapping[str, str]) -> dict[str, models.PayloadSchemaType]:
+    """Return the kind of index of each metadata key.
+
+    Raises:
+        InputError: The fields are no mapping, or there is no such kind of index.
+    """
+    if not isinstance(fields, Mapping):
+        raise InputError(
+            f'indexed_fields is {type_name(fields)}, expected a dict such as {{"year": "integer"}}.'
+        )
+    kinds = {}
+    for key, kind in fields.items():
+        try:
+            kinds[key] = models.PayloadSchemaType(kind)
+        except ValueError:
+            allowed = ", ".join(item.value for item in models.PayloadSchemaType)
+            raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
+    return kinds
+
+
+def index_fields(
+    collection: Collection, kinds: Mapping[str, models.PayloadSchemaType], tenant_field: str | None
+) -> None:
     """Create payload indexes for metadata fields that have none.
 
     An index of a requested kind that would change what a filter finds is replaced by one of another kind.
 
     Args:
         collection: The collection.
-        fields: Metadata key -> kind of index.
+        kinds: Metadata key -> kind of index.
         tenant_field: Metadata key whose values separate tenants.
-
-    Raises:
-        InputError: There is no such kind of index.
     """
-    if not fields and tenant_field is None:
+    if not kinds and tenant_field is None:
         return
-    schemas: dict[str, Any] = {}
-    for key, kind in fields.items():
-        try:
-            schemas[key] = models.PayloadSchemaType(kind)
-        except ValueError:
-            allowed = ", ".join(item.value for item in models.PayloadSchemaType)
-            raise InputError(f"indexed_fields has {key!r}: {kind!r}, expected one of: {allowed}.") from None
     info = collection.describe()
     present, strict = info.payload_schema, refuses_unindexed_filters(info.config.strict_mode_config)
     layout = collection.layout
     roots = {"metadata_key": layout.metadata_key, "escaped_path": layout.escaped_path}
     paths: dict[str, Any] = {}
     requested: dict[str, str] = {}
-    for key, kind in schemas.items():
+    for key, kind in kinds.items():
         path = field_path(key, **roots)
         requested[path] = kind.value
         if path not in present or present[path].data_type is not kind:

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Final, Literal
 
 from splade_retriever.errors import InputError
-from splade_retriever.index.documents import BadInput, Document, DocumentKey
+from splade_retriever.index.documents import BadInput, BadStreamError, Document, DocumentKey
 from splade_retriever.key_paths import escaped_metadata
 from splade_retriever.validation import is_same_json
 
@@ -144,7 +144,7 @@ def _batches(
                     yield batch
                     batch = []
             elif on_error == "raise":
-                raise InputError(f"Input {document.position} of add: {document.reason}.")
+                raise BadStreamError(f"Input {document.position} of add: {document.reason}.")
             else:
                 on_error(document)
     except Exception as error:
@@ -153,7 +153,7 @@ def _batches(
         if batch:
             yield batch
         writer.drain()
-        if not isinstance(error, InputError):
+        if not isinstance(error, BadStreamError):
             raise
         raise InputError(
             f"{error} The {good} inputs before it were written, nothing after it. Fix the input and "

@@ -5,16 +5,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 
+from splade_retriever.validation import MAX_DEPTH
+
 __all__ = ["coerce_all", "coerce_metadata"]
 
 
-def coerce_metadata(value: Any) -> Any:
+def coerce_metadata(value: Any, *, max_depth: int = MAX_DEPTH) -> Any:
     """Convert values that JSON does not have, at any depth; other values are returned unchanged.
 
     | value | becomes |
@@ -26,14 +29,27 @@ def coerce_metadata(value: Any) -> Any:
     | Enum | its value |
     | numpy scalar, numpy array | a number or a string, a list |
     | tuple, set, frozenset | a list, that of a set sorted |
+
+    Args:
+        value: The value.
+        max_depth: Levels of nesting that are converted; what is deeper cannot be stored.
     """
+    if max_depth < 0:
+        return value
+    coerced = partial(coerce_metadata, max_depth=max_depth - 1)
     if isinstance(value, Mapping):
-        return {key: coerce_metadata(item) for key, item in value.items()}
+        return {key: coerced(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [coerce_metadata(item) for item in value]
+        return [coerced(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((coerce_metadata(item) for item in value), key=lambda item: (str(type(item)), item))
+        return sorted((coerced(item) for item in value), key=_sort_key)
     return _coerce_scalar(value)
+
+
+def _sort_key(item: Any) -> tuple[str, Any]:
+    """Sort the items of a set by type, numbers by value and all others by their text."""
+    is_number = isinstance(item, int | float)
+    return ("" if is_number else type(item).__name__, item if is_number else str(item))
 
 
 def _coerce_scalar(value: Any) -> Any:

@@ -28,7 +28,7 @@ from splade_retriever.index.collection_settings import (
     check_settings,
     modifier_of,
 )
-from splade_retriever.index.field_indexes import index_fields, index_own_filters
+from splade_retriever.index.field_indexes import index_fields, index_kinds, index_own_filters
 from splade_retriever.index.options import CreateOptions, IndexOptions, ServerOptions
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.server_client import check_same_server, connect
@@ -127,7 +127,9 @@ def open_collection(
     Raises:
         CollectionNotFoundError: It does not exist, and `create` is False.
         CollectionMismatchError: It was made by another model, or with other settings.
+        InputError: There is no such kind of payload index; nothing was created.
     """
+    kinds = index_kinds(options.indexed_fields)
     if collection.exists():
         collection.resolve_alias()
         names = {
@@ -154,7 +156,7 @@ def open_collection(
         if passed.is_passed:
             _ = passed.encoder  # reports a mismatch now
     check_tenant_field(collection, options.tenant_field)
-    index_fields(collection, options.indexed_fields, options.tenant_field)
+    index_fields(collection, kinds, options.tenant_field)
 
 
 def _new_settings(

@@ -68,11 +68,9 @@ class ServerOptions:
         _keep_int(self, "timeout", minimum=1)
         _keep_int(self, "grpc_port", minimum=1)
         _keep_float(self, "retry_for", "seconds: a number of 0 or more, or None", minimum=0.0)
-        if not isinstance(self.verify, bool):
-            raise InputError(
-                f"verify is {type_name(self.verify)}, expected True or False. Pass the file of an "
-                "authority as ca=."
-            )
+        _check_bool(self, "prefer_grpc")
+        _check_bool(self, "allow_insecure_key")
+        _check_bool(self, "verify", advice=" Pass the file of an authority as ca=.")
         if self.prefer_grpc and not self.verify:
             raise InputError(
                 "verify=False is passed with prefer_grpc=True, but gRPC verifies every certificate. Pass ca= "
@@ -104,6 +102,7 @@ class CreateOptions:
     def __post_init__(self) -> None:
         _keep_int(self, "shard_number", minimum=1)
         _keep_int(self, "replication_factor", minimum=1)
+        _check_bool(self, "on_disk", optional=True)
         if self.datatype not in (None, *_DATATYPES):
             raise InputError(f"datatype is {self.datatype!r}, expected one of: {', '.join(_DATATYPES)}.")
 
@@ -153,6 +152,12 @@ class IndexOptions:
         _keep_int(self, "query_max_active_dims", minimum=1)
         if self.metadata not in ("json", "coerce"):
             raise InputError(f"metadata is {self.metadata!r}, expected 'json' or 'coerce'.")
+        if not isinstance(self.layout, Layout | None):
+            raise InputError(
+                f"layout is {type_name(self.layout)}, expected a Layout, or its fields as a dict."
+            )
+        _check_bool(self, "read_only")
+        _check_bool(self, "engine_in_subprocess")
 
     @classmethod
     def of(cls, keywords: "IndexKeywords") -> Self:
@@ -170,6 +175,8 @@ class IndexOptions:
             options[group] = kind(**{o.name: rest.pop(o.name) for o in fields(kind) if o.name in rest})
         if rest.get("indexed_fields", ()) is None:
             del rest["indexed_fields"]
+        if isinstance(rest.get("layout"), Mapping):
+            rest["layout"] = _layout_of(rest["layout"])
         return cls(**options, **rest)
 
 
@@ -196,7 +203,7 @@ class IndexKeywords(ServerKeywords, total=False):
     vector_name: str
     dense_name: str
     second_name: str | None
-    layout: Layout | None
+    layout: Layout | Mapping[str, Any] | None
     indexed_fields: Mapping[str, str] | None
     tenant_field: str | None
     datatype: Datatype | None
@@ -325,6 +332,23 @@ def _keep_float(options: Any, name: str, expected: str, *, minimum: float = -mat
     value = getattr(options, name)
     if value is not None:
         object.__setattr__(options, name, checked_float(name, value, expected, minimum=minimum))
+
+
+def _check_bool(options: Any, name: str, *, optional: bool = False, advice: str = "") -> None:
+    value = getattr(options, name)
+    if not isinstance(value, bool) and not (optional and value is None):
+        shown = repr(value) if isinstance(value, str | int | float) else type_name(value)
+        expected = "True, False or None" if optional else "True or False"
+        raise InputError(f"{name} is {shown}, expected {expected}.{advice}")
+
+
+def _layout_of(stated: Mapping[str, Any]) -> Layout:
+    """Return the layout that a configuration states as a dict."""
+    names = [option.name for option in fields(Layout)]
+    unknown = [str(name) for name in stated if name not in names]
+    if unknown:
+        raise InputError(f"layout has the key {unknown[0]!r}, expected some of: {', '.join(names)}.")
+    return Layout(**stated)
 
 
 def _checked_weights(weights: Any) -> tuple[float, ...]:

@@ -1,6 +1,5 @@
 """Clients of Qdrant servers: their ports, proxies, and whether both ports belong to one server."""
 
-import ipaddress
 import logging
 import math
 import ssl
@@ -14,6 +13,7 @@ from splade_retriever.errors import InputError, ServerError
 from splade_retriever.index.connection import Connection
 from splade_retriever.index.options import ServerOptions
 from splade_retriever.index.server_diagnosis import Address, advice_for
+from splade_retriever.validation import is_loopback
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -57,7 +57,7 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
     grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS)
     # For a loopback interface, qdrant-client would open a connection for each request.
     rest: dict[str, Any] = {"limits": Limits(keepalive_expiry=_KEPT_ALIVE_S)}
-    if _is_loopback(host):
+    if is_loopback(host):
         grpc_options["grpc.enable_http_proxy"] = 0
         rest["metadata"] = {"Accept-Encoding": "identity"}  # packing costs more than it saves
         rest["mounts"] = dict.fromkeys(("http://", "https://", "all://"))
@@ -81,7 +81,7 @@ def connect(url: str, server: ServerOptions) -> "QdrantClient":
 
 def _check_key(url: str, host: str, server: ServerOptions) -> None:
     is_encrypted = urlsplit(url).scheme == "https"
-    if server.api_key is None or is_encrypted or _is_loopback(host) or server.allow_insecure_key:
+    if server.api_key is None or is_encrypted or is_loopback(host) or server.allow_insecure_key:
         return
     raise InputError(
         f"An API key is passed for {url}, and http would send it unencrypted to another machine. Nothing was "
@@ -99,7 +99,7 @@ def connection_to(url: str, server: ServerOptions) -> Connection:
         host=host,
         port=port,
         grpc_port=grpc_port_of(url, server) if server.prefer_grpc else None,
-        uses_proxy=not _is_loopback(host),
+        uses_proxy=not is_loopback(host),
     )
     return Connection(url, retry_for=server.retry_for, advise=partial(advice_for, address=address))
 
@@ -215,12 +215,3 @@ def _host_and_port(url: str) -> tuple[str, int]:
     if not parts.hostname:
         raise InputError(f"location is {url!r}, which names no host. Pass a URL such as 'http://host:6333'.")
     return parts.hostname, port
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False

@@ -4,7 +4,7 @@ interface."""
 import asyncio
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack
@@ -93,7 +93,8 @@ class SpladeIndex:
             client: A `QdrantClient` or `EdgeClient` instead of a location. The caller closes it.
             create: False to raise where there is no such collection.
             adopt: True states that the vectors of a collection made by another program come from `model`,
-                which the collection then stores. Without it such a collection can be read and not written.
+                which the collection then stores. Without it such a collection can be read, and documents be
+                deleted, but none is written.
             **options: How vectors are made:
 
                 windows: What happens to texts longer than the model reads. "truncate" leaves out the rest,
@@ -308,6 +309,7 @@ class SpladeIndex:
             "query_max_active_dims": self._options.query_max_active_dims,
             "metadata": self._options.metadata,
             "read_only": self._options.read_only,
+            **({} if self._options.layout is None else {"layout": asdict(self._options.layout)}),
             **self._options.server.without_key(),
         }
 
@@ -502,8 +504,8 @@ class SpladeIndex:
 
         Arguments and errors are those of `search`; the answers have the order of the queries.
         """
-        if isinstance(queries, str):
-            raise InputError("queries is one str, expected several. Pass [query].")
+        if isinstance(queries, str) or not isinstance(queries, Iterable):
+            raise InputError(f"queries is {type_name(queries)}, expected several queries. Pass [query].")
         changed = _changed(options, keywords)
         return self._searcher.search([self._request(query, k, filter, changed) for query in queries])
 
@@ -709,10 +711,17 @@ class SpladeIndex:
         return await self.run_in_thread(self.explain, query, hit, origins=origins)
 
     async def aexplain_all(
-        self, query: str, hits: Sequence[Hit], *, origins: bool = False
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        *,
+        origins: bool = False,
+        query_vector: SparseEmbedding | None = None,
     ) -> list[Explanation]:
         """Run `explain_all` in a thread."""
-        return await self.run_in_thread(self.explain_all, query, hits, origins=origins)
+        return await self.run_in_thread(
+            self.explain_all, query, hits, origins=origins, query_vector=query_vector
+        )
 
     async def awhy_not(
         self,

@@ -13,7 +13,6 @@ from splade_retriever.index.connection import (
     Connection,
     RequestTimedOutError,
     RequestTooLargeError,
-    run_concurrently,
 )
 from splade_retriever.index.request_limits import MAX_REQUEST_BYTES, StrictLimits, cut_groups
 
@@ -70,7 +69,8 @@ class Upload:
         retry_for_s = self._connection.retry_for_s  # of this thread
         jobs = [_Job(groups, request, limits, retry_for_s) for request in requests]
         if jobs:
-            run_concurrently([partial(self._write_groups, job, job.positions) for job in jobs])
+            writes = [partial(self._write_groups, job, job.positions) for job in jobs]
+            self._connection.run_concurrently(writes)
         return sorted(position for job in jobs for position in job.refused)
 
     def _write_groups(self, job: "_Job", positions: Sequence[int]) -> None:

@@ -377,8 +377,6 @@ def _is_close(one: SparseEmbedding, other: SparseEmbedding) -> bool:
     return len(one) == len(other) and bool((one.indices == other.indices).all())
 
 
-def _with_text(
-    point: models.ScoredPoint | models.Record, content_key: str
-) -> models.ScoredPoint | models.Record:
+def _with_text(point: models.ScoredPoint | models.Record, content_key: str) -> models.Record:
     """Return a point that was read without its text as one with an empty text."""
-    return point.model_copy(update={"payload": {content_key: "", **(point.payload or {})}})
+    return models.Record(id=point.id, payload={content_key: "", **(point.payload or {})})

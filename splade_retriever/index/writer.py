@@ -21,6 +21,7 @@ from splade_retriever.index.documents import (
     DocumentKey,
     check_inputs,
     checked_ids,
+    checked_metadata,
     in_batches,
     read_documents,
 )
@@ -41,7 +42,7 @@ from splade_retriever.index.stored_documents import (
     write_batch,
 )
 from splade_retriever.protocols import DenseEncoder
-from splade_retriever.validation import checked_int, json_fault, plain
+from splade_retriever.validation import checked_int
 
 __all__ = ["AddKeywords", "AddOptions", "Writer"]
 
@@ -265,20 +266,28 @@ class Writer:
             raise CollectionMismatchError(
                 f"Collection {self._collection.name!r} was made by another program and does not say by which "
                 "model. Nothing was written. Open it with adopt=True and the model that made its vectors, or "
-                "add to a new collection."
+                "use a new collection."
             )
         return self._collection.settings
 
     def update_metadata(self, id: str, metadata: Mapping[str, Any]) -> bool:
         """Replace a document's metadata; return False where there is no such document."""
-        if self._coerce:
-            metadata = coerce_metadata(metadata)
-        fault = json_fault("metadata", metadata)
-        if fault is not None and json_fault("metadata", plain(metadata)) is None:
-            metadata, fault = plain(metadata), None  # numpy's numbers are no JSON
-        if fault or not isinstance(metadata, Mapping):
-            raise InputError(f"update_metadata of {id!r}: {fault or 'expected a dict'}. Nothing was written.")
-        key = DocumentKey(id, self._collection.layout.tenant_of(metadata))
+        self._collection.check_open()
+        self._collection.check_writable()
+        self._settings()
+        (id,) = checked_ids([id])
+        layout = self._collection.layout
+        try:
+            metadata = checked_metadata(coerce_metadata(metadata) if self._coerce else metadata)
+        except ValueError as error:
+            raise InputError(f"update_metadata of {id!r}: {error}. Nothing was written.") from error
+        reserved = reserved_key(metadata, layout)
+        if reserved is not None:
+            raise InputError(
+                f"update_metadata of {id!r}: metadata has the key {reserved!r}, where the collection stores "
+                "something else. Nothing was written."
+            )
+        key = DocumentKey(id, layout.tenant_of(metadata))
         stored = read_stored(self._collection, [key]).get(key)
         if stored is None:
             return False

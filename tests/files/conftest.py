@@ -1,8 +1,9 @@
 """Fixtures of the tests of files."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,16 @@ def desk(tmp_path: Path) -> Desk:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A repository of git, which reads no settings of the user."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     folder = tmp_path_factory.mktemp("repository")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("GIT_")]:
+            patch.delenv(name)
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "settings"))
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        yield folder

@@ -154,8 +154,12 @@ def test_a_record_that_the_index_refuses_is_reported_with_its_line(desk: Desk) -
 def test_strict_stops_at_the_first_bad_line(desk: Desk) -> None:
     desk.write("a.jsonl", '{"text": "moon"}\nbad\n')
 
-    with pytest.raises(InputError, match=r"a\.jsonl:2 is not JSON"):
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:2 is not JSON.*before it are indexed.*--strict"
+    ) as caught:
         desk.run(strict=True)
+    assert "on_error" not in str(caught.value)
+    assert desk.texts() == {"moon"}
 
 
 def test_a_passage_is_found_by_the_words_of_its_heading(desk: Desk) -> None:

@@ -273,17 +273,18 @@ def test_bad_inputs_can_be_collected_while_the_rest_is_stored(index: SpladeIndex
     assert index.count() == 3
 
 
+@pytest.mark.parametrize("error", [OSError("disk gone"), InputError("disk gone")], ids=repr)
 def test_an_error_of_the_stream_is_raised_unchanged_and_everything_before_it_is_written(
-    index: SpladeIndex,
+    index: SpladeIndex, error: Exception
 ) -> None:
     acknowledged: list[str] = []
 
     def texts() -> Iterator[str]:
         for n in range(25):
             yield f"text {n}"
-        raise OSError("disk gone")
+        raise error
 
-    with pytest.raises(OSError, match="disk gone"):
+    with pytest.raises(type(error), match=r"^disk gone$"):
         index.add(texts(), ids=(str(n) for n in range(25)), batch_size=10, on_written=acknowledged.extend)
 
     assert acknowledged == [str(n) for n in range(25)]

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from splade_retriever.errors import IndexClosedError
 from splade_retriever.index.batcher import Batcher
 from splade_retriever.index.per_process import PerProcess
 
@@ -40,6 +41,15 @@ def test_requests_that_come_while_a_batch_runs_form_the_next_one() -> None:
     assert [future.result(WAIT_S) for future in futures] == [0, 2, 4, 6, 8, 10]
     assert held.batches == [[0], [1, 2, 3], [4, 5]]
     batcher.close()
+
+
+def test_a_request_after_close_is_an_error() -> None:
+    batcher: Batcher[int, int] = Batcher(list)
+    assert batcher.submit(1).result(WAIT_S) == 1
+    batcher.close()
+
+    with pytest.raises(IndexClosedError, match="Open it again"):
+        batcher.submit(2)
 
 
 def test_a_cancelled_request_is_not_run() -> None:

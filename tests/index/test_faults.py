@@ -131,7 +131,9 @@ def test_after_a_kill_during_optimize_every_document_is_found_as_before(tmp_path
         client.update_collection("splade", optimizers_config=small)
         before = index.search("moon text 5 of 3", k=3000)
     killed = 0
-    for n, wait_s in enumerate((0.02, 0.08), 1):
+    for n, wait_s in enumerate((0.02, 0.08, 0.01, 0.005, 0.0), 1):
+        if n > 2 and killed:
+            break
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "0", folder)
         with PythonProcess(OPTIMISING, str(folder)) as process:
@@ -352,7 +354,7 @@ def test_a_server_that_stops_is_an_error_and_acknowledged_documents_are_stored_w
 
     ids = [f"id {n}" for n in range(1000)]
     index = SpladeIndex(proxy.url, model=WordEncoder(), timeout=20, retry_for=0.5)
-    with index, pytest.raises(ServerError, match=r"Could not .*collection 'splade'.*tries within 0\.\d s"):
+    with index, pytest.raises(ServerError, match=r"Could not .*collection 'splade'.*tries within [\d.]+ s"):
         index.add((f"moon text {n}" for n in range(1000)), ids=ids, batch_size=50, on_written=written)
     assert 300 <= len(acknowledged) < 1000
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import pytest
 from qdrant_client import models
 
-from splade_retriever.errors import FilterError
+from splade_retriever import EdgeClient
+from splade_retriever.errors import FilterError, InputError
 from splade_retriever.index.splade_index import SpladeIndex
 from tests.qdrant_server import QdrantServer
 from tests.test_filters import holds
@@ -191,6 +192,15 @@ def test_the_kinds_of_indexes_are_those_that_change_no_filter(client: Any) -> No
         f"metadata.{key}": {"integer": "float", "uuid": "keyword"}.get(kind, kind)
         for key, kind in KINDS.items()
     }
+
+
+@pytest.mark.parametrize("fields", [["year"], {"year": "number"}])
+def test_fields_that_are_not_valid_leave_no_collection_behind(fields: Any) -> None:
+    with EdgeClient() as client:
+        with pytest.raises(InputError, match="indexed_fields"):
+            SpladeIndex(client=client, model=WordEncoder(), indexed_fields=fields)
+
+        assert not client.collection_exists("splade")
 
 
 @pytest.mark.parametrize("client", ["edge", SERVER], indirect=True)

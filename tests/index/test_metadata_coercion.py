@@ -77,6 +77,20 @@ def test_a_value_without_a_conversion_is_an_error(value: Any) -> None:
         index.add(["text"], [{"key": value}])
 
 
+def test_a_set_of_several_kinds_and_what_is_nested_too_deep_are_converted_or_refused() -> None:
+    index = SpladeIndex(client=QdrantClient(":memory:"), model=WordEncoder(), metadata="coerce")
+    index.add(["text"], [{"mixed": {(1,), ("b",), 2, 1.5, "a"}}], ids=["a"])
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+
+    assert index.get(["a"])[0].metadata == {"mixed": [1.5, 2, ["b"], [1], "a"]}
+    with pytest.raises(InputError, match="nested more than 100 levels deep"):
+        index.add(["text"], [deep])
+    with pytest.raises(InputError, match="nested more than 100 levels deep"):
+        index.update_metadata("a", deep)
+
+
 def test_without_the_option_metadata_is_not_converted() -> None:
     index = SpladeIndex(client=QdrantClient(":memory:"), model=WordEncoder())
 

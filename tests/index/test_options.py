@@ -106,6 +106,12 @@ def test_a_keyword_without_a_similar_one_is_refused_with_all_names() -> None:
         ({"datatype": "float64"}, "datatype is 'float64', expected one of"),
         ({"query_max_active_dims": True}, "query_max_active_dims is True"),
         ({"query_max_active_dims": 0}, "query_max_active_dims is 0"),
+        ({"retry_for": 10**400}, "retry_for is 1000"),
+        ({"on_disk": "maybe"}, "on_disk is 'maybe', expected True, False or None"),
+        ({"read_only": 1}, "read_only is 1, expected True or False"),
+        ({"prefer_grpc": None}, "prefer_grpc is a NoneType, expected True or False"),
+        ({"layout": "text"}, "layout is a str, expected a Layout"),
+        ({"layout": {"text_key": "text"}}, "layout has the key 'text_key', expected some of: content_key"),
     ],
 )
 def test_a_value_that_is_not_valid_is_refused(keywords: Any, message: str) -> None:

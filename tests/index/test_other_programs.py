@@ -1,6 +1,7 @@
 """Collections that other programs made: flat payloads, other keys, native ids, points without a text."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import QdrantClient, models
 
-from splade_retriever import migrate
+from splade_retriever import EdgeClient, migrate
 from splade_retriever.errors import CollectionMismatchError, InputError
 from splade_retriever.index.payload import Layout
 from splade_retriever.index.splade_index import SpladeIndex
@@ -204,6 +205,42 @@ def test_a_foreign_collection_that_is_not_adopted_is_not_written(client: Any) ->
     fill(client, {1: {"text": "A."}})
     with pytest.raises(CollectionMismatchError, match="adopt=True"):
         opened(client).add(["B."], ids=["1"])
+    with pytest.raises(CollectionMismatchError, match="Nothing was written"):
+        opened(client).update_metadata("1", {"year": 2})
+    assert [record.payload for record in client.retrieve("docs", [1])] == [{"text": "A."}]
+    assert opened(client).delete(["1"]) == 1
+
+
+def test_metadata_is_checked_when_it_is_updated_as_when_it_is_added(client: Any) -> None:
+    fill(client, {1: {"text": "A.", "year": 2020}})
+    index = opened(client, adopt=True)
+    refused: list[tuple[Any, Any, str]] = [
+        ("1", {"b": 2, "text": "mine"}, "'text', where the collection stores something else"),
+        ("1", None, "None, expected a dict"),
+        (5, {}, "id 0 is 5, an int, expected a string"),
+        ("\ud800", {}, "half a surrogate pair"),
+    ]
+    for id, metadata, message in refused:
+        with pytest.raises(InputError, match=message):
+            index.update_metadata(id, metadata)
+    assert index.get(["1"])[0].metadata == {"year": 2020}
+
+
+def test_an_index_that_is_opened_again_has_the_layout_that_was_passed(tmp_path: Path) -> None:
+    with EdgeClient(tmp_path) as client:
+        fill(client, {7: {"txt": "A.", "year": 1}})
+    arguments = {"collection": "docs", "model": WordEncoder(), "vector_name": "s"}
+    with SpladeIndex(tmp_path, layout=Layout("txt", None), **arguments) as index:  # type: ignore[arg-type]
+        arguments_of_pickle = index.reopen_arguments
+        serialized: Any = SpladeRetriever(index=index).to_json()
+        stated = serialized["kwargs"]["settings"]
+    with SpladeIndex(**arguments_of_pickle) as index:
+        (hit,) = index.search("moon")
+    with SpladeIndex(tmp_path, **{**stated, **arguments}) as index:
+        (same,) = index.search("moon")
+
+    assert (hit.text, hit.metadata) == (same.text, same.metadata) == ("A.", {"year": 1})
+    assert json.loads(json.dumps(stated)) == stated
 
 
 def test_migrate_reads_a_folder_of_local_mode(tmp_path: Path) -> None:

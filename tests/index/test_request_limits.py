@@ -96,7 +96,7 @@ def test_a_server_that_takes_nothing_is_an_error_when_the_time_is_over() -> None
     with pytest.raises(ServerError, match="too slow"):
         server.upload(retry_for=0.0).write([[point(n)] for n in range(4)], NO_LIMITS)
     assert len(server.calls) == 1
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 8.0
 
 
 def test_the_first_point_of_a_group_is_written_last_where_the_group_is_cut() -> None:

@@ -240,7 +240,8 @@ def test_a_server_of_another_version_than_the_client_is_used_without_a_warning(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert server_client.info().version != version_of("qdrant-client")
+    if server_client.info().version == version_of("qdrant-client"):
+        pytest.skip("the server and the client have the same version")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with opened() as index:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from rich.console import Console
 from splade_retriever import SparseEmbedding, SpladeIndex
 from splade_retriever.errors import InputError
 from tests.index.parts import opened_store
+from tests.qdrant_server import ServerAddress
 from tests.words import LetterEncoder, WordEncoder
 
 
@@ -166,6 +167,23 @@ def test_a_hybrid_search_reports_the_place_in_each_branch(client: Any) -> None:
 def test_an_id_that_is_not_stored_is_an_error_that_names_it(client: Any) -> None:
     with pytest.raises(InputError, match="has no document with the id 'nothing'"):
         filled(client).why_not("moon", "nothing")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_windows_of_a_document_are_one_place_on_a_server(
+    empty_server: ServerAddress, prefer_grpc: bool
+) -> None:
+    options: dict[str, Any] = {"prefer_grpc": prefer_grpc, "grpc_port": empty_server.grpc_port}
+    with SpladeIndex(empty_server.url, model=WordEncoder(), windows="points", **options) as index:
+        index.add(["moon moon moon", "rover rover moon"], ids=["a", "b"])
+        assert [index.why_not("moon", id, 1).rank for id in ("a", "b")] == [1, 2]
+
+
+@pytest.mark.parametrize("call", [lambda index: index.query_vector(5), lambda index: index.get(None)])
+def test_a_wrong_type_is_an_error(client: Any, call: Callable[[SpladeIndex], object]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        call(filled(client))
 
 
 def test_a_vector_as_query_is_an_error(client: Any) -> None:
