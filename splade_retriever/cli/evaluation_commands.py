@@ -176,11 +176,11 @@ def tune(
         made_from_headings=not is_beir,
         show_progress=sys.stderr.isatty(),
     )
-    if plot is not None:
-        report.plot(plot)
+    print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
     if config is not None:
         _write_configuration(config, report, model, second_model, dense)
-    print_result(lambda: _markdown(report.to_markdown()), report.to_dict(), as_json=as_json)
+    if plot is not None:
+        report.plot(plot)
 
 
 def _passages_of_files(source: str, model: str | None) -> Iterator[tuple[str, str, str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from splade_retriever.encoding.onnx.pooled_model import forget_graphs, write_poo
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 from splade_retriever.encoding.tokenizer import Tokenizer
-from splade_retriever.errors import InputError, ModelOutputError
+from splade_retriever.errors import InputError, ModelOutputError, StorageError
 from splade_retriever.exporting.network import (
     MAX_FILE_BYTES,
     check_code,
@@ -103,6 +104,7 @@ def export_model(
         ModelFilesError: If a file is missing, damaged, or could not be downloaded.
         ModelGraphError: If the model is of a kind that cannot be exported.
         ModelOutputError: If the exported model returns other weights than PyTorch.
+        StorageError: If the folder cannot be written.
     """
     folder = _new_folder(Path(target).expanduser())
     if isinstance(texts, str) or not texts:
@@ -118,7 +120,8 @@ def export_model(
         trust_remote_code=trust_remote_code,
     )
     check_code(source.checkpoint.network, trusted=trust_remote_code)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+    prefix = f".{folder.name}-"
+    with _write_errors(folder), tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as temporary:
         work = Path(temporary, "model")
         work.mkdir()
         exporter = _Exporter(source, work, texts, trust_remote_code, on_step)
@@ -132,8 +135,20 @@ def export_model(
 def _new_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder. Name a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror or error}. Make room, or choose a folder that can "
+            f"be written."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,13 +132,17 @@ class SpladeRetriever(BaseRetriever):
         """Return a retriever of a store that was opened for it, and which its `close` closes.
 
         Args:
-            vector_store: The store.
+            vector_store: The store. It is closed if an argument is not valid.
             **fields: Arguments of the retriever: `similarity_top_k`, `filter`, `explain`, ...
 
         Raises:
             InputError: If an argument is not valid.
         """
-        retriever = cls(vector_store, **fields)
+        try:
+            retriever = cls(vector_store, **fields)
+        except BaseException:
+            vector_store.close()
+            raise
         retriever._opened_here = True
         return retriever
 

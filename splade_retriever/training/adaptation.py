@@ -18,7 +18,7 @@ from torch import Tensor
 
 from splade_retriever.encoding.model_folder import open_folder
 from splade_retriever.encoding.text_embedding import SparseTextEmbedding
-from splade_retriever.errors import InputError
+from splade_retriever.errors import InputError, StorageError
 from splade_retriever.sparse import SparseEmbedding
 from splade_retriever.training.batches import in_groups, padded
 from splade_retriever.training.corpus import PASSAGE_TOKENS, Corpus, Pair
@@ -92,6 +92,7 @@ def adapt(
 
     Raises:
         InputError: If `to` is the folder of `start`, or the corpus has no pairs.
+        StorageError: If `to` cannot be made.
         ModelFilesError: If `start` has no model.
         ModelGraphError: If the model in `start` was not trained by this package.
     """
@@ -103,6 +104,13 @@ def adapt(
         )
     if not sections:
         raise InputError("The corpus has no pairs to learn from. Pass a folder with longer texts.")
+    try:
+        to.mkdir(parents=True, exist_ok=True)  # now, and not after the training
+    except OSError as error:
+        raise StorageError(
+            f"The folder {to} cannot be made: {error.strerror or error}. Nothing was trained. Choose a "
+            f"folder that can be written."
+        ) from error
     model = load_model(start, frozen=settings.frozen)
     teacher = _Teacher(SparseTextEmbedding(str(start)), [pair for pairs in sections for pair in pairs])
     card = open_folder(start).card

@@ -19,6 +19,7 @@ from splade_retriever.errors import (
     ModelFilesError,
     ModelGraphError,
     ModelOutputError,
+    StorageError,
 )
 from tests.exporting.checkpoints import (
     FAMILIES,
@@ -248,6 +249,13 @@ def test_a_folder_in_use_is_not_overwritten(checkpoint: Path, tmp_path: Path) ->
 
     with pytest.raises(InputError, match="is not an empty folder"):
         export(checkpoint, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StorageError, match=r"file/sub/out cannot be written: .*Make room"):
+        export(checkpoint, tmp_path / "file" / "sub" / "out")
 
 
 def test_a_licence_is_copied_and_checked_on_export_and_on_opening(checkpoint: Path, tmp_path: Path) -> None:

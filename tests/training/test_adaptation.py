@@ -15,7 +15,7 @@ import torch
 from splade_retriever import SparseTextEmbedding
 from splade_retriever.cli.commands import app
 from splade_retriever.encoding.onnx.graph_builder import column_scale
-from splade_retriever.errors import InputError
+from splade_retriever.errors import InputError, StorageError
 from splade_retriever.training import AdaptSettings, Corpus, adapt, load_model, measure, quality_table
 from tests.training.folders import write_model
 
@@ -110,6 +110,15 @@ def test_the_model_that_is_adapted_is_never_replaced(corpus: Corpus, folder: Pat
         adapt(corpus, folder, start=folder)
 
     assert (folder / "model.onnx").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_training(
+    corpus: Corpus, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StorageError, match=r"file/out cannot be made: .*Nothing was trained"):
+        adapt(corpus, tmp_path / "file" / "out", start=folder)
 
 
 @pytest.mark.parametrize("held_out", [0.0, 1.0, 30.0])
