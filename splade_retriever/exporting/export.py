@@ -20,7 +20,7 @@ from splade_retriever.encoding.onnx.pooled_model import forget_graphs, write_poo
 from splade_retriever.encoding.query_weights import QueryWeights
 from splade_retriever.encoding.text_embedding import SparseTextEmbedding
 from splade_retriever.encoding.tokenizer import Tokenizer
-from splade_retriever.errors import InputError, ModelOutputError, StorageError
+from splade_retriever.errors import InputError, ModelOutputError, SpladeError, StorageError
 from splade_retriever.exporting.network import (
     MAX_FILE_BYTES,
     check_code,
@@ -144,6 +144,8 @@ def _new_folder(folder: Path) -> Path:
 def _write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
+    except SpladeError:  # some are OSErrors, too
+        raise
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written: {error.strerror or error}. Make room, or choose a folder that can "
