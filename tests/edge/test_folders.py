@@ -400,6 +400,7 @@ sys.stdin.readline()
     killed, living = PythonProcess(script), PythonProcess(script)
     with killed:
         orphan, used = Path(killed.stdout.readline().strip()), Path(living.stdout.readline().strip())
+        assert orphan.is_dir()  # while its process lives, nobody removes it
     foreign = orphan.with_name(orphan.name + "x")
     foreign.mkdir()  # the name alone is no proof
     ended = time.monotonic() + 20

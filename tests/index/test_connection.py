@@ -105,7 +105,7 @@ def test_a_permanent_error_is_raised_at_once(
 def test_a_server_that_stays_busy_is_an_error_when_the_time_is_over(answers: type[Answers]) -> None:
     answers.script[:] = [503] * 10
 
-    with pytest.raises(ServerError, match=r"did not answer.*503.*in \d tries within [\d.]+ s"):
+    with pytest.raises(ServerError, match=r"did not answer.*503.*in [23] tries within [0-7](\.\d)? s"):
         ask(answers.url, retry_for=0.5)
     answers.script[:] = [503]
     with pytest.raises(ServerError, match="in one try"):
@@ -123,7 +123,7 @@ def test_a_server_that_never_answered_is_an_error_at_once() -> None:
         ):
             SpladeIndex(f"http://127.0.0.1:{port}", model=WordEncoder())
         assert time.perf_counter() - started < 8.0  # it is not repeated for 10 s
-        with pytest.raises(ServerError, match=r"in (one try|2 tries) within [\d.]+ s"):
+        with pytest.raises(ServerError, match=r"in (one try|2 tries) within [0-7](\.\d)? s"):
             SpladeIndex(f"http://127.0.0.1:{port}", model=WordEncoder(), retry_for=0.2)
 
 

@@ -154,18 +154,23 @@ def test_async_constructors_make_the_same_retriever_as_sync_ones(tmp_path: Path)
             retriever.retrieve("rover")
 
 
-def test_async_constructors_refuse_what_sync_ones_refuse_and_close_the_store(
-    model: WordEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed: list[SpladeIndex] = []
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[SpladeIndex]:
+    """The indexes that a test closes, in order."""
+    noted: list[SpladeIndex] = []
     close = SpladeIndex.close
 
-    def noted(self: SpladeIndex) -> None:
-        closed.append(self)
-        close(self)
+    def note(index: SpladeIndex) -> None:
+        noted.append(index)
+        close(index)
 
-    monkeypatch.setattr(SpladeIndex, "close", noted)
+    monkeypatch.setattr(SpladeIndex, "close", note)
+    return noted
 
+
+def test_async_constructors_refuse_what_sync_ones_refuse_and_close_the_store(
+    model: WordEncoder, closed: list[SpladeIndex]
+) -> None:
     with pytest.raises(TypeError, match="modle"):
         asyncio.run(SpladeRetriever.afrom_nodes(NODES, modle=model))
     with pytest.raises(InputError, match="Document 0 is a str"):
@@ -262,16 +267,7 @@ def test_from_nodes_makes_a_hybrid_retriever() -> None:
     retriever.vector_store.close()
 
 
-def test_a_failed_constructor_closes_the_store(model: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[SpladeIndex] = []
-    close = SpladeIndex.close
-
-    def noted(self: SpladeIndex) -> None:
-        closed.append(self)
-        close(self)
-
-    monkeypatch.setattr(SpladeIndex, "close", noted)
-
+def test_a_failed_constructor_closes_the_store(model: WordEncoder, closed: list[SpladeIndex]) -> None:
     with pytest.raises(InputError, match="metadata"):
         SpladeRetriever.from_nodes([TextNode(text="a", metadata={"at": (1, 2)})], model=model)
 
